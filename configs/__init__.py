@@ -1,0 +1,1 @@
+"""Configs that ship with rlgrad: what `rlgrad train NAME` finds. The first line of each says what it reaches."""

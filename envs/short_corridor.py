@@ -1,0 +1,49 @@
+"""The short corridor with switched actions, example 13.1 of Sutton & Barto (2018).
+
+    S  0  1→←  2  G        −1 a step; in state 1, left goes right and right goes left
+
+All states look alike, so the best policy is stochastic. With p the probability of right, the value of the start is
+(2p − 4) / (p (1 − p)), largest, about −11.66, at p = 2 − √2 ≈ 0.586. A greedy policy never arrives.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+from gymnasium.experimental.functional import FuncEnv
+
+_GOAL = 3
+
+
+class ShortCorridor(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
+    """State: int32 (…), 0 to 3. Action: 0 left, 1 right. Observation: float32 (…, 1), always 1. Reward: −1 a step.
+
+    Every function takes any number of batch axes.
+    """
+
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    # The book has no time limit; a policy that always goes left would never end.
+    max_episode_steps = 1000
+
+    def initial(self, rng: Any, params: Any = None) -> tf.Tensor:
+        """The leftmost state."""
+        return tf.constant(0, tf.int32)
+
+    def transition(self, state: Any, action: Any, rng: Any, params: Any = None) -> tf.Tensor:
+        """One step left or right; the wall on the left holds, and state 1 switches the actions."""
+        step = 2 * tf.cast(action, tf.int32) - 1
+        return tf.maximum(state + tf.where(tf.equal(state, 1), -step, step), 0)
+
+    def observation(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
+        """The same everywhere."""
+        return tf.ones((*state.shape, 1), tf.float32)
+
+    def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
+        """−1."""
+        return -tf.ones(state.shape, tf.float32)
+
+    def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
+        """At the goal."""
+        return tf.equal(state, _GOAL)

@@ -1,0 +1,84 @@
+"""rlgrad: policy-gradient agents on Keras 3, built on the gradient of what a model says.
+
+`rlgrad.gradients` needs TensorFlow and NumPy alone; everything else is imported when it is first used.
+"""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rlgrad import estimators, gradients, random
+    from rlgrad.agent import Agent, Batch, Credit, Estimates, Outputs
+    from rlgrad.learner import Learner, NonFiniteError
+    from rlgrad.policies import Policy, make_policy
+    from rlgrad.rollouts import GymCollector, Rollout
+    from rlgrad.training import Callback, Run, load, train
+    from rlgrad.updates import Ascent
+
+_HOME = {
+    "estimators": "rlgrad.estimators",
+    "gradients": "rlgrad.gradients",
+    "random": "rlgrad.random",
+    "Agent": "rlgrad.agent",
+    "Batch": "rlgrad.agent",
+    "Credit": "rlgrad.agent",
+    "Estimates": "rlgrad.agent",
+    "Outputs": "rlgrad.agent",
+    "Learner": "rlgrad.learner",
+    "NonFiniteError": "rlgrad.learner",
+    "Policy": "rlgrad.policies",
+    "make_policy": "rlgrad.policies",
+    "GymCollector": "rlgrad.rollouts",
+    "Rollout": "rlgrad.rollouts",
+    "Callback": "rlgrad.training",
+    "Run": "rlgrad.training",
+    "load": "rlgrad.training",
+    "train": "rlgrad.training",
+    "Ascent": "rlgrad.updates",
+}
+__all__ = [
+    "Agent",
+    "Ascent",
+    "Batch",
+    "Callback",
+    "Credit",
+    "Estimates",
+    "GymCollector",
+    "Learner",
+    "NonFiniteError",
+    "Outputs",
+    "Policy",
+    "Rollout",
+    "Run",
+    "estimators",
+    "gradients",
+    "load",
+    "make_policy",
+    "random",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rlgrad' has no attribute {name!r}")
+    module = importlib.import_module(_HOME[name])
+    return module if _HOME[name] == f"rlgrad.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
+
+
+if importlib.util.find_spec("tensorflow") is None:
+    _advice = (
+        "rlgrad needs TensorFlow and leaves the choice of its build to you: pip install 'rlgrad[cpu]', or "
+        "pip install 'rlgrad[gpu]' on Linux with an NVIDIA GPU."
+    )
+    # The command line is imported through this package too, and owes its user a sentence, not a traceback.
+    raise SystemExit(_advice) if sys.argv and Path(sys.argv[0]).stem == "rlgrad" else ImportError(_advice)

@@ -1,0 +1,192 @@
+"""An agent answers one question: how much does each gradient count?"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from rlgrad import estimators
+from rlgrad._record import Record, close_names, require
+from rlgrad.rollouts.rollout import Rollout
+from rlgrad.updates.ascent import Ascent
+
+Credit = Mapping[str, Any]
+
+
+class Estimates(NamedTuple):
+    """What an agent makes of a rollout's rewards before the update. Each float (T, N), in units of reward."""
+
+    returns: Any
+    advantages: Any
+    td_errors: Any
+
+
+class Batch(NamedTuple):
+    """The numbers that stood fixed when the rollout was collected. M rows: steps, in no particular order.
+
+    Attributes:
+        observations: (M, …), what the policy saw. May be a tree of arrays.
+        actions: (M, …), as sampled.
+        log_probs: float (M,), log π(a|s) in nats when the action was taken.
+        values: float (M,), v(s), in units of reward; zeros where nothing estimates it.
+        returns: float (M,), from `Agent.estimate`, in units of reward.
+        advantages: float (M,), likewise.
+        td_errors: float (M,), likewise.
+        weights: float (M,), how much each row counts: the update is Σ weights · credit · ∇f.
+        progress: float (), share of the run's environment steps already taken, 0 … 1.
+    """
+
+    observations: Any
+    actions: Any
+    log_probs: Any
+    values: Any
+    returns: Any
+    advantages: Any
+    td_errors: Any
+    weights: Any
+    progress: Any
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"A batch has no {name!r}. {close_names(name, self._fields)}")
+
+
+class Outputs:
+    """What the policy says at its current weights, as plain numbers: `log_prob`, `entropy`, `value`, each float (M,)."""
+
+    log_prob: Any
+    entropy: Any
+    value: Any
+
+    def __init__(self, **outputs: Any) -> None:
+        self.__dict__.update(outputs)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"There is no output {name!r}. {close_names(name, self.__dict__)}")
+
+
+class Agent(Record):
+    """A frozen dataclass of hyper-parameters: no weights, no state. Override `credit`, and nothing else is needed.
+
+    Annotated class attributes of a subclass are its hyper-parameters; they appear on the command line and in YAML.
+
+    Example:
+        >>> class MyAgent(Agent):
+        ...     temperature: float = 1.0
+        ...     def credit(self, batch, now):
+        ...         return {"log_prob": tf.tanh(batch.advantages / self.temperature),
+        ...                 "value": batch.returns - now.value}
+    """
+
+    gamma: float = 0.99
+    """Discount per step, 0 to 1."""
+    gae_lambda: float = 0.95
+    """λ of the returns: 0 trusts the value estimate, 1 the sampled rewards."""
+    num_envs: int = 8
+    """Environments stepped side by side."""
+    num_steps: int | None = 128
+    """Steps per environment per rollout; none: whole episodes."""
+    episodes_per_env: int = 1
+    """Whole episodes per environment per rollout, where num_steps is none."""
+    normalize_observations: bool = False
+    """Standardize observations by their running mean and deviation, inside the policy."""
+    update: Ascent = Ascent()
+    """How the weights move."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, each with its name in the message."""
+        require(0.0 <= self.gamma <= 1.0, "gamma", "between 0 and 1", self.gamma)
+        require(0.0 <= self.gae_lambda <= 1.0, "gae_lambda", "between 0 and 1", self.gae_lambda)
+        require(self.num_envs >= 1, "num_envs", "at least 1", self.num_envs)
+        require(self.num_steps is None or self.num_steps >= 1, "num_steps", "at least 1, or none", self.num_steps)
+        require(self.episodes_per_env >= 1, "episodes_per_env", "at least 1", self.episodes_per_env)
+        if self.num_steps is not None and self.episodes_per_env != 1:
+            raise ValueError("episodes_per_env speaks of whole episodes and num_steps of steps: set num_steps to none.")
+
+    def estimate(self, rollout: Rollout) -> Estimates:
+        """Returns, advantages and TD errors of a rollout.
+
+        The default gives λ-returns. Where no output estimates the value (`rollout.values` is None), it gives
+        reward-to-go, and a time limit counts as the end of the task.
+
+        Args:
+            rollout: (T, N) arrays; `values` and `next_values` are filled.
+
+        Returns:
+            `Estimates`, each float (T, N), in units of reward.
+        """
+        boundaries = rollout.terminations | rollout.truncations
+        if rollout.values is None:
+            returns = estimators.reward_to_go(rollout.rewards, boundaries, self.gamma)
+            return Estimates(returns, returns, returns)
+        returns = estimators.lambda_returns(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.terminations,
+            boundaries,
+            self.gamma,
+            self.gae_lambda,
+        )
+        deltas = estimators.td_errors(
+            rollout.rewards, rollout.values, rollout.next_values, rollout.terminations, self.gamma
+        )
+        return Estimates(returns, returns - rollout.values, deltas)
+
+    def credit(self, batch: Batch, now: Outputs) -> Credit:
+        """How much each output's gradient counts at each step; positive raises the output.
+
+        Numbers in, numbers out: nothing here is differentiated. The method is traced once and compiled, so conditions on
+        tensors are written with `tf.where`.
+
+        Args:
+            batch: what was collected and estimated.
+            now: the outputs at the current weights.
+
+        Returns:
+            By output (`"log_prob"`, `"entropy"`, `"value"`): a float or float (M,). An output left out is not trained.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method `credit(self, batch, now)`.")
+
+
+def batch_signature(observation_spec: tf.TensorSpec, action_spec: tf.TensorSpec) -> Batch:
+    """Specs of a batch with these observations and actions, M unknown."""
+    specs: dict[str, Any] = dict.fromkeys(Batch._fields, tf.TensorSpec((None,), tf.float32))
+    specs |= {"observations": observation_spec, "actions": action_spec, "progress": tf.TensorSpec((), tf.float32)}
+    return Batch(**specs)
+
+
+def credited_outputs(agent: Agent, signature: Batch, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The outputs that an agent credits, found by a dry run of `credit` on abstract tensors.
+
+    Args:
+        agent: the agent.
+        signature: a batch of `tf.TensorSpec`.
+        known: outputs there are.
+
+    Returns:
+        Names, in the order of `known`.
+
+    Raises:
+        ValueError: `credit` reads an attribute or credits an output that does not exist, branches on a tensor, or returns
+            something else than a mapping of numbers.
+    """
+    name = type(agent).__name__
+
+    def dry_run(batch: Batch) -> Credit:
+        return agent.credit(batch, Outputs(**dict.fromkeys(known, batch.log_probs)))
+
+    try:
+        credit = tf.function(dry_run, autograph=False).get_concrete_function(signature).structured_outputs
+    except AttributeError as error:
+        raise ValueError(f"{name}.credit: {error}") from error
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        raise ValueError(
+            f"{name}.credit is traced once and compiled, so Python's `if`, `and`, `or`, `not` and `while` cannot look at a "
+            "tensor's numbers: write tf.where(condition, a, b), tf.maximum, or &, | and ~ instead."
+        ) from error
+    if not isinstance(credit, Mapping) or not credit:
+        raise ValueError(f'{name}.credit returns a dict such as {{"log_prob": batch.advantages}}, got {credit!r}.')
+    for key in credit:
+        if key not in known:
+            raise ValueError(f"{name}.credit credits an output {key!r} that does not exist. {close_names(key, known)}")
+    return tuple(output for output in known if output in credit)

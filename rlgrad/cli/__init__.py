@@ -1,0 +1,95 @@
+"""The command line. Help needs nothing that takes long to import; each command imports what it needs."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+
+HELP = """\
+usage: rlgrad COMMAND ...
+
+Train policy-gradient agents on Gymnasium environments.
+
+  train CONFIG [options]             a config that ships with rlgrad, or a YAML file
+  train AGENT ENV [options]          an agent by name, or file.py:Class, on an environment
+  resume RUN --total-timesteps N     go on training
+  evaluate RUN                       returns of fresh episodes
+  plot RUN...                        learning curves as PNG
+  watch RUN                          see an episode: a window, or a GIF
+  agents | envs | configs            what there is
+
+  -h, --help                         this help, or that of a command
+  --version
+
+Examples:
+  rlgrad train cartpole
+  rlgrad train reinforce CartPole-v1 --total-timesteps 200000 --agent.gamma 0.99 --seed 3
+  rlgrad train my_agent.py:MyAgent CartPole-v1 --total-timesteps 100000
+  rlgrad train reinforce --help      every option, those of the agent included
+"""
+
+_COMMANDS = {
+    "train": "rlgrad.cli.train:train",
+    "resume": "rlgrad.cli.runs:resume",
+    "evaluate": "rlgrad.cli.runs:evaluate",
+    "plot": "rlgrad.cli.runs:plot",
+    "watch": "rlgrad.cli.runs:watch",
+    "agents": "rlgrad.cli.lists:agents",
+    "envs": "rlgrad.cli.lists:envs",
+    "configs": "rlgrad.cli.lists:configs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: none: those of the process.
+
+    Returns:
+        Exit status: 0, or 1 where training failed. Mistakes in the arguments exit with 2, and a sentence on stderr.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from rlgrad import __version__
+
+        print(f"rlgrad {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in _COMMANDS:
+        from rlgrad._record import close_names
+
+        return fail(f"there is no command {name!r}. {close_names(name, _COMMANDS)}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    module, function = _COMMANDS[name].split(":")
+    try:
+        command: Callable[[list[str]], int] = getattr(import_module(module), function)
+        return command(rest)
+    except FloatingPointError as error:
+        return fail(str(error), status=1)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if not _ours(error.__traceback__):
+            raise
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return fail("stopped.", status=130)
+
+
+def fail(message: str, status: int = 2) -> int:
+    """Say what is wrong on stderr, and give the exit status."""
+    print(f"rlgrad: {message}", file=sys.stderr)
+    return status
+
+
+def _ours(traceback: TracebackType | None) -> bool:
+    """Whether an error was raised on purpose by rlgrad, and not by a user's code that it called."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    home = str(Path(__file__).resolve().parents[1])
+    agents = str(Path(__file__).resolve().parents[2] / "agents")
+    return traceback is not None and traceback.tb_frame.f_code.co_filename.startswith((home, agents))

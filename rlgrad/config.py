@@ -1,0 +1,121 @@
+"""What a run was asked to do, and the config.yaml that says so."""
+
+import dataclasses
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import yaml
+
+from rlgrad._record import Record, check_keys, fields, require
+from rlgrad.agent import Agent
+from rlgrad.registry import agent_class, agent_name
+
+EnvLike = str | gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any, Any] | Callable[..., Any]
+VectorizationMode = Literal["sync", "async", "vector_entry_point"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides what a run does, but for objects that YAML cannot hold (models, environments)."""
+
+    agent: Agent
+    env: EnvLike
+    total_timesteps: int
+    seed: int = 0
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
+    vectorization_mode: VectorizationMode = "sync"
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    initial_log_std: float = 0.0
+    from_logits: bool = True
+    evaluation_episodes: int = 100
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        require(self.total_timesteps >= 1, "total_timesteps", "at least 1", self.total_timesteps)
+        require(self.evaluation_episodes >= 0, "evaluation_episodes", "at least 0", self.evaluation_episodes)
+        require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
+
+    @property
+    def env_name(self) -> str:
+        """The environment's id, or the nearest thing to one."""
+        if isinstance(self.env, str):
+            return self.env
+        spec = getattr(self.env, "spec", None)
+        return str(spec.id) if spec is not None else getattr(self.env, "__name__", type(self.env).__name__)
+
+
+def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
+    """The config as YAML, with what was resolved from it and the versions that ran it."""
+    plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
+    plain["env"] = config.env if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
+    plain["env_kwargs"] = dict(config.env_kwargs)
+    plain["hidden_sizes"] = list(config.hidden_sizes)
+    packages = ("rlgrad", "keras", "numpy", "gymnasium")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    plain["resolved"] = {**resolved, "versions": versions}
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no settings: expected lines of `name: value`.")
+    return content
+
+
+def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overrides: Any) -> Config:
+    """The config that a run's config.yaml holds.
+
+    Args:
+        content: as `read` gives it.
+        agent: taken instead of the one that is named.
+        overrides: other settings to replace.
+    """
+    plain = {key: value for key, value in content.items() if key != "resolved"} | overrides
+    check_keys(plain, (f.name for f in dataclasses.fields(Config)), "setting")
+    options = dict(plain.pop("agent"))
+    name = options.pop("name")
+    plain["hidden_sizes"] = tuple(plain["hidden_sizes"])
+    return Config(agent=agent or record_from(agent_class(name), options), **plain)
+
+
+def record_from(cls: type[Any], options: Mapping[str, Any]) -> Any:
+    """A record of class `cls` from a mapping, the records inside it included.
+
+    Raises:
+        ValueError: a key that is no field; says what was meant.
+    """
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    check_keys(options, known, f"option of {cls.__name__}")
+    built = dict(options)
+    for name, value in options.items():
+        default = known[name].default
+        if isinstance(default, Record) and isinstance(value, Mapping):
+            built[name] = record_from(type(default), value)
+    return cls(**built)
+
+
+def _plain(value: Any) -> Any:
+    """Records as mappings, Keras optimizers as their configs, tuples as lists."""
+    if isinstance(value, Record):
+        return {name: _plain(v) for name, v in fields(value).items()}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "get_config"):
+        import keras
+
+        return keras.optimizers.serialize(value)
+    return value

@@ -1,0 +1,87 @@
+"""How good a policy is: returns of fresh episodes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlgrad.policies.policy import Policy
+from rlgrad.rollouts import GymCollector
+
+_MAX_SLOTS = 100
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of whole episodes: sums of raw rewards, undiscounted.
+
+    Attributes:
+        returns: float (episodes,).
+        lengths: int (episodes,), steps.
+        greedy: whether the most likely action was taken, instead of a sample.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    greedy: bool
+
+    @property
+    def mean_return(self) -> float:
+        """Mean over episodes."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std_return(self) -> float:
+        """Standard deviation over episodes."""
+        return float(np.std(self.returns))
+
+    @property
+    def episodes(self) -> int:
+        """How many there were."""
+        return len(self.returns)
+
+    def summary(self) -> dict[str, float]:
+        """As evaluation.json holds it."""
+        return {"mean_return": self.mean_return, "std_return": self.std_return, "episodes": self.episodes}
+
+
+def evaluate(
+    policy: Policy,
+    env: Any,
+    *,
+    episodes: int = 100,
+    greedy: bool = True,
+    seed: int = 0,
+    env_kwargs: Any = None,
+    max_episode_steps: int | None = None,
+) -> Evaluation:
+    """Play whole episodes in fresh environments, the same ones for the same seed.
+
+    Args:
+        policy: at its present weights; its normalizer stays as it is.
+        env: an id, an instance, or a function that makes one.
+        episodes: how many; fixed for each environment slot beforehand, so that short ones are not favoured.
+        greedy: take the most likely action, instead of a sample.
+        seed: for resets and samples; independent of the streams that training with this seed uses.
+        env_kwargs: for the environment's constructor.
+        max_episode_steps: a cap, needed where the environment has no time limit.
+
+    Returns:
+        Returns and lengths.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes is at least 1, got {episodes}.")
+    slots = min(episodes, _MAX_SLOTS) if isinstance(env, str) or (callable(env) and not hasattr(env, "step")) else None
+    with GymCollector(
+        env,
+        num_envs=slots,
+        episodes_per_env=-(-episodes // (slots or getattr(env, "num_envs", 1))),
+        max_episode_steps=max_episode_steps,
+        seed=seed,
+        streams=("evaluation", "evaluation"),
+        env_kwargs=env_kwargs,
+    ) as collector:
+        rollout = collector.collect(policy, greedy=greedy)
+    # float64: a return is a sum of up to thousands of rewards.
+    returns = np.sum(rollout.rewards * rollout.mask, axis=0, dtype=np.float64)
+    return Evaluation(returns[:episodes], rollout.mask.sum(axis=0).astype(np.int64)[:episodes], greedy)

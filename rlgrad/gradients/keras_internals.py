@@ -1,0 +1,206 @@
+"""Everything that relies on Keras behavior which Keras does not promise. `test_keras_internals.py` pins each piece.
+
+What is relied on:
+
+- `layer.call` is looked up on the instance at each call, so an entry in `layer.__dict__` is what runs (`capture`).
+- `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
+- `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`untouched`).
+- `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
+- `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_source`).
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+# Captures change what a layer runs, for the duration of one call. Two threads must not do that at once.
+_LOCK = threading.RLock()
+
+_PROBABILITIES = {"softmax": "softmax", "sigmoid": "sigmoid", "hardsigmoid": "hard_sigmoid", "sparsemax": "sparsemax"}
+# Layers that move numbers about without changing them at inference: what came in is what goes out.
+_PASS_THROUGH = ("Dropout", "Flatten", "Reshape", "Permute", "Identity", "InputLayer")
+
+
+class Captured:
+    """What one layer returned during one pass, and how often it was called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.output: Any = None
+
+
+def require_tensorflow_backend() -> None:
+    """Raises where Keras runs on another backend than TensorFlow.
+
+    Raises:
+        RuntimeError: `keras.backend.backend()` is not `"tensorflow"`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "rlgrad.gradients differentiates with TensorFlow, but Keras runs on "
+            f'"{keras.backend.backend()}". Set the environment variable KERAS_BACKEND=tensorflow before importing keras.'
+        )
+
+
+def all_layers(model: Any) -> list[Any]:
+    """The model's layers at every depth, each once, without the model itself."""
+    return list(model._flatten_layers(include_self=False))
+
+
+def tape_source(variable: Any) -> Any:
+    """The `tf.Variable` behind a Keras variable (a `tf.Variable` is returned as it is)."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+@contextlib.contextmanager
+def untouched(model: Any) -> Iterator[None]:
+    """Calls of `model` inside this context leave its `losses` as they were; one thread at a time."""
+    with _LOCK:
+        layers = model._flatten_layers()
+        before = [(list(layer._losses), set(layer._loss_ids)) for layer in layers]
+        try:
+            yield
+        finally:
+            for layer, (losses, loss_ids) in zip(layers, before, strict=True):
+                layer._losses[:] = losses
+                layer._loss_ids.clear()
+                layer._loss_ids.update(loss_ids)
+
+
+@contextlib.contextmanager
+def capture(layer: Any) -> Iterator[Captured]:
+    """Records what `layer` returns while this context is open; the layer computes what it always does."""
+    captured = Captured()
+    with _LOCK:
+        attributes = layer.__dict__
+        had_own, own = "call" in attributes, attributes.get("call")
+        original = layer.call
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            captured.calls += 1
+            captured.output = original(*args, **kwargs)
+            return captured.output
+
+        attributes["call"] = call
+        try:
+            yield captured
+        finally:
+            if had_own:
+                attributes["call"] = own
+            else:
+                del attributes["call"]
+
+
+def output_names(model: Any, count: int) -> list[str]:
+    """Names for a model's list of `count` outputs: Keras's own where it has them, else their positions."""
+    names = list(getattr(model, "output_names", None) or [])
+    return names if len(names) == count and len(set(names)) == count else [str(i) for i in range(count)]
+
+
+def symbolic_outputs(model: Any) -> dict[str, Any] | None:
+    """A functional or Sequential model's symbolic outputs by name; `None` for a model that has none.
+
+    A single output is under the name `""`. Outputs in a dict inside a dict get names joined by `/`.
+    """
+    try:
+        outputs = model.outputs if isinstance(model, keras.Sequential) else model.output
+    except (AttributeError, ValueError):
+        return None
+    if isinstance(outputs, list | tuple):
+        if len(outputs) == 1:
+            return {"": outputs[0]}
+        return dict(zip(output_names(model, len(outputs)), outputs, strict=True))
+    return dict(_named("", outputs))
+
+
+def _named(prefix: str, outputs: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(outputs, dict):
+        for name, inner in outputs.items():
+            yield from _named(f"{prefix}/{name}" if prefix else str(name), inner)
+    else:
+        yield prefix, outputs
+
+
+def ends_in_probabilities(model: Any, head: str | None = None) -> str | None:
+    """The activation that turns a model's output into probabilities, where there is one.
+
+    A categorical policy's network returns logits. One that ends in a softmax or a sigmoid returns probabilities, and
+    log-probabilities computed from those as if they were logits are wrong without any sign of it.
+
+    Args:
+        model: a Keras model. Sequential and functional models can be looked into, also nested ones; what a subclassed
+            model computes cannot be known without running it.
+        head: which output, for a model with several.
+
+    Returns:
+        `"softmax"`, `"sigmoid"`, `"hard_sigmoid"` or `"sparsemax"`; `None` for another ending, or where it is not known.
+
+    Raises:
+        ValueError: the model has several outputs and `head` names none of them.
+    """
+    outputs = symbolic_outputs(model)
+    if outputs is None:
+        unbuilt = isinstance(model, keras.Sequential) and model.layers
+        return _activation_of(model.layers[-1]) if unbuilt else None
+    if head is None and len(outputs) == 1:
+        return _ending(next(iter(outputs.values())))
+    if head not in outputs:
+        raise ValueError(f"The model has the outputs {list(outputs)}; got head={head!r}.")
+    return _ending(outputs[head])
+
+
+def _ending(tensor: Any) -> str | None:
+    """Follows a symbolic tensor back to the operation that decides what its numbers are."""
+    history = tensor._keras_history
+    operation = history.operation
+    if isinstance(operation, keras.Model):
+        inner = symbolic_outputs(operation)
+        return None if inner is None else _ending(list(inner.values())[history.tensor_index])
+    activation = _activation_of(operation)
+    if activation is not None:
+        return activation
+    if type(operation).__name__ in _PASS_THROUGH or _is_linear_activation(operation):
+        sources = operation._inbound_nodes[history.node_index].input_tensors
+        return _ending(sources[0]) if len(sources) == 1 else None
+    return None
+
+
+def _is_linear_activation(operation: Any) -> bool:
+    return isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
+
+
+def _activation_of(operation: Any) -> str | None:
+    """The name of an operation's own final activation if it makes probabilities."""
+    inner = getattr(operation, "layer", None)
+    if isinstance(inner, keras.layers.Layer):  # TimeDistributed and other wrappers
+        return _activation_of(inner)
+    activation = getattr(operation, "activation", None)
+    for candidate in (activation, operation):
+        name = getattr(candidate, "__name__", type(candidate).__name__).lower().replace("_", "")
+        if name in _PROBABILITIES:
+            return _PROBABILITIES[name]
+    return None
+
+
+def expected_inputs(model: Any) -> Any:
+    """A functional or built Sequential model's symbolic inputs, in the structure it takes; `None` if it has none."""
+    try:
+        inputs = model.inputs if isinstance(model, keras.Sequential) else model.input
+    except (AttributeError, ValueError):
+        return None
+    if isinstance(inputs, list | tuple) and len(inputs) == 1:
+        return inputs[0]
+    return inputs
+
+
+def stateful_layers(model: Any) -> list[str]:
+    """Names of recurrent layers that keep their state from call to call: running them changes the model."""
+    return [layer.name for layer in all_layers(model) if getattr(layer, "stateful", False) and hasattr(layer, "states")]
+
+
+def has_loops(model: Any) -> bool:
+    """Whether a layer runs as a `while` loop over time: an RNN that is not unrolled."""
+    return any(isinstance(layer, keras.layers.RNN) and not layer.unroll for layer in [model, *all_layers(model)])

@@ -1,0 +1,184 @@
+"""One question about one model: which numbers, of which input, with respect to which weights. And its forward pass."""
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from rlgrad.gradients import inputs as model_inputs
+from rlgrad.gradients import keras_internals, selection
+from rlgrad.gradients.heads import Heads, check_range, require_floating
+from rlgrad.gradients.outputs import Output
+from rlgrad.gradients.recipes import Arrays, Recipe
+
+SINGLE = ""  # the name of an output that was not given a name
+
+
+@dataclass
+class Notes:
+    """What only tracing can tell, kept with the compiled function."""
+
+    # For each output, integers that lie in 0 … count − 1: (output, which of its arrays, count, what they are).
+    ranges: list[tuple[str, int, int, str]] = field(default_factory=list)
+    # For each output, positions of the variables that it depends on.
+    connected: dict[str, frozenset[int]] = field(default_factory=dict)
+    # Positions of the variables (or input leaves) that the result lists.
+    listed: tuple[int, ...] = ()
+    # An error of the question itself, raised while a vectorized function was traced.
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, with tensors that are numbers when it is asked and symbols when it is compiled.
+
+    Args:
+        model: a built Keras model.
+        leaves: its input, flattened.
+        structure: how to put the input together again.
+        recipes: what is differentiated, by name.
+        arrays: the recipes' arrays, by name.
+        batched: which of the arrays have a batch axis, by name.
+        layer: the layer whose output is meant; `None` for the model's.
+        weights: with respect to which variables.
+        sample_weight: one weight for each value of the output, or `None`.
+        batch_size: number of rows, where it is known when tracing.
+    """
+
+    model: Any
+    leaves: tuple[Any, ...]
+    structure: Any
+    recipes: Mapping[str, Recipe]
+    arrays: Mapping[str, tuple[Any, ...]]
+    batched: Mapping[str, tuple[bool, ...]]
+    layer: Any
+    weights: selection.Selection
+    sample_weight: Any = None
+    batch_size: int | None = None
+
+    def forward(self, notes: Notes, per_unit: bool = False) -> dict[str, Any]:
+        """Runs the model once and computes every output.
+
+        Args:
+            notes: gets the ranges that could not be checked yet.
+            per_unit: whole outputs keep the axes of their units.
+
+        Returns:
+            f by name, float (batch…).
+        """
+        x = model_inputs.pack(self.structure, self.leaves)
+        with keras_internals.untouched(self.model):
+            returned = self.model(x, training=False) if self.layer is None else self._layer_output(x)
+        values = {}
+        for name, recipe in self.recipes.items():
+            heads = Heads(self.model, returned, self.layer is not None, self.batch_size)
+            values[name] = recipe.value(heads, Arrays(self.arrays[name]), per_unit)
+            require_floating(values[name], f"Output {name!r}" if name else "The output")
+            notes.ranges += [(name, *noted) for noted in heads.ranges]
+        return values
+
+    def check_ranges(self, notes: Notes) -> None:
+        """Checks what could not be checked while tracing, now that the arrays are numbers."""
+        for name, position, count, what in notes.ranges:
+            check_range(self.arrays[name][position], count, what)
+
+    def _layer_output(self, x: Any) -> Any:
+        with keras_internals.capture(self.layer) as captured:
+            self.model(x, training=False)
+        if captured.calls == 0:
+            raise ValueError(
+                f"Layer {self.layer.name!r} was not reached when model {self.model.name!r} ran on this input at inference."
+            )
+        if captured.calls > 1:
+            raise ValueError(
+                f"Layer {self.layer.name!r} was called {captured.calls} times in one pass of model {self.model.name!r}, so "
+                "it has no one output. Take the output of a layer that comes after it."
+            )
+        return captured.output
+
+
+def pose(
+    model: Any,
+    x: Any,
+    *,
+    outputs: Mapping[str, Output],
+    layer: Any = None,
+    weights: Any = None,
+    sample_weight: Any = None,
+    differentiate_x: bool = False,
+) -> tuple[Problem, model_inputs.Inputs]:
+    """Checks a question as far as that goes without running the model.
+
+    Raises:
+        TypeError, ValueError: see the functions of `selection`, `inputs` and `recipes`.
+    """
+    if not getattr(model, "built", False):
+        raise ValueError(
+            f"Model {getattr(model, 'name', type(model).__name__)!r} is not built, so it has no weights yet. Give it a "
+            "keras.Input as its first layer, or call it once on a batch: model(x)."
+        )
+    stateful = keras_internals.stateful_layers(model)
+    if stateful:
+        raise ValueError(
+            f"Layers {stateful} keep their state from call to call (stateful=True), so asking for a gradient would change "
+            "the model. Use stateful=False."
+        )
+    chosen = None if layer is None else selection.select_layer(model, layer)
+    prepared = model_inputs.prepare(model, x)
+    if differentiate_x:
+        selected = selection.Selection((), (), explicit=False)
+    else:
+        selected = selection.select_weights(model, weights)
+    arrays = {name: tuple(output.tensors(model)) for name, output in outputs.items()}
+    problem = Problem(
+        model=model,
+        leaves=prepared.leaves,
+        structure=prepared.structure,
+        recipes={name: output.recipe for name, output in outputs.items()},
+        arrays=arrays,
+        batched={name: _batched(output, arrays[name]) for name, output in outputs.items()},
+        layer=chosen,
+        weights=selected,
+        sample_weight=None if sample_weight is None else _weight(sample_weight),
+        batch_size=prepared.batch_size,
+    )
+    _require_rows(problem)
+    return problem, prepared
+
+
+def weak(thing: Any) -> Any:
+    """A reference that does not keep a model or layer alive; `None` stays `None`."""
+    return (lambda: None) if thing is None else weakref.ref(thing)
+
+
+def _batched(output: Output, tensors: tuple[Any, ...]) -> tuple[bool, ...]:
+    return tuple(
+        batched and tensor.shape.rank != 0 for batched, tensor in zip(output.batched, tensors, strict=True)
+    )
+
+
+def _weight(sample_weight: Any) -> Any:
+    weight = tf.convert_to_tensor(sample_weight)
+    return weight if weight.dtype.is_floating else tf.cast(weight, tf.float64)
+
+
+def _require_rows(problem: Problem) -> None:
+    """Arrays that belong to samples must have as many rows as the input."""
+    rows = problem.batch_size
+    if rows is None:
+        return
+    for name, arrays in problem.arrays.items():
+        for array, batched in zip(arrays, problem.batched[name], strict=True):
+            if batched and array.shape.rank and array.shape[0] not in (None, rows):
+                raise ValueError(
+                    f"The input has {rows} rows, so there must be {rows} actions (or units); got shape "
+                    f"{tuple(array.shape)}."
+                )
+    if problem.sample_weight is not None:
+        shape = problem.sample_weight.shape
+        if shape.rank == 0 or shape[0] not in (None, rows):
+            raise ValueError(
+                f"sample_weight holds one number for each value of the output, {rows} rows; got shape {tuple(shape)}."
+            )

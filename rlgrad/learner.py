@@ -1,0 +1,153 @@
+"""From a rollout to new weights, in one compiled program."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rlgrad import estimators, gradients
+from rlgrad.agent import Agent, Batch, Outputs, batch_signature, credited_outputs
+from rlgrad.objective import Objective
+from rlgrad.policies.policy import Policy
+from rlgrad.rollouts.rollout import Rollout
+
+_log = logging.getLogger("rlgrad")
+_OUTPUTS = ("log_prob", "entropy", "value")
+
+
+class NonFiniteError(FloatingPointError):
+    """A gradient was not a finite number. The step was not taken: the weights are the last good ones."""
+
+
+class Learner:
+    """Fill in values, estimate, credit, differentiate, move: one `tf.function`, traced once and compiled once.
+
+    Args:
+        agent: says how much each gradient counts.
+        policy: what is to learn; its weights are moved in place.
+        num_envs: columns that a rollout has.
+        xla: compile with XLA; the program falls back to a plain graph, and says so, if the model cannot be compiled.
+
+    Attributes:
+        credited: names of the outputs that the agent trains.
+        variables: the weights connected to them, which are the ones that move.
+        state: the update's slots.
+        traces: how often the program was traced.
+    """
+
+    def __init__(self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool = True) -> None:
+        self.agent, self.policy = agent, policy
+        self.outputs = _OUTPUTS if policy.has_value else _OUTPUTS[:-1]
+        self.credited = credited_outputs(agent, batch_signature(policy.observation_spec, policy.action_spec), self.outputs)
+        self.variables = _connected(policy, self.credited)
+        self.state = agent.update.build(self.variables, num_envs)
+        self.whole_episodes = agent.num_steps is None
+        self.uses_value = policy.has_value and "value" in self.credited
+        if not self.uses_value and not self.whole_episodes:
+            raise ValueError(
+                f"{type(agent).__name__} trains no value output, so nothing can stand for the rewards after the end of a "
+                "rollout: collect whole episodes, with num_steps set to none."
+            )
+        if not self.uses_value:
+            _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
+        self.traces = 0
+        self.xla = xla
+        self._program = self._compile(xla)
+
+    def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
+        """Move the policy's weights by one rollout.
+
+        Args:
+            rollout: of the policy at its present weights; the same shapes each time.
+            progress: share of the run already done, 0 … 1.
+            seed: int32 (2,), for shuffles.
+
+        Returns:
+            Metrics by name: `gradient_norm`, `entropy`, `explained_variance`, `learning_rate`.
+
+        Raises:
+            NonFiniteError: a gradient was not finite; names output, variable and step.
+        """
+        arguments = (rollout, np.float32(progress), np.asarray(seed, np.int32))
+        try:
+            results = self._program(*arguments)
+        except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
+            if not self.xla:
+                raise
+            _log.warning("XLA cannot compile this model; training runs as a plain graph. (%s)", str(error).splitlines()[0])
+            self.xla, self._program = False, self._compile(False)
+            results = self._program(*arguments)
+        metrics = {name: float(value) for name, value in results.items()}
+        step = int(metrics.pop("nonfinite_step"))
+        if step >= 0:
+            raise NonFiniteError(self._diagnosis(rollout, progress, step))
+        return metrics
+
+    def _compile(self, xla: bool) -> Any:
+        return tf.function(self._learn, jit_compile=xla or None, autograph=False)
+
+    def _learn(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        self.traces += 1
+        batch = self._batch(rollout, progress)
+        metrics = self.agent.update.apply(self._objective(batch), self.state, seed)
+        if self.uses_value:
+            metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
+        if self.policy.normalizer is not None:
+            self.policy.normalizer.update(batch.observations, tf.reshape(rollout.mask, (-1,)))
+        return metrics
+
+    def _objective(self, batch: Batch) -> Objective:
+        return Objective(self.agent, self.policy, batch, self.outputs, self.variables)
+
+    def _batch(self, rollout: Rollout, progress: tf.Tensor) -> Batch:
+        """Values at the current weights, estimates, and time and columns merged into one axis."""
+        if self.uses_value:
+            values, next_values = self.policy.value(rollout.observations), self.policy.value(rollout.final_observations)
+        else:
+            values = next_values = None
+        rollout = rollout._replace(values=values, next_values=next_values)
+        estimates = self.agent.estimate(rollout)
+        mask = tf.convert_to_tensor(rollout.mask)
+        whole = tf.cast(tf.shape(mask)[1], mask.dtype)
+        batch = Batch(
+            observations=rollout.observations,
+            actions=rollout.actions,
+            log_probs=rollout.log_probs,
+            values=tf.zeros_like(mask) if values is None else values,
+            weights=mask / (whole if self.whole_episodes else tf.maximum(tf.reduce_sum(mask), 1.0)),
+            progress=mask,
+            **estimates._asdict(),
+        )
+        merged: Batch = tf.nest.map_structure(lambda x: tf.reshape(x, (-1, *x.shape[2:])), batch)
+        return merged._replace(progress=progress)
+
+    def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
+        """Which output and which variables: found again, without compilation, at weights that have not moved."""
+        batch = self._batch(tf.nest.map_structure(tf.convert_to_tensor, rollout), tf.constant(progress, tf.float32))
+        objective = self._objective(batch)
+        at_theta = objective.linearize()
+        credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
+        found = []
+        for name, c in credit.items():
+            c = batch.weights * tf.cast(c, batch.weights.dtype)
+            bad = [path for path, g in at_theta.gradient({name: c}).items() if not _finite(g)]
+            culprit = "the output itself" if not _finite(at_theta.outputs[name]) else "its credit" if not _finite(c) else ""
+            if bad or culprit:
+                found.append(f"{name} ({', '.join(filter(None, [culprit, *bad]))})")
+        where = "; ".join(found) or "no single output on the whole rollout: the minibatch alone overflows"
+        return (
+            f"The gradient is not finite at step {step} of this update, through: {where}. The step was not taken; the weights "
+            "are the last good ones. Look at the rewards' size, lower the learning rate, or set max_grad_norm."
+        )
+
+
+def _connected(policy: Policy, credited: Sequence[str]) -> list[keras.Variable]:
+    one = [tf.zeros((1, *spec.shape[1:]), spec.dtype) for spec in (policy.observation_spec, policy.action_spec)]
+    return list(policy.linearize(*one, credited).variables)
+
+
+def _finite(x: tf.Tensor) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(x)))

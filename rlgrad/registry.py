@@ -1,0 +1,79 @@
+"""Agents, environments and configs are found by name (entry points) or by path; nothing has to be imported first."""
+
+import importlib.util
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlgrad._record import close_names
+
+if TYPE_CHECKING:
+    from rlgrad.agent import Agent
+
+
+def agents() -> dict[str, EntryPoint]:
+    """Entry points of the group `rlgrad.agents`, of every installed distribution, by name."""
+    return {point.name: point for point in entry_points(group="rlgrad.agents")}
+
+
+def envs() -> dict[str, EntryPoint]:
+    """Entry points of the group `rlgrad.envs`, by environment id."""
+    return {point.name: point for point in entry_points(group="rlgrad.envs")}
+
+
+def configs() -> dict[str, Traversable]:
+    """The configs that ship with rlgrad, by name."""
+    found = files("rlgrad.configs").iterdir()
+    return {Path(f.name).stem: f for f in sorted(found, key=lambda f: f.name) if f.name.endswith(".yaml")}
+
+
+def agent_class(name: str) -> "type[Agent]":
+    """The agent class of a name such as `reinforce`, or of a place such as `my_agent.py:MyAgent`.
+
+    Raises:
+        ValueError: there is none; says what was meant.
+    """
+    path, colon, class_name = name.rpartition(":")
+    if colon:
+        return _checked(_from_file(Path(path), class_name), name)
+    known = agents()
+    if name not in known:
+        raise ValueError(f"There is no agent {name!r}. {close_names(name, known)} Your own: my_agent.py:MyAgent.")
+    return _checked(known[name].load(), name)
+
+
+def agent_name(agent: "Agent") -> str:
+    """What `agent_class` finds this agent's class by: an entry point's name, or else `file.py:Class`."""
+    cls = type(agent)
+    for name, point in agents().items():
+        if point.value == f"{cls.__module__}:{cls.__qualname__}":
+            return name
+    module = sys.modules.get(cls.__module__)
+    return f"{getattr(module, '__file__', None) or cls.__module__}:{cls.__qualname__}"
+
+
+def _from_file(path: Path, class_name: str) -> Any:
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{str(path)!r} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up here while its body still runs.
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    if not hasattr(module, class_name):
+        classes = [n for n, thing in vars(module).items() if isinstance(thing, type)]
+        raise ValueError(f"{path} has no class {class_name!r}. {close_names(class_name, classes)}")
+    return getattr(module, class_name)
+
+
+def _checked(found: Any, name: str) -> "type[Agent]":
+    from rlgrad.agent import Agent
+
+    if not (isinstance(found, type) and issubclass(found, Agent)):
+        raise ValueError(f"{name} is no subclass of rlgrad.Agent.")
+    return found

@@ -1,0 +1,152 @@
+"""What a run tells while it goes: the terminal, metrics.csv, TensorBoard."""
+
+import csv
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlgrad.run import Run
+
+# What every run reports. docs/metrics.md defines each, with its unit; a test holds the two together.
+METRICS = (
+    "time/timesteps",
+    "time/updates",
+    "time/seconds",
+    "time/steps_per_second",
+    "train/return",
+    "train/length",
+    "train/episodes",
+    "train/entropy",
+    "train/gradient_norm",
+    "train/explained_variance",
+    "train/learning_rate",
+)
+_PLAIN_EVERY = 5.0
+
+
+class Callback:
+    """Something that looks on while a run trains. Override what you need.
+
+    Example:
+        >>> class Patience(Callback):
+        ...     def on_update(self, run, metrics):
+        ...         if metrics["train/return"] >= 500:
+        ...             run.stop = True
+    """
+
+    def on_start(self, run: "Run") -> None:
+        """Before the first update."""
+
+    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
+        """After each logged row of metrics, by name."""
+
+    def on_end(self, run: "Run") -> None:
+        """After the last update, also when training stopped with an error."""
+
+
+class CSVLog(Callback):
+    """metrics.csv: one row a log interval, one column a metric; empty where a metric has no value yet."""
+
+    def on_start(self, run: "Run") -> None:
+        """Open the file; a continued run appends."""
+        path = run.path / "metrics.csv"
+        new = not path.exists()
+        self._file = path.open("a", newline="")
+        self._writer = csv.writer(self._file)
+        if new:
+            self._writer.writerow(METRICS)
+
+    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
+        """Write a row."""
+        row = [metrics.get(name, math.nan) for name in METRICS]
+        self._writer.writerow("" if math.isnan(value) else f"{value:.7g}" for value in row)
+        self._file.flush()
+
+    def on_end(self, run: "Run") -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoardLog(Callback):
+    """Event files for TensorBoard, against environment steps."""
+
+    def on_start(self, run: "Run") -> None:
+        """Open an event file in the run's folder."""
+        from tensorboard.summary import Writer
+
+        self._writer = Writer(str(run.path))
+
+    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
+        """Write the scalars."""
+        for name, value in metrics.items():
+            if not math.isnan(value):
+                self._writer.add_scalar(name, value, step=run.timesteps)
+
+    def on_end(self, run: "Run") -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+class Progress(Callback):
+    """A bar with steps/s, return and time left; plain lines where the output is no terminal, notebooks included."""
+
+    def on_start(self, run: "Run") -> None:
+        """Show the bar, or say what begins."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=False)
+        self._last = time.perf_counter()
+        self._bar: Any = None
+        if console.is_terminal and not console.is_jupyter:
+            columns = [
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("steps  {task.fields[rate]} steps/s  return {task.fields[value]}"),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            ]
+            self._bar = Progress(*columns, console=console)
+            self._bar.start()
+            total = run.config.total_timesteps
+            self._task = self._bar.add_task(
+                run.config.env_name, total=total, completed=run.timesteps, rate="–", value="–"
+            )
+
+    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
+        """Move the bar, or every few seconds write a line."""
+        value = metrics["train/return"]
+        shown, rate = "–" if math.isnan(value) else f"{value:.1f}", metrics["time/steps_per_second"]
+        if self._bar is not None:
+            self._bar.update(self._task, completed=run.timesteps, rate=f"{rate:,.0f}", value=shown)
+        elif time.perf_counter() - self._last >= _PLAIN_EVERY:
+            self._last = time.perf_counter()
+            total = run.config.total_timesteps
+            left = (total - run.timesteps) / rate
+            print(
+                f"{run.timesteps:>10,} of {total:,} steps  {rate:,.0f} steps/s  return {shown}  {left:,.0f} s left",
+                flush=True,
+            )
+
+    def on_end(self, run: "Run") -> None:
+        """Take the bar down."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=min(run.timesteps, run.config.total_timesteps))
+            self._bar.stop()
+        sys.stdout.flush()
+
+
+def read_csv(path: Path) -> dict[str, list[float]]:
+    """metrics.csv as columns; empty cells are not-a-number.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = rows[0].keys() if rows else METRICS
+    return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}

@@ -1,0 +1,262 @@
+"""Collects rollouts from Gymnasium environments: so many steps, or so many whole episodes, of each slot."""
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from gymnasium import Space, spaces
+from gymnasium.vector import AutoresetMode
+
+from rlgrad.random import StreamName, stream
+from rlgrad.rollouts.environments import Environment, make
+from rlgrad.rollouts.episodes import Episode, RunningEpisodes, whole_episodes
+from rlgrad.rollouts.playing import Array, Tape, first_episode, play, side_by_side, to_rollout
+from rlgrad.rollouts.rollout import Rollout
+from rlgrad.rollouts.slots import Slots
+from rlgrad.rollouts.trees import storage
+
+if TYPE_CHECKING:  # the distributions import TensorFlow, which collecting does not need
+    from rlgrad.distributions import Distribution
+
+
+class ActingPolicy(Protocol):
+    """What a collector needs of a policy."""
+
+    @property
+    def distribution(self) -> "Distribution":
+        """What the network's outputs mean: it samples actions, or takes their mode."""
+
+    def actor(self) -> Callable[[Any], Any]:
+        """A function from observations (N, …) to the distribution's parameters, at the current weights."""
+
+
+class GymCollector:
+    """Plays a policy in N environment slots and records what it met.
+
+    By steps (`num_steps`): every rollout is T = `num_steps` steps of each slot, and episodes go on in the next rollout.
+
+    By whole episodes: every rollout starts all slots afresh, and each slot plays `episodes_per_env` episodes, however
+    long they take, so that long and short ones are met as often as they occur. A column is one episode, padded to the
+    time limit; column `slot * episodes_per_env + episode` is fixed beforehand, whoever finishes first. All slots begin
+    their next episode together: one that is done idles (is stepped without effect) until the others are.
+
+    Same seed, same rollouts to the bit, and the same with `"sync"` as with `"async"`. There each episode has a seed of
+    its own, a function of the seed, the slot and the episode's number; vector entry points, and vector environments
+    that reset themselves, are seeded once. An environment given as an instance must not be stepped elsewhere between
+    rollouts by steps, and is left open by `close`.
+
+    Args:
+        env: an id (`"CartPole-v1"`, `"module:Env-v0"`), a `gymnasium.Env` (one slot), a function that makes one, or a
+            `gymnasium.vector.VectorEnv` of any autoreset mode.
+        num_envs: slots. Default: 8, or 1 for an instance, or what a vector environment has.
+        num_steps: T, for rollouts by steps.
+        episodes_per_env: for rollouts of whole episodes; 1 if neither is given.
+        max_episode_steps: episodes are truncated after so many steps. For an id it replaces the specification's limit;
+            an environment made elsewhere keeps its own limit too, and the lower one counts.
+        seed: an integer ≥ 0.
+        streams: the two streams of the seed (`rlgrad.random.stream`) that environments and actions draw from. They may
+            be the same one: environments use its children only, actions the stream itself.
+        vectorization_mode: `"sync"`, `"async"` (one process a slot), or `"vector_entry_point"` (an id's own).
+        env_kwargs: keyword arguments for the environment's constructor or the function.
+
+    Raises:
+        ValueError: options that contradict each other, an unknown id, a space that is not supported, whole episodes
+            without a time limit, or a vector environment that does not say how it resets.
+        TypeError: `env` is none of the above.
+        ImportError: the environment needs a package that is not installed; the message has the command.
+
+    Example:
+        >>> with GymCollector("CartPole-v1", num_envs=2, num_steps=16) as collector:
+        ...     rollout = collector.collect(policy)      # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        num_envs: int | None = None,
+        num_steps: int | None = None,
+        episodes_per_env: int | None = None,
+        max_episode_steps: int | None = None,
+        seed: int = 0,
+        streams: tuple[StreamName, StreamName] = ("environment", "action"),
+        vectorization_mode: str = "sync",
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check_counts(
+            num_envs=num_envs,
+            num_steps=num_steps,
+            episodes_per_env=episodes_per_env,
+            max_episode_steps=max_episode_steps,
+        )
+        seeds, draws = stream(seed, streams[0]), stream(seed, streams[1])
+        self._environment = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs)
+        self._open = True
+        try:
+            self._rows, self._rounds = _layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
+            _check_action_space(self.action_space)
+            storage(self.observation_space, (0,))
+        except BaseException:
+            self.close()
+            raise
+        self._slots = Slots(self._environment, seeds)
+        self._generator = np.random.Generator(np.random.PCG64(draws))
+        self._observations: Any = None
+        self._running = RunningEpisodes(self.num_envs)
+        self._resets_first = np.zeros(self.num_envs, np.bool_)
+        self._finished: list[Episode] = []
+
+    @property
+    def observation_space(self) -> Space[Any]:
+        """One environment's observation space."""
+        return self._environment.vector.single_observation_space
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """One environment's action space."""
+        return self._environment.vector.single_action_space
+
+    @property
+    def num_envs(self) -> int:
+        """N, the number of slots."""
+        return self._environment.vector.num_envs
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The two leading axes of every rollout: (T, N), or (time limit, N * episodes_per_env) for whole episodes."""
+        return self._rows, self.num_envs * (self._rounds or 1)
+
+    @property
+    def max_rollout_steps(self) -> int:
+        """The most steps that one rollout can hold."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def reward_threshold(self) -> float | None:
+        """The mean return from which the environment's specification calls the task solved, if it says."""
+        return self._environment.reward_threshold
+
+    def collect(self, policy: ActingPolicy, greedy: bool = False) -> Rollout:
+        """Plays one rollout with the policy's weights of now.
+
+        Args:
+            policy: its `actor()` is taken once, now.
+            greedy: take the distribution's mode instead of sampling.
+
+        Returns:
+            A rollout whose two leading axes are `shape`, in arrays that no later rollout changes.
+
+        Raises:
+            FloatingPointError: a reward or an observation is not finite.
+            ValueError: an observation does not have the shape of the observation space.
+            RuntimeError: the collector is closed.
+        """
+        if not self._open:
+            raise RuntimeError("This collector is closed; make a new one.")
+        return self._collect_episodes(policy, greedy) if self._rounds else self._collect_steps(policy, greedy)
+
+    def drain_episodes(self) -> list[Episode]:
+        """The episodes finished since the last call: by time, then slot; or by column where columns are episodes."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def close(self) -> None:
+        """Closes the environments that the collector made; an instance that it was given stays open."""
+        if self._open and self._environment.owned:
+            self._environment.vector.close()
+        self._open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _collect_steps(self, policy: ActingPolicy, greedy: bool) -> Rollout:
+        observations, self._observations = self._observations, None
+        if observations is None:  # the first rollout, or the one after an interrupted one
+            observations = self._slots.restart()
+            self._running = RunningEpisodes(self.num_envs)
+            self._resets_first[:] = False
+        tape, observations = self._play(policy.actor(), policy.distribution, greedy, observations)
+        ends = tape.terminations | tape.truncations
+        mask = np.ones(ends.shape, np.bool_)
+        if self._environment.autoreset_mode is AutoresetMode.NEXT_STEP:
+            # The step after an episode's end only resets: its action is ignored and its successor begins an episode.
+            mask[0], mask[1:] = ~self._resets_first, ~ends[:-1]
+            tape.rewards[~mask] = 0.0
+            self._resets_first = ends[-1]
+        rollout = to_rollout(tape, mask, columns_per_slot=1)
+        self._finished += self._running.advance(tape.rewards, tape.terminations, ends, mask)
+        self._observations = observations
+        return rollout
+
+    def _collect_episodes(self, policy: ActingPolicy, greedy: bool) -> Rollout:
+        actor = policy.actor()
+        tapes, masks = [], []
+        for _ in range(self._rounds):
+            tape, _ = self._play(actor, policy.distribution, greedy, self._slots.restart())
+            tape, mask = first_episode(tape)
+            tapes.append(tape)
+            masks.append(mask)
+        tape, mask = side_by_side(tapes, masks)
+        rollout = to_rollout(tape, mask, columns_per_slot=self._rounds)
+        self._finished += whole_episodes(tape.rewards, tape.terminations, mask)
+        return rollout
+
+    def _play(
+        self, actor: Callable[[Any], Any], distribution: "Distribution", greedy: bool, observations: Any
+    ) -> tuple[Tape, Any]:
+        def choose(observations: Any) -> tuple[Array, Array]:
+            parameters = actor(observations)
+            return distribution.mode(parameters) if greedy else distribution.sample(parameters, self._generator)
+
+        shape = (self._rows, self.num_envs)
+        return play(
+            self._slots,
+            self.observation_space,
+            shape,
+            observations,
+            choose=choose,
+            to_environment=distribution.to_environment,
+            one_episode=self._rounds > 0,
+        )
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise ValueError(f"{name} is an integer ≥ 1, got {count!r}.")
+    if counts["num_steps"] is not None and counts["episodes_per_env"] is not None:
+        raise ValueError("Rollouts are by steps (num_steps) or by whole episodes (episodes_per_env): give one of them.")
+
+
+def _layout(
+    environment: Environment,
+    num_steps: int | None,
+    episodes_per_env: int | None,
+    max_episode_steps: int | None,
+) -> tuple[int, int]:
+    """The rows of a rollout, and how many episodes each slot plays in it: 0 for a rollout by steps."""
+    if num_steps is None:
+        if environment.time_limit is None:
+            raise ValueError(
+                "Rollouts of whole episodes need a bound on their length, and this environment's specification has "
+                "none: give max_episode_steps=."
+            )
+        return environment.time_limit, episodes_per_env or 1
+    if max_episode_steps is not None and not environment.limits_itself:
+        raise ValueError(
+            "In rollouts by steps max_episode_steps cannot cut the episodes of a vector environment, which resets its "
+            "slots itself: give that environment a time limit of its own."
+        )
+    return num_steps, 0
+
+
+def _check_action_space(space: Space[Any]) -> None:
+    floating = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+    if not floating and not isinstance(space, spaces.Discrete):
+        raise ValueError(f"Actions are a Discrete space or a Box of floats; {space} is not supported.")

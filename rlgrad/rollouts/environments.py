@@ -1,0 +1,233 @@
+"""From whatever a user calls an environment (an id, an instance, a function) to one vector environment."""
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import gymnasium
+from gymnasium import Env
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import TimeLimit
+
+AnyEnv = Env[Any, Any]
+AnyVectorEnv = VectorEnv[Any, Any, Any]
+Made = TypeVar("Made")
+MODES = ("sync", "async", "vector_entry_point")
+
+# The extra of the gymnasium distribution that each family of its environments needs.
+_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "phys2d": "jax", "tabular": "jax"}
+
+
+class Environment(NamedTuple):
+    """A vector environment and what must be known to collect from it.
+
+    Attributes:
+        vector: the vector environment.
+        autoreset_mode: what it does with an environment whose episode ended.
+        seeds_each_episode: whether a masked reset takes one seed per environment.
+        time_limit: most steps of an episode, or `None` where nobody said.
+        limits_itself: whether the environment ends episodes at `time_limit`, so that nobody else has to.
+        reward_threshold: the mean return from which its specification calls the task solved, or `None`.
+        owned: whether it was made here, and is closed here.
+    """
+
+    vector: AnyVectorEnv
+    autoreset_mode: AutoresetMode
+    seeds_each_episode: bool
+    time_limit: int | None
+    limits_itself: bool
+    reward_threshold: float | None
+    owned: bool
+
+
+def make(
+    env: Any,
+    num_envs: int | None,
+    max_episode_steps: int | None,
+    vectorization_mode: str,
+    env_kwargs: Mapping[str, Any] | None,
+) -> Environment:
+    """Makes the vector environment; the arguments and errors are those of `GymCollector`, and documented there."""
+    if vectorization_mode not in MODES:
+        raise ValueError(f"vectorization_mode is one of {', '.join(MODES)}; got {vectorization_mode!r}.")
+    if env_kwargs and isinstance(env, Env | VectorEnv):
+        raise ValueError("env_kwargs are for an environment that is still to be made: leave them out for this one.")
+    if env_kwargs and "max_episode_steps" in env_kwargs:
+        raise ValueError("Give max_episode_steps to the collector itself, not in env_kwargs.")
+    kwargs = dict(env_kwargs or {})
+    if isinstance(env, VectorEnv):
+        return _from_vector(env, num_envs, max_episode_steps, vectorization_mode)
+    if isinstance(env, Env):
+        if num_envs is not None and num_envs > 1:
+            raise ValueError(f"One environment cannot fill num_envs={num_envs} slots: pass a function that makes one.")
+        if vectorization_mode != "sync":
+            raise ValueError(f"An instance runs in sync only: pass a function for {vectorization_mode!r}.")
+        made = env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+        return _from_environments([made], max_episode_steps)._replace(owned=False)
+    num_envs = 8 if num_envs is None else num_envs
+    if isinstance(env, str):
+        return _from_id(env, num_envs, max_episode_steps, vectorization_mode, kwargs)
+    if not callable(env):
+        raise TypeError(
+            "env is an id, a gymnasium.Env, a function that makes one, or a gymnasium.vector.VectorEnv; "
+            f"got a {type(env).__name__}."
+        )
+    if vectorization_mode == "vector_entry_point":
+        raise ValueError('vectorization_mode="vector_entry_point" needs an id; for a function use "sync" or "async".')
+    return _from_function(_single(env, max_episode_steps, kwargs), num_envs, max_episode_steps, vectorization_mode)
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """The specification of a registered id, or of `module:id`, which imports the module first.
+
+    Raises:
+        ValueError: unknown, with the names that come close.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{env_id!r} asks for the module {module!r}, which cannot be imported: {error}."
+            ) from error
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        by_lower_case = {known.lower(): known for known in gymnasium.registry}
+        close = difflib.get_close_matches(name.lower(), by_lower_case, n=3)
+        hint = (
+            f"did you mean {' or '.join(by_lower_case[match] for match in close)}?"
+            if close
+            else "gymnasium.pprint_registry() lists them, and 'module:id' imports the module that registers one first."
+        )
+        raise ValueError(f"No environment is registered as {name!r}: {hint}") from error
+
+
+def _from_id(
+    env_id: str, num_envs: int, max_episode_steps: int | None, vectorization_mode: str, kwargs: dict[str, Any]
+) -> Environment:
+    spec = find_spec(env_id)
+    if vectorization_mode == "vector_entry_point":
+        return _from_vector_entry_point(spec, num_envs, max_episode_steps, kwargs)
+    if spec.entry_point is None:
+        raise ValueError(f'{spec.id} makes vector environments only: use vectorization_mode="vector_entry_point".')
+
+    def create() -> AnyEnv:
+        return _installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs))
+
+    made = _from_function(create, num_envs, max_episode_steps, vectorization_mode)
+    # gymnasium.make replaces the specification's limit by the argument.
+    return made._replace(time_limit=max_episode_steps or spec.max_episode_steps, reward_threshold=spec.reward_threshold)
+
+
+def _from_vector_entry_point(
+    spec: EnvSpec, num_envs: int, max_episode_steps: int | None, kwargs: dict[str, Any]
+) -> Environment:
+    if spec.vector_entry_point is None:
+        raise ValueError(f'{spec.id} has no vector entry point: use vectorization_mode="sync" or "async".')
+    # Gymnasium hands a specification's limit to its vector entry point, so where there is one the entry point takes it.
+    takes_limit = spec.max_episode_steps is not None
+    if takes_limit and max_episode_steps is not None:
+        kwargs = {**kwargs, "max_episode_steps": max_episode_steps}
+    vector = _installed(
+        spec, lambda: gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    )
+    limit = max_episode_steps or spec.max_episode_steps
+    return Environment(vector, _autoreset_mode(vector), False, limit, takes_limit, spec.reward_threshold, True)
+
+
+def _from_vector(
+    vector: AnyVectorEnv, num_envs: int | None, max_episode_steps: int | None, vectorization_mode: str
+) -> Environment:
+    if num_envs is not None and num_envs != vector.num_envs:
+        raise ValueError(f"num_envs={num_envs}, but the vector environment has {vector.num_envs}: leave num_envs out.")
+    if vectorization_mode != "sync":
+        raise ValueError("A vector environment is vectorized already: leave vectorization_mode out.")
+    mode, base = _autoreset_mode(vector), vector.unwrapped
+    specs = [env.spec for env in base.envs] if isinstance(base, SyncVectorEnv) else [base.spec]
+    own_limit = _common_limit(specs)
+    limit = min(max_episode_steps or own_limit, own_limit) if own_limit else max_episode_steps
+    # Gymnasium's own two take a list of seeds with the mask; of others, only the one-seed reset is promised.
+    seeds_each_episode = mode is AutoresetMode.DISABLED and isinstance(base, SyncVectorEnv | AsyncVectorEnv)
+    return Environment(vector, mode, seeds_each_episode, limit, limit == own_limit, _threshold(specs), False)
+
+
+def _single(
+    function: Callable[..., Any], max_episode_steps: int | None, kwargs: dict[str, Any]
+) -> Callable[[], AnyEnv]:
+    def create() -> AnyEnv:
+        env = function(**kwargs)
+        if not isinstance(env, Env):
+            advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
+            raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")
+        return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+
+    return create
+
+
+def _from_function(
+    create: Callable[[], AnyEnv], num_envs: int, max_episode_steps: int | None, vectorization_mode: str
+) -> Environment:
+    if vectorization_mode == "sync":
+        return _from_environments([create() for _ in range(num_envs)], max_episode_steps)
+    probe = create()
+    limit, threshold = _limit([probe.spec], max_episode_steps), _threshold([probe.spec])
+    probe.close()
+    vector: AnyVectorEnv = AsyncVectorEnv([create] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+    return Environment(vector, AutoresetMode.DISABLED, True, limit, True, threshold, True)
+
+
+def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Environment:
+    if len({id(env.unwrapped) for env in envs}) < len(envs):
+        raise ValueError("The function returned the same environment twice: it must make a new one at each call.")
+    vector: AnyVectorEnv = SyncVectorEnv(
+        [partial(_itself, env) for env in envs], copy=False, autoreset_mode=AutoresetMode.DISABLED
+    )
+    specs = [env.spec for env in envs]
+    limit = _limit(specs, max_episode_steps)
+    return Environment(vector, AutoresetMode.DISABLED, True, limit, True, _threshold(specs), True)
+
+
+def _itself(env: AnyEnv) -> AnyEnv:
+    return env
+
+
+def _autoreset_mode(vector: AnyVectorEnv) -> AutoresetMode:
+    try:
+        return AutoresetMode(vector.metadata["autoreset_mode"])
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{vector} does not say in metadata['autoreset_mode'] how it resets finished environments: "
+            "set it to the gymnasium.vector.AutoresetMode that it follows."
+        ) from None
+
+
+def _limit(specs: list[EnvSpec | None], max_episode_steps: int | None) -> int | None:
+    limits = [limit for limit in (_common_limit(specs), max_episode_steps) if limit is not None]
+    return min(limits, default=None)
+
+
+def _common_limit(specs: list[EnvSpec | None]) -> int | None:
+    # make_vec leaves a limit that its caller chose in the keyword arguments of the specification.
+    limits = [spec.kwargs.get("max_episode_steps") or spec.max_episode_steps for spec in specs if spec is not None]
+    known = [int(limit) for limit in limits if limit is not None]
+    return max(known) if len(known) == len(specs) else None
+
+
+def _threshold(specs: list[EnvSpec | None]) -> float | None:
+    return specs[0].reward_threshold if specs[0] is not None else None
+
+
+def _installed(spec: EnvSpec, create: Callable[[], Made]) -> Made:
+    """What `create` makes, or an ImportError with the command that installs what is missing."""
+    try:
+        return create()
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        package, _, path = str(spec.entry_point or spec.vector_entry_point).partition(".envs.")
+        extra = _EXTRAS.get(path.split(".", maxsplit=1)[0]) if package == "gymnasium" else None
+        advice = f"pip install 'gymnasium[{extra}]'" if extra else str(error)
+        raise ImportError(f"{spec.id} needs a package that is not installed: {advice}") from error

@@ -1,0 +1,145 @@
+"""The loop in which a policy meets its environments, and the arrays that it fills."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import Space
+
+from rlgrad.rollouts.rollout import Rollout
+from rlgrad.rollouts.slots import Slots
+from rlgrad.rollouts.trees import arrays, map_arrays, put, storage
+
+Array = np.ndarray[Any, Any]
+
+
+class Tape(NamedTuple):
+    """What was played, (T, N, …), before it is known which steps count. The names are those of `Rollout`.
+
+    Rewards are float64, so that returns are summed in full; the rest has the rollout's dtypes.
+    """
+
+    observations: Any
+    actions: Array
+    rewards: Array
+    terminations: Array
+    truncations: Array
+    final_observations: Any
+    log_probs: Array
+
+
+def play(
+    slots: Slots,
+    space: Space[Any],
+    shape: tuple[int, int],
+    observations: Any,
+    *,
+    choose: Callable[[Any], tuple[Array, Array]],
+    to_environment: Callable[[Array], Array],
+    one_episode: bool,
+) -> tuple[Tape, Any]:
+    """Steps all slots T times, or only until each has ended an episode.
+
+    Args:
+        slots: the environments.
+        space: one environment's observation space.
+        shape: (T, N).
+        observations: (N, …), what to act on first.
+        choose: from observations (N, …) to actions (N, …) and their log-probabilities (N,).
+        to_environment: from those actions to what the environments get.
+        one_episode: stop when each slot has ended one episode, and begin no second one.
+
+    Returns:
+        The tape, zeros where nothing was played, and what to act on next (N, …).
+    """
+    rows, num_envs = shape
+    seen, successors = storage(space, shape), storage(space, shape)
+    actions, log_probs = np.zeros(0), np.zeros(shape, np.float32)
+    rewards, terminations, truncations = np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    ended, unfinished = np.zeros(num_envs, np.bool_), np.ones(num_envs, np.bool_)
+    for row in range(rows):
+        chosen, log_probs[row] = choose(put(seen, row, observations))
+        if row == 0:
+            actions = np.zeros((rows, *chosen.shape), chosen.dtype)
+        actions[row] = chosen
+        observations, rewards[row], terminations[row], truncations[row], infos = slots.step(to_environment(chosen))
+        put(successors, row, observations)
+        np.logical_or(terminations[row], truncations[row], out=ended)
+        if np.count_nonzero(ended):
+            unfinished &= ~ended
+            observations = slots.renew(ended, observations, infos, successors, row=row, idle=one_episode)
+            if one_episode and not unfinished.any():
+                break
+    return Tape(seen, actions, rewards, terminations, truncations, successors, log_probs), observations
+
+
+def first_episode(tape: Tape) -> tuple[Tape, Array]:
+    """Keeps the first episode of each column, cut at the last row where it has not ended by itself.
+
+    Returns:
+        The tape, in place, zeros outside those episodes; and bool (T, N), True inside them.
+    """
+    over = np.logical_or.accumulate(tape.terminations | tape.truncations, axis=0)
+    mask = np.ones(over.shape, np.bool_)
+    mask[1:] = ~over[:-1]
+    tape.truncations[-1] |= ~over[-1]
+    played = int(mask.any(axis=1).sum())  # what lies behind was never written, nor need its memory be touched
+    for _, array in arrays(tape, ""):
+        array[:played][~mask[:played]] = 0
+    return tape, mask
+
+
+def side_by_side(tapes: list[Tape], masks: list[Array]) -> tuple[Tape, Array]:
+    """Merges k tapes (T, N) into one (T, N · k), whose column `n · k + j` is column n of tape j; and masks likewise."""
+    if len(tapes) == 1:
+        return tapes[0], masks[0]
+
+    def interleave(*parts: Array) -> Array:
+        stacked = np.stack(parts, axis=2)
+        return stacked.reshape(stacked.shape[0], -1, *stacked.shape[3:])
+
+    return Tape(*map_arrays(interleave, *map(tuple, tapes))), interleave(*masks)
+
+
+def to_rollout(tape: Tape, mask: Array, columns_per_slot: int) -> Rollout:
+    """The rollout of a tape whose steps count where `mask`, bool (T, N), is True.
+
+    Raises:
+        FloatingPointError: a number from the environment that counts is not finite.
+    """
+    with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinite, and is reported below
+        rewards = tape.rewards.astype(np.float32)
+    played = int(np.flatnonzero(mask.any(axis=1)).max(initial=-1)) + 1
+    for name, array in [
+        ("reward", rewards),
+        *arrays(tape.observations, "observation"),
+        *arrays(tape.final_observations, "observation after a step"),
+    ]:
+        _check_finite(array[:played], mask[:played], name, columns_per_slot)
+    return Rollout(
+        observations=tape.observations,
+        actions=tape.actions,
+        rewards=rewards,
+        terminations=tape.terminations,
+        truncations=tape.truncations,
+        final_observations=tape.final_observations,
+        log_probs=tape.log_probs,
+        mask=mask.astype(np.float32),
+        values=np.zeros(mask.shape, np.float32),
+        next_values=np.zeros(mask.shape, np.float32),
+    )
+
+
+def _check_finite(array: Array, mask: Array, name: str, columns_per_slot: int) -> None:
+    if not np.issubdtype(array.dtype, np.floating):
+        return
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    bad = mask & ~finite.reshape(*mask.shape, -1).all(axis=2)
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise FloatingPointError(
+            f"The environment in slot {column // columns_per_slot} gave a non-finite {name} at step {row}: "
+            f"{array[row, column]}."
+        )

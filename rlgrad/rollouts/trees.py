@@ -1,0 +1,93 @@
+"""Observations may be trees (Dict and Tuple spaces): a few functions over them, a plain array being the fast path."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+
+
+def storage(space: Space[Any], leading: tuple[int, ...]) -> Any:
+    """Zeros for one observation of `space` at each index of `leading`.
+
+    Args:
+        space: a single environment's observation space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple
+            of these.
+        leading: the leading shape, such as `(T, N)`.
+
+    Returns:
+        A tree like the space, each array `leading + leaf shape`: float32 where the space is floating, else the space's
+        own dtype.
+
+    Raises:
+        ValueError: a space that has no fixed shape.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: storage(inner, leading) for key, inner in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(storage(inner, leading) for inner in space)
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        raise ValueError(
+            "Observations are Box, Discrete, MultiDiscrete or MultiBinary spaces, or a Dict or Tuple of these; "
+            f"{space} is not supported."
+        )
+    dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
+    return np.zeros((*leading, *(space.shape or ())), dtype)
+
+
+def put(store: Any, index: int, values: Any) -> Any:
+    """Copies `values` into row `index` of a storage tree and returns that row (a view, in the storage's dtype).
+
+    Raises:
+        ValueError: an array of another shape than the row's.
+    """
+    if isinstance(store, np.ndarray):
+        row = store[index]
+        if row.shape != values.shape:
+            raise ValueError(
+                f"An observation has the shape {values.shape} where the observation space says {row.shape}."
+            )
+        row[...] = values
+        return row
+    if isinstance(store, dict):
+        return {key: put(inner, index, values[key]) for key, inner in store.items()}
+    return tuple(put(inner, index, value) for inner, value in zip(store, values, strict=True))
+
+
+def put_one(store: Any, index: tuple[int, int], value: Any) -> None:
+    """Copies one environment's observation into `store[row, slot]`."""
+    if isinstance(store, np.ndarray):
+        store[index] = value
+    elif isinstance(store, dict):
+        for key, inner in store.items():
+            put_one(inner, index, value[key])
+    else:
+        for inner, part in zip(store, value, strict=True):
+            put_one(inner, index, part)
+
+
+def take(tree: Any, index: Any) -> Any:
+    """`array[index]` for each array of the tree."""
+    return map_arrays(lambda array: array[index], tree)
+
+
+def map_arrays(function: Callable[..., Any], *trees: Any) -> Any:
+    """The tree of `function(array, …)` over the arrays at the same place in each tree."""
+    first = trees[0]
+    if isinstance(first, dict):
+        return {key: map_arrays(function, *(tree[key] for tree in trees)) for key in first}
+    if isinstance(first, tuple):
+        return tuple(map_arrays(function, *parts) for parts in zip(*trees, strict=True))
+    return function(*trees)
+
+
+def arrays(tree: Any, name: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Each array of the tree with a readable name: `name`, or `name['key'][0]` inside one."""
+    if isinstance(tree, dict):
+        for key, inner in tree.items():
+            yield from arrays(inner, f"{name}[{key!r}]")
+    elif isinstance(tree, tuple):
+        for index, inner in enumerate(tree):
+            yield from arrays(inner, f"{name}[{index}]")
+    else:
+        yield name, tree

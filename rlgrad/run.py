@@ -1,0 +1,217 @@
+"""A run: a policy, what trains it, and the folder that keeps both."""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlgrad import checkpoints, random
+from rlgrad.config import Config
+from rlgrad.evaluation import Evaluation, evaluate
+from rlgrad.learner import Learner
+from rlgrad.plotting import plot_runs
+from rlgrad.policies.policy import Policy
+from rlgrad.reporting import METRICS, Callback
+from rlgrad.rollouts import GymCollector
+
+_WINDOW = 100  # episodes that train/return and train/length are means of
+_ROWS = 500  # about as many rows does a run log, however many updates it makes
+_CHECKPOINTS = 10
+
+
+class Run:
+    """What `rlgrad.train` and `rlgrad.load` return.
+
+    Attributes:
+        policy: acts, and goes into every function of `rlgrad.gradients`.
+        config: what the run was asked to do.
+        path: the run's folder.
+        history: metrics by name, one entry a logged row.
+        timesteps: environment steps taken.
+        updates: updates made.
+        stop: set it to true, in a callback, to end training after this update.
+    """
+
+    def __init__(
+        self, config: Config, policy: Policy, learner: Learner, collector: GymCollector, path: Path, callbacks: Sequence[Callback]
+    ) -> None:
+        self.config, self.policy, self.learner, self.collector, self.path = config, policy, learner, collector, path
+        self.callbacks = list(callbacks)
+        self.history: dict[str, list[float]] = {name: [] for name in METRICS}
+        self.timesteps = self.updates = self.episodes = 0
+        self.seconds = 0.0
+        self.stop = False
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+        self._shuffle = random.stream(config.seed, "shuffle")
+
+    def train(self, total_timesteps: int | None = None) -> "Run":
+        """Train until so many environment steps have been taken in all.
+
+        Rollouts of a fixed number of steps never take more; one of whole episodes ends with its last episode.
+
+        Args:
+            total_timesteps: none: the config's.
+
+        Returns:
+            This run.
+
+        Raises:
+            NonFiniteError: a gradient was not finite; the last good weights are saved.
+            ValueError: not even one rollout fits.
+        """
+        if total_timesteps is not None:
+            self.config = _with_total(self.config, total_timesteps)
+        total = self.config.total_timesteps
+        by_steps = self.config.agent.num_steps is not None
+        needed = self.collector.max_rollout_steps if by_steps else 1
+        if self.timesteps + needed > total:
+            raise ValueError(
+                f"total_timesteps={total:,} leaves no room for a rollout of {needed:,} steps after the {self.timesteps:,} taken: "
+                "raise it, or lower num_envs or num_steps."
+            )
+        every = max(1, total // (needed * _ROWS)) if by_steps else 1
+        saved, self.stop = self.timesteps, False
+        for callback in self.callbacks:
+            callback.on_start(self)
+        rows: list[dict[str, float]] = []
+        begun, started_at = time.perf_counter(), self.timesteps
+        before = self.seconds
+        try:
+            while self.timesteps + needed <= total and not self.stop:
+                rows.append(self._update(total))
+                self.seconds = before + time.perf_counter() - begun
+                last = self.timesteps + needed > total
+                if len(rows) == every or last or self.stop:
+                    rate = (self.timesteps - started_at) / (self.seconds - before)
+                    self._report(rows, rate)
+                    rows = []
+                if self.timesteps - saved >= total / _CHECKPOINTS:
+                    saved = self.timesteps
+                    self.save()
+        finally:
+            self.save()
+            for callback in self.callbacks:
+                callback.on_end(self)
+        return self
+
+    def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluation:
+        """Play fresh episodes at the present weights.
+
+        Args:
+            episodes: how many.
+            greedy: take the most likely action, instead of a sample.
+
+        Returns:
+            `mean_return`, `std_return`, `episodes`, and `returns` and `lengths` of each.
+        """
+        config = self.config
+        return evaluate(
+            self.policy,
+            config.env,
+            episodes=episodes,
+            greedy=greedy,
+            seed=config.seed,
+            env_kwargs=config.env_kwargs,
+            max_episode_steps=config.max_episode_steps,
+        )
+
+    def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
+        """Evaluate greedily and sampled, and write evaluation.json.
+
+        Args:
+            episodes: of each kind; none: the config's.
+
+        Returns:
+            What was written. `solved` says whether the greedy mean reaches the threshold of the environment's
+            specification, and is none where there is no threshold.
+        """
+        episodes = episodes or self.config.evaluation_episodes
+        threshold = self.collector.reward_threshold
+        greedy, sampled = self.evaluate(episodes), self.evaluate(episodes, greedy=False)
+        results = {
+            "greedy": greedy.summary(),
+            "sampled": sampled.summary(),
+            "reward_threshold": threshold,
+            "solved": None if threshold is None else greedy.mean_return >= threshold,
+            "timesteps": self.timesteps,
+        }
+        (self.path / "evaluation.json").write_text(json.dumps(results, indent=2) + "\n")
+        return results
+
+    def plot(self) -> Path:
+        """Draw learning_curve.png in the run's folder."""
+        return plot_runs([self.path], self.path / "learning_curve.png")
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        return checkpoints.save(self.path / "checkpoints", self.timesteps, self._variables(), self._state())
+
+    def restore(self, checkpoint: Path | None = None) -> None:
+        """Take over a checkpoint's weights, slots and counters.
+
+        Args:
+            checkpoint: none: the newest of the run's folder.
+        """
+        path = checkpoint or checkpoints.newest(self.path / "checkpoints")
+        state = checkpoints.load(path, self._variables())
+        self.timesteps, self.updates, self.episodes = state["timesteps"], state["updates"], state["episodes"]
+        self.seconds = state["seconds"]
+        self._recent.extend((value, length) for value, length in state["recent"])
+        self.collector.restore(state["collector"])
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.collector.close()
+
+    def _update(self, total: int) -> dict[str, float]:
+        rollout = self.collector.collect(self.policy)
+        seed = random.child(self._shuffle, self.updates).generate_state(2).view(np.int32)
+        metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), seed)
+        finished = self.collector.drain_episodes()
+        self._recent.extend((episode.return_, episode.length) for episode in finished)
+        self.timesteps += int(rollout.mask.sum())
+        self.updates += 1
+        self.episodes += len(finished)
+        return metrics
+
+    def _report(self, rows: list[dict[str, float]], rate: float) -> None:
+        recent = np.array(self._recent, np.float64).reshape(-1, 2)
+        value, length = recent.mean(axis=0) if len(recent) else (math.nan, math.nan)
+        metrics = {
+            "time/timesteps": float(self.timesteps),
+            "time/updates": float(self.updates),
+            "time/seconds": self.seconds,
+            "time/steps_per_second": rate,
+            "train/return": float(value),
+            "train/length": float(length),
+            "train/episodes": float(self.episodes),
+        }
+        metrics |= {f"train/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        for name in METRICS:
+            self.history[name].append(metrics.get(name, math.nan))
+        for callback in self.callbacks:
+            callback.on_update(self, metrics)
+
+    def _variables(self) -> dict[str, Any]:
+        return {"policy": self.policy.variables, "update": self.learner.state.slots}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "timesteps": self.timesteps,
+            "updates": self.updates,
+            "episodes": self.episodes,
+            "seconds": self.seconds,
+            "recent": list(self._recent),
+            "collector": self.collector.state(),
+        }
+
+
+def _with_total(config: Config, total: int) -> Config:
+    import dataclasses
+
+    return dataclasses.replace(config, total_timesteps=total)

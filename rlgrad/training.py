@@ -1,0 +1,286 @@
+"""`rlgrad.train` and `rlgrad.load`: putting the pieces of a run together."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import yaml
+
+from rlgrad import config as configs
+from rlgrad.agent import Agent, batch_signature, credited_outputs
+from rlgrad.config import Config, EnvLike, VectorizationMode
+from rlgrad.learner import Learner
+from rlgrad.policies import actors
+from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
+from rlgrad.registry import agent_class
+from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
+from rlgrad.rollouts import GymCollector
+from rlgrad.run import Run
+
+__all__ = ["Callback", "Run", "load", "train"]
+
+_log = logging.getLogger("rlgrad")
+
+
+def train(
+    agent: str | Agent,
+    env: EnvLike,
+    *,
+    total_timesteps: int,
+    seed: int = 0,
+    num_envs: int | None = None,
+    num_steps: int | None = None,
+    model: ModelOrBuilder | None = None,
+    value_model: ModelOrBuilder | None = None,
+    optimizer: str | keras.optimizers.Optimizer | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    run_dir: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    hidden_sizes: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    initial_log_std: float = 0.0,
+    from_logits: bool = True,
+    max_episode_steps: int | None = None,
+    vectorization_mode: VectorizationMode = "sync",
+    evaluation_episodes: int = 100,
+    verbose: bool = True,
+) -> Run:
+    """Train an agent on a Gymnasium environment.
+
+    Args:
+        agent: a name (`rlgrad agents` lists them), or an instance.
+        env: an id, an environment (then the only one: pass a function for more), or a function that makes one.
+        total_timesteps: environment steps to take, over all environments together.
+        seed: same seed, same machine: the same weights to the bit.
+        num_envs: environments side by side; none: the agent's.
+        num_steps: steps per environment per rollout; none: the agent's.
+        model: a Keras model from observations to logits (Discrete) or mean (Box), or to `{"policy": …, "value": …}`; or a
+            function that builds one. None: a multilayer perceptron. A model that is given is trained in place.
+        value_model: a Keras model from observations to (N, 1), or a function that builds one. None: the value of `model`, or a
+            multilayer perceptron, if the agent trains a value at all.
+        optimizer: a Keras optimizer or its name; none: the agent's.
+        env_kwargs: for the environment's constructor.
+        run_dir: a folder for the run; none: a new one under `runs/`.
+        callbacks: look on while it trains.
+        hidden_sizes: widths of the default networks.
+        activation: of the default networks.
+        initial_log_std: start of the Gaussian's log standard deviation, for Box actions.
+        from_logits: false declares that `model` ends in probabilities.
+        max_episode_steps: a time limit, instead of the environment's.
+        vectorization_mode: `"sync"`, `"async"` (a process for each environment) or `"vector_entry_point"`.
+        evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
+        verbose: show progress.
+
+    Returns:
+        The run, trained: `policy`, `path`, `history`, `evaluate()`.
+
+    Raises:
+        ValueError: settings that contradict each other or the environment, with what to change.
+        FileExistsError: `run_dir` holds a run already.
+
+    Example:
+        >>> run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=100_000, seed=0)
+        >>> run.evaluate(episodes=100).mean_return
+    """
+    if isinstance(agent, str):
+        agent = agent_class(agent)()
+    config = Config(
+        agent=_resolved(agent, env, num_envs, num_steps, optimizer),
+        env=env,
+        total_timesteps=total_timesteps,
+        seed=seed,
+        env_kwargs=dict(env_kwargs or {}),
+        max_episode_steps=max_episode_steps,
+        vectorization_mode=vectorization_mode,
+        hidden_sizes=tuple(hidden_sizes),
+        activation=activation,
+        initial_log_std=initial_log_std,
+        from_logits=from_logits,
+        evaluation_episodes=evaluation_episodes,
+    )
+    return run_config(config, model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose)
+
+
+def run_config(
+    config: Config,
+    *,
+    model: ModelOrBuilder | None = None,
+    value_model: ModelOrBuilder | None = None,
+    run_dir: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    verbose: bool = True,
+) -> Run:
+    """Train what a config says, from the first step to the evaluation at the end. See `train`."""
+    path = _free_folder(config, run_dir)
+    run = _assemble(config, model, value_model, path, [*callbacks, *([Progress()] if verbose else [])])
+    path.mkdir(parents=True, exist_ok=True)
+    _write_config(run, model, value_model)
+    run.train()
+    if config.evaluation_episodes and _bounded(run):
+        run.write_evaluation()
+    run.plot()
+    return run
+
+
+def load(
+    path: str | Path,
+    *,
+    agent: Agent | None = None,
+    env: EnvLike | None = None,
+    model: ModelOrBuilder | None = None,
+    value_model: ModelOrBuilder | None = None,
+    callbacks: Sequence[Callback] = (),
+    verbose: bool = True,
+) -> Run:
+    """A run from its folder, at its newest checkpoint. `run.train(total_timesteps)` goes on from there.
+
+    Args:
+        path: the run's folder.
+        agent: needed only for an agent that was defined in a script or notebook.
+        env: needed only for an environment that was given as an object.
+        model: needed only for a model that Keras cannot rebuild from its config, such as a subclassed one.
+        value_model: likewise.
+        callbacks: look on while it trains.
+        verbose: show progress.
+
+    Returns:
+        The run.
+
+    Raises:
+        FileNotFoundError: no run is there.
+        ValueError: something that YAML could not hold has to be passed.
+    """
+    path = Path(path)
+    if not (path / "config.yaml").is_file():
+        raise FileNotFoundError(f"{path} is no run folder: it has no config.yaml.")
+    content = configs.read(path / "config.yaml")
+    if env is None and str(content["env"]).startswith("("):
+        raise ValueError(f"This run's environment was {content['env']}: pass it as env=.")
+    config = configs.from_mapping(content, agent, **({} if env is None else {"env": env}))
+    model = model or _saved_model(path, "model")
+    value_model = value_model or _saved_model(path, "value_model")
+    run = _assemble(config, model, value_model, path, [*callbacks, *([Progress()] if verbose else [])])
+    run.restore()
+    return run
+
+
+def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int | None, optimizer: Any) -> Agent:
+    """The agent with what `train` was told folded in."""
+    changes: dict[str, Any] = {}
+    if num_envs is None and hasattr(env, "step"):
+        num_envs = getattr(env, "num_envs", 1)
+    if num_envs is not None:
+        changes["num_envs"] = num_envs
+    if num_steps is not None:
+        changes["num_steps"] = num_steps
+    if optimizer is not None:
+        own_rate = isinstance(optimizer, str)
+        rate = agent.update.learning_rate if own_rate else None
+        changes["update"] = dataclasses.replace(agent.update, optimizer=optimizer, learning_rate=rate)
+    return dataclasses.replace(agent, **changes)
+
+
+def _assemble(
+    config: Config,
+    model: ModelOrBuilder | None,
+    value_model: ModelOrBuilder | None,
+    path: Path,
+    callbacks: Sequence[Callback],
+) -> Run:
+    agent = config.agent
+    by_steps = agent.num_steps is not None
+    collector = GymCollector(
+        config.env,
+        num_envs=agent.num_envs,
+        num_steps=agent.num_steps,
+        episodes_per_env=None if by_steps else agent.episodes_per_env,
+        max_episode_steps=config.max_episode_steps,
+        seed=config.seed,
+        vectorization_mode=config.vectorization_mode,
+        env_kwargs=config.env_kwargs or None,
+    )
+    try:
+        specs = specs_for(collector.observation_space, collector.action_space)
+        credited = credited_outputs(agent, batch_signature(*specs), ("log_prob", "entropy", "value"))
+        policy = make_policy(
+            collector.observation_space,
+            collector.action_space,
+            model=model,
+            value_model=value_model,
+            value="value" in credited,
+            hidden_sizes=config.hidden_sizes,
+            activation=config.activation,
+            initial_log_std=config.initial_log_std,
+            normalize_observations=agent.normalize_observations,
+            from_logits=config.from_logits,
+            seed=config.seed,
+        )
+        learner = Learner(agent, policy, num_envs=collector.num_envs)
+    except BaseException:
+        collector.close()
+        raise
+    return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks])
+
+
+def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:
+    network = run.policy.network
+    resolved = {
+        "actor": "numpy" if run.policy.from_logits and actors.dense_stack(network) else "xla",
+        "trained_outputs": list(run.learner.credited),
+        "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),
+    }
+    (run.path / "config.yaml").write_text(configs.to_yaml(run.config, resolved))
+    for given, network, name in ((model, network, "model"), (value_model, run.policy.value_network, "value_model")):
+        if given is None:
+            continue
+        try:
+            (run.path / f"{name}.json").write_text(network.to_json(indent=2))
+        except (NotImplementedError, TypeError, ValueError):
+            _log.warning("Keras cannot write the config of this %s: rlgrad.load will need it as an argument.", name)
+
+
+def _saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
+    file = path / f"{name}.json"
+    if not file.exists():
+        return None
+
+    def build() -> keras.Model:
+        try:
+            return keras.models.model_from_json(file.read_text())
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Keras cannot rebuild this run's {name} from its config: pass it as {name}= (command line: use "
+                f"rlgrad.load in Python). {str(error).splitlines()[0]}"
+            ) from error
+
+    return build
+
+
+def _free_folder(config: Config, run_dir: str | Path | None) -> Path:
+    """A folder that holds no run yet."""
+    if run_dir is not None:
+        path = Path(run_dir)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FileExistsError(f"{path} exists and is not empty; a run never writes over another. Choose a new folder.")
+        return path
+    safe = config.env_name.replace("/", "_").replace(":", "_")
+    stem = f"{safe}-{type(config.agent).__name__.lower()}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, count = Path("runs") / stem, 1
+    while path.exists():
+        count += 1
+        path = Path("runs") / f"{stem}-{count}"
+    return path
+
+
+def _bounded(run: Run) -> bool:
+    """Whether whole episodes end; if not, says that they cannot be evaluated."""
+    try:
+        run.evaluate(episodes=1)
+    except ValueError as error:
+        _log.warning("Not evaluated: %s", error)
+        return False
+    return True

@@ -1,0 +1,206 @@
+"""Gradient ascent with any Keras optimizer.
+
+    g     = Σ_k Σ_t  w_t c_k,t ∇f_k(s_t, a_t)
+    g     ← g · min(1, max_grad_norm / ‖g‖)        if max_grad_norm is set
+    θ     ← optimizer(θ, −g)                       Keras optimizers minimise
+
+A step whose gradient is not finite is not taken, and neither is any after it in the same call: the weights stay the last
+good ones, and the metrics say which step it was. (`tf.debugging.check_numerics` does nothing under XLA.)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras
+import tensorflow as tf
+
+from rlgrad import random
+from rlgrad._record import Record, close_names, require
+
+if TYPE_CHECKING:
+    from rlgrad.objective import Objective
+
+Metrics = dict[str, tf.Tensor]
+
+
+class Ascent(Record):
+    """Gradient ascent: every step moves the weights along the credited gradient.
+
+    Example:
+        >>> ascent = Ascent(learning_rate=0.01).build(policy.trainable_variables)
+        >>> ascent.apply_gradient(gradients.gradient(policy, observations, output=LogProb(actions)))
+    """
+
+    optimizer: Any = "adam"
+    """A Keras optimizer, or the name of one."""
+    learning_rate: float | None = None
+    """Step size; none: the optimizer's own."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """Linear falls to 0 at the end of training."""
+    max_grad_norm: float | None = None
+    """Longer gradients are scaled to this Euclidean norm, over all weights together; none: never."""
+    num_epochs: int = 1
+    """Passes over each rollout."""
+    num_minibatches: int = 1
+    """Equal parts that each pass is shuffled into, one step for each."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, and those that contradict a given optimizer."""
+        require(self.num_epochs >= 1, "num_epochs", "at least 1", self.num_epochs)
+        require(self.num_minibatches >= 1, "num_minibatches", "at least 1", self.num_minibatches)
+        require(self.max_grad_norm is None or self.max_grad_norm > 0, "max_grad_norm", "above 0", self.max_grad_norm)
+        require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        if isinstance(self.optimizer, str):
+            names = [n.lower() for n in dir(keras.optimizers) if _is_optimizer_class(getattr(keras.optimizers, n))]
+            if self.optimizer.lower() not in names:
+                raise ValueError(f"Keras has no optimizer {self.optimizer!r}. {close_names(self.optimizer.lower(), names)}")
+        elif isinstance(self.optimizer, Mapping):
+            object.__setattr__(self, "optimizer", keras.optimizers.deserialize(dict(self.optimizer)))
+        if isinstance(self.optimizer, keras.optimizers.Optimizer):
+            self._check_instance(self.optimizer)
+
+    def build(self, variables: Sequence[keras.Variable], num_envs: int = 1) -> "AscentState":
+        """The optimizer with its slots, for these variables.
+
+        Args:
+            variables: what is to move.
+            num_envs: not used by ascent; part of the signature that all updates share.
+
+        Returns:
+            The state that `apply` takes. Each build has an optimizer of its own.
+        """
+        del num_envs
+        optimizer = keras.optimizers.get(self.optimizer)
+        if optimizer is self.optimizer:
+            optimizer = type(optimizer).from_config(optimizer.get_config())
+        if self.learning_rate is not None:
+            optimizer.learning_rate = self.learning_rate
+        optimizer.build(list(variables))
+        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        return AscentState(self, optimizer, list(variables), rate)
+
+    def apply(self, objective: "Objective", state: "AscentState", seed: Any) -> Metrics:
+        """Move the weights: `num_epochs` passes of `num_minibatches` steps.
+
+        Args:
+            objective: what is climbed; its batch has M rows, and `num_minibatches` divides M.
+            state: from `build`.
+            seed: int32 (2,), for the shuffles.
+
+        Returns:
+            Means over the steps (`gradient_norm`, `entropy`, …), the learning rate, and `nonfinite_step`: the number of the
+            first step that was not taken, −1 if all were.
+        """
+        if self.learning_rate_schedule == "linear":
+            state.optimizer.learning_rate.assign(state.initial_rate * (1.0 - objective.batch.progress))
+        steps = self.num_epochs * self.num_minibatches
+        if steps == 1:
+            metrics, finite = _step(objective, state)
+            nonfinite_step = tf.where(finite, -1, 0)
+        else:
+            metrics, nonfinite_step = self._loop(objective, state, seed, steps)
+        rate = tf.cast(state.optimizer.learning_rate, tf.float32)
+        return metrics | {"learning_rate": rate, "nonfinite_step": nonfinite_step}
+
+    def _loop(self, objective: "Objective", state: "AscentState", seed: Any, steps: int) -> tuple[Metrics, tf.Tensor]:
+        """The steps as one graph loop: unrolled in Python it would compile for minutes."""
+        rows = objective.batch.weights.shape[0]
+        if rows is None or rows % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches} does not divide the {rows} steps of a rollout: choose a divisor."
+            )
+        size = rows // self.num_minibatches
+        order = tf.reshape(random.permutations(seed, self.num_epochs, rows), (steps, size))
+
+        def body(i: tf.Tensor, bad: tf.Tensor, sums: Metrics) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
+            part = objective.on(order[i], share=float(self.num_minibatches))
+            metrics, finite = _step(part, state, allowed=bad < 0)
+            bad = tf.where((bad < 0) & ~finite, i, bad)
+            return i + 1, bad, {name: sums[name] + value for name, value in metrics.items()}
+
+        names = objective.metric_names | {"gradient_norm"}
+        start = (tf.constant(0), tf.constant(-1), {name: tf.constant(0.0) for name in sorted(names)})
+        _, bad, sums = tf.while_loop(lambda i, *_: i < steps, body, start, maximum_iterations=steps)
+        return {name: total / steps for name, total in sums.items()}, bad
+
+    def _check_instance(self, optimizer: keras.optimizers.Optimizer) -> None:
+        clips = [n for n in ("clipnorm", "global_clipnorm", "clipvalue") if getattr(optimizer, n, None) is not None]
+        if clips and self.max_grad_norm is not None:
+            raise ValueError(
+                f"The optimizer clips by {clips[0]} and the update by max_grad_norm={self.max_grad_norm}: a gradient clipped "
+                "twice is neither. Leave out one of them."
+            )
+        if self.learning_rate is not None:
+            raise ValueError("learning_rate is part of the optimizer that was given: set it there, and here to none.")
+        own = optimizer.get_config()["learning_rate"]
+        if isinstance(own, Mapping) and self.learning_rate_schedule != "constant":
+            raise ValueError("The optimizer brings a learning-rate schedule of its own: leave learning_rate_schedule out.")
+
+
+@dataclass(frozen=True)
+class AscentState:
+    """A Keras optimizer bound to the variables it moves. `optimizer.variables` is what a checkpoint keeps."""
+
+    update: Ascent
+    optimizer: keras.optimizers.Optimizer
+    variables: list[keras.Variable]
+    initial_rate: float
+
+    @property
+    def slots(self) -> list[keras.Variable]:
+        """What a checkpoint keeps: step counter, learning rate, moments."""
+        return list(self.optimizer.variables)
+
+    def apply_gradient(self, gradient: Mapping[str, tf.Tensor]) -> Metrics:
+        """One step along a gradient, for loops written by hand.
+
+        Args:
+            gradient: as `rlgrad.gradients` returns it, by variable path, in the order of the variables of `build`.
+
+        Returns:
+            `gradient_norm`, before clipping.
+
+        Raises:
+            ValueError: the gradient is of other variables.
+            FloatingPointError: it is not finite; the weights have not moved.
+        """
+        expected = [tuple(v.shape) for v in self.variables]
+        given = [tuple(g.shape) for g in gradient.values()]
+        if given != expected:
+            raise ValueError(
+                f"Expected a gradient for the {len(expected)} variables given to build, of shapes {expected}; got {given}. "
+                "Pass the same variables to both: `weights=` of rlgrad.gradients.gradient selects them."
+            )
+        length, finite = ascend(self, list(gradient.values()))
+        if not tf.executing_eagerly() or bool(finite):
+            return {"gradient_norm": length}
+        bad = [path for path, g in gradient.items() if not bool(tf.reduce_all(tf.math.is_finite(g)))]
+        raise FloatingPointError(f"The gradient of {', '.join(bad)} is not finite. No weight has moved.")
+
+
+def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -> tuple[tf.Tensor, tf.Tensor]:
+    """One guarded step of the optimizer: the gradient's norm, and whether it was finite."""
+    length = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in gradient]))
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradient])
+    limit = state.update.max_grad_norm
+    scale = 1.0 if limit is None else tf.minimum(1.0, limit / tf.maximum(length, 1e-12))
+    descent = [-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient]
+
+    def take() -> tf.Tensor:
+        state.optimizer.apply(descent, state.variables)
+        return tf.constant(True)
+
+    tf.cond(finite & allowed, take, lambda: tf.constant(False))
+    return length, finite
+
+
+def _step(objective: "Objective", state: AscentState, allowed: Any = True) -> tuple[Metrics, tf.Tensor]:
+    gradient, metrics = objective.gradient()
+    length, finite = ascend(state, list(gradient.values()), allowed)
+    return metrics | {"gradient_norm": length}, finite
+
+
+def _is_optimizer_class(thing: Any) -> bool:
+    base = keras.optimizers.Optimizer
+    return isinstance(thing, type) and issubclass(thing, base) and thing is not base

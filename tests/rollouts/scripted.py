@@ -1,0 +1,108 @@
+"""An environment and a policy that play a script, so that every number of a rollout is known beforehand."""
+
+import gymnasium
+import numpy as np
+
+GO_ON, TERMINATE, TRUNCATE = 0, 1, 2
+
+
+class ScriptedEnv(gymnasium.Env):
+    """Observation: [resets so far − 1, steps since the reset]. Reward: 10 · episode + step, steps counted from 1."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self):
+        self.episode, self.count, self.over = -1, 0, True
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode, self.count, self.over = self.episode + 1, 0, False
+        return self._observation(), {}
+
+    def step(self, action):
+        assert not self.over, "stepped after its episode ended"
+        self.count += 1
+        self.over = action != GO_ON
+        reward = 10 * self.episode + self.count
+        return self._observation(), reward, bool(action == TERMINATE), bool(action == TRUNCATE), {}
+
+    def _observation(self):
+        return np.array([self.episode, self.count], np.float64)
+
+
+class Scripted:
+    """A distribution whose parameters are the actions; the log-probability of slot n's is −n."""
+
+    def sample(self, parameters, generator):
+        return parameters, -np.arange(len(parameters), dtype=np.float32)
+
+    mode = sample
+
+    def to_environment(self, actions):
+        return actions
+
+
+class ScriptedPolicy:
+    """Ends episode e of slot n after `script[n][e] = (steps, how)`; the last entry holds for all later ones."""
+
+    distribution = Scripted()
+
+    def __init__(self, *script):
+        self.script = script
+
+    def actor(self):
+        def act(observations):
+            actions = np.zeros(len(observations), np.int64)
+            for slot, (episode, count) in enumerate(observations.astype(int)):
+                steps, how = self.script[slot][min(episode, len(self.script[slot]) - 1)]
+                if count + 1 == steps:
+                    actions[slot] = how
+            return actions
+
+        return act
+
+
+class RoundPolicy(ScriptedPolicy):
+    """The same where e counts the times that all slots began together, whatever the environments did in between."""
+
+    def actor(self):
+        act, rounds = super().actor(), -1
+
+        def in_rounds(observations):
+            nonlocal rounds
+            rounds += bool((observations[:, 1] == 0).all())
+            return act(np.stack([np.full(len(observations), rounds), observations[:, 1]], axis=1))
+
+        return in_rounds
+
+
+class RandomPolicy:
+    """Uniform over `count` actions."""
+
+    def __init__(self, count=2):
+        self.distribution, self.count = Uniform(), count
+
+    def actor(self):
+        return lambda observations: np.full(len(next(iter(_leaves(observations)))), self.count)
+
+
+class Uniform:
+    def sample(self, parameters, generator):
+        return generator.integers(0, parameters), -np.log(parameters).astype(np.float32)
+
+    def mode(self, parameters):
+        return np.zeros(len(parameters), np.int64), np.zeros(len(parameters), np.float32)
+
+    def to_environment(self, actions):
+        return actions
+
+
+def _leaves(tree):
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, tuple):
+        for part in tree:
+            yield from _leaves(part)
+    else:
+        yield tree

@@ -1,0 +1,71 @@
+"""What the layout promises: arrows point one way, the tape stays in one place, light imports stay light."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [p for folder in ("rlgrad", "agents", "envs") for p in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_the_tape_occurs_only_in_the_gradient_package():
+    users = {p.relative_to(ROOT).parts[:2] for p in SOURCES if "GradientTape" in p.read_text()}
+    assert users == {("rlgrad", "gradients")}
+
+
+def test_the_framework_imports_no_particular_agent_environment_or_config():
+    pattern = re.compile(r"(from|import)\s+rlgrad\.(agents|envs|configs)\b")
+    assert [p for p in SOURCES if p.is_relative_to(ROOT / "rlgrad") and pattern.search(p.read_text())] == []
+
+
+def test_private_modules_of_keras_and_tensorflow_are_not_imported():
+    pattern = re.compile(r"^\s*(from|import)\s+(tensorflow\.python|keras\.src|tensorflow_probability|pickle)", re.M)
+    assert [p for p in SOURCES if pattern.search(p.read_text())] == []
+
+
+def imported(statement):
+    """The top-level modules that a statement leaves imported in a fresh interpreter."""
+    code = f"import sys; {statement}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_the_gradient_package_needs_tensorflow_and_numpy_alone():
+    loaded = imported("import rlgrad.gradients")
+    assert {"tensorflow", "numpy", "keras"} <= loaded
+    assert not loaded & {"gymnasium", "yaml", "tyro", "matplotlib", "tensorboard", "pygame"}
+
+
+def test_importing_rlgrad_or_its_command_line_does_not_import_tensorflow():
+    assert "tensorflow" not in imported("import rlgrad, rlgrad.cli")
+
+
+def test_help_takes_less_than_a_second():
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "rlgrad.cli", "--help"], check=True, capture_output=True)
+    assert time.perf_counter() - begun < 1.0
+
+
+@pytest.mark.parametrize("as_command", [False, True])
+def test_without_tensorflow_the_import_says_what_to_install(tmp_path, as_command):
+    hide = "import sys, importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'tensorflow' else f(n, *a)"
+    name = "sys.argv[0] = 'bin/rlgrad'" if as_command else ""
+    code = f"{hide}\n{name}\nimport rlgrad"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "rlgrad[cpu]" in result.stderr
+    assert "rlgrad[gpu]" in result.stderr
+    assert ("Traceback" in result.stderr) is not as_command
+
+
+def test_every_public_name_can_be_imported():
+    import rlgrad
+
+    for name in rlgrad.__all__:
+        assert getattr(rlgrad, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = rlgrad.trian
