@@ -28,7 +28,7 @@ def save(
         The file. It appears whole or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{group}/{i}": np.asarray(v) for group, values in variables.items() for i, v in enumerate(values)}
+    arrays = {f"{group}/{i}": v.numpy() for group, values in variables.items() for i, v in enumerate(values)}
     arrays["state"] = np.frombuffer(json.dumps({"format": FORMAT, **state}).encode(), np.uint8)
     path = folder / f"{timesteps:012d}.npz"
     partial = path.with_suffix(".partial")

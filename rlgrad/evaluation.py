@@ -1,8 +1,10 @@
 """How good a policy is: returns of fresh episodes."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from rlgrad.policies.policy import Policy
@@ -71,9 +73,10 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"episodes is at least 1, got {episodes}.")
-    slots = min(episodes, _MAX_SLOTS) if isinstance(env, str) or (callable(env) and not hasattr(env, "step")) else None
+    made = hasattr(env, "step")
+    slots = None if made else min(episodes, _MAX_SLOTS)
     with GymCollector(
-        env,
+        _another(env) if made else env,
         num_envs=slots,
         episodes_per_env=-(-episodes // (slots or getattr(env, "num_envs", 1))),
         max_episode_steps=max_episode_steps,
@@ -85,3 +88,16 @@ def evaluate(
     # float64: a return is a sum of up to thousands of rewards.
     returns = np.sum(rollout.rewards * rollout.mask, axis=0, dtype=np.float64)
     return Evaluation(returns[:episodes], rollout.mask.sum(axis=0).astype(np.int64)[:episodes], greedy)
+
+
+def _another(env: Any) -> Any:
+    """An environment like the one given, which training may be in the middle of."""
+    if isinstance(env, gymnasium.Env) and env.spec is not None:
+        return gymnasium.make(env.spec)
+    try:
+        return copy.deepcopy(env)
+    except Exception as error:
+        raise ValueError(
+            f"Evaluation needs an environment of its own, and this {type(env).__name__} cannot be copied: pass a function that "
+            "makes one."
+        ) from error

@@ -1,8 +1,8 @@
 """Eager calls, compiled once per model and question and kept as long as the model lives.
 
-A question's key holds everything that shapes the computation; the numbers (inputs, actions, unit numbers, scales, sample
-weights) are passed in, with an open batch axis, so one compiled function serves every batch. Changing an attribute of a
-layer (its activation, say) after a first call is not noticed, as with `keras.Model.predict`.
+A question's key holds everything that shapes the computation; the numbers (inputs, actions, unit numbers, scales,
+sample weights) are passed in, with an open batch axis, so one compiled function serves every batch. Changing an
+attribute of a layer (its activation, say) after a first call is not noticed, as with `keras.Model.predict`.
 """
 
 import weakref
@@ -24,7 +24,7 @@ _PROGRAMS: "weakref.WeakKeyDictionary[Any, OrderedDict[Any, Program]]" = weakref
 class Program:
     """A compiled question."""
 
-    def __init__(self, problem: Problem, signature: tuple[Any, ...], body: Callable[[Problem, Notes], Any]) -> None:
+    def __init__(self, problem: Problem, body: Callable[[Problem, Notes], Any]) -> None:
         self.notes = Notes()
         self.variables = problem.weights.variables  # alive as long as their ids are part of a key
         self.model_ref, self.layer_ref = weak(problem.model), weak(problem.layer)
@@ -53,7 +53,7 @@ class Program:
             for array, batched in zip(problem.arrays[name], problem.batched[name], strict=True)
         ]
         weight = [_open(problem.sample_weight)] if weighted else []
-        self.function = function.get_concrete_function(list(signature), arrays, weight)
+        self.function = function.get_concrete_function(list(problem.signature), arrays, weight)
 
     def __call__(self, problem: Problem) -> Any:
         """Answers the question for these numbers."""
@@ -72,20 +72,20 @@ def worthwhile(problem: Problem) -> bool:
     return tf.executing_eagerly() and all(recipe.cacheable for recipe in problem.recipes.values())
 
 
-def program(kind: str, problem: Problem, signature: tuple[Any, ...], body: Callable[[Problem, Notes], Any]) -> Program:
+def program(kind: str, problem: Problem, body: Callable[[Problem, Notes], Any], *, anew: bool = False) -> Program:
     """The compiled function for a question, from the cache or new.
 
     Args:
         kind: name of what `body` computes.
         problem: the question, with numbers.
-        signature: `tf.TensorSpec`s of the input's leaves.
         body: computes the answer from a question with symbols.
+        anew: compile `body` even if there is one, and keep it instead.
     """
     programs = _PROGRAMS.setdefault(problem.model, OrderedDict())
-    key = _key(kind, problem, signature)
+    key = _key(kind, problem)
     found = programs.get(key)
-    if found is None or not found.fits(problem):
-        found = programs[key] = Program(problem, signature, body)
+    if found is None or anew or not found.fits(problem):
+        found = programs[key] = Program(problem, body)
         while len(programs) > MAX_PROGRAMS_PER_MODEL:
             programs.popitem(last=False)
     return found
@@ -96,9 +96,9 @@ def programs_of(model: Any) -> list[Program]:
     return list(_PROGRAMS.get(model, {}).values())
 
 
-def _key(kind: str, problem: Problem, signature: tuple[Any, ...]) -> Any:
+def _key(kind: str, problem: Problem) -> Any:
     arrays = tuple(
-        (array.dtype, array.shape[1:] if batched else array.shape)
+        (batched, array.dtype, tuple(array.shape[1:] if batched else array.shape))
         for name in problem.arrays
         for array, batched in zip(problem.arrays[name], problem.batched[name], strict=True)
     )
@@ -110,8 +110,8 @@ def _key(kind: str, problem: Problem, signature: tuple[Any, ...]) -> Any:
         problem.weights.explicit,
         tuple(map(id, problem.weights.variables)),
         repr(problem.structure),
-        signature,
-        tuple((dtype, tuple(shape)) for dtype, shape in arrays),
+        problem.signature,
+        arrays,
         None if weight is None else (weight.dtype, tuple(weight.shape[1:])),
         by_value(getattr(problem.model, "distribution", None)),
         len(getattr(problem.model, "layers", ())),

@@ -95,15 +95,15 @@ class Heads:
         return found
 
     def parameters(self, name: str | None) -> Any:
-        """What the model says about its distribution over actions: head `name`, else `"policy"`, else the only output."""
+        """What the model says about its distribution: head `name`, else `"policy"`, else the only output."""
         if name is None and "policy" in self.by_name:
             return self.by_name["policy"]
         if name is None and {"mean", "log_std"} <= set(self.by_name):
             return self.by_name
         if name is None and len(self.by_name) > 1:
             raise ValueError(
-                f"{self._who} has the outputs {', '.join(map(repr, self.by_name))} and none is called 'policy'. Say which "
-                f"one holds the distribution's parameters: head={next(iter(self.by_name))!r}."
+                f"{self._who} has the outputs {', '.join(map(repr, self.by_name))} and none is called 'policy'. Say "
+                f"which one holds the distribution's parameters: head={next(iter(self.by_name))!r}."
             )
         return self.find(name)
 
@@ -151,12 +151,13 @@ def require_floating(tensor: Any, what: str) -> None:
     """
     if not tf.is_tensor(tensor):
         raise TypeError(
-            f"{what} is a {type(tensor).__name__}, not a tensor: it left TensorFlow (through NumPy?), and has no gradient."
+            f"{what} is a {type(tensor).__name__}, not a tensor: it left TensorFlow (through NumPy?), and has no "
+            "gradient."
         )
     if not tensor.dtype.is_floating:
         raise TypeError(
-            f"{what} has dtype {tensor.dtype.name}; only floating-point outputs have a gradient (argmax, one_hot and casts "
-            "to integers have none)."
+            f"{what} has dtype {tensor.dtype.name}; only floating-point outputs have a gradient (argmax, one_hot and "
+            "casts to integers have none)."
         )
 
 

@@ -117,7 +117,9 @@ def _check_shape(leaf: Any, reference: Any, name: str, model: Any) -> None:
     text += ",)" if wanted.rank == 1 else ")"
     if wanted[1:].is_compatible_with(leaf.shape):
         advice = "The batch axis is missing: pass x[None] for one sample."
-    elif leaf.shape.rank > wanted.rank and wanted[1:].is_compatible_with(leaf.shape[leaf.shape.rank - wanted.rank + 1 :]):
+    elif leaf.shape.rank > wanted.rank and wanted[1:].is_compatible_with(
+        leaf.shape[leaf.shape.rank - wanted.rank + 1 :]
+    ):
         advice = "There are several leading axes: flatten them into one."
     else:
         advice = "Its axes after the first must be those of the model's Input."

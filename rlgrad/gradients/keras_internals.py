@@ -41,7 +41,7 @@ def require_tensorflow_backend() -> None:
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "rlgrad.gradients differentiates with TensorFlow, but Keras runs on "
-            f'"{keras.backend.backend()}". Set the environment variable KERAS_BACKEND=tensorflow before importing keras.'
+            f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow in the environment first."
         )
 
 
@@ -136,7 +136,8 @@ def ends_in_probabilities(model: Any, head: str | None = None) -> str | None:
         head: which output, for a model with several.
 
     Returns:
-        `"softmax"`, `"sigmoid"`, `"hard_sigmoid"` or `"sparsemax"`; `None` for another ending, or where it is not known.
+        `"softmax"`, `"sigmoid"`, `"hard_sigmoid"` or `"sparsemax"`; `None` for another ending, or where it is not
+        known.
 
     Raises:
         ValueError: the model has several outputs and `head` names none of them.

@@ -1,6 +1,7 @@
-"""A model's outputs at its current weights, together with their gradient: one forward pass, one backward pass per credit."""
+"""A model's outputs at its current weights with their gradient: one forward pass, one backward pass per credit."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,6 +12,7 @@ from rlgrad.gradients.errors import DisconnectedGradientError
 from rlgrad.gradients.heads import shape_text
 from rlgrad.gradients.outputs import Output, OutputLike
 from rlgrad.gradients.problem import SINGLE, Notes, Problem, pose
+from rlgrad.gradients.selection import select_weights
 
 
 class Linearization:
@@ -20,14 +22,15 @@ class Linearization:
         self._problem = problem
         self._tape = tape
         self._values = dict(values)
-        # Which variables each output depends on, where the tape cannot tell: behind a compiled function it returns zeros.
+        # Which variables each output depends on, where the tape cannot tell: behind a compiled function it returns
+        # zeros.
         self._connected: Mapping[str, frozenset[int]] | None = connected
 
     @property
     def outputs(self) -> Any:
         """The outputs' values, float (batch…), or a dict of them by name: plain numbers, which carry no gradient."""
         values = {name: tf.stop_gradient(value) for name, value in self._values.items()}
-        return values[SINGLE] if SINGLE in values else values
+        return values.get(SINGLE, values)
 
     @property
     def variables(self) -> list[Any]:
@@ -49,8 +52,8 @@ class Linearization:
         """Σ credit · ∇f, over all samples and all credited outputs, in one backward pass.
 
         Args:
-            credit: how much each value counts: float, exactly the shape of `outputs`, or one number for all. For outputs
-                with names a dict; an output that is left out does not count. Default: 1 for everything.
+            credit: how much each value counts: float, exactly the shape of `outputs`, or one number for all. For
+                outputs with names a dict; an output that is left out does not count. Default: 1 for everything.
 
         Returns:
             For each variable its gradient, of the variable's shape, under the variable's path. Without `weights=`, the
@@ -72,9 +75,7 @@ class Linearization:
         require_connected(self._problem, positions, list(credits))
         return {
             key: dense(gradient, variable)
-            for i, (key, variable, gradient) in enumerate(
-                zip(selected.keys, selected.sources, gradients, strict=True)
-            )
+            for i, (key, variable, gradient) in enumerate(zip(selected.keys, selected.sources, gradients, strict=True))
             if i in positions
         }
 
@@ -85,10 +86,10 @@ class Linearization:
             DisconnectedGradientError: an output does not depend on a variable that was named, or on any.
             ValueError: an output has not exactly one number per sample.
         """
-        from rlgrad.gradients.per_sample import per_sample_of
+        from rlgrad.gradients.per_sample import per_sample_of  # it is built on this file
 
         results = {name: per_sample_of(only(self._problem, name)) for name in self._values}
-        return results[SINGLE] if SINGLE in results else results
+        return results.get(SINGLE, results)
 
 
 def linearize(
@@ -131,10 +132,10 @@ def linearize(
             raise ValueError("The empty name is taken for outputs without a name; choose another.")
     else:
         outputs = {SINGLE: Output.of(output)}
-    problem, prepared = pose(model, x, outputs=outputs, layer=layer, weights=weights)
+    problem = pose(model, x, outputs=outputs, layer=layer, weights=weights)
     if not compiled.worthwhile(problem):
         return linearize_here(problem, Notes())
-    program = compiled.program("forward", problem, prepared.signature, _forward)
+    program = compiled.program("forward", problem, _forward)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(problem.weights.sources)
         values = program(problem)
@@ -152,8 +153,6 @@ def linearize_here(problem: Problem, notes: Notes) -> Linearization:
 
 def only(problem: Problem, name: str) -> Problem:
     """The same question about one of several outputs."""
-    from dataclasses import replace
-
     return replace(
         problem,
         recipes={SINGLE: problem.recipes[name]},
@@ -173,25 +172,34 @@ def require_connected(problem: Problem, positions: Iterable[int], names: Iterabl
     if not missing or (connected and not selected.explicit):
         return
     named = [repr(name) for name in names if name != SINGLE]
-    what = f"The outputs {', '.join(named)} do" if len(named) > 1 else f"The output {''.join(named)}".rstrip() + " does"
-    if not connected and not selected.explicit:
+    what = f"The outputs {', '.join(named)} do" if len(named) > 1 else " ".join(["The output", *named, "does"])
+    if not selected.explicit:
         raise DisconnectedGradientError(
-            f"{what} not depend on any trainable weight of model {problem.model.name!r}. Is there a stop_gradient, a NumPy "
-            "conversion or an argmax on the way, or layer= a layer before all weights?"
+            f"{what} not depend on any trainable weight of model {problem.model.name!r}. Is there a stop_gradient, a "
+            "NumPy conversion or an argmax on the way, or is layer= a layer before all weights?"
         )
-    present = [key for i, key in enumerate(selected.keys) if i in connected]
+    present = _connected_keys(problem, list(names) or [SINGLE])
     raise DisconnectedGradientError(
-        f"{what} not depend on {', '.join(missing)}"
-        f" (of the chosen weights {'it does on ' + ', '.join(present) if present else 'on none'}). Leave those out of "
-        "weights=; without weights= the result has all weights that the output depends on."
+        f"{what} not depend on these of the chosen weights: {', '.join(missing)}. Connected are: "
+        f"{', '.join(present) or 'none'}. Without weights= the result has all weights that the output depends on."
     )
+
+
+def _connected_keys(problem: Problem, names: list[str]) -> list[str]:
+    """All trainable variables that the outputs depend on, for a message: one more pass of the model."""
+    everything = (
+        replace(problem, weights=select_weights(problem.model, None)) if problem.model.trainable_variables else problem
+    )
+    lin = linearize_here(everything, Notes())
+    gradients = lin._tape.gradient([lin._values[name] for name in names], everything.weights.sources)
+    return [key for key, gradient in zip(everything.weights.keys, gradients, strict=True) if gradient is not None]
 
 
 def dense(gradient: Any, variable: Any) -> Any:
     """A gradient as a tensor of the variable's shape; an embedding's comes as slices, possibly several of one row."""
     if isinstance(gradient, tf.IndexedSlices):
         gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
-    return tf.ensure_shape(gradient, variable.shape)
+    return gradient
 
 
 def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None) -> Any:
@@ -212,13 +220,22 @@ def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None)
     return credit
 
 
+def weight_for(problem: Problem, value: Any) -> Any:
+    """The question's sample weights as a cotangent of `value`; 1 where there are none."""
+    if problem.sample_weight is None:
+        return tf.ones_like(value)
+    return cotangent(value, problem.sample_weight, "sample_weight", problem.batch_size)
+
+
 def _credits(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
     """Cotangents by output name."""
     if credit is None:
         return {name: tf.ones_like(value) for name, value in values.items()}
     if SINGLE in values:
         if isinstance(credit, Mapping):
-            raise ValueError("This linearization has one output without a name; give its credit as it is, not in a dict.")
+            raise ValueError(
+                "This linearization has one output without a name; give its credit as it is, not in a dict."
+            )
         return {SINGLE: cotangent(values[SINGLE], credit, "The credit")}
     if not isinstance(credit, Mapping):
         raise ValueError(f"The credit for outputs with names is a dict with keys among {list(values)}; got {credit!r}.")

@@ -100,10 +100,10 @@ class LogProb(Output):
     """log π(a|s) of the given actions under the distribution that the model parametrizes.
 
     Args:
-        actions: int (N,) for a categorical distribution, float (N, *shape) for a Gaussian; further leading axes where the
-            model's own inputs have them.
-        distribution: what the model's output means. Default: the model's attribute `distribution`, else `Categorical` on
-            logits (N, K).
+        actions: int (N,) for a categorical distribution, float (N, *shape) for a Gaussian; further leading axes where
+            the model's own inputs have them.
+        distribution: what the model's output means. Default: the model's attribute `distribution`, else `Categorical`
+            on logits (N, K).
         head: which output holds the parameters. Default: `"policy"` where a model has several, else its only one.
 
     Raises:
@@ -132,9 +132,10 @@ def _units(unit: Any) -> tuple[tuple[Any], tuple[bool]]:
     if isinstance(unit, bool):
         raise TypeError("A unit is an integer, got a bool.")
     units = unit if tf.is_tensor(unit) else np.asarray(unit)
-    if not (units.dtype.is_integer if tf.is_tensor(unit) else np.issubdtype(units.dtype, np.integer)):
+    if not tf.as_dtype(units.dtype).is_integer:
         raise TypeError(
-            f"Units are integers, got {units.dtype}. Weights per unit go into a function: output=lambda y: tf.linalg.matvec(y, c)."
+            f"Units are integers, got {units.dtype}. Weights per unit go into a function: output=lambda y: "
+            "tf.linalg.matvec(y, c)."
         )
     return (units,), (len(units.shape) > 0,)
 
@@ -143,7 +144,7 @@ def _combine(*terms: tuple[Any, Output]) -> Output:
     arrays: list[Any] = []
     batched: list[bool] = []
     for scale, output in terms:
-        if not tf.is_tensor(scale) and (isinstance(scale, str | bytes | bool) or not np.isscalar(scale)) and np.ndim(scale):
+        if isinstance(scale, str | bytes | Output) or len(scale.shape if tf.is_tensor(scale) else np.shape(scale)):
             raise TypeError(
                 "An output is scaled by one number. Numbers per sample are its weights: sample_weight=, or the credit."
             )

@@ -1,8 +1,8 @@
 """One question about one model: which numbers, of which input, with respect to which weights. And its forward pass."""
 
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tensorflow as tf
@@ -26,8 +26,8 @@ class Notes:
     connected: dict[str, frozenset[int]] = field(default_factory=dict)
     # Positions of the variables (or input leaves) that the result lists.
     listed: tuple[int, ...] = ()
-    # An error of the question itself, raised while a vectorized function was traced.
-    error: Exception | None = None
+    # Number of leading batch axes of the outputs.
+    batch_rank: int = 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Problem:
         model: a built Keras model.
         leaves: its input, flattened.
         structure: how to put the input together again.
+        signature: `tf.TensorSpec`s of the leaves, their batch axis open.
         recipes: what is differentiated, by name.
         arrays: the recipes' arrays, by name.
         batched: which of the arrays have a batch axis, by name.
@@ -50,6 +51,7 @@ class Problem:
     model: Any
     leaves: tuple[Any, ...]
     structure: Any
+    signature: tuple[Any, ...]
     recipes: Mapping[str, Recipe]
     arrays: Mapping[str, tuple[Any, ...]]
     batched: Mapping[str, tuple[bool, ...]]
@@ -74,6 +76,7 @@ class Problem:
         values = {}
         for name, recipe in self.recipes.items():
             heads = Heads(self.model, returned, self.layer is not None, self.batch_size)
+            notes.batch_rank = heads.batch_rank
             values[name] = recipe.value(heads, Arrays(self.arrays[name]), per_unit)
             require_floating(values[name], f"Output {name!r}" if name else "The output")
             notes.ranges += [(name, *noted) for noted in heads.ranges]
@@ -89,12 +92,13 @@ class Problem:
             self.model(x, training=False)
         if captured.calls == 0:
             raise ValueError(
-                f"Layer {self.layer.name!r} was not reached when model {self.model.name!r} ran on this input at inference."
+                f"Layer {self.layer.name!r} was not reached when model {self.model.name!r} ran on this input at "
+                "inference."
             )
         if captured.calls > 1:
             raise ValueError(
-                f"Layer {self.layer.name!r} was called {captured.calls} times in one pass of model {self.model.name!r}, so "
-                "it has no one output. Take the output of a layer that comes after it."
+                f"Layer {self.layer.name!r} was called {captured.calls} times in one pass of model "
+                f"{self.model.name!r}, so it has no one output. Take the output of a layer that comes after it."
             )
         return captured.output
 
@@ -108,7 +112,7 @@ def pose(
     weights: Any = None,
     sample_weight: Any = None,
     differentiate_x: bool = False,
-) -> tuple[Problem, model_inputs.Inputs]:
+) -> Problem:
     """Checks a question as far as that goes without running the model.
 
     Raises:
@@ -122,12 +126,13 @@ def pose(
     stateful = keras_internals.stateful_layers(model)
     if stateful:
         raise ValueError(
-            f"Layers {stateful} keep their state from call to call (stateful=True), so asking for a gradient would change "
-            "the model. Use stateful=False."
+            f"Layers {stateful} keep their state from call to call (stateful=True), so asking for a gradient would "
+            "change the model. Use stateful=False."
         )
     chosen = None if layer is None else selection.select_layer(model, layer)
     prepared = model_inputs.prepare(model, x)
     if differentiate_x:
+        _require_floating_inputs(prepared)
         selected = selection.Selection((), (), explicit=False)
     else:
         selected = selection.select_weights(model, weights)
@@ -136,6 +141,7 @@ def pose(
         model=model,
         leaves=prepared.leaves,
         structure=prepared.structure,
+        signature=prepared.signature,
         recipes={name: output.recipe for name, output in outputs.items()},
         arrays=arrays,
         batched={name: _batched(output, arrays[name]) for name, output in outputs.items()},
@@ -145,7 +151,41 @@ def pose(
         batch_size=prepared.batch_size,
     )
     _require_rows(problem)
-    return problem, prepared
+    return problem
+
+
+def rows_of(problem: Problem) -> list[Any]:
+    """Everything that has a batch axis, in the order of `with_rows`."""
+    found: list[Any] = []
+
+    def note(row: Any) -> Any:
+        found.append(row)
+        return row
+
+    with_rows(problem, note)
+    return found
+
+
+def with_rows(problem: Problem, change: Callable[[Any], Any]) -> Problem:
+    """The question with everything that has a batch axis replaced by `change` of it, in a fixed order."""
+    return replace(
+        problem,
+        leaves=tuple(change(leaf) for leaf in problem.leaves),
+        arrays={
+            name: tuple(
+                change(array) if batched else array
+                for array, batched in zip(arrays, problem.batched[name], strict=True)
+            )
+            for name, arrays in problem.arrays.items()
+        },
+        sample_weight=None if problem.sample_weight is None else change(problem.sample_weight),
+    )
+
+
+def one_of_zeros(problem: Problem) -> Problem:
+    """The question about a single row of zeros. Not all of TensorFlow's gradients are defined for an empty batch."""
+    single = with_rows(problem, lambda rows: tf.zeros([1, *rows.shape[1:]], rows.dtype))
+    return replace(single, batch_size=1)
 
 
 def weak(thing: Any) -> Any:
@@ -154,9 +194,18 @@ def weak(thing: Any) -> Any:
 
 
 def _batched(output: Output, tensors: tuple[Any, ...]) -> tuple[bool, ...]:
-    return tuple(
-        batched and tensor.shape.rank != 0 for batched, tensor in zip(output.batched, tensors, strict=True)
+    return tuple(batched and tensor.shape.rank != 0 for batched, tensor in zip(output.batched, tensors, strict=True))
+
+
+def _require_floating_inputs(prepared: model_inputs.Inputs) -> None:
+    integers = prepared.integer_leaves or tuple(
+        leaf.dtype.name for leaf in prepared.leaves if not leaf.dtype.is_floating
     )
+    if integers:
+        raise TypeError(
+            f"Input {', '.join(integers)} is made of integers, which have no gradient. Convert it to float; for token "
+            "ids differentiate with respect to the embedding's weights: gradient(model, x, weights='embedding')."
+        )
 
 
 def _weight(sample_weight: Any) -> Any:

@@ -73,8 +73,8 @@ class Unit:
         position, unit = arrays.take()
         if y.shape.rank <= heads.batch_rank:
             raise ValueError(
-                f"A unit was chosen of an output of shape {shape_text(y.shape, heads.batch_size)}, which has no axis of "
-                "units. Leave the unit out."
+                f"A unit was chosen of an output of shape {shape_text(y.shape, heads.batch_size)}, which has no axis "
+                "of units. Leave the unit out."
             )
         heads.require_range(position, unit, y.shape[-1], "Units of this output")
         if unit.shape.rank:
@@ -106,8 +106,9 @@ class Custom:
         if value.shape.rank == 0 or not value.shape[:1].is_compatible_with(expected):
             raise ValueError(
                 f"The function given as output= returned shape {shape_text(value.shape)} from an output of shape "
-                f"{shape_text(reference.shape)}: the batch axis is gone. Return one number per sample; sums and means over "
-                "samples are what sample_weight= is for."
+                f"{shape_text(reference.shape)}: the batch axis is gone. Return one number per sample; sums and means "
+                "over samples are what sample_weight= is for. (Per-sample gradients call the function with one row at "
+                "a time, so it cannot use arrays with a row per sample; LogProb and int arrays can.)"
             )
         if value.shape.rank == 2 and value.shape[1] == 1 and not per_unit:
             return tf.squeeze(value, 1)
@@ -132,8 +133,8 @@ class LogProbability:
         actions = tf.convert_to_tensor(arrays[0])
         if not actions.dtype.is_integer:
             raise TypeError(
-                f"LogProb got {actions.dtype.name} actions for a model that does not say what its output means. Pass the "
-                "distribution: LogProb(actions, rlgrad.distributions.DiagonalGaussian()), or integer actions for a "
+                f"LogProb got {actions.dtype.name} actions for a model that does not say what its output means. Pass "
+                "the distribution: LogProb(actions, rlgrad.distributions.DiagonalGaussian()), or integer actions for a "
                 "categorical one."
             )
         return [actions]
@@ -246,8 +247,8 @@ def _distribution(recipe: LogProbability | DistributionEntropy, heads: Heads) ->
     if distribution is None:
         if not tf.is_tensor(parameters):
             raise TypeError(
-                f"The output consists of {list(parameters)}, and the model does not say which distribution that means. Pass "
-                "it: LogProb(actions, rlgrad.distributions.DiagonalGaussian())."
+                f"The output consists of {list(parameters)}, and the model does not say which distribution that means. "
+                "Pass it: LogProb(actions, rlgrad.distributions.DiagonalGaussian())."
             )
         distribution = Categorical()
     if isinstance(distribution, Categorical):
@@ -256,26 +257,30 @@ def _distribution(recipe: LogProbability | DistributionEntropy, heads: Heads) ->
 
 
 def _require_logits(recipe: LogProbability | DistributionEntropy, parameters: Any, heads: Heads) -> None:
+    _require_no_probabilities(recipe, heads)
     if not tf.is_tensor(parameters) or parameters.shape.rank < 2 or parameters.shape[-1] == 1:
         shape = shape_text(parameters.shape, heads.batch_size) if tf.is_tensor(parameters) else str(list(parameters))
         raise ValueError(
-            f"A categorical distribution needs logits (N, K) with K ≥ 2, got {shape}. For two actions give the model two "
-            "outputs, one logit each."
+            f"A categorical distribution needs logits (N, K) with K ≥ 2, got {shape}. For two actions give the model "
+            "two outputs, one logit each."
         )
+
+
+def _require_no_probabilities(recipe: LogProbability | DistributionEntropy, heads: Heads) -> None:
     if heads.is_layer:
         return
     head = recipe.head if recipe.head is not None else "policy" if "policy" in heads.by_name else None
     ending = keras_internals.ends_in_probabilities(heads.model, head)
     if ending is not None:
         raise ValueError(
-            f"A categorical distribution needs logits, but model {heads.model.name!r} ends in {ending!r}: its output is "
-            "already probabilities, and their softmax is another distribution. Remove the activation from the last layer "
-            "(activation=None); keras.ops.softmax of the logits gives the probabilities where you need them."
+            f"A categorical distribution needs logits, but model {heads.model.name!r} ends in {ending!r}: its output "
+            "is already probabilities, and their softmax is another distribution. Remove the activation from the last "
+            "layer (activation=None); keras.ops.softmax of the logits gives the probabilities where you need them."
         )
 
 
 def _require_event(actions: Any, parameters: Any, distribution: Any, heads: Heads) -> None:
-    """Actions must have the shape of the distribution's samples: what broadcasts instead gives wrong numbers silently."""
+    """Actions must have the shape of the distribution's samples: what broadcasts gives wrong numbers silently."""
     if isinstance(distribution, Categorical):
         expected = parameters.shape[:-1]
     elif isinstance(parameters, dict) and "mean" in parameters:
@@ -292,7 +297,8 @@ def _require_event(actions: Any, parameters: Any, distribution: Any, heads: Head
 def _require_batch(array: Any, expected: Any, heads: Heads, what: str) -> None:
     if not array.shape.is_compatible_with(expected):
         raise ValueError(
-            f"{what} have shape {shape_text(expected, heads.batch_size)}, got {shape_text(array.shape, heads.batch_size)}."
+            f"{what} have shape {shape_text(expected, heads.batch_size)}, got "
+            f"{shape_text(array.shape, heads.batch_size)}."
         )
 
 

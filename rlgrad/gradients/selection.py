@@ -47,7 +47,8 @@ def select_weights(model: Any, weights: Any) -> Selection:
         chosen = list(model.trainable_variables)
         if not chosen:
             raise ValueError(
-                f"Model {model.name!r} has no trainable weights. Set trainable=True on it, or name variables: weights=[…]."
+                f"Model {model.name!r} has no trainable weights. Set trainable=True on it, or name variables: "
+                "weights=[…]."
             )
         return _selection(model, chosen, explicit=False)
     chosen = []
@@ -58,8 +59,8 @@ def select_weights(model: Any, weights: Any) -> Selection:
     for variable in chosen:
         if not tf.as_dtype(variable.dtype).is_floating:
             raise ValueError(
-                f"Variable {_path(variable)!r} has dtype {tf.as_dtype(variable.dtype).name}; only floating-point variables "
-                "have a gradient (seeds, counters and quantized kernels have none)."
+                f"Variable {_path(variable)!r} has dtype {tf.as_dtype(variable.dtype).name}; only floating-point "
+                "variables have a gradient (seeds, counters and quantized kernels have none)."
             )
     return _selection(model, chosen, explicit=True)
 
@@ -78,7 +79,9 @@ def select_layer(model: Any, layer: Any) -> Any:
     if isinstance(layer, str):
         found = _layers_named(model, layer)
         if found is None:
-            raise ValueError(_unknown(model, "layer", layer, [known.name for known in keras_internals.all_layers(model)]))
+            raise ValueError(
+                _unknown(model, "layer", layer, [known.name for known in keras_internals.all_layers(model)])
+            )
         return found
     return _layer_at(model, layer, "layer")
 
@@ -144,7 +147,9 @@ def _weights_of(layer: Any) -> list[Any]:
 def _layers_named(model: Any, name: str) -> Any:
     found = [layer for layer in keras_internals.all_layers(model) if layer.name == name]
     if len(found) > 1:
-        raise ValueError(f"{len(found)} layers of model {model.name!r} are called {name!r}. Pass the layer itself instead.")
+        raise ValueError(
+            f"{len(found)} layers of model {model.name!r} are called {name!r}. Pass the layer itself instead."
+        )
     return found[0] if found else None
 
 
@@ -157,7 +162,9 @@ def _layer_at(model: Any, position: Any, argument: str) -> Any:
     layers = model.layers
     index = position.__index__()
     if not -len(layers) <= index < len(layers):
-        raise ValueError(f"{argument}={index}, but model {model.name!r} has {len(layers)} layers (0 … {len(layers) - 1}).")
+        raise ValueError(
+            f"{argument}={index}, but model {model.name!r} has {len(layers)} layers (0 … {len(layers) - 1})."
+        )
     return layers[index]
 
 

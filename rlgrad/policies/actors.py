@@ -39,8 +39,8 @@ def numpy_stack(layers: list[keras.layers.Dense]) -> Actor:
     """The layers as one function of NumPy arrays, at their present weights. (N, in) to (N, out)."""
     stages = [
         (
-            np.asarray(layer.kernel),
-            np.asarray(layer.bias) if layer.use_bias else None,
+            layer.kernel.numpy(),
+            layer.bias.numpy() if layer.use_bias else None,
             _ACTIVATIONS[layer.activation],
         )
         for layer in layers

@@ -60,8 +60,8 @@ class RunningNormalizer(keras.layers.Layer):
 
     def numpy_function(self) -> Any:
         """The layer as a function of NumPy arrays, at the present statistics."""
-        mean = np.asarray(self.mean, np.float32)
-        deviation = np.sqrt(np.asarray(self.variance) + self.epsilon).astype(np.float32)
+        mean = self.mean.numpy().astype(np.float32)
+        deviation = np.sqrt(self.variance.numpy() + self.epsilon).astype(np.float32)
         return lambda x: np.clip((x - mean) / deviation, -self.limit, self.limit)
 
     def get_config(self) -> dict[str, Any]:

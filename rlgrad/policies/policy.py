@@ -115,7 +115,7 @@ class Policy(keras.Model):
             normalize = self.normalizer.numpy_function() if self.normalizer else _as_float32
             if self.log_std is None:
                 return lambda x: forward(normalize(x))
-            log_std = np.asarray(self.log_std)
+            log_std = self.log_std.numpy()
             return lambda x: {"mean": forward(normalize(x)), "log_std": log_std}
         if self._compiled_actor is None:
             self._compiled_actor = actors.compiled(lambda x: self(x, training=False)["policy"], self.observation_spec)

@@ -161,6 +161,30 @@ class GymCollector:
         finished, self._finished = self._finished, []
         return finished
 
+    def state(self) -> dict[str, Any]:
+        """What a later collector needs to go on with fresh episodes and fresh actions: plain numbers that JSON can hold."""
+        slots = self._slots
+        return {
+            "actions": self._generator.bit_generator.state,
+            "episodes": slots.started,
+            "generation": slots.generation,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was taken, with new episodes in every slot.
+
+        Args:
+            state: from `state`, of a collector with as many slots.
+
+        Raises:
+            ValueError: the number of slots is another.
+        """
+        if len(state["episodes"]) != self.num_envs:
+            raise ValueError(f"The state is of {len(state['episodes'])} slots, and this collector has {self.num_envs}.")
+        self._generator.bit_generator.state = state["actions"]
+        self._slots.started, self._slots.generation = list(state["episodes"]), state["generation"] + 1
+        self._observations = None
+
     def close(self) -> None:
         """Closes the environments that the collector made; an instance that it was given stays open."""
         if self._open and self._environment.owned:

@@ -12,6 +12,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from rlgrad.rollouts import functional
+
 AnyEnv = Env[Any, Any]
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 Made = TypeVar("Made")
@@ -65,8 +67,7 @@ def make(
             raise ValueError(f"One environment cannot fill num_envs={num_envs} slots: pass a function that makes one.")
         if vectorization_mode != "sync":
             raise ValueError(f"An instance runs in sync only: pass a function for {vectorization_mode!r}.")
-        made = env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
-        return _from_environments([made], max_episode_steps)._replace(owned=False)
+        return _from_environments([env], max_episode_steps)._replace(owned=False)
     num_envs = 8 if num_envs is None else num_envs
     if isinstance(env, str):
         return _from_id(env, num_envs, max_episode_steps, vectorization_mode, kwargs)
@@ -77,7 +78,7 @@ def make(
         )
     if vectorization_mode == "vector_entry_point":
         raise ValueError('vectorization_mode="vector_entry_point" needs an id; for a function use "sync" or "async".')
-    return _from_function(_single(env, max_episode_steps, kwargs), num_envs, max_episode_steps, vectorization_mode)
+    return _from_function(partial(_call, env, kwargs), num_envs, max_episode_steps, vectorization_mode)
 
 
 def find_spec(env_id: str) -> EnvSpec:
@@ -94,6 +95,8 @@ def find_spec(env_id: str) -> EnvSpec:
             raise ValueError(
                 f"{env_id!r} asks for the module {module!r}, which cannot be imported: {error}."
             ) from error
+    if name not in gymnasium.registry:
+        functional.register()
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
@@ -119,9 +122,7 @@ def _from_id(
     def create() -> AnyEnv:
         return _installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs))
 
-    made = _from_function(create, num_envs, max_episode_steps, vectorization_mode)
-    # gymnasium.make replaces the specification's limit by the argument.
-    return made._replace(time_limit=max_episode_steps or spec.max_episode_steps, reward_threshold=spec.reward_threshold)
+    return _from_function(create, num_envs, None, vectorization_mode)
 
 
 def _from_vector_entry_point(
@@ -156,17 +157,12 @@ def _from_vector(
     return Environment(vector, mode, seeds_each_episode, limit, limit == own_limit, _threshold(specs), False)
 
 
-def _single(
-    function: Callable[..., Any], max_episode_steps: int | None, kwargs: dict[str, Any]
-) -> Callable[[], AnyEnv]:
-    def create() -> AnyEnv:
-        env = function(**kwargs)
-        if not isinstance(env, Env):
-            advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
-            raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")
-        return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
-
-    return create
+def _call(function: Callable[..., Any], kwargs: dict[str, Any]) -> AnyEnv:
+    env = function(**kwargs)
+    if not isinstance(env, Env):
+        advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
+        raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")
+    return env
 
 
 def _from_function(
@@ -175,25 +171,32 @@ def _from_function(
     if vectorization_mode == "sync":
         return _from_environments([create() for _ in range(num_envs)], max_episode_steps)
     probe = create()
-    limit, threshold = _limit([probe.spec], max_episode_steps), _threshold([probe.spec])
+    specs = [probe.spec]
     probe.close()
-    vector: AnyVectorEnv = AsyncVectorEnv([create] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-    return Environment(vector, AutoresetMode.DISABLED, True, limit, True, threshold, True)
+    vector: AnyVectorEnv = AsyncVectorEnv(
+        [lambda: _cut(create(), max_episode_steps)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED
+    )
+    return _reset_by_mask(vector, specs, max_episode_steps)
 
 
 def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Environment:
     if len({id(env.unwrapped) for env in envs}) < len(envs):
         raise ValueError("The function returned the same environment twice: it must make a new one at each call.")
     vector: AnyVectorEnv = SyncVectorEnv(
-        [partial(_itself, env) for env in envs], copy=False, autoreset_mode=AutoresetMode.DISABLED
+        [partial(_cut, env, max_episode_steps) for env in envs], copy=False, autoreset_mode=AutoresetMode.DISABLED
     )
-    specs = [env.spec for env in envs]
-    limit = _limit(specs, max_episode_steps)
-    return Environment(vector, AutoresetMode.DISABLED, True, limit, True, _threshold(specs), True)
+    return _reset_by_mask(vector, [env.spec for env in envs], max_episode_steps)
 
 
-def _itself(env: AnyEnv) -> AnyEnv:
-    return env
+def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], max_episode_steps: int | None) -> Environment:
+    limits = [limit for limit in (_common_limit(specs), max_episode_steps) if limit is not None]
+    return Environment(
+        vector, AutoresetMode.DISABLED, True, min(limits, default=None), True, _threshold(specs), owned=True
+    )
+
+
+def _cut(env: AnyEnv, max_episode_steps: int | None) -> AnyEnv:
+    return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
 
 
 def _autoreset_mode(vector: AnyVectorEnv) -> AutoresetMode:
@@ -204,11 +207,6 @@ def _autoreset_mode(vector: AnyVectorEnv) -> AutoresetMode:
             f"{vector} does not say in metadata['autoreset_mode'] how it resets finished environments: "
             "set it to the gymnasium.vector.AutoresetMode that it follows."
         ) from None
-
-
-def _limit(specs: list[EnvSpec | None], max_episode_steps: int | None) -> int | None:
-    limits = [limit for limit in (_common_limit(specs), max_episode_steps) if limit is not None]
-    return min(limits, default=None)
 
 
 def _common_limit(specs: list[EnvSpec | None]) -> int | None:

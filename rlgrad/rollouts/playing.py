@@ -98,24 +98,26 @@ def side_by_side(tapes: list[Tape], masks: list[Array]) -> tuple[Tape, Array]:
         stacked = np.stack(parts, axis=2)
         return stacked.reshape(stacked.shape[0], -1, *stacked.shape[3:])
 
-    return Tape(*map_arrays(interleave, *map(tuple, tapes))), interleave(*masks)
+    return Tape(*map_arrays(interleave, *tapes)), interleave(*masks)
 
 
 def to_rollout(tape: Tape, mask: Array, columns_per_slot: int) -> Rollout:
     """The rollout of a tape whose steps count where `mask`, bool (T, N), is True.
 
     Raises:
-        FloatingPointError: a number from the environment that counts is not finite.
+        FloatingPointError: a reward or an observation is not finite.
     """
     with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinite, and is reported below
         rewards = tape.rewards.astype(np.float32)
-    played = int(np.flatnonzero(mask.any(axis=1)).max(initial=-1)) + 1
-    for name, array in [
-        ("reward", rewards),
-        *arrays(tape.observations, "observation"),
-        *arrays(tape.final_observations, "observation after a step"),
+    played = int(np.flatnonzero(mask.any(axis=1)).max(initial=-1)) + 1  # whole episodes may end long before the limit
+    # Successors come first: where one is not finite, the step that led to it is named, not the one that began there.
+    for when, tree, what in [
+        ("at", rewards, "reward"),
+        ("after", tape.final_observations, "observation"),
+        ("before", tape.observations, "observation"),
     ]:
-        _check_finite(array[:played], mask[:played], name, columns_per_slot)
+        for name, array in arrays(tree, what):
+            _check_finite(array[:played], f"{name} {when}", columns_per_slot)
     return Rollout(
         observations=tape.observations,
         actions=tape.actions,
@@ -130,16 +132,14 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int) -> Rollout:
     )
 
 
-def _check_finite(array: Array, mask: Array, name: str, columns_per_slot: int) -> None:
+def _check_finite(array: Array, what: str, columns_per_slot: int) -> None:
     if not np.issubdtype(array.dtype, np.floating):
         return
     finite = np.isfinite(array)
     if finite.all():
         return
-    bad = mask & ~finite.reshape(*mask.shape, -1).all(axis=2)
-    if bad.any():
-        row, column = np.argwhere(bad)[0].tolist()
-        raise FloatingPointError(
-            f"The environment in slot {column // columns_per_slot} gave a non-finite {name} at step {row}: "
-            f"{array[row, column]}."
-        )
+    row, column = np.argwhere(~finite)[0, :2].tolist()
+    slot = column // columns_per_slot
+    raise FloatingPointError(
+        f"The environment in slot {slot} gave a non-finite {what} step {row}: {array[row, column]}."
+    )

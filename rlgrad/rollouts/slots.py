@@ -19,19 +19,24 @@ class Slots:
     Args:
         environment: the vector environment.
         sequence: the stream of seeds.
+
+    Attributes:
+        started: for each slot, how many episodes have had a seed of their own.
+        generation: how often a run was gone on with; environments that are seeded once get another seed each time.
     """
 
     def __init__(self, environment: Environment, sequence: np.random.SeedSequence) -> None:
         self._environment = environment
         self._sequence = sequence
-        self._next_episode = [0] * environment.vector.num_envs
+        self.started = [0] * environment.vector.num_envs
+        self.generation = 0
         self._seeded = False
 
     def restart(self) -> Any:
         """Begins a new episode in every slot and returns the first observations (N, …)."""
         if self._environment.seeds_each_episode:
-            return self._reset(self._seeds(range(len(self._next_episode))), None)
-        seed = None if self._seeded else integer_seed(child(self._sequence, 0))
+            return self._reset(self._seeds(range(len(self.started))), None)
+        seed = None if self._seeded else integer_seed(child(self._sequence, self.generation))
         self._seeded = True
         return self._reset(seed, None)
 
@@ -79,10 +84,10 @@ class Slots:
         return self._reset(seeds, {"reset_mask": ended})
 
     def _seeds(self, slots: Any) -> list[int | None]:
-        seeds: list[int | None] = [None] * len(self._next_episode)
+        seeds: list[int | None] = [None] * len(self.started)
         for slot in slots:
-            seeds[slot] = integer_seed(child(self._sequence, slot, self._next_episode[slot]))
-            self._next_episode[slot] += 1
+            seeds[slot] = integer_seed(child(self._sequence, slot, self.started[slot]))
+            self.started[slot] += 1
         return seeds
 
     def _reset(self, seed: Any, options: dict[str, Any] | None) -> Any:

@@ -66,11 +66,6 @@ def put_one(store: Any, index: tuple[int, int], value: Any) -> None:
             put_one(inner, index, part)
 
 
-def take(tree: Any, index: Any) -> Any:
-    """`array[index]` for each array of the tree."""
-    return map_arrays(lambda array: array[index], tree)
-
-
 def map_arrays(function: Callable[..., Any], *trees: Any) -> Any:
     """The tree of `function(array, …)` over the arrays at the same place in each tree."""
     first = trees[0]

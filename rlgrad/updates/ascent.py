@@ -77,7 +77,7 @@ class Ascent(Record):
         if self.learning_rate is not None:
             optimizer.learning_rate = self.learning_rate
         optimizer.build(list(variables))
-        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        rate = float(optimizer.learning_rate.numpy())
         return AscentState(self, optimizer, list(variables), rate)
 
     def apply(self, objective: "Objective", state: "AscentState", seed: Any) -> Metrics:

@@ -17,7 +17,9 @@ def collector(mode, **options):
     if mode in ("sync", "async"):
         return GymCollector(ScriptedEnv, num_envs=2, vectorization_mode=mode, **options)
     kind, reset = mode.split()
-    vector = {"Sync": SyncVectorEnv, "Async": AsyncVectorEnv}[kind]([ScriptedEnv] * 2, autoreset_mode=AutoresetMode[reset])
+    vector = {"Sync": SyncVectorEnv, "Async": AsyncVectorEnv}[kind](
+        [ScriptedEnv] * 2, autoreset_mode=AutoresetMode[reset]
+    )
     made = GymCollector(vector, **options)
     made.close = vector.close  # so that `with` closes what was passed as an instance
     return made

@@ -1,0 +1,34 @@
+"""Gradients of what a Keras model says, with respect to each of its weights. Needs TensorFlow and NumPy alone.
+
+Sums, never means. Results are dicts keyed by `variable.path` in the order of `model.trainable_variables`, so
+`list(gradient(model, x).values())` is what `K.gradients(model.output, model.trainable_weights)` was.
+"""
+
+from rlgrad.gradients.dicts import by_layer, dot, flatten, norm, unflatten
+from rlgrad.gradients.errors import DisconnectedGradientError
+from rlgrad.gradients.functions import gradient, input_gradient, value_and_gradient
+from rlgrad.gradients.keras_internals import require_tensorflow_backend
+from rlgrad.gradients.linearization import Linearization, linearize
+from rlgrad.gradients.outputs import Entropy, LogProb, Output
+from rlgrad.gradients.per_sample import jacobian, per_sample_gradient
+
+require_tensorflow_backend()
+
+__all__ = [
+    "DisconnectedGradientError",
+    "Entropy",
+    "Linearization",
+    "LogProb",
+    "Output",
+    "by_layer",
+    "dot",
+    "flatten",
+    "gradient",
+    "input_gradient",
+    "jacobian",
+    "linearize",
+    "norm",
+    "per_sample_gradient",
+    "unflatten",
+    "value_and_gradient",
+]

@@ -1,0 +1,245 @@
+"""A run from its first step to its folder, and what it refuses."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+import rlgrad
+from rlgrad import gradients
+from rlgrad.agents import Reinforce
+from rlgrad.gradients import LogProb
+from rlgrad.reporting import METRICS
+from rlgrad.updates import Ascent
+
+QUICK = {"total_timesteps": 1024, "num_envs": 4, "num_steps": 32, "evaluation_episodes": 4, "verbose": False}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path_factory.mktemp("runs") / "a", **QUICK)
+
+
+def test_a_run_leaves_everything_it_promises(run):
+    names = {p.name.split(".")[0] + p.suffix for p in run.path.iterdir()}
+    assert {"config.yaml", "metrics.csv", "checkpoints", "learning_curve.png", "evaluation.json"} <= names
+    assert list(run.path.glob("events.out.tfevents.*"))
+    assert list((run.path / "checkpoints").glob("*.npz"))
+    assert (run.path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((run.path / "evaluation.json").read_text())
+    assert set(results["greedy"]) == set(results["sampled"]) == {"mean_return", "std_return", "episodes"}
+    assert results["reward_threshold"] == 475.0
+    assert results["solved"] is (results["greedy"]["mean_return"] >= 475)
+
+
+def test_the_config_says_what_was_resolved(run):
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["agent"]["name"] == "reinforce"
+    assert (config["agent"]["num_envs"], config["agent"]["num_steps"]) == (4, 32)
+    assert config["resolved"]["actor"] == "numpy"
+    assert config["resolved"]["versions"]["rlgrad"] == rlgrad.__version__
+
+
+def test_the_history_the_csv_and_tensorboard_hold_the_same_metrics(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from rlgrad.reporting import read_csv
+
+    csv = read_csv(run.path / "metrics.csv")
+    assert tuple(csv) == tuple(run.history) == METRICS
+    np.testing.assert_allclose(csv["train/entropy"], run.history["train/entropy"], rtol=1e-6)
+    assert run.history["time/timesteps"][-1] == 1024
+    events = EventAccumulator(str(run.path)).Reload()
+    scalars = {e.step: e.tensor_proto.float_val[0] for e in events.Tensors("train/entropy")}
+    np.testing.assert_allclose(list(scalars.values()), run.history["train/entropy"], rtol=1e-6)
+
+
+def test_evaluations_of_the_same_weights_are_the_same(run):
+    first, second = run.evaluate(episodes=6), run.evaluate(episodes=6)
+    np.testing.assert_array_equal(first.returns, second.returns)
+    assert first.episodes == 6
+    assert first.mean_return == pytest.approx(first.returns.mean())
+
+
+def test_a_run_is_never_written_over(run):
+    with pytest.raises(FileExistsError, match="never writes over another"):
+        rlgrad.train("reinforce", "CartPole-v1", run_dir=run.path, **QUICK)
+
+
+def test_the_default_folder_is_a_new_one_under_runs():
+    first = rlgrad.train("reinforce", "CartPole-v1", **QUICK | {"evaluation_episodes": 0})
+    second = rlgrad.train("reinforce", "CartPole-v1", **QUICK | {"evaluation_episodes": 0})
+    assert first.path.parent.name == second.path.parent.name == "runs"
+    assert first.path != second.path
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(run, tmp_path):
+    again = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "b", **QUICK)
+    other = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "c", seed=1, **QUICK)
+    assert all(np.array_equal(a, b) for a, b in zip(run.policy.get_weights(), again.policy.get_weights(), strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(run.policy.get_weights(), other.policy.get_weights(), strict=True))
+
+
+def test_sync_and_async_give_the_same_weights_to_the_bit(run, tmp_path):
+    again = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "b", vectorization_mode="async", **QUICK)
+    again.close()
+    assert all(np.array_equal(a, b) for a, b in zip(run.policy.get_weights(), again.policy.get_weights(), strict=True))
+
+
+def test_a_loaded_run_acts_as_before_and_goes_on(tmp_path):
+    original = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "a", **QUICK)
+    loaded = rlgrad.load(tmp_path / "a", verbose=False)
+    observations = np.random.default_rng(0).normal(size=(20, 4))
+    np.testing.assert_array_equal(
+        original.policy.act(observations, greedy=True), loaded.policy.act(observations, greedy=True)
+    )
+    assert loaded.timesteps == 1024
+    original.train(2048)
+    loaded.train(2048)
+    assert loaded.timesteps == 2048
+    assert loaded.updates == original.updates == 16
+    assert loaded.learner.state.optimizer.iterations.numpy() == 16
+    assert len((tmp_path / "a" / "metrics.csv").read_text().splitlines()) == 1 + 8 + 8 + 8
+
+
+def test_a_user_model_is_rebuilt_when_the_run_is_loaded(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, "elu"), keras.layers.Dense(2)])
+    run = rlgrad.train("reinforce", "CartPole-v1", model=model, run_dir=tmp_path / "a", **QUICK)
+    loaded = rlgrad.load(tmp_path / "a", verbose=False)
+    for a, b in zip(run.policy.get_weights(), loaded.policy.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_training_runs_through_the_public_primitive(run, tmp_path, monkeypatch):
+    """Replacing it changes what is learned: here, every gradient has its sign turned."""
+    original = gradients.Linearization.gradient
+    turned = lambda self, credit=None: {k: -g for k, g in original(self, credit).items()}
+    monkeypatch.setattr(gradients.Linearization, "gradient", turned)
+    other = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "b", **QUICK)
+    assert not np.array_equal(run.policy.get_weights()[0], other.policy.get_weights()[0])
+
+
+def test_the_three_pieces_by_hand_end_with_the_weights_of_train(tmp_path):
+    agent = Reinforce(baseline="none", num_envs=4, episodes_per_env=2, update=Ascent(learning_rate=3e-3))
+    stop = StopAfter(3)
+    run = rlgrad.train(agent, "CartPole-v1", total_timesteps=10_000, callbacks=[stop], evaluation_episodes=0, verbose=False)
+
+    collector = rlgrad.GymCollector("CartPole-v1", num_envs=4, episodes_per_env=2, seed=0)
+    policy = rlgrad.make_policy(collector.observation_space, collector.action_space, value=False, seed=0)
+    ascent = Ascent(learning_rate=3e-3).build(policy.trainable_variables)
+    for _ in range(3):
+        rollout = collector.collect(policy)
+        ends = rollout.terminations | rollout.truncations
+        returns = rlgrad.estimators.reward_to_go(rollout.rewards, ends, gamma=0.99)
+        credit = returns * rollout.mask / rollout.mask.shape[1]
+        score = gradients.gradient(policy, rollout.observations, output=LogProb(rollout.actions), sample_weight=credit)
+        ascent.apply_gradient(score)
+    for mine, theirs in zip(policy.trainable_variables, run.policy.trainable_variables, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-6)
+
+
+class StopAfter(rlgrad.Callback):
+    """A callback of a user's."""
+
+    def __init__(self, updates):
+        self.updates, self.seen = updates, []
+
+    def on_update(self, run, metrics):
+        self.seen.append(metrics["time/updates"])
+        run.stop = run.updates >= self.updates
+
+
+def test_a_callback_can_stop_a_run(tmp_path):
+    stop = StopAfter(3)
+    run = rlgrad.train("reinforce", "CartPole-v1", callbacks=[stop], **QUICK)
+    assert run.updates == 3
+    assert stop.seen == [1, 2, 3]
+
+
+def test_the_credit_gradient_equals_the_gradient_of_the_surrogate_loss():
+    """The other way to compute the same thing, written with a stop-gradient in each place that needs one."""
+    collector = rlgrad.GymCollector("CartPole-v1", num_envs=3, num_steps=20, seed=1)
+    policy = rlgrad.make_policy(collector.observation_space, collector.action_space, seed=1)
+    rollout = collector.collect(policy)
+    observations, actions = rollout.observations.reshape(60, 4), rollout.actions.reshape(60)
+    rng = np.random.default_rng(0)
+    advantages, returns = rng.normal(size=(2, 60)).astype(np.float32)
+    lin = policy.linearize(observations, actions, ("log_prob", "entropy", "value"))
+    credit = {"log_prob": advantages, "entropy": np.full(60, 0.01, np.float32), "value": 0.5 * (returns - lin.outputs["value"])}
+    got = lin.gradient(credit)
+    with tf.GradientTape() as tape:
+        heads = policy(observations)
+        log_probs = tf.nn.log_softmax(heads["policy"])
+        chosen = tf.gather(log_probs, actions, batch_dims=1)
+        entropy = -tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=-1)
+        loss = -tf.reduce_sum(advantages * chosen + 0.01 * entropy - 0.25 * tf.square(returns - heads["value"]))
+    expected = tape.gradient(loss, [v.value for v in policy.trainable_variables])
+    for g, e in zip(got.values(), expected, strict=True):
+        np.testing.assert_allclose(g, -e, rtol=1e-4, atol=1e-5)
+
+
+def test_the_policy_is_frozen_from_acting_to_the_update_so_that_the_ratio_is_one():
+    agent = Reinforce(num_envs=3, num_steps=16, normalize_observations=True)
+    run = rlgrad.train(agent, "CartPole-v1", **QUICK | {"num_envs": 3, "num_steps": 16, "evaluation_episodes": 0})
+    rollout = run.collector.collect(run.policy)
+    assert float(run.policy.normalizer.count) == run.timesteps
+    now = gradients.linearize(run.policy, rollout.observations, output=LogProb(rollout.actions)).outputs
+    np.testing.assert_allclose(np.exp(now - rollout.log_probs), 1.0, atol=1e-5)
+
+
+def test_only_weights_that_a_credited_output_depends_on_are_trained():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    value = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    agent = Reinforce(baseline="none")
+    run = rlgrad.train(agent, "CartPole-v1", model=model, value_model=value, total_timesteps=300, evaluation_episodes=0, verbose=False)
+    assert [v.path for v in run.learner.variables] == [v.path for v in model.trainable_variables]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"agent": "reinforc"}, "Did you mean 'reinforce'"),
+        ({"env": "CartPol-v1"}, "CartPole-v1"),
+        ({"total_timesteps": 100}, "leaves no room for a rollout of 128 steps"),
+        ({"total_timesteps": 0}, "total_timesteps is at least 1"),
+        ({"seed": -1}, "integer ≥ 0"),
+        ({"num_envs": 0}, "num_envs is at least 1"),
+        ({"agent": Reinforce(baseline="none")}, "needs whole episodes"),
+        ({"hidden_sizes": (0,)}, "hidden_sizes"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_training(options, message):
+    settings = {"agent": "reinforce", "env": "CartPole-v1"} | QUICK | options
+    with pytest.raises(ValueError, match=message):
+        rlgrad.train(settings.pop("agent"), settings.pop("env"), **settings)
+
+
+@pytest.mark.slow
+def test_a_thousand_updates_make_one_trace_and_one_compilation_and_leave_memory_flat(tmp_path):
+    code = f"""
+import psutil, rlgrad
+class Memory(rlgrad.Callback):
+    sizes = []
+    def on_update(self, run, metrics):
+        self.sizes.append(psutil.Process().memory_info().rss)
+run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=1000 * 64, num_envs=4, num_steps=16, callbacks=[m := Memory()],
+                   run_dir={str(tmp_path / "run")!r}, evaluation_episodes=0, verbose=False)
+assert run.updates == 1000 and run.learner.traces == 1, (run.updates, run.learner.traces)
+print((m.sizes[-1] - m.sizes[len(m.sizes) // 5]) / 2**20)
+"""
+    dump = tmp_path / "xla"
+    environment = {"XLA_FLAGS": f"--xla_dump_to={dump} --xla_dump_hlo_as_text", "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert float(result.stdout) < 10
+    programs = [p for p in dump.glob("*.before_optimizations.txt") if "learn" in p.name]
+    assert len(programs) == 1

@@ -1,0 +1,92 @@
+"""Ascent moves weights along the gradient, clips once, and never takes a step that is not finite."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rlgrad.updates import Ascent
+
+
+def variables(*values):
+    return [keras.Variable(np.asarray(v, np.float32), name=f"v{i}") for i, v in enumerate(values)]
+
+
+def test_one_step_of_plain_gradient_ascent_by_hand():
+    (v,) = built = variables([1.0, 2.0])
+    Ascent(optimizer="sgd", learning_rate=0.5).build(built).apply_gradient({"v": tf.constant([2.0, -4.0])})
+    np.testing.assert_allclose(v, [2.0, 0.0])
+
+
+def test_the_step_is_clipped_to_the_norm_over_all_variables_together():
+    a, b = built = variables([0.0], [0.0])
+    state = Ascent(optimizer="sgd", learning_rate=1.0, max_grad_norm=1.0).build(built)
+    metrics = state.apply_gradient({"a": tf.constant([3.0]), "b": tf.constant([4.0])})
+    # ‖(3, 4)‖ = 5, so a fifth of it is taken; the metric is the norm before clipping.
+    np.testing.assert_allclose([a.numpy()[0], b.numpy()[0]], [0.6, 0.8], rtol=1e-6)
+    assert float(metrics["gradient_norm"]) == pytest.approx(5.0)
+
+
+def test_a_gradient_below_the_limit_is_left_alone():
+    (v,) = built = variables([0.0])
+    Ascent(optimizer="sgd", learning_rate=1.0, max_grad_norm=1.0).build(built).apply_gradient({"v": tf.constant([0.5])})
+    np.testing.assert_allclose(v, [0.5])
+
+
+@pytest.mark.parametrize("name", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_clipping_in_two_places_is_refused(name):
+    with pytest.raises(ValueError, match=f"clips by {name}"):
+        Ascent(optimizer=keras.optimizers.Adam(**{name: 1.0}), max_grad_norm=1.0)
+
+
+def test_every_build_has_an_optimizer_of_its_own():
+    update = Ascent(optimizer=keras.optimizers.Adam(0.1))
+    first, second = update.build(variables([0.0])), update.build(variables([0.0]))
+    assert first.optimizer is not second.optimizer
+    assert first.optimizer is not update.optimizer
+    assert float(first.optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_weight_constraints_are_honoured():
+    layer = keras.layers.Dense(2, use_bias=False, kernel_initializer="ones", kernel_constraint="non_neg")
+    layer.build((None, 1))
+    v = layer.kernel
+    Ascent(optimizer="sgd", learning_rate=1.0).build([v]).apply_gradient({"v": tf.constant([[-5.0, 5.0]])})
+    np.testing.assert_allclose(v, [[0.0, 6.0]])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_moves_nothing_and_is_named(bad):
+    a, b = built = variables([1.0], [1.0])
+    state = Ascent(optimizer="adam").build(built)
+    with pytest.raises(FloatingPointError, match=r"of second is not finite"):
+        state.apply_gradient({"first": tf.constant([1.0]), "second": tf.constant([bad])})
+    np.testing.assert_allclose([a.numpy()[0], b.numpy()[0]], [1.0, 1.0])
+    assert int(state.optimizer.iterations) == 0
+
+
+def test_a_gradient_of_other_variables_is_refused():
+    state = Ascent().build(variables([1.0, 2.0]))
+    with pytest.raises(ValueError, match="of shapes"):
+        state.apply_gradient({"v": tf.constant([1.0])})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "adan"}, "'adan'. Did you mean 'adam'"),
+        ({"num_epochs": 0}, "num_epochs is at least 1"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm is above 0"),
+        ({"optimizer": keras.optimizers.Adam(), "learning_rate": 0.1}, "part of the optimizer"),
+        (
+            {
+                "optimizer": keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)),
+                "learning_rate_schedule": "linear",
+            },
+            "schedule of its own",
+        ),
+    ],
+)
+def test_contradictions_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Ascent(**options)
