@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, dataclass_transform
 
@@ -20,7 +21,7 @@ class Record(_Transformed):
         """Make the subclass a dataclass; an override without an annotation, which dataclasses would ignore, raises."""
         super().__init_subclass__(**kwargs)
         inherited = {name for base in cls.__mro__[1:] for name in getattr(base, "__dataclass_fields__", {})}
-        for name in inherited & cls.__dict__.keys() - cls.__dict__.get("__annotations__", {}).keys():
+        for name in inherited & cls.__dict__.keys() - inspect.get_annotations(cls).keys():
             raise TypeError(
                 f"{cls.__name__}.{name} is a hyper-parameter and needs its type to be overridden: "
                 f"write `{name}: {type(cls.__dict__[name]).__name__} = {cls.__dict__[name]!r}`."

@@ -13,7 +13,11 @@ FORMAT = 1
 
 
 def save(
-    folder: Path, timesteps: int, variables: Mapping[str, Sequence[keras.Variable]], state: Mapping[str, Any], keep: int = 3
+    folder: Path,
+    timesteps: int,
+    variables: Mapping[str, Sequence[keras.Variable]],
+    state: Mapping[str, Any],
+    keep: int = 3,
 ) -> Path:
     """Write a checkpoint, and remove all but the newest few.
 

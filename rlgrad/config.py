@@ -58,6 +58,8 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     plain["env"] = config.env if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
     plain["env_kwargs"] = dict(config.env_kwargs)
     plain["hidden_sizes"] = list(config.hidden_sizes)
+    if config.from_logits:  # only a model that was given can differ, and the command line takes none
+        del plain["from_logits"]
     packages = ("rlgrad", "keras", "numpy", "gymnasium")
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     plain["resolved"] = {**resolved, "versions": versions}

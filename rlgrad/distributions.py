@@ -18,7 +18,7 @@ class Distribution(Protocol):
     """What a policy needs of a distribution over actions. `…` is any number of batch axes."""
 
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
-        """log π(a|s), shape (…)."""
+        """Log π(a|s), shape (…)."""
 
     def entropy(self, parameters: Any) -> tf.Tensor:
         """H(π(·|s)) in nats, shape (…)."""
@@ -49,7 +49,7 @@ class Categorical:
     start: int = 0
 
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
-        """log softmax(logits)[a], shape (…)."""
+        """Log softmax(logits)[a], shape (…)."""
         log_probs = tf.nn.log_softmax(parameters)
         chosen = tf.one_hot(actions, tf.shape(parameters)[-1], on_value=True, off_value=False, dtype=tf.bool)
         return tf.reduce_sum(tf.where(chosen, log_probs, tf.zeros_like(log_probs)), axis=-1)
@@ -137,14 +137,15 @@ class DiagonalGaussian:
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """The action clipped to the environment's bounds."""
-        return np.clip(actions, self.low, self.high)
+        clipped: np.ndarray = np.clip(actions, self.low, self.high)
+        return clipped
 
     @property
     def _event_axes(self) -> tuple[int, ...]:
         return tuple(range(-self.rank, 0))
 
     def _at(self, noise: np.ndarray, mean: np.ndarray, log_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        log_probs = np.sum(-0.5 * noise * noise - log_std - 0.5 * _LOG_2PI, axis=self._event_axes)
+        log_probs: np.ndarray = np.sum(-0.5 * noise * noise - log_std - 0.5 * _LOG_2PI, axis=self._event_axes)
         return mean + np.exp(log_std) * noise, log_probs
 
 

@@ -87,7 +87,9 @@ def lambda_returns(
     values = tf.convert_to_tensor(values)
     for name, other in (("rewards", rewards), ("next_values", next_values), ("boundaries", boundaries)):
         if tuple(other.shape) != tuple(values.shape):
-            raise ValueError(f"{name} has shape {tuple(other.shape)}, values has {tuple(values.shape)}: both are (T, N).")
+            raise ValueError(
+                f"{name} has shape {tuple(other.shape)}, values has {tuple(values.shape)}: both are (T, N)."
+            )
     # Where the recursion stops, the whole weight is on v(s_t+1); elsewhere 1 − λ of it, and the rest on G_t+1.
     goes_on = _continues(boundaries, values.dtype)
     goes_on = tf.concat([goes_on[:-1], tf.zeros_like(goes_on[-1:])], axis=0)

@@ -74,11 +74,11 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes is at least 1, got {episodes}.")
     made = hasattr(env, "step")
-    slots = None if made else min(episodes, _MAX_SLOTS)
+    slots = getattr(env, "num_envs", 1) if made else min(episodes, _MAX_SLOTS)
     with GymCollector(
         _another(env) if made else env,
         num_envs=slots,
-        episodes_per_env=-(-episodes // (slots or getattr(env, "num_envs", 1))),
+        episodes_per_env=-(-episodes // slots),
         max_episode_steps=max_episode_steps,
         seed=seed,
         streams=("evaluation", "evaluation"),
@@ -86,8 +86,9 @@ def evaluate(
     ) as collector:
         rollout = collector.collect(policy, greedy=greedy)
     # float64: a return is a sum of up to thousands of rewards.
-    returns = np.sum(rollout.rewards * rollout.mask, axis=0, dtype=np.float64)
-    return Evaluation(returns[:episodes], rollout.mask.sum(axis=0).astype(np.int64)[:episodes], greedy)
+    returns = (rollout.rewards * rollout.mask).sum(axis=0, dtype=np.float64)
+    lengths = rollout.mask.sum(axis=0).astype(np.int64)
+    return Evaluation(returns[:episodes], lengths[:episodes], greedy)
 
 
 def _another(env: Any) -> Any:

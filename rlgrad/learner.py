@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad import estimators, gradients
+from rlgrad import estimators
 from rlgrad.agent import Agent, Batch, Outputs, batch_signature, credited_outputs
 from rlgrad.objective import Objective
 from rlgrad.policies.policy import Policy
@@ -41,7 +41,9 @@ class Learner:
     def __init__(self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool = True) -> None:
         self.agent, self.policy = agent, policy
         self.outputs = _OUTPUTS if policy.has_value else _OUTPUTS[:-1]
-        self.credited = credited_outputs(agent, batch_signature(policy.observation_spec, policy.action_spec), self.outputs)
+        self.credited = credited_outputs(
+            agent, batch_signature(policy.observation_spec, policy.action_spec), self.outputs
+        )
         self.variables = _connected(policy, self.credited)
         self.state = agent.update.build(self.variables, num_envs)
         self.whole_episodes = agent.num_steps is None
@@ -77,7 +79,9 @@ class Learner:
         except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
             if not self.xla:
                 raise
-            _log.warning("XLA cannot compile this model; training runs as a plain graph. (%s)", str(error).splitlines()[0])
+            _log.warning(
+                "XLA cannot compile this model; training runs as a plain graph. (%s)", str(error).splitlines()[0]
+            )
             self.xla, self._program = False, self._compile(False)
             results = self._program(*arguments)
         metrics = {name: float(value) for name, value in results.items()}
@@ -131,10 +135,12 @@ class Learner:
         at_theta = objective.linearize()
         credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
         found = []
-        for name, c in credit.items():
-            c = batch.weights * tf.cast(c, batch.weights.dtype)
+        for name, given in credit.items():
+            c = batch.weights * given
             bad = [path for path, g in at_theta.gradient({name: c}).items() if not _finite(g)]
-            culprit = "the output itself" if not _finite(at_theta.outputs[name]) else "its credit" if not _finite(c) else ""
+            culprit = (
+                "the output itself" if not _finite(at_theta.outputs[name]) else "its credit" if not _finite(c) else ""
+            )
             if bad or culprit:
                 found.append(f"{name} ({', '.join(filter(None, [culprit, *bad]))})")
         where = "; ".join(found) or "no single output on the whole rollout: the minibatch alone overflows"
@@ -145,8 +151,10 @@ class Learner:
 
 
 def _connected(policy: Policy, credited: Sequence[str]) -> list[keras.Variable]:
-    one = [tf.zeros((1, *spec.shape[1:]), spec.dtype) for spec in (policy.observation_spec, policy.action_spec)]
-    return list(policy.linearize(*one, credited).variables)
+    observations, actions = (
+        tf.zeros((1, *s.shape[1:]), s.dtype) for s in (policy.observation_spec, policy.action_spec)
+    )
+    return list(policy.linearize(observations, actions, credited).variables)
 
 
 def _finite(x: tf.Tensor) -> bool:

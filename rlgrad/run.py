@@ -5,6 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,13 @@ class Run:
     """
 
     def __init__(
-        self, config: Config, policy: Policy, learner: Learner, collector: GymCollector, path: Path, callbacks: Sequence[Callback]
+        self,
+        config: Config,
+        policy: Policy,
+        learner: Learner,
+        collector: GymCollector,
+        path: Path,
+        callbacks: Sequence[Callback],
     ) -> None:
         self.config, self.policy, self.learner, self.collector, self.path = config, policy, learner, collector, path
         self.callbacks = list(callbacks)
@@ -65,14 +72,14 @@ class Run:
             ValueError: not even one rollout fits.
         """
         if total_timesteps is not None:
-            self.config = _with_total(self.config, total_timesteps)
+            self.config = replace(self.config, total_timesteps=total_timesteps)
         total = self.config.total_timesteps
         by_steps = self.config.agent.num_steps is not None
         needed = self.collector.max_rollout_steps if by_steps else 1
         if self.timesteps + needed > total:
             raise ValueError(
-                f"total_timesteps={total:,} leaves no room for a rollout of {needed:,} steps after the {self.timesteps:,} taken: "
-                "raise it, or lower num_envs or num_steps."
+                f"total_timesteps={total:,} leaves no room for a rollout of {needed:,} steps after the {self.timesteps:,} "
+                "taken: raise it, or lower num_envs or num_steps."
             )
         every = max(1, total // (needed * _ROWS)) if by_steps else 1
         saved, self.stop = self.timesteps, False
@@ -209,9 +216,3 @@ class Run:
             "recent": list(self._recent),
             "collector": self.collector.state(),
         }
-
-
-def _with_total(config: Config, total: int) -> Config:
-    import dataclasses
-
-    return dataclasses.replace(config, total_timesteps=total)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import yaml
 
 from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, credited_outputs
@@ -102,7 +101,9 @@ def train(
         from_logits=from_logits,
         evaluation_episodes=evaluation_episodes,
     )
-    return run_config(config, model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose)
+    return run_config(
+        config, model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose
+    )
 
 
 def run_config(
@@ -234,11 +235,10 @@ def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBu
         "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),
     }
     (run.path / "config.yaml").write_text(configs.to_yaml(run.config, resolved))
-    for given, network, name in ((model, network, "model"), (value_model, run.policy.value_network, "value_model")):
-        if given is None:
-            continue
+    networks = {"model": (model, network), "value_model": (value_model, run.policy.value_network)}
+    for name, built in ((name, built) for name, (given, built) in networks.items() if given is not None):
         try:
-            (run.path / f"{name}.json").write_text(network.to_json(indent=2))
+            (run.path / f"{name}.json").write_text(built.to_json(indent=2))
         except (NotImplementedError, TypeError, ValueError):
             _log.warning("Keras cannot write the config of this %s: rlgrad.load will need it as an argument.", name)
 
@@ -265,7 +265,9 @@ def _free_folder(config: Config, run_dir: str | Path | None) -> Path:
     if run_dir is not None:
         path = Path(run_dir)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FileExistsError(f"{path} exists and is not empty; a run never writes over another. Choose a new folder.")
+            raise FileExistsError(
+                f"{path} exists and is not empty; a run never writes over another. Choose a new folder."
+            )
         return path
     safe = config.env_name.replace("/", "_").replace(":", "_")
     stem = f"{safe}-{type(config.agent).__name__.lower()}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -56,12 +56,17 @@ def test_gaussian_log_prob_and_entropy_of_literal_parameters():
     # Components: N(0,1) at 1: −½ − ½log2π;  N(1,2²) at 3: −½ − log2 − ½log2π
     expected = -1.0 - math.log(2.0) - math.log(2 * math.pi)
     np.testing.assert_allclose(gaussian.log_prob(parameters, [[1.0, 3.0]]), [expected], rtol=1e-6)
-    np.testing.assert_allclose(gaussian.entropy(parameters), [math.log(2 * math.pi * math.e) + math.log(2.0)], rtol=1e-6)
+    np.testing.assert_allclose(
+        gaussian.entropy(parameters), [math.log(2 * math.pi * math.e) + math.log(2.0)], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("how", ["sample", "mode"])
 def test_gaussian_log_probs_are_the_same_in_numpy_and_tensorflow(how):
-    parameters = {"mean": RNG.normal(size=(50, 3)).astype(np.float32), "log_std": np.array([-1.0, 0.0, 0.5], np.float32)}
+    parameters = {
+        "mean": RNG.normal(size=(50, 3)).astype(np.float32),
+        "log_std": np.array([-1.0, 0.0, 0.5], np.float32),
+    }
     gaussian = DiagonalGaussian()
     actions, log_probs = gaussian.sample(parameters, RNG) if how == "sample" else gaussian.mode(parameters)
     np.testing.assert_allclose(gaussian.log_prob(parameters, actions), log_probs, rtol=1e-4, atol=1e-5)

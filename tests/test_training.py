@@ -87,7 +87,9 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(run, tmp_path):
     again = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "b", **QUICK)
     other = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "c", seed=1, **QUICK)
     assert all(np.array_equal(a, b) for a, b in zip(run.policy.get_weights(), again.policy.get_weights(), strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(run.policy.get_weights(), other.policy.get_weights(), strict=True))
+    assert not all(
+        np.array_equal(a, b) for a, b in zip(run.policy.get_weights(), other.policy.get_weights(), strict=True)
+    )
 
 
 def test_sync_and_async_give_the_same_weights_to_the_bit(run, tmp_path):
@@ -132,7 +134,9 @@ def test_training_runs_through_the_public_primitive(run, tmp_path, monkeypatch):
 def test_the_three_pieces_by_hand_end_with_the_weights_of_train(tmp_path):
     agent = Reinforce(baseline="none", num_envs=4, episodes_per_env=2, update=Ascent(learning_rate=3e-3))
     stop = StopAfter(3)
-    run = rlgrad.train(agent, "CartPole-v1", total_timesteps=10_000, callbacks=[stop], evaluation_episodes=0, verbose=False)
+    run = rlgrad.train(
+        agent, "CartPole-v1", total_timesteps=10_000, callbacks=[stop], evaluation_episodes=0, verbose=False
+    )
 
     collector = rlgrad.GymCollector("CartPole-v1", num_envs=4, episodes_per_env=2, seed=0)
     policy = rlgrad.make_policy(collector.observation_space, collector.action_space, value=False, seed=0)
@@ -175,7 +179,11 @@ def test_the_credit_gradient_equals_the_gradient_of_the_surrogate_loss():
     rng = np.random.default_rng(0)
     advantages, returns = rng.normal(size=(2, 60)).astype(np.float32)
     lin = policy.linearize(observations, actions, ("log_prob", "entropy", "value"))
-    credit = {"log_prob": advantages, "entropy": np.full(60, 0.01, np.float32), "value": 0.5 * (returns - lin.outputs["value"])}
+    credit = {
+        "log_prob": advantages,
+        "entropy": np.full(60, 0.01, np.float32),
+        "value": 0.5 * (returns - lin.outputs["value"]),
+    }
     got = lin.gradient(credit)
     with tf.GradientTape() as tape:
         heads = policy(observations)
@@ -201,7 +209,9 @@ def test_only_weights_that_a_credited_output_depends_on_are_trained():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     value = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     agent = Reinforce(baseline="none")
-    run = rlgrad.train(agent, "CartPole-v1", model=model, value_model=value, total_timesteps=300, evaluation_episodes=0, verbose=False)
+    run = rlgrad.train(
+        agent, "CartPole-v1", model=model, value_model=value, total_timesteps=300, evaluation_episodes=0, verbose=False
+    )
     assert [v.path for v in run.learner.variables] == [v.path for v in model.trainable_variables]
 
 
@@ -232,10 +242,11 @@ class Memory(rlgrad.Callback):
     sizes = []
     def on_update(self, run, metrics):
         self.sizes.append(psutil.Process().memory_info().rss)
-run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=1000 * 64, num_envs=4, num_steps=16, callbacks=[m := Memory()],
+memory = Memory()
+run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=1000 * 64, num_envs=4, num_steps=16, callbacks=[memory],
                    run_dir={str(tmp_path / "run")!r}, evaluation_episodes=0, verbose=False)
 assert run.updates == 1000 and run.learner.traces == 1, (run.updates, run.learner.traces)
-print((m.sizes[-1] - m.sizes[len(m.sizes) // 5]) / 2**20)
+print((memory.sizes[-1] - memory.sizes[len(memory.sizes) // 5]) / 2**20)
 """
     dump = tmp_path / "xla"
     environment = {"XLA_FLAGS": f"--xla_dump_to={dump} --xla_dump_hlo_as_text", "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -65,11 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rlgrad._record import close_names
 
         return fail(f"there is no command {name!r}. {close_names(name, _COMMANDS)}")
+    return _run(name, rest)
+
+
+def _run(name: str, arguments: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     module, function = _COMMANDS[name].split(":")
     try:
         command: Callable[[list[str]], int] = getattr(import_module(module), function)
-        return command(rest)
+        return command(arguments)
     except FloatingPointError as error:
         return fail(str(error), status=1)
     except (ValueError, TypeError, OSError, ImportError) as error:

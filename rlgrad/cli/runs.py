@@ -19,7 +19,9 @@ def resume(arguments: list[str]) -> int:
     """Go on training a run."""
     parser = _parser("resume", "Go on training.", "rlgrad resume runs/a --total-timesteps 400000")
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--total-timesteps", type=int, help="steps in all, those already taken included; default: the run's")
+    parser.add_argument(
+        "--total-timesteps", type=int, help="steps in all, those already taken included; default: the run's"
+    )
     options = parser.parse_args(arguments)
     run = _load(options.run)
     run.train(options.total_timesteps)
@@ -60,7 +62,9 @@ def plot(arguments: list[str]) -> int:
     """Learning curves of several runs in one PNG."""
     parser = _parser("plot", "Learning curves as PNG.", "rlgrad plot runs/a runs/b --output both.png")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("--output", type=Path, help="default: learning_curve.png of one run, comparison.png for several")
+    parser.add_argument(
+        "--output", type=Path, help="default: learning_curve.png of one run, comparison.png for several"
+    )
     options = parser.parse_args(arguments)
     for run in options.runs:
         _check_run(run)
@@ -84,13 +88,17 @@ def watch(arguments: list[str]) -> int:
     output = options.output or (None if display else options.run / "episode.gif")
     import gymnasium
 
+    if not isinstance(run.config.env, str):
+        raise ValueError("This run's environment was given as an object: there is no id to make it from.")
     env = gymnasium.make(run.config.env, render_mode="rgb_array" if output else "human", **run.config.env_kwargs)
     observation, _ = env.reset(seed=options.seed)
     frames, total, length, over = [], 0.0, 0, False
     while not over:
         if output:
             frames.append(env.render())
-        observation, reward, terminated, truncated, _ = env.step(run.policy.act(observation, greedy=not options.sampled))
+        observation, reward, terminated, truncated, _ = env.step(
+            run.policy.act(observation, greedy=not options.sampled)
+        )
         total, length, over = total + float(reward), length + 1, terminated or truncated
     rate = env.metadata.get("render_fps", 30)
     env.close()

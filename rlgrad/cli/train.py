@@ -118,7 +118,9 @@ def report(run: "Run") -> None:
         mean, episodes = greedy["mean_return"], greedy["episodes"]
         measured = f"greedy return {mean:.1f} over {episodes} fresh episodes (sampled: {results['sampled']['mean_return']:.1f})"
         if threshold is None:
-            print(f"{run.config.env_name} after {seconds}: {measured}. It has no threshold from which it counts as solved.")
+            print(
+                f"{run.config.env_name} after {seconds}: {measured}. It has no threshold from which it counts as solved."
+            )
         else:
             verdict = "is solved" if results["solved"] else "is not solved yet"
             print(f"{run.config.env_name} {verdict} after {seconds}: {measured}; solved from {threshold:g}.")

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from rlgrad.policies.networks import mlp
 from rlgrad.policies.normalizer import RunningNormalizer
 from rlgrad.policies.policy import Policy
 
-ModelOrBuilder = keras.Model | Callable[[], keras.Model]
+ModelOrBuilder: TypeAlias = "keras.Model | Callable[[], keras.Model]"
 _log = logging.getLogger("rlgrad")
 
 
@@ -58,14 +58,14 @@ def make_policy(
         ValueError: a space that is not supported, or a model that does not fit the spaces, with what to change.
     """
     observation_spec, action_spec = specs_for(observation_space, action_space)
-    shape = observation_space.shape
+    shape = tuple(observation_spec.shape[1:])
     distribution, output_shape = distribution_for(action_space)
     init = random.stream(seed, "init")
     sizes: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
     if model is None:
         units, gain = math.prod(output_shape), 0.01
-        shaped = {"output_shape": output_shape} if isinstance(distribution, DiagonalGaussian) else {}
-        network = mlp(shape, units, last_gain=gain, seed=random.child(init, 0), name="policy", **sizes, **shaped)
+        shaped = {**sizes, "output_shape": output_shape}
+        network = mlp(shape, units, last_gain=gain, seed=random.child(init, 0), name="policy", **shaped)
     else:
         network = _built(model, random.child(init, 0), "model")
     value_network = _built(value_model, random.child(init, 1), "value_model") if value_model is not None else None
@@ -100,7 +100,9 @@ def specs_for(observation_space: spaces.Space[Any], action_space: spaces.Space[A
         ValueError: a space is not supported.
     """
     if not isinstance(observation_space, spaces.Box):
-        raise ValueError(f"Observations are a Box of numbers, got {observation_space}. Wrap the environment to give one.")
+        raise ValueError(
+            f"Observations are a Box of numbers, got {observation_space}. Wrap the environment to give one."
+        )
     dtype = np.float32 if np.issubdtype(observation_space.dtype, np.floating) else observation_space.dtype
     distribution, shape = distribution_for(action_space)
     action = ((None,), tf.int64) if isinstance(distribution, Categorical) else ((None, *shape), tf.float32)
@@ -169,7 +171,9 @@ def _check_network(
             "or declare that it gives probabilities with from_logits=False."
         )
     if not from_logits and not discrete:
-        raise ValueError("from_logits=False speaks of probabilities, and the actions of this environment are continuous.")
+        raise ValueError(
+            "from_logits=False speaks of probabilities, and the actions of this environment are continuous."
+        )
     if isinstance(raw, dict) and "value" in raw:
         _check_value(raw["value"], 'model\'s "value"')
         return True
@@ -196,5 +200,3 @@ def _check_side_effects(policy: Policy) -> None:
             type(layer).__name__,
             layer.name,
         )
-
-

@@ -68,7 +68,8 @@ class Policy(keras.Model):
 
     def call(self, observations: tf.Tensor) -> dict[str, Any]:
         """Distribution parameters and value, for any number of batch axes."""
-        return self._over_batch(observations, self._forward)
+        heads: dict[str, Any] = self._over_batch(observations, self._forward)
+        return heads
 
     def value(self, observations: tf.Tensor) -> tf.Tensor:
         """v(s), float (…,), without the policy's part of the network where the two are separate."""
@@ -80,7 +81,9 @@ class Policy(keras.Model):
         """`rlgrad.gradients.linearize` of named outputs: `"log_prob"` of the actions, `"entropy"`, `"value"`."""
         specs = {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"}
         output = {name: specs[name] for name in outputs}
-        return gradients.linearize(self, observations, output=output, weights=None if variables is None else list(variables))
+        return gradients.linearize(
+            self, observations, output=output, weights=None if variables is None else list(variables)
+        )
 
     def act(self, observation: Any, *, greedy: bool = False) -> Any:
         """What to do.

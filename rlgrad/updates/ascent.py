@@ -54,7 +54,9 @@ class Ascent(Record):
         if isinstance(self.optimizer, str):
             names = [n.lower() for n in dir(keras.optimizers) if _is_optimizer_class(getattr(keras.optimizers, n))]
             if self.optimizer.lower() not in names:
-                raise ValueError(f"Keras has no optimizer {self.optimizer!r}. {close_names(self.optimizer.lower(), names)}")
+                raise ValueError(
+                    f"Keras has no optimizer {self.optimizer!r}. {close_names(self.optimizer.lower(), names)}"
+                )
         elif isinstance(self.optimizer, Mapping):
             object.__setattr__(self, "optimizer", keras.optimizers.deserialize(dict(self.optimizer)))
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
@@ -135,7 +137,9 @@ class Ascent(Record):
             raise ValueError("learning_rate is part of the optimizer that was given: set it there, and here to none.")
         own = optimizer.get_config()["learning_rate"]
         if isinstance(own, Mapping) and self.learning_rate_schedule != "constant":
-            raise ValueError("The optimizer brings a learning-rate schedule of its own: leave learning_rate_schedule out.")
+            raise ValueError(
+                "The optimizer brings a learning-rate schedule of its own: leave learning_rate_schedule out."
+            )
 
 
 @dataclass(frozen=True)

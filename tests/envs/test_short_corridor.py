@@ -36,7 +36,8 @@ def test_it_is_an_ordinary_environment_after_registration():
 
 
 def test_rlgrad_finds_it_without_registration_and_learns_to_be_undecided(tmp_path):
-    agent = rlgrad.agents.Reinforce(baseline="leave_one_out", num_envs=8, gamma=1.0, update=rlgrad.Ascent(learning_rate=0.05))
+    update = rlgrad.Ascent(learning_rate=0.05, learning_rate_schedule="linear")
+    agent = rlgrad.agents.Reinforce(baseline="leave_one_out", num_envs=16, gamma=1.0, update=update)
     run = rlgrad.train(
         agent,
         "rlgrad/ShortCorridor-v0",

@@ -152,7 +152,11 @@ def test_outputs_of_mixed_precision_give_gradients_in_the_weights_precision():
     import keras
 
     model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(6, "tanh", dtype="mixed_float16"), keras.layers.Dense(3, dtype="mixed_float16")]
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(6, "tanh", dtype="mixed_float16"),
+            keras.layers.Dense(3, dtype="mixed_float16"),
+        ]
     )
     x = zoo.inputs_for("sequential")
     got = gradient(model, x, output=LogProb(ACTIONS), sample_weight=np.ones(4))

@@ -33,7 +33,9 @@ def functional():
 
 def nested():
     x = keras.Input((4,))
-    inner = keras.Sequential([keras.Input((4,)), layers.Dense(5, "tanh", name="d"), layers.Dense(4, name="e")], name="inner")
+    inner = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, "tanh", name="d"), layers.Dense(4, name="e")], name="inner"
+    )
     return keras.Model(x, layers.Dense(3, name="out")(inner(x)))
 
 

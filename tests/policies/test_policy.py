@@ -15,7 +15,9 @@ RNG = np.random.default_rng(0)
 
 
 def sequential(units, activation="linear", inputs=3):
-    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(units, activation)])
+    return keras.Sequential(
+        [keras.Input((inputs,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(units, activation)]
+    )
 
 
 def two_heads(units=2, value_units=1):
@@ -53,7 +55,10 @@ def test_any_keras_model_becomes_a_policy(model):
         ({"value_model": sequential(2)}, r"a value is \(N, 1\)"),
         ({"model": two_heads(), "value_model": sequential(1)}, "leave one of them out"),
         ({"model": keras.Model(i := keras.Input((3,)), {"logits": keras.layers.Dense(2)(i)})}, 'needs "policy"'),
-        ({"model": keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_regularizer="l2")])}, "regularizers"),
+        (
+            {"model": keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_regularizer="l2")])},
+            "regularizers",
+        ),
         ({"model": 3}, "a Keras model or a function"),
     ],
 )
@@ -140,7 +145,9 @@ def test_the_last_layer_begins_small_so_that_the_policy_begins_near_uniform():
 def test_outputs_keep_the_time_and_environment_axes():
     policy = make_policy(VECTOR, BOX)
     x, actions = RNG.normal(size=(4, 5, 3)).astype(np.float32), RNG.normal(size=(4, 5, 2)).astype(np.float32)
-    spread = gradients.linearize(policy, x, output={"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"})
+    spread = gradients.linearize(
+        policy, x, output={"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"}
+    )
     flat = policy.linearize(x.reshape(20, 3), actions.reshape(20, 2), ("log_prob", "entropy", "value"))
     for name, values in spread.outputs.items():
         assert values.shape == (4, 5)

@@ -1,0 +1,171 @@
+"""The command line as a user meets it: what it prints, its exit status, and sentences instead of tracebacks."""
+
+import json
+
+import pytest
+
+from rlgrad.cli import main
+
+AGENT = '''
+import tensorflow as tf
+import rlgrad
+
+class MyAgent(rlgrad.Agent):
+    """An agent in a file of its own."""
+
+    temperature: float = 1.0
+    """Softens the advantages."""
+
+    def credit(self, batch, now):
+        return {"log_prob": tf.tanh(batch.advantages / self.temperature), "value": batch.returns - now.value}
+'''
+QUICK = ["--total-timesteps", "512", "--num-envs", "4", "--num-steps", "32", "--evaluation-episodes", "2"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", "reinforce", "CartPole-v1", *QUICK, "--run-dir", str(folder)]) == 0
+    return folder
+
+
+def status(arguments):
+    """The exit status, whichever way a command ends."""
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_training_ends_with_a_verdict_and_the_next_commands(capsys, tmp_path):
+    assert main(["train", "reinforce", "CartPole-v1", *QUICK, "--run-dir", "r"]) == 0
+    output = capsys.readouterr().out
+    assert "CartPole-v1 is not solved yet" in output
+    assert "solved from 475" in output
+    for command in ("watch", "evaluate", "plot", "resume"):
+        assert f"rlgrad {command} r" in output
+
+
+def test_a_shipped_config_can_be_overridden(tmp_path):
+    options = ["--agent.gamma", "0.5", "--agent.update.learning-rate", "0.1", *QUICK]
+    assert main(["train", "cartpole", *options, "--run-dir", "r"]) == 0
+    import yaml
+
+    config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
+    assert config["agent"]["gamma"] == 0.5
+    assert config["agent"]["update"]["learning_rate"] == 0.1
+    assert config["total_timesteps"] == 512
+    assert config["agent"]["baseline"] == "value"
+
+
+def test_the_config_of_a_run_can_be_trained_again(run_folder, tmp_path):
+    assert main(["train", str(run_folder / "config.yaml"), "--run-dir", "again"]) == 0
+    mine, theirs = (json.loads((f / "evaluation.json").read_text()) for f in (tmp_path / "again", run_folder))
+    assert mine == theirs
+
+
+def test_an_agent_in_a_file_needs_no_registration(tmp_path, capsys):
+    (tmp_path / "my_agent.py").write_text(AGENT)
+    command = ["train", "my_agent.py:MyAgent", "CartPole-v1", "--agent.temperature", "0.5", *QUICK, "--run-dir", "r"]
+    assert main(command) == 0
+    assert "temperature: 0.5" in (tmp_path / "r" / "config.yaml").read_text()
+    assert main(["evaluate", "r", "--episodes", "2"]) == 0
+
+
+def test_the_agents_own_hyper_parameters_are_in_the_help(tmp_path, capsys):
+    (tmp_path / "my_agent.py").write_text(AGENT)
+    assert status(["train", "my_agent.py:MyAgent", "CartPole-v1", "--help"]) == 0
+    output = capsys.readouterr().out
+    assert "--agent.temperature" in output
+    assert "Softens the advantages." in output
+
+
+def test_evaluate_prints_returns(run_folder, capsys):
+    assert main(["evaluate", str(run_folder), "--episodes", "3"]) == 0
+    assert "over 3 fresh episodes" in capsys.readouterr().out
+    assert main(["evaluate", str(run_folder), "--episodes", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["greedy"]["episodes"] == 3
+
+
+def test_plot_draws_one_run_or_several(run_folder, tmp_path):
+    assert main(["plot", str(run_folder)]) == 0
+    assert main(["plot", str(run_folder), str(run_folder), "--output", "both.png"]) == 0
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_watch_writes_a_gif_where_there_is_no_display(run_folder, tmp_path, capsys):
+    assert main(["watch", str(run_folder), "--output", "episode.gif"]) == 0
+    assert (tmp_path / "episode.gif").read_bytes().startswith(b"GIF8")
+    assert "An episode of" in capsys.readouterr().out
+
+
+def test_resume_goes_on(run_folder, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(run_folder, "copy")
+    assert main(["resume", "copy", "--total-timesteps", "1024"]) == 0
+    assert "after 1,024 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("agents", "reinforce"), ("envs", "rlgrad/ShortCorridor-v0"), ("envs", "CartPole-v1"), ("configs", "cartpole")],
+)
+def test_lists(command, expected, capsys):
+    assert main([command]) == 0
+    assert expected in capsys.readouterr().out
+
+
+def test_version(capsys):
+    import rlgrad
+
+    assert main(["--version"]) == 0
+    assert rlgrad.__version__ in capsys.readouterr().out
+
+
+BAD_FILE = "class Lonely: pass"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["train", "cartpol"], "Did you mean 'cartpole'"),
+        (["train", "reinforse", "CartPole-v1"], "Did you mean 'reinforce'"),
+        (["train", "reinforce"], "which environment?"),
+        (["train", "reinforce", "CartPoll-v1"], "CartPole-v1"),
+        (["train", "reinforce", "CartPole-v1", "--agent.gama", "0.9"], "--agent.gamma"),
+        (["train", "reinforce", "CartPole-v1", "--agent.gamma", "much"], "could not convert"),
+        (["train", "reinforce", "CartPole-v1", "--agent.gamma", "1.5"], "between 0 and 1"),
+        (["train", "reinforce", "CartPole-v1", "--agent.baseline", "nome"], "leave_one_out"),
+        (["train", "reinforce", "CartPole-v1", "--seed", "-1"], "integer ≥ 0"),
+        (["train", "nowhere.py:MyAgent", "CartPole-v1"], "There is no file"),
+        (["train", "bad.py:Agent", "CartPole-v1"], "has no class 'Agent'"),
+        (["train", "bad.py:Lonely", "CartPole-v1"], "no subclass of rlgrad.Agent"),
+        (["train", "nowhere.yaml"], "there is no file"),
+        (["train", "bad.yaml"], "Unknown setting 'totl_timesteps'. Did you mean 'total_timesteps'"),
+        (["evaluate", "nowhere"], "no run folder"),
+        (["evaluate", "nowhere", "--episodes", "0"], "at least 1"),
+        (["plot", "nowhere"], "no run folder"),
+        (["agents", "extra"], "takes no arguments"),
+        ([], ""),
+    ],
+)
+def test_a_mistake_is_answered_by_a_sentence_and_status_2(arguments, expected, tmp_path, capsys):
+    (tmp_path / "bad.py").write_text(BAD_FILE)
+    (tmp_path / "bad.yaml").write_text("agent: {name: reinforce}\nenv: CartPole-v1\ntotl_timesteps: 5\n")
+    assert status(arguments) == 2
+    captured = capsys.readouterr()
+    assert expected in " ".join((captured.err + captured.out).split())
+    assert "Traceback" not in captured.err
+
+
+def test_an_error_in_the_users_own_agent_keeps_its_traceback(tmp_path):
+    (tmp_path / "broken.py").write_text(AGENT.replace("tf.tanh", "int").replace("MyAgent", "Broken"))
+    with pytest.raises(TypeError):
+        main(["train", "broken.py:Broken", "CartPole-v1", *QUICK])

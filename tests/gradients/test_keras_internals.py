@@ -1,0 +1,149 @@
+"""The contract with Keras: behavior that it does not promise. A failure here after an upgrade names what changed."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+
+from rlgrad.gradients import keras_internals
+from rlgrad.gradients.keras_internals import ends_in_probabilities
+
+layers = keras.layers
+X = np.ones((2, 4), np.float32)
+
+
+@pytest.mark.parametrize("name", ["sequential", "functional", "subclassed"])
+def test_keras_still_looks_up_call_on_the_instance(name):
+    model = zoo.make(name)
+    layer = model.hidden if name == "subclassed" else model.get_layer("first")
+    with keras_internals.capture(layer) as captured:
+        returned = model(X, training=False)
+    assert captured.calls == 1, "layer.__dict__['call'] is no longer what Layer.__call__ runs: see capture()"
+    np.testing.assert_array_equal(captured.output, layer(X))
+    np.testing.assert_array_equal(returned, model(X, training=False))
+    assert "call" not in layer.__dict__
+
+
+def test_keras_still_lists_layers_at_every_depth_and_once():
+    names = [layer.name for layer in keras_internals.all_layers(zoo.make("nested"))]
+    assert {"inner", "d", "e", "out"} <= set(names), (
+        "Layer._flatten_layers() no longer lists nested layers: see all_layers()"
+    )
+    assert names.count("d") == 1
+    assert "readout" in [layer.name for layer in keras_internals.all_layers(zoo.make("subclassed"))]
+
+
+def test_keras_still_keeps_losses_where_they_are_restored():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activity_regularizer="l2")])
+    model(X)
+    (before,) = model.losses
+    with keras_internals.untouched(model):
+        model(2 * X)
+        assert model.losses[0] is not before
+    assert model.losses[0] is before, "layer._losses no longer holds what add_loss left: see untouched()"
+
+
+def test_a_tape_still_watches_what_a_keras_variables_value_is():
+    model = zoo.make("sequential")
+    sources = [keras_internals.tape_source(v) for v in model.trainable_variables]
+    assert all(isinstance(source, tf.Variable) for source in sources), (
+        "Variable.value is no tf.Variable: see tape_source()"
+    )
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        y = model(X)
+    assert all(g is not None for g in tape.gradient(y, sources))
+    own = tf.Variable(1.0)
+    assert keras_internals.tape_source(own) is own
+
+
+def test_symbolic_inputs_and_outputs_still_have_names_and_shapes():
+    reference = keras_internals.expected_inputs(zoo.make("sequential"))
+    assert tuple(reference.shape) == (None, 4)
+    assert list(keras_internals.expected_inputs(zoo.make("two_inputs"))) == ["a", "b"]
+    assert keras_internals.expected_inputs(zoo.make("subclassed")) is None
+    assert list(keras_internals.symbolic_outputs(zoo.two_heads())) == ["policy", "value"]
+    assert keras_internals.symbolic_outputs(zoo.make("subclassed")) is None
+    x = keras.Input((4,))
+    model = keras.Model(x, [layers.Dense(1, name="a")(x), layers.Dense(1, name="b")(x)])
+    assert keras_internals.output_names(model, 2) == ["a", "b"], "model.output_names changed: see output_names()"
+    assert keras_internals.output_names(zoo.make("subclassed"), 2) == ["0", "1"]
+
+
+def test_recurrent_layers_are_recognized():
+    assert keras_internals.has_loops(zoo.make("recurrent"))
+    unrolled = keras.Sequential([keras.Input((3, 2)), layers.Bidirectional(layers.GRU(2, unroll=True))])
+    assert not keras_internals.has_loops(unrolled)
+    assert not keras_internals.has_loops(zoo.make("nested"))
+    stateful = keras.Sequential([keras.Input((3, 2), batch_size=2), layers.GRU(2, stateful=True, name="memory")])
+    assert keras_internals.stateful_layers(stateful) == ["memory"]
+
+
+def ends(build):
+    x = keras.Input((4,))
+    return ends_in_probabilities(keras.Model(x, build(x)))
+
+
+def test_an_ending_in_probabilities_is_found_in_every_kind_of_layer():
+    assert ends(lambda x: layers.Dense(3, "softmax")(x)) == "softmax"
+    assert ends(lambda x: layers.Dense(3, "sigmoid")(x)) == "sigmoid"
+    assert ends(lambda x: layers.Dense(3, "hard_sigmoid")(x)) == "hard_sigmoid"
+    assert ends(lambda x: layers.Dense(3, keras.ops.softmax)(x)) == "softmax"
+    assert ends(lambda x: layers.Dense(3, activation=layers.Softmax())(x)) == "softmax"
+    assert ends(lambda x: layers.Softmax()(layers.Dense(3)(x))) == "softmax"
+    assert ends(lambda x: layers.Activation("sigmoid")(layers.Dense(3)(x))) == "sigmoid"
+    assert ends(lambda x: keras.ops.softmax(layers.Dense(3)(x))) == "softmax"
+    assert ends(lambda x: keras.ops.sigmoid(layers.Dense(3)(x))) == "sigmoid"
+    assert ends(lambda x: layers.Reshape((3, 1))(layers.Dropout(0.1)(layers.Dense(3, "softmax")(x)))) == "softmax"
+    assert ends(lambda x: layers.Activation("linear")(layers.Dense(3, "softmax")(x))) == "softmax"
+    assert ends(lambda x: layers.TimeDistributed(layers.Dense(3, "softmax"))(layers.Reshape((2, 2))(x))) == "softmax"
+
+
+def test_an_ending_in_numbers_of_any_size_is_let_through():
+    assert ends(lambda x: layers.Dense(3)(x)) is None
+    assert ends(lambda x: layers.Dense(3, "tanh")(x)) is None
+    assert ends(lambda x: layers.Dense(3)(layers.Dense(3, "sigmoid")(x))) is None
+    assert ends(lambda x: layers.Add()([layers.Dense(3, "softmax")(x), layers.Dense(3)(x)])) is None
+    assert ends(lambda x: keras.ops.log_softmax(layers.Dense(3)(x))) is None
+    assert ends(lambda x: keras.ops.log(layers.Dense(3, "softmax")(x))) is None
+
+
+def test_an_ending_is_found_in_sequential_nested_and_unbuilt_models():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])
+    assert ends_in_probabilities(inner) == "softmax"
+    assert ends_in_probabilities(keras.Sequential([keras.Input((4,)), inner])) == "softmax"
+    assert ends(lambda x: inner(x)) == "softmax"
+    assert ends_in_probabilities(keras.Sequential([layers.Dense(3, "sigmoid")])) == "sigmoid"
+    assert ends_in_probabilities(zoo.make("nested")) is None
+    assert ends_in_probabilities(zoo.make("subclassed")) is None
+
+
+def test_each_head_has_an_ending_of_its_own():
+    x = keras.Input((4,))
+    inner = keras.Model(x, {"b": layers.Dense(3, "softmax")(x), "a": layers.Dense(3)(x)})
+    y = inner(x)
+    model = keras.Model(x, {"policy": y["b"], "value": layers.Dense(1, "sigmoid")(x), "q": y["a"]})
+    assert [ends_in_probabilities(model, head) for head in ("policy", "value", "q")] == ["softmax", "sigmoid", None]
+    with pytest.raises(ValueError, match="head=None"):
+        ends_in_probabilities(model)
+    with pytest.raises(ValueError, match="head='polcy'"):
+        ends_in_probabilities(model, "polcy")
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch", "openvino"])
+def test_another_backend_is_refused(backend, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    with pytest.raises(RuntimeError, match=f"Keras runs on '{backend}'. Set KERAS_BACKEND=tensorflow"):
+        keras_internals.require_tensorflow_backend()
+
+
+def test_the_backend_is_checked_when_the_package_is_imported():
+    code = "import keras; keras.backend.backend = lambda: 'jax'; import rlgrad.gradients"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert result.returncode != 0
+    assert "RuntimeError: rlgrad.gradients differentiates with TensorFlow" in result.stderr
