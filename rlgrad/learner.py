@@ -131,8 +131,7 @@ class Learner:
     def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
         """Which output and which variables: found again, without compilation, at weights that have not moved."""
         batch = self._batch(tf.nest.map_structure(tf.convert_to_tensor, rollout), tf.constant(progress, tf.float32))
-        objective = self._objective(batch)
-        at_theta = objective.linearize()
+        at_theta = self.policy.linearize(batch.observations, batch.actions, self.outputs)
         credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
         found = []
         for name, given in credit.items():

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from rlgrad.gradients import compiled
 from rlgrad.gradients.errors import DisconnectedGradientError
+from rlgrad.gradients.inputs import leaf_names
 from rlgrad.gradients.linearization import linearize_here, weight_for
 from rlgrad.gradients.outputs import Output, OutputLike
 from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose
@@ -137,14 +138,8 @@ def _input_gradient(problem: Problem, notes: Notes) -> tuple[Any, list[Any]]:
         value = problem.forward(notes)[SINGLE]
     weight = weight_for(problem, value)
     gradients = tape.gradient(value, problem.leaves, output_gradients=weight)
-    missing = [i for i, g in enumerate(gradients) if g is None]
+    names = leaf_names(problem.structure)
+    missing = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
     if missing:
-        raise DisconnectedGradientError(
-            "The output does not depend on "
-            + (
-                "the input."
-                if len(gradients) == 1
-                else f"{len(missing)} of {len(gradients)} inputs (numbers {missing})."
-            )
-        )
+        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.")
     return value, list(gradients)

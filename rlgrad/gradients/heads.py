@@ -48,7 +48,12 @@ class Heads:
     def batch_rank(self) -> int:
         """Number of leading batch axes: 1, or what a policy's own distribution leaves of its parameters' axes."""
         if self.distribution is not None and "policy" in self.by_name:
-            return int(self.distribution.entropy(self.by_name["policy"]).shape.rank)
+            rank = self.distribution.entropy(self.by_name["policy"]).shape.rank
+            if rank is None:
+                raise ValueError(
+                    "The policy's output has an unknown number of axes; give it a shape (tf.ensure_shape)."
+                )
+            return int(rank)
         return 1
 
     def find(self, name: str | None) -> Any:

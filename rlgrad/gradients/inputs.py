@@ -56,11 +56,11 @@ def prepare(model: Any, x: Any) -> Inputs:
         x = _in_the_structure_of(expected, x, model)
     flat = tf.nest.flatten(x)
     references = [None] * len(flat) if expected is None else tf.nest.flatten(expected)
-    names = _names(x)
-    integers = tuple(name for name, leaf in zip(names, flat, strict=True) if not _is_floating(leaf))
+    names = leaf_names(x)
     leaves = tuple(
         _convert(leaf, reference, name, model) for leaf, reference, name in zip(flat, references, names, strict=True)
     )
+    integers = tuple(name for name, leaf in zip(names, flat, strict=True) if not _is_floating(leaf))
     sizes = {leaf.shape[0] for leaf in leaves if leaf.shape.rank is not None and leaf.shape[0] is not None}
     if len(sizes) > 1:
         rows = ", ".join(f"{name}: {leaf.shape[0]}" for name, leaf in zip(names, leaves, strict=True))
@@ -133,7 +133,8 @@ def _spec(leaf: Any, reference: Any) -> Any:
     return tf.TensorSpec([None, *axes], leaf.dtype)
 
 
-def _names(x: Any) -> list[str]:
+def leaf_names(x: Any) -> list[str]:
+    """How to write each leaf of a tree: `x`, or `x['a']`, in the order of `tf.nest.flatten`."""
     if not isinstance(x, dict | list | tuple):
         return ["x"]
     return ["x" + "".join(f"[{key!r}]" for key in path) for path in _paths(x)]

@@ -158,8 +158,9 @@ def _ending(tensor: Any) -> str | None:
     history = tensor._keras_history
     operation = history.operation
     if isinstance(operation, keras.Model):
-        inner = symbolic_outputs(operation)
-        return None if inner is None else _ending(list(inner.values())[history.tensor_index])
+        if symbolic_outputs(operation) is None:
+            return None
+        return _ending(keras.tree.flatten(operation.outputs)[history.tensor_index])
     activation = _activation_of(operation)
     if activation is not None:
         return activation

@@ -88,7 +88,12 @@ def jacobian(
 
 def per_sample_of(problem: Problem) -> dict[str, Any]:
     """`per_sample_gradient` of a question that was already posed."""
-    return _for_each_sample("per_sample", problem, _gradient_of_one)
+    rows = _for_each_sample("per_sample", problem, _gradient_of_one)
+    if problem.batch_size is not None:
+        return rows
+    # Vectorized over no samples at all, some operations lose the other axes.
+    shapes = dict(zip(problem.weights.keys, (variable.shape for variable in problem.weights.variables), strict=True))
+    return {key: tf.reshape(g, tf.concat([tf.shape(g)[:1], tuple(shapes[key])], axis=0)) for key, g in rows.items()}
 
 
 def _for_each_sample(kind: str, problem: Problem, one: OneSample) -> dict[str, Any]:

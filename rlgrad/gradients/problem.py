@@ -227,7 +227,7 @@ def _require_rows(problem: Problem) -> None:
                 )
     if problem.sample_weight is not None:
         shape = problem.sample_weight.shape
-        if shape.rank == 0 or shape[0] not in (None, rows):
+        if shape.rank == 0 or (shape.rank is not None and shape[0] not in (None, rows)):
             raise ValueError(
                 f"sample_weight holds one number for each value of the output, {rows} rows; got shape {tuple(shape)}."
             )

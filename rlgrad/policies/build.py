@@ -17,7 +17,7 @@ from rlgrad.policies.networks import mlp
 from rlgrad.policies.normalizer import RunningNormalizer
 from rlgrad.policies.policy import Policy
 
-ModelOrBuilder: TypeAlias = "keras.Model | Callable[[], keras.Model]"
+ModelOrBuilder: TypeAlias = keras.Model | Callable[[], keras.Model]
 _log = logging.getLogger("rlgrad")
 
 

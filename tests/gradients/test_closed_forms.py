@@ -40,7 +40,7 @@ def test_of_a_linear_model_the_gradient_is_the_input():
 def test_one_tanh_layer_by_hand():
     model = zoo.make("sequential")
     x, c = zoo.inputs_for("sequential"), np.random.default_rng(0).standard_normal(4)
-    w1, b1, w2, b2 = (np.asarray(v, np.float64) for v in model.trainable_variables)
+    w1, b1, w2, _ = (np.asarray(v, np.float64) for v in model.trainable_variables)
     h = np.tanh(x @ w1 + b1)
     # y_k = Σ_j h_j W2_jk + b2_k, so ∂y_k/∂W1_ij = x_i (1 − h_j²) W2_jk
     d = (1 - h**2)[:, :, None] * w2

@@ -157,13 +157,16 @@ def test_a_named_variable_must_be_connected_to_a_credited_output(traced):
     (tf.function(step, autograph=False) if traced else step)(tf.constant(x))
 
 
-def test_per_sample_gives_the_rows_of_each_output():
-    model = zoo.randomized(zoo.two_heads())
+@pytest.mark.parametrize("make", [zoo.two_heads, zoo.TimeMajorPolicy])
+def test_per_sample_gives_the_rows_of_each_output(make):
+    model = zoo.randomized(make())
     x, actions, _ = data(model, 5)
     rows = ask(model, x, actions).per_sample()
     for name, output in {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"}.items():
         assert list(rows[name]) == list(gradient(model, x, output=output))
         zoo.assert_close(rows[name].values(), per_sample_gradient(model, x, output=output).values())
+        whole = gradient(model, x, output=output)
+        zoo.assert_close([np.sum(g, axis=0) for g in rows[name].values()], whole.values())
     single = linearize(model, x, output="value").per_sample()
     zoo.assert_close(single.values(), rows["value"].values())
 
@@ -197,7 +200,7 @@ def test_a_credit_that_does_not_fit_is_refused():
     model = zoo.randomized(zoo.two_heads())
     x, actions, _ = data(model, 5)
     lin = ask(model, x, actions)
-    with pytest.raises(ValueError, match="'vlue'.*Did you mean 'value'"):
+    with pytest.raises(ValueError, match=r"'vlue'.*Did you mean 'value'"):
         lin.gradient({"vlue": 1.0})
     with pytest.raises(ValueError, match=r"credit of 'value' must have the output's shape \(5,\), got \(5, 1\)"):
         lin.gradient({"value": np.ones((5, 1))})

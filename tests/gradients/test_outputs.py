@@ -30,11 +30,11 @@ def value(model, x, output):
 def test_a_head_of_one_unit_is_one_number_per_sample(heads):
     model, x = heads
     y = model(x)
-    np.testing.assert_allclose(value(model, x, "value"), y["value"][:, 0])
+    np.testing.assert_allclose(value(model, x, "value"), y["value"][:, 0], rtol=1e-5)
     np.testing.assert_allclose(value(model, x, "policy"), np.sum(y["policy"], axis=1), rtol=1e-5)
-    np.testing.assert_allclose(value(model, x, Output.of("policy", unit=2)), y["policy"][:, 2])
+    np.testing.assert_allclose(value(model, x, Output.of("policy", unit=2)), y["policy"][:, 2], rtol=1e-5)
     np.testing.assert_allclose(
-        value(model, x, Output.of("policy", unit=ACTIONS)), np.asarray(y["policy"])[range(4), ACTIONS]
+        value(model, x, Output.of("policy", unit=ACTIONS)), np.asarray(y["policy"])[range(4), ACTIONS], rtol=1e-5
     )
 
 
@@ -42,7 +42,7 @@ def test_heads_in_a_list_have_the_names_keras_gives_them_and_nested_ones_a_path(
     x = keras.Input((4,))
     a, b = layers.Dense(2, name="a")(x), layers.Dense(1, name="b")(x)
     model, data = keras.Model(x, [a, b]), zoo.inputs_for("functional")
-    np.testing.assert_allclose(value(model, data, "b"), np.asarray(model(data)[1])[:, 0])
+    np.testing.assert_allclose(value(model, data, "b"), np.asarray(model(data)[1])[:, 0], rtol=1e-5)
     policy = zoo.randomized(zoo.TimeMajorPolicy())
     policy.call = lambda x: {
         "policy": {"mean": policy.actor(x), "log_std": tf.zeros(3)},
@@ -245,12 +245,12 @@ def test_an_input_that_the_output_ignores_is_named():
     a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
     model = keras.Model([a, b], [layers.Dense(2, name="of_a")(a), layers.Dense(2, name="of_b")(b)])
     data = list(zoo.inputs_for("two_inputs").values())
-    with pytest.raises(ValueError, match="does not depend on input x\\[1\\]"):
+    with pytest.raises(ValueError, match=r"does not depend on input x\[1\]"):
         input_gradient(model, data, output="of_a")
 
 
 def test_models_that_are_not_built_or_keep_state_are_refused():
-    with pytest.raises(ValueError, match="not built.*keras.Input"):
+    with pytest.raises(ValueError, match=r"not built.*keras\.Input"):
         gradient(keras.Sequential([layers.Dense(2)]), np.ones((1, 4)))
     stateful = keras.Sequential([keras.Input((3, 2), batch_size=4), layers.LSTM(2, stateful=True, name="memory")])
     with pytest.raises(ValueError, match=r"\['memory'\] keep their state"):

@@ -1,0 +1,182 @@
+"""The compiled update: guards, minibatches, masks."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from gymnasium import spaces
+
+import rlgrad
+from rlgrad.rollouts import Rollout
+from rlgrad.updates import Ascent
+
+RNG = np.random.default_rng(0)
+SPACES = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
+
+
+class Simple(rlgrad.Agent):
+    """Advantages as they are."""
+
+    num_envs: int = 2
+    num_steps: int | None = 8
+
+    def credit(self, batch, now):
+        return {"log_prob": batch.advantages, "value": batch.returns - now.value}
+
+
+def rollout(steps=8, columns=2, **changes):
+    shape = (steps, columns)
+    filled = Rollout(
+        observations=RNG.normal(size=(*shape, 3)).astype(np.float32),
+        actions=RNG.integers(2, size=shape),
+        rewards=RNG.normal(size=shape).astype(np.float32),
+        terminations=np.zeros(shape, bool),
+        truncations=np.zeros(shape, bool),
+        final_observations=RNG.normal(size=(*shape, 3)).astype(np.float32),
+        log_probs=np.zeros(shape, np.float32),
+        mask=np.ones(shape, np.float32),
+        values=np.zeros(shape, np.float32),
+        next_values=np.zeros(shape, np.float32),
+    )
+    return filled._replace(**changes)
+
+
+def learner(agent=None, **options):
+    agent = agent or Simple(update=Ascent(optimizer="sgd", learning_rate=0.1))
+    return rlgrad.Learner(
+        agent, rlgrad.make_policy(*SPACES, hidden_sizes=(8,), seed=0), num_envs=agent.num_envs, **options
+    )
+
+
+def weights(learner):
+    return np.concatenate([v.numpy().ravel() for v in learner.variables])
+
+
+@pytest.mark.parametrize("xla", [True, False])
+def test_a_step_that_is_not_finite_is_not_taken_and_is_named(xla):
+    """Under XLA too, where check_numerics and Assert do nothing."""
+    learn = learner(Simple(update=Ascent(optimizer="adam", learning_rate=0.1)), xla=xla)
+    before = weights(learn)
+    bad = rollout()
+    bad.rewards[3, 1] = np.inf
+    with pytest.raises(
+        rlgrad.NonFiniteError, match=r"step 0 .*log_prob \(its credit, policy/hidden_1/kernel.*value \("
+    ):
+        learn.learn(bad, 0.0, [0, 0])
+    np.testing.assert_array_equal(weights(learn), before)
+    assert int(learn.state.optimizer.iterations) == 0
+    learn.learn(rollout(), 0.0, [0, 0])
+    assert np.isfinite(weights(learn)).all()
+    assert not np.array_equal(weights(learn), before)
+
+
+def test_an_output_that_is_not_finite_is_named():
+    learn = learner()
+    learn.policy.value_network.layers[-1].bias.assign([np.nan])
+    with pytest.raises(rlgrad.NonFiniteError, match="value .the output itself"):
+        learn.learn(rollout(), 0.0, [0, 0])
+
+
+def test_training_stops_with_the_last_good_weights_saved(tmp_path):
+    class Explodes(rlgrad.Agent):
+        num_envs: int = 2
+        num_steps: int | None = 16
+
+        def credit(self, batch, now):
+            return {"log_prob": tf.where(batch.progress > 0.4, np.nan, 1.0), "value": batch.returns - now.value}
+
+    with pytest.raises(rlgrad.NonFiniteError, match="log_prob"):
+        rlgrad.train(Explodes(), "CartPole-v1", total_timesteps=320, run_dir=tmp_path / "run", verbose=False)
+    loaded = rlgrad.load(tmp_path / "run", agent=Explodes(), verbose=False)
+    assert loaded.timesteps == 160
+    assert all(np.isfinite(w).all() for w in loaded.policy.get_weights())
+
+
+def test_rows_of_mask_zero_change_nothing_whatever_they_hold():
+    first, second = rollout(), None
+    first.mask[5:, 1] = 0
+    first.terminations[4, 1] = True
+    first.rewards[5:, 1] = 0
+    second = first._replace(
+        observations=np.where(first.mask[..., None] > 0, first.observations, 0.0).astype(np.float32),
+        actions=np.where(first.mask > 0, first.actions, 0),
+        log_probs=np.where(first.mask > 0, first.log_probs, -9.0).astype(np.float32),
+    )
+    one, other = learner(), learner()
+    one.learn(first, 0.0, [0, 0])
+    other.learn(second, 0.0, [0, 0])
+    np.testing.assert_allclose(weights(one), weights(other), atol=1e-7)
+
+
+def test_one_pass_of_small_steps_over_minibatches_moves_as_far_as_as_many_steps_on_the_whole():
+    """To first order: a minibatch's gradient has the scale of the whole rollout's, and every row is in exactly one."""
+    data = rollout()
+    moved = {}
+    for count in (1, 4):
+        learn = learner(Simple(update=Ascent(optimizer="sgd", learning_rate=1e-3, num_minibatches=count)))
+        start = weights(learn)
+        learn.learn(data, 0.0, [0, 0])
+        moved[count] = weights(learn) - start
+    assert np.abs(moved[1]).max() > 2e-4
+    np.testing.assert_allclose(moved[4], 4 * moved[1], atol=1e-5)
+
+
+def test_epochs_and_minibatches_run_in_one_program_with_the_same_shuffle_for_the_same_seed():
+    update = Ascent(optimizer="adam", learning_rate=0.01, num_epochs=3, num_minibatches=4)
+    first, same, other = (learner(Simple(update=update)) for _ in range(3))
+    data = rollout()
+    for learn, seed in ((first, [1, 2]), (same, [1, 2]), (other, [3, 4])):
+        learn.learn(data, 0.0, seed)
+        assert int(learn.state.optimizer.iterations) == 12
+        assert learn.traces == 1
+    np.testing.assert_array_equal(weights(first), weights(same))
+    assert not np.array_equal(weights(first), weights(other))
+
+
+def test_a_bad_minibatch_stops_the_steps_after_it():
+    update = Ascent(optimizer="sgd", learning_rate=0.01, num_epochs=2, num_minibatches=4)
+    learn = learner(Simple(gae_lambda=0.0, update=update))
+    bad = rollout()
+    bad.rewards[0, 0] = np.nan
+    with pytest.raises(rlgrad.NonFiniteError):
+        learn.learn(bad, 0.0, [1, 2])
+    assert int(learn.state.optimizer.iterations) < 4
+    assert np.isfinite(weights(learn)).all()
+
+
+def test_minibatches_that_do_not_divide_the_rollout_are_refused():
+    learn = learner(Simple(update=Ascent(num_minibatches=3)))
+    with pytest.raises(ValueError, match="does not divide the 16 steps"):
+        learn.learn(rollout(), 0.0, [0, 0])
+
+
+def test_the_linear_schedule_follows_progress():
+    learn = learner(Simple(update=Ascent(learning_rate=0.5, learning_rate_schedule="linear")))
+    assert learn.learn(rollout(), 0.0, [0, 0])["learning_rate"] == pytest.approx(0.5)
+    assert learn.learn(rollout(), 0.75, [0, 0])["learning_rate"] == pytest.approx(0.125)
+
+
+def test_an_agent_without_a_value_output_needs_whole_episodes():
+    class NoValue(Simple):
+        def credit(self, batch, now):
+            return {"log_prob": batch.advantages}
+
+    with pytest.raises(ValueError, match="collect whole episodes"):
+        learner(NoValue())
+    assert learner(dataclasses.replace(NoValue(), num_steps=None)).credited == ("log_prob",)
+
+
+def test_a_model_that_xla_cannot_compile_trains_as_a_plain_graph(caplog):
+    class Eager(keras.layers.Layer):
+        def call(self, x):
+            out = tf.py_function(lambda y: y, [x], tf.float32)
+            return x + 0.0 * tf.stop_gradient(tf.ensure_shape(out, x.shape))
+
+    model = keras.Sequential([keras.Input((3,)), Eager(), keras.layers.Dense(2)])
+    agent = Simple()
+    learn = rlgrad.Learner(agent, rlgrad.make_policy(*SPACES, model=model), num_envs=2)
+    learn.learn(rollout(), 0.0, [0, 0])
+    assert learn.xla is False
+    assert "plain graph" in caplog.text
