@@ -13,7 +13,13 @@ Three baselines:
 
     none            b_t = 0
     leave_one_out   b_t = mean of G_t over the other episodes still running at t   (Kool et al. 2019, per time step)
-    value           b_t = v(s_t), a second output trained on the same data by credit c_v (G_t − v(s_t))
+    value           b_t = v(s_t), a second output trained on the same data
+
+As credits, positive raising the output:
+
+    on ∇ log π(a_t|s_t)    G_t − b_t, times γᵗ if asked
+    on ∇ H(π(·|s_t))       entropy_coefficient
+    on ∇ v(s_t)            value_coefficient (G_t − v(s_t)), with the value baseline
 
 With the value baseline, rollouts of a fixed number of steps can be used instead of whole episodes (`num_steps`): a return cut
 by the end of the rollout, or by a time limit, then continues with v of the state that followed, at the price of its bias.
@@ -29,18 +35,11 @@ import tensorflow as tf
 
 from rlgrad import Agent, Batch, Credit, Estimates, Outputs, Rollout, estimators
 from rlgrad._record import require
-from rlgrad.updates import Ascent
+from rlgrad.updates import Ascent, PerHead
 
 
 class Reinforce(Agent):
-    """REINFORCE with reward-to-go and a baseline. See `rlgrad/agents/reinforce.py` for the estimator.
-
-    | credit on      | is                            |
-    |----------------|-------------------------------|
-    | ∇ log π(a_t)   | (G_t − b_t), times γᵗ if asked |
-    | ∇ H (entropy)  | entropy_coefficient           |
-    | ∇ v            | value_coefficient (G_t − v)   |
-    """
+    """REINFORCE with reward-to-go and a baseline."""
 
     gae_lambda: float = 1.0
     """Always 1: the return is Monte-Carlo."""
@@ -58,7 +57,7 @@ class Reinforce(Agent):
     """Linear lowers the entropy coefficient to 0 at the end of training."""
     value_coefficient: float = 1.0
     """Credit on the value's error, with baseline=value."""
-    update: Ascent = Ascent(learning_rate=3e-3)
+    update: Ascent | PerHead = Ascent(learning_rate=3e-3)
     """How the weights move."""
 
     def __post_init__(self) -> None:
@@ -73,10 +72,12 @@ class Reinforce(Agent):
         if self.baseline == "leave_one_out":
             episodes = self.num_envs * self.episodes_per_env
             require(episodes >= 2, "num_envs × episodes_per_env", "at least 2 with baseline='leave_one_out'", episodes)
-        if self.update.num_epochs != 1:
+        of_policy = self.update.policy if isinstance(self.update, PerHead) else self.update
+        if of_policy.num_epochs * of_policy.num_minibatches != 1:
             raise ValueError(
-                "REINFORCE's gradient holds for the policy that collected the rollout: update.num_epochs is 1. Going over a "
-                "rollout several times is what PPO's clipping is for."
+                "REINFORCE's gradient holds for the policy that collected the rollout, so the policy takes one step: "
+                "num_epochs and num_minibatches are 1. More steps are what PPO's clipping is for; the value may take more "
+                "with update=PerHead(value=Ascent(num_epochs=…))."
             )
 
     def estimate(self, rollout: Rollout) -> Estimates:
@@ -93,7 +94,7 @@ class Reinforce(Agent):
         return Estimates(returns, advantages, deltas)
 
     def credit(self, batch: Batch, now: Outputs) -> Credit:
-        """The table above."""
+        """See the table at the top of this file."""
         advantages = batch.advantages
         if self.standardize_advantages:
             advantages = estimators.standardize(advantages, batch.weights)

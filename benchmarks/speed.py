@@ -2,11 +2,11 @@
 
     python benchmarks/speed.py --peer-python /path/to/peers/bin/python
 
-The peer's Python needs torch and stable-baselines3, in a virtual environment of its own. Both sides train an actor and a critic of
-64-64 tanh units each in 8 environments stepped one after the other in the same process, with the same rollout length and so the
-same number of updates, one thread for the peer as its authors advise for so small a network. Measured is training alone, in
-steps per second: once with everything from the first step, compilation included, and once from the second of two trainings in
-the same process. Writes benchmarks/results/speed.md.
+The peer's Python needs torch and stable-baselines3, in a virtual environment of its own. Both sides train an actor and a
+critic of 64-64 tanh units each in 8 environments stepped one after the other in the same process, with the same rollout length
+and so the same number of updates; the peer has one thread, as its authors advise for so small a network. Measured is training
+alone, in steps per second: once with everything from the first step, compilation included, and once from the second of two
+trainings in the same process. Writes benchmarks/results/speed.md.
 """
 
 import argparse
@@ -28,7 +28,8 @@ from rlgrad.agents import Reinforce
 steps, length = int(sys.argv[1]), int(sys.argv[2])
 rates = []
 agent = Reinforce(num_envs=8, num_steps=length, update=rlgrad.Ascent(learning_rate=7e-4, max_grad_norm=0.5))
-run = rlgrad.train(agent, "CartPole-v1", total_timesteps=steps, run_dir=tempfile.mkdtemp(), evaluation_episodes=0, verbose=False)
+run = rlgrad.train(agent, "CartPole-v1", total_timesteps=steps, run_dir=tempfile.mkdtemp(), evaluation_episodes=0,
+                   verbose=False)
 first = run.timesteps / run.seconds
 seconds, taken = run.seconds, run.timesteps
 run.train(2 * steps)

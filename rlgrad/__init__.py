@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlgrad.policies import Policy, make_policy
     from rlgrad.rollouts import GymCollector, Rollout
     from rlgrad.training import Callback, Run, load, train
-    from rlgrad.updates import Ascent
+    from rlgrad.updates import Ascent, PerHead
 
 _HOME = {
     "estimators": "rlgrad.estimators",
@@ -40,6 +40,7 @@ _HOME = {
     "load": "rlgrad.training",
     "train": "rlgrad.training",
     "Ascent": "rlgrad.updates",
+    "PerHead": "rlgrad.updates",
 }
 __all__ = [
     "Agent",
@@ -52,6 +53,7 @@ __all__ = [
     "Learner",
     "NonFiniteError",
     "Outputs",
+    "PerHead",
     "Policy",
     "Rollout",
     "Run",

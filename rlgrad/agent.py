@@ -8,7 +8,7 @@ import tensorflow as tf
 from rlgrad import estimators
 from rlgrad._record import Record, close_names, require
 from rlgrad.rollouts.rollout import Rollout
-from rlgrad.updates.ascent import Ascent
+from rlgrad.updates import Ascent, PerHead
 
 Credit = Mapping[str, Any]
 
@@ -89,7 +89,7 @@ class Agent(Record):
     """Whole episodes per environment per rollout, where num_steps is none."""
     normalize_observations: bool = False
     """Standardize observations by their running mean and deviation, inside the policy."""
-    update: Ascent = Ascent()
+    update: Ascent | PerHead = Ascent()
     """How the weights move."""
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ import yaml
 from rlgrad._record import Record, check_keys, fields, require
 from rlgrad.agent import Agent
 from rlgrad.registry import agent_class, agent_name
+from rlgrad.updates import UPDATES
 
 EnvLike = str | gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any, Any] | Callable[..., Any]
 VectorizationMode = Literal["sync", "async", "vector_entry_point"]
@@ -55,6 +56,8 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     """The config as YAML, with what was resolved from it and the versions that ran it."""
     plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
+    kinds = {cls: name for name, cls in UPDATES.items()}
+    plain["agent"]["update"] = {"type": kinds[type(config.agent.update)]} | plain["agent"]["update"]
     plain["env"] = config.env if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
     plain["env_kwargs"] = dict(config.env_kwargs)
     plain["hidden_sizes"] = list(config.hidden_sizes)
@@ -106,8 +109,19 @@ def record_from(cls: type[Any], options: Mapping[str, Any]) -> Any:
     for name, value in options.items():
         default = known[name].default
         if isinstance(default, Record) and isinstance(value, Mapping):
-            built[name] = record_from(type(default), value)
+            rest = dict(value)
+            built[name] = record_from(update_class(rest.pop("type")) if "type" in rest else type(default), rest)
     return cls(**built)
+
+
+def update_class(name: str) -> type[Any]:
+    """The update of a name such as `per_head`.
+
+    Raises:
+        ValueError: there is none; says what was meant.
+    """
+    check_keys({name: None}, UPDATES, "type of update")
+    return UPDATES[name]
 
 
 def _plain(value: Any) -> Any:

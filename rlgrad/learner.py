@@ -45,7 +45,8 @@ class Learner:
             agent, batch_signature(policy.observation_spec, policy.action_spec), self.outputs
         )
         self.variables = _connected(policy, self.credited)
-        self.state = agent.update.build(self.variables, num_envs)
+        by_output = {name: _connected(policy, [name]) for name in self.credited}
+        self.state: Any = agent.update.build(self.variables, num_envs, by_output)
         self.whole_episodes = agent.num_steps is None
         self.uses_value = policy.has_value and "value" in self.credited
         if not self.uses_value and not self.whole_episodes:
@@ -104,7 +105,7 @@ class Learner:
         return metrics
 
     def _objective(self, batch: Batch) -> Objective:
-        return Objective(self.agent, self.policy, batch, self.outputs, self.variables)
+        return Objective(self.agent, self.policy, batch, self.outputs, self.credited, self.variables)
 
     def _batch(self, rollout: Rollout, progress: tf.Tensor) -> Batch:
         """Values at the current weights, estimates, and time and columns merged into one axis."""

@@ -21,6 +21,7 @@ class Objective:
         policy: gives the outputs f and their gradients.
         batch: M rows.
         outputs: names of the outputs f_k that are computed, credited or not.
+        credited: names of those whose gradients count.
         variables: what may move, in order.
     """
 
@@ -28,6 +29,7 @@ class Objective:
     policy: Policy
     batch: Batch
     outputs: tuple[str, ...]
+    credited: tuple[str, ...]
     variables: Sequence[keras.Variable]
 
     @property
@@ -46,6 +48,10 @@ class Objective:
         part = tf.nest.map_structure(lambda x: tf.gather(x, rows), batch._replace(progress=batch.weights))
         return replace(self, batch=part._replace(progress=batch.progress, weights=part.weights * share))
 
+    def of(self, credited: tuple[str, ...], variables: Sequence[keras.Variable]) -> "Objective":
+        """The same objective, of some outputs and their variables alone."""
+        return replace(self, credited=credited, variables=variables)
+
     def linearize(self) -> gradients.Linearization:
         """The outputs at the current weights, and their gradients: one forward pass, one backward pass."""
         return self.policy.linearize(self.batch.observations, self.batch.actions, self.outputs, self.variables)
@@ -55,7 +61,9 @@ class Objective:
         at_theta = self.linearize()
         credit = self.agent.credit(self.batch, Outputs(**at_theta.outputs))
         weights = self.batch.weights
-        counted = {name: tf.where(weights > 0.0, weights * c, 0.0) for name, c in credit.items()}
+        counted = {
+            name: tf.where(weights > 0.0, weights * c, 0.0) for name, c in credit.items() if name in self.credited
+        }
         gradient = at_theta.gradient(counted)
         mean_entropy = tf.reduce_sum(weights * at_theta.outputs["entropy"]) / tf.reduce_sum(weights)
         return gradient, {"entropy": mean_entropy}

@@ -19,6 +19,7 @@ from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
 from rlgrad.rollouts import GymCollector
 from rlgrad.run import Run
+from rlgrad.updates import PerHead
 
 __all__ = ["Callback", "Run", "load", "train"]
 
@@ -179,6 +180,11 @@ def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int |
     if num_steps is not None:
         changes["num_steps"] = num_steps
     if optimizer is not None:
+        if isinstance(agent.update, PerHead):
+            raise ValueError(
+                "This agent moves the policy and the value by an optimizer each: set them in its update, "
+                "PerHead(policy=Ascent(optimizer=…), value=Ascent(optimizer=…)), instead of optimizer=."
+            )
         own_rate = isinstance(optimizer, str)
         rate = agent.update.learning_rate if own_rate else None
         changes["update"] = dataclasses.replace(agent.update, optimizer=optimizer, learning_rate=rate)

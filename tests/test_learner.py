@@ -75,7 +75,7 @@ def test_a_step_that_is_not_finite_is_not_taken_and_is_named(xla):
 def test_an_output_that_is_not_finite_is_named():
     learn = learner()
     learn.policy.value_network.layers[-1].bias.assign([np.nan])
-    with pytest.raises(rlgrad.NonFiniteError, match="value .the output itself"):
+    with pytest.raises(rlgrad.NonFiniteError, match=r"value \(the output itself"):
         learn.learn(rollout(), 0.0, [0, 0])
 
 

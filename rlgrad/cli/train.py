@@ -23,6 +23,7 @@ CONFIG is one that ships with rlgrad (`rlgrad configs`) or a YAML file, AGENT a 
 my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`).
 
 Every option, those of the agent included:  rlgrad train reinforce --help
+How the weights move is itself a choice, ascent or per_head, with options of its own:  --agent.update.type per_head --help
 Examples:
   rlgrad train cartpole --seed 3
   rlgrad train reinforce CartPole-v1 --total-timesteps 200000 --agent.gamma 0.99
@@ -95,15 +96,25 @@ def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
     """
     import tyro
 
+    from rlgrad.config import update_class
+
     agent = dict(settings["agent"])
     cls = registry.agent_class(agent.pop("name"))
-    added = [("agent", cls, field(default=cls()))]
+    default, update = cls(), dict(agent.pop("update", {}))
+    named, arguments = _take(arguments, "--agent.update.type")
+    if "type" in update or named:
+        default = dataclasses.replace(default, update=update_class(named or update.pop("type"))())
+        update.pop("type", None)
+    agent["update"] = update
+    added = [("agent", cls, field(default=default))]
     options = dataclasses.make_dataclass("Options", added, bases=(Options,), kw_only=True)
     names = [f.name for f in dataclasses.fields(options)]
     check_keys({k: v for k, v in settings.items() if k not in ("env", "agent")}, names, "setting")
     plain = {key: value for key, value in settings.items() if key not in ("env", "agent")}
     prefix = [*_as_arguments(plain), *_as_arguments(agent, "agent.")]
-    return tyro.cli(options, args=[*prefix, *arguments], prog=prog, config=(tyro.conf.FlagConversionOff,))
+    return tyro.cli(
+        options, args=[*prefix, *arguments], prog=prog, config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
+    )
 
 
 def report(run: "Run") -> None:
@@ -158,6 +169,16 @@ def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]
     raise ValueError(
         f"there is no config or agent {name!r}. {close_names(name, [*configs, *agents])} Your own: my_agent.py:MyAgent."
     )
+
+
+def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of an option that decides what the others are, and the arguments without it."""
+    if option not in arguments:
+        return None, arguments
+    at = arguments.index(option)
+    if at + 1 == len(arguments):
+        raise ValueError(f"{option} needs a value.")
+    return arguments[at + 1], arguments[:at] + arguments[at + 2 :]
 
 
 def _as_arguments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

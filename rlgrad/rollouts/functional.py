@@ -42,8 +42,9 @@ class FunctionalEnv(gymnasium.Env[Any, Any]):
 def register() -> None:
     """Give Gymnasium the ids of all installed functional environments that it does not know yet."""
     for name, point in registry.envs().items():
-        if name not in gymnasium.registry:
-            cls = point.load()
+        # Loading may import `rlgrad.envs`, which registers: look only afterwards.
+        cls = point.load() if name not in gymnasium.registry else None
+        if cls is not None and name not in gymnasium.registry:
             limit = getattr(cls, "max_episode_steps", None)
             gymnasium.register(name, entry_point=_maker(cls), max_episode_steps=limit)
 

@@ -62,17 +62,23 @@ class Ascent(Record):
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
 
-    def build(self, variables: Sequence[keras.Variable], num_envs: int = 1) -> "AscentState":
+    def build(
+        self,
+        variables: Sequence[keras.Variable],
+        num_envs: int = 1,
+        by_output: Mapping[str, Sequence[keras.Variable]] | None = None,
+    ) -> "AscentState":
         """The optimizer with its slots, for these variables.
 
         Args:
             variables: what is to move.
             num_envs: not used by ascent; part of the signature that all updates share.
+            by_output: likewise.
 
         Returns:
             The state that `apply` takes. Each build has an optimizer of its own.
         """
-        del num_envs
+        del num_envs, by_output
         optimizer = keras.optimizers.get(self.optimizer)
         if optimizer is self.optimizer:
             optimizer = type(optimizer).from_config(optimizer.get_config())

@@ -50,7 +50,7 @@ def test_the_value_baseline_takes_off_the_value():
         ({"baseline": "none", "num_steps": 5}, "needs whole episodes"),
         ({"discount_from_start": True, "num_steps": 5}, "set num_steps to none"),
         ({"baseline": "leave_one_out", "num_envs": 1}, "at least 2"),
-        ({"update": Ascent(num_epochs=2)}, "num_epochs is 1"),
+        ({"update": Ascent(num_epochs=2)}, "takes one step"),
     ],
 )
 def test_contradictions_are_refused(options, message):

@@ -52,13 +52,13 @@ def test_training_ends_with_a_verdict_and_the_next_commands(capsys, tmp_path):
 
 
 def test_a_shipped_config_can_be_overridden(tmp_path):
-    options = ["--agent.gamma", "0.5", "--agent.update.learning-rate", "0.1", *QUICK]
+    options = ["--agent.gamma", "0.5", "--agent.update.policy.learning-rate", "0.1", *QUICK]
     assert main(["train", "cartpole", *options, "--run-dir", "r"]) == 0
     import yaml
 
     config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
     assert config["agent"]["gamma"] == 0.5
-    assert config["agent"]["update"]["learning_rate"] == 0.1
+    assert config["agent"]["update"]["policy"]["learning_rate"] == 0.1
     assert config["total_timesteps"] == 512
     assert config["agent"]["baseline"] == "value"
 
