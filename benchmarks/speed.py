@@ -49,7 +49,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--lengths", type=int, nargs="+", default=[5, 16, 64], help="steps per environment per rollout")
-    parser.add_argument("--updates", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=100_000, help="environment steps of one training")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     sides = {
@@ -59,7 +59,7 @@ def main():
     lines = [
         "# Training speed: REINFORCE with a value baseline beside Stable-Baselines3's A2C",
         "",
-        f"CartPole-v1, 8 environments, {arguments.updates} updates, medians (lowest to highest) of {arguments.repeats} "
+        f"CartPole-v1, 8 environments, {arguments.steps:,} steps a training, medians (lowest to highest) of {arguments.repeats} "
         f"interleaved repeats, environment steps per second; {os.cpu_count()} cores, {platform.machine()}. "
         f"`python benchmarks/speed.py --peer-python …`",
         "",
@@ -70,7 +70,7 @@ def main():
         measured = {side: [] for side in sides}
         for _ in range(arguments.repeats):
             for side, command in sides.items():
-                measured[side].append(measure(command, [arguments.updates * length * 8, length]))
+                measured[side].append(measure(command, [arguments.steps // (8 * length) * 8 * length, length]))
         for key, name in (("whole", "with compilation"), ("steady", "after it")):
             values = {side: [m[key] for m in results] for side, results in measured.items()}
             median = {side: statistics.median(v) for side, v in values.items()}

@@ -58,7 +58,7 @@ class Learner:
             _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
         self.traces = 0
         self.xla = xla
-        self._program = self._compile(xla)
+        self._program: Any = None
 
     def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
         """Move the policy's weights by one rollout.
@@ -74,25 +74,31 @@ class Learner:
         Raises:
             NonFiniteError: a gradient was not finite; names output, variable and step.
         """
-        arguments = (rollout, np.float32(progress), np.asarray(seed, np.int32))
+        # The learner fills these in; handing zeros over would cost as much as handing numbers over.
+        unfilled = rollout._replace(values=None, next_values=None)
+        arguments = (_tensors(unfilled), tf.constant(progress, tf.float32), tf.constant(seed, tf.int32))
         try:
-            results = self._program(*arguments)
+            results = self._run(*arguments)
         except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
             if not self.xla:
                 raise
             _log.warning(
                 "XLA cannot compile this model; training runs as a plain graph. (%s)", str(error).splitlines()[0]
             )
-            self.xla, self._program = False, self._compile(False)
-            results = self._program(*arguments)
+            self.xla, self._program = False, None
+            results = self._run(*arguments)
         metrics = {name: float(value) for name, value in results.items()}
         step = int(metrics.pop("nonfinite_step"))
         if step >= 0:
             raise NonFiniteError(self._diagnosis(rollout, progress, step))
         return metrics
 
-    def _compile(self, xla: bool) -> Any:
-        return tf.function(self._learn, jit_compile=xla or None, autograph=False)
+    def _run(self, *arguments: Any) -> Any:
+        """One call of the compiled program. A concrete function skips the search for one that fits the arguments."""
+        if self._program is None:
+            program = tf.function(self._learn, jit_compile=self.xla or None, autograph=False)
+            self._program = program.get_concrete_function(*arguments)
+        return self._program(*arguments)
 
     def _learn(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         self.traces += 1
@@ -131,7 +137,7 @@ class Learner:
 
     def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
         """Which output and which variables: found again, without compilation, at weights that have not moved."""
-        batch = self._batch(tf.nest.map_structure(tf.convert_to_tensor, rollout), tf.constant(progress, tf.float32))
+        batch = self._batch(_tensors(rollout), tf.constant(progress, tf.float32))
         at_theta = self.policy.linearize(batch.observations, batch.actions, self.outputs)
         credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
         found = []
@@ -155,6 +161,11 @@ def _connected(policy: Policy, credited: Sequence[str]) -> list[keras.Variable]:
         tf.zeros((1, *s.shape[1:]), s.dtype) for s in (policy.observation_spec, policy.action_spec)
     )
     return list(policy.linearize(observations, actions, credited).variables)
+
+
+def _tensors(rollout: Rollout) -> Rollout:
+    tensors: Rollout = tf.nest.map_structure(lambda x: None if x is None else tf.constant(x), rollout)
+    return tensors
 
 
 def _finite(x: tf.Tensor) -> bool:

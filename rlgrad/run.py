@@ -21,7 +21,7 @@ from rlgrad.reporting import METRICS, Callback
 from rlgrad.rollouts import GymCollector
 
 _WINDOW = 100  # episodes that train/return and train/length are means of
-_ROWS = 500  # about as many rows does a run log, however many updates it makes
+_ROWS = 250  # about as many rows does a run log, however many updates it makes
 _CHECKPOINTS = 10
 
 

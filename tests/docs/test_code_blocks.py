@@ -32,3 +32,11 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
 
     defined = re.findall(r"^\| `((?:time|train)/\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M)
     assert tuple(defined) == METRICS
+
+
+def test_a_custom_agent_and_its_training_script_take_at_most_25_lines():
+    (example,) = [block for block in blocks(ROOT / "README.md") if "class MyAgent" in block]
+    lines = [line for line in example.splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(lines) <= 25
+    assert example.count("class ") == 1
+    assert example.count("def ") == 1
