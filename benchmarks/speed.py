@@ -59,8 +59,8 @@ def main():
     lines = [
         "# Training speed: REINFORCE with a value baseline beside Stable-Baselines3's A2C",
         "",
-        f"CartPole-v1, 8 environments, {arguments.steps:,} steps a training, medians (lowest to highest) of {arguments.repeats} "
-        f"interleaved repeats, environment steps per second; {os.cpu_count()} cores, {platform.machine()}. "
+        f"CartPole-v1, 8 environments, {arguments.steps:,} steps a training, medians (lowest to highest) of "
+        f"{arguments.repeats} interleaved repeats, environment steps per second; {os.cpu_count()} cores, {platform.machine()}. "
         f"`python benchmarks/speed.py --peer-python …`",
         "",
         "| steps per rollout | measured | rlgrad | SB3 A2C | ratio |",

@@ -100,6 +100,9 @@ class Progress(Callback):
 
         console = Console(stderr=False)
         self._last = time.perf_counter()
+        agent, total = run.config.agent, run.config.total_timesteps
+        name = type(agent).__name__
+        print(f"{name} on {run.config.env_name}, {total:,} steps in {agent.num_envs} environments. Into {run.path}")
         self._bar: Any = None
         if console.is_terminal and not console.is_jupyter:
             columns = [
@@ -112,7 +115,6 @@ class Progress(Callback):
             ]
             self._bar = Progress(*columns, console=console)
             self._bar.start()
-            total = run.config.total_timesteps
             self._task = self._bar.add_task(
                 run.config.env_name, total=total, completed=run.timesteps, rate="–", value="–"
             )

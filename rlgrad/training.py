@@ -119,11 +119,15 @@ def run_config(
     """Train what a config says, from the first step to the evaluation at the end. See `train`."""
     path = _free_folder(config, run_dir)
     run = _assemble(config, model, value_model, path, [*callbacks, *([Progress()] if verbose else [])])
-    path.mkdir(parents=True, exist_ok=True)
+    # A folder that has appeared under the default name meanwhile is another run's.
+    path.mkdir(parents=True, exist_ok=run_dir is not None)
     _write_config(run, model, value_model)
     run.train()
-    if config.evaluation_episodes and _bounded(run):
-        run.write_evaluation()
+    if config.evaluation_episodes:
+        try:
+            run.write_evaluation()
+        except ValueError as error:  # no time limit, or an environment that cannot be made a second time
+            _log.warning("Not evaluated: %s", error)
     run.plot()
     return run
 
@@ -282,13 +286,3 @@ def _free_folder(config: Config, run_dir: str | Path | None) -> Path:
         count += 1
         path = Path("runs") / f"{stem}-{count}"
     return path
-
-
-def _bounded(run: Run) -> bool:
-    """Whether whole episodes end; if not, says that they cannot be evaluated."""
-    try:
-        run.evaluate(episodes=1)
-    except ValueError as error:
-        _log.warning("Not evaluated: %s", error)
-        return False
-    return True
