@@ -137,7 +137,7 @@ class Progress(Callback):
     def on_end(self, run: "Run") -> None:
         """Take the bar down."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=min(run.timesteps, run.config.total_timesteps))
+            self._bar.update(self._task, completed=run.timesteps, total=run.timesteps)
             self._bar.stop()
         sys.stdout.flush()
 

@@ -235,7 +235,6 @@ def test_settings_that_make_no_sense_are_refused_before_training(options, messag
         rlgrad.train(settings.pop("agent"), settings.pop("env"), **settings)
 
 
-@pytest.mark.slow
 def test_a_thousand_updates_make_one_trace_and_one_compilation_and_leave_memory_flat(tmp_path):
     code = f"""
 import psutil, rlgrad

@@ -86,6 +86,8 @@ def watch(arguments: list[str]) -> int:
     run = _load(options.run)
     display = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     output = options.output or (None if display else options.run / "episode.gif")
+    if output:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
     import gymnasium
 
     if not isinstance(run.config.env, str):

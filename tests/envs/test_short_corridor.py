@@ -41,7 +41,7 @@ def test_rlgrad_finds_it_without_registration_and_learns_to_be_undecided(tmp_pat
     run = rlgrad.train(
         agent,
         "rlgrad/ShortCorridor-v0",
-        total_timesteps=20_000,
+        total_timesteps=12_000,
         hidden_sizes=(),
         run_dir=tmp_path / "a",
         evaluation_episodes=0,
