@@ -83,7 +83,7 @@ class Agent(Record):
     """λ of the returns: 0 trusts the value estimate, 1 the sampled rewards."""
     num_envs: int = 8
     """Environments stepped side by side."""
-    num_steps: int | None = 128
+    num_steps: int | None = 32
     """Steps per environment per rollout; none: whole episodes."""
     episodes_per_env: int = 1
     """Whole episodes per environment per rollout, where num_steps is none."""

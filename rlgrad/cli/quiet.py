@@ -1,5 +1,6 @@
 """TensorFlow's import, without the lines that its C++ side writes to stderr before any log level is in force."""
 
+import importlib
 import os
 import sys
 import tempfile
@@ -14,7 +15,7 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            importlib.import_module("tensorflow")
         except BaseException:
             hidden.seek(0)
             os.write(shown, hidden.read())
