@@ -264,7 +264,7 @@ def _saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Keras cannot rebuild this run's {name} from its config: pass it as {name}= (command line: use "
-                f"rlgrad.load in Python). {str(error).splitlines()[0]}"
+                f"rlgrad.load in Python). {str(error).split(" Full object config")[0]}"
             ) from error
 
     return build
