@@ -11,6 +11,7 @@ from rlgrad.gradients.keras_internals import require_tensorflow_backend
 from rlgrad.gradients.linearization import Linearization, linearize
 from rlgrad.gradients.outputs import Entropy, LogProb, Output
 from rlgrad.gradients.per_sample import jacobian, per_sample_gradient
+from rlgrad.gradients.registry import register_rule
 
 require_tensorflow_backend()
 
@@ -29,6 +30,7 @@ __all__ = [
     "linearize",
     "norm",
     "per_sample_gradient",
+    "register_rule",
     "unflatten",
     "value_and_gradient",
 ]
