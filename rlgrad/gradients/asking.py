@@ -15,8 +15,8 @@ from rlgrad.gradients.segments import Segmented, prepared
 
 MEMORY_LIMIT = 2e9
 
-# From the factors of each variable, by position, to tensors.
-Use = Callable[[dict[int, Factor]], list[Any]]
+# From a question with symbols, and the factors of each variable by position, to tensors.
+Use = Callable[[Problem, dict[int, Factor]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def answer(
         captured = capture_factors(symbolic, notes, asked.method)
         notes.listed = tuple(captured.factors)
         notes.bytes_per_sample = bytes_per_sample(captured)
-        return use(segmented(symbolic, captured))
+        return use(symbolic, segmented(symbolic, captured))
 
     # Shapes and connections of no samples come from one sample of zeros, of which the caller keeps nothing.
     whole = one_of_zeros(problem) if problem.batch_size == 0 else problem

@@ -78,7 +78,7 @@ def per_sample_of(asked: Asked) -> dict[str, Any]:
     """`per_sample_gradient` of a question that was already posed."""
     dtypes = [tf.as_dtype(variable.dtype) for variable in asked.problem.weights.variables]
 
-    def use(factors: dict[int, Factor]) -> list[Any]:
+    def use(symbolic: Problem, factors: dict[int, Factor]) -> list[Any]:
         return [tf.cast(factor.per_sample(), dtypes[i]) for i, factor in factors.items()]
 
     def check(notes: Notes) -> None:
