@@ -9,8 +9,11 @@ from rlgrad.gradients.errors import DisconnectedGradientError
 from rlgrad.gradients.functions import gradient, input_gradient, value_and_gradient
 from rlgrad.gradients.keras_internals import require_tensorflow_backend
 from rlgrad.gradients.linearization import Linearization, linearize
+from rlgrad.gradients.norms import gram, per_sample_norm
 from rlgrad.gradients.outputs import Entropy, LogProb, Output
 from rlgrad.gradients.per_sample import jacobian, per_sample_gradient
+from rlgrad.gradients.planning import Plan, plan
+from rlgrad.gradients.registry import register_rule
 
 require_tensorflow_backend()
 
@@ -20,15 +23,20 @@ __all__ = [
     "Linearization",
     "LogProb",
     "Output",
+    "Plan",
     "by_layer",
     "dot",
     "flatten",
     "gradient",
+    "gram",
     "input_gradient",
     "jacobian",
     "linearize",
     "norm",
     "per_sample_gradient",
+    "per_sample_norm",
+    "plan",
+    "register_rule",
     "unflatten",
     "value_and_gradient",
 ]

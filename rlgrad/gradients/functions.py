@@ -5,9 +5,10 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.gradients import compiled
+from rlgrad.gradients.backward import weight_for
 from rlgrad.gradients.errors import DisconnectedGradientError
 from rlgrad.gradients.inputs import leaf_names
-from rlgrad.gradients.linearization import linearize_here, weight_for
+from rlgrad.gradients.linearization import linearize_here
 from rlgrad.gradients.outputs import Output, OutputLike
 from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose
 
@@ -115,13 +116,8 @@ def answer(kind: str, problem: Problem, body: Any) -> tuple[Any, list[Any], Note
     if problem.batch_size == 0:
         value, results, notes = answer(kind, one_of_zeros(problem), body)
         return value[:0], [tf.zeros_like(result) for result in results], notes
-    if not compiled.worthwhile(problem):
-        notes = Notes()
-        value, results = body(problem, notes)
-        return value, results, notes
-    program = compiled.program(kind, problem, body)
-    value, results = program(problem)
-    return value, results, program.notes
+    (value, results), notes = compiled.answer(kind, problem, body)
+    return value, results, notes
 
 
 def _value_and_gradient(problem: Problem, notes: Notes) -> tuple[Any, list[Any]]:
