@@ -262,9 +262,10 @@ def _saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
         try:
             return keras.models.model_from_json(file.read_text())
         except (TypeError, ValueError) as error:
+            reason = str(error).split(" Full object config")[0]
             raise ValueError(
                 f"Keras cannot rebuild this run's {name} from its config: pass it as {name}= (command line: use "
-                f"rlgrad.load in Python). {str(error).split(" Full object config")[0]}"
+                f"rlgrad.load in Python). {reason}"
             ) from error
 
     return build
