@@ -143,8 +143,9 @@ def check_range(array: Any, count: int, what: str) -> None:
     known = tf.get_static_value(array)
     if known is None or known.size == 0:
         return
-    low, high = int(known.min()), int(known.max())
-    if low < 0 or high >= count:
+    # Read as unsigned, a negative number is larger than any count: one pass finds both.
+    if known.view(f"u{known.dtype.itemsize}").max() >= count:
+        low, high = int(known.min()), int(known.max())
         raise ValueError(f"{what} are 0 … {count - 1}, got values from {low} to {high}.")
 
 

@@ -1,6 +1,7 @@
 """A model's input as tensors: converted to the dtypes that the model takes, its shape checked before the model runs."""
 
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -33,6 +34,10 @@ class Inputs:
         return None if not self.leaves or self.leaves[0].shape.rank is None else self.leaves[0].shape[0]
 
 
+_SEEN: "weakref.WeakKeyDictionary[Any, dict[Any, Inputs]]" = weakref.WeakKeyDictionary()
+_MAX_SEEN = 64
+
+
 def pack(structure: Any, leaves: Any) -> Any:
     """The tree again."""
     return tf.nest.pack_sequence_as(structure, list(leaves))
@@ -49,9 +54,28 @@ def prepare(model: Any, x: Any) -> Inputs:
         TypeError: a leaf is no array of numbers.
         ValueError: another structure, rank or width than the model's; a missing batch axis; leaves of unequal length.
     """
+    expected = keras_internals.expected_inputs(model)
+    single = isinstance(x, np.ndarray | tf.Tensor) and not isinstance(expected, dict | list | tuple)
+    if not single or not x.shape:
+        return _prepare(model, x, expected)
+    # What was found right once for an array of this shape and dtype is right again: calls are often repeated.
+    seen = _SEEN.setdefault(model, {})
+    key = (id(expected), type(x), x.dtype, tuple(x.shape))
+    found = seen.get(key)
+    if found is None:
+        found = _prepare(model, x, expected)
+        if len(seen) >= _MAX_SEEN:
+            seen.clear()
+        seen[key] = replace(found, leaves=())
+        return found
+    dtype = found.signature[0].dtype
+    leaf = tf.convert_to_tensor(x.astype(dtype.as_numpy_dtype, copy=False)) if isinstance(x, np.ndarray) else x
+    return replace(found, leaves=(leaf if leaf.dtype == dtype else tf.cast(leaf, dtype),))
+
+
+def _prepare(model: Any, x: Any, expected: Any) -> Inputs:
     if isinstance(x, list | tuple) and all(_is_number(leaf) for leaf in tf.nest.flatten(x)):
         x = np.asarray(x)
-    expected = keras_internals.expected_inputs(model)
     if expected is not None:
         x = _in_the_structure_of(expected, x, model)
     flat = tf.nest.flatten(x)

@@ -1,5 +1,6 @@
 """Which weights, and which layer: from what a caller writes to Keras variables and layers."""
 
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -45,7 +46,7 @@ def select_weights(model: Any, weights: Any) -> Selection:
                 f"Model {model.name!r} has no trainable weights. Set trainable=True on it, or name variables: "
                 "weights=[…]."
             )
-        return _selection(model, chosen, explicit=False)
+        return _all_of(model, chosen)
     chosen = []
     for item in weights if isinstance(weights, list | tuple) else [weights]:
         chosen += _resolve(model, item)
@@ -94,6 +95,17 @@ def keys_of(model: Any) -> list[tuple[Any, str]]:
         count[path] = count.get(path, 0) + 1
         keyed.append((variable, path if count[path] == 1 else f"{path}#{count[path]}"))
     return keyed
+
+
+# What no weights= means, by model: for as long as the model has the same trainable variables.
+_DEFAULTS: "weakref.WeakKeyDictionary[Any, Selection]" = weakref.WeakKeyDictionary()
+
+
+def _all_of(model: Any, chosen: list[Any]) -> Selection:
+    known = _DEFAULTS.get(model)
+    if known is None or list(map(id, known.variables)) != list(map(id, chosen)):
+        known = _DEFAULTS[model] = _selection(model, chosen, explicit=False)
+    return known
 
 
 def _selection(model: Any, chosen: Sequence[Any], explicit: bool) -> Selection:

@@ -29,6 +29,56 @@ def test_keras_still_looks_up_call_on_the_instance(name):
     assert "call" not in layer.__dict__
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda a: layers.Dense(3, activation=a), (4,)),
+        (lambda a: layers.EinsumDense("ab,bc->ac", 3, activation=a), (4,)),
+        (lambda a: layers.Conv2D(3, 2, activation=a), (4, 4, 2)),
+        (lambda a: layers.Conv2DTranspose(3, 2, activation=a), (4, 4, 2)),
+        (lambda a: layers.DepthwiseConv2D(2, activation=a), (4, 4, 2)),
+        (lambda a: layers.SeparableConv2D(3, 2, activation=a), (4, 4, 2)),
+    ],
+)
+def test_keras_still_applies_a_layers_activation_last_and_none_leaves_it_out(layer, shape):
+    layer, x = layer("softmax"), np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+    expected, before = layer(x), layer.activation
+    with keras_internals.split_activation(layer) as activation:
+        z = layer(x)
+    assert layer.activation is before
+    np.testing.assert_allclose(
+        activation(z), expected, rtol=1e-5, err_msg="a layer's activation is no longer what it does last"
+    )
+    with keras_internals.split_activation(layers.Flatten()) as activation:
+        assert activation is None
+
+
+def test_a_stateless_scope_still_decides_a_variables_value():
+    layer = layers.Dense(3)
+    expected = 2 * (layer(X) - layer.bias)
+    with keras_internals.values_in_place([(layer.kernel, 2 * layer.kernel.value)]):
+        np.testing.assert_allclose(
+            layer(X), expected, rtol=1e-5, err_msg="keras.StatelessScope no longer decides what layers see"
+        )
+    np.testing.assert_allclose(2 * layer(X), expected, rtol=1e-5)
+
+
+def test_keras_still_says_when_a_layer_does_not_run_its_own_call():
+    plain, adapted, quantized = (layers.Dense(4) for _ in range(3))
+    for layer in (plain, adapted, quantized):
+        layer.build((None, 4))
+    adapted.enable_lora(2)
+    quantized.quantize("int8")
+    with keras.RematScope(mode="full"):
+        recomputed = layers.Dense(4)
+    with keras_internals.capture(plain):
+        assert keras_internals.altered(plain) == "its call was replaced"
+    found = [keras_internals.altered(layer) for layer in (plain, adapted, quantized, recomputed)]
+    assert found == [None, "LoRA is enabled", "it is quantized", "it is rematerialized"], (
+        "lora_enabled, quantization_mode or _remat_mode no longer say what a layer runs: see altered()"
+    )
+
+
 def test_keras_still_lists_layers_at_every_depth_and_once():
     names = [layer.name for layer in keras_internals.all_layers(zoo.make("nested"))]
     assert {"inner", "d", "e", "out"} <= set(names), (
