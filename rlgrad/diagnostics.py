@@ -17,6 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlgrad.baselines import (
+    at_least_zero,
+    componentwise_baseline,
+    optimal_baseline,
+    ratio,
+    variance_with,
+)
 from rlgrad.moments import Moments, ScoreMoments, inner_products, moments, score_moments
 
 __all__ = [
@@ -116,7 +123,7 @@ def signal_to_noise(squared_norms: Any, mean_squared_norm: Any) -> float:
 
 
 def variance(squared_norms: Any, mean_squared_norm: Any) -> float:
-    """tr Σ = (Σ_n ‖g_n‖² − N ‖ḡ‖²) / (N − 1), the variance of one sample's gradient summed over the weights.
+    """The variance of one sample's gradient, summed over the weights: tr Σ = (Σ_n ‖g_n‖² − N ‖ḡ‖²) / (N − 1).
 
     That of the mean over N samples is 1 / N of it.
 
@@ -135,7 +142,7 @@ def variance(squared_norms: Any, mean_squared_norm: Any) -> float:
     norms = _vector(squared_norms, "squared_norms")
     if len(norms) < 2:
         return float("nan")
-    return _at_least_zero((norms.sum() - len(norms) * float(mean_squared_norm)) / (len(norms) - 1))
+    return at_least_zero((norms.sum() - len(norms) * float(mean_squared_norm)) / (len(norms) - 1))
 
 
 def cosines(squared_norms: Any, inner_products: Any, mean_squared_norm: Any) -> Array:
@@ -162,7 +169,7 @@ def cosines(squared_norms: Any, inner_products: Any, mean_squared_norm: Any) -> 
     if norms.shape != inner.shape:
         raise ValueError(f"squared_norms has shape {norms.shape} and inner_products {inner.shape}: both are (N,).")
     lengths = np.sqrt(np.maximum(norms, 0.0) * float(mean_squared_norm))
-    return np.clip(_ratio(inner, lengths), -1.0, 1.0)
+    return np.clip(ratio(inner, lengths), -1.0, 1.0)
 
 
 def shares(inner_products: Any, groups: Any = None, num_groups: int | None = None) -> Array:
@@ -191,7 +198,7 @@ def shares(inner_products: Any, groups: Any = None, num_groups: int | None = Non
         if groups.shape != inner.shape or (len(groups) and groups.min() < 0):
             raise ValueError(f"groups is int {inner.shape}, from 0, one a sample; got shape {groups.shape}.")
         inner = np.bincount(groups, weights=inner, minlength=num_groups or 0)
-    return _ratio(inner, np.asarray(total))
+    return ratio(inner, np.asarray(total))
 
 
 def episode_numbers(ends: Any) -> Array:
@@ -236,76 +243,9 @@ def from_gram(gram: Any) -> tuple[Array, Array, float]:
     return gram.diagonal().copy(), inner, float(inner.mean())
 
 
-def optimal_baseline(scores: ScoreMoments) -> float:
-    """The constant baseline under which the policy gradient varies least, b* = E[‖s‖² R] / E[‖s‖²].
-
-    s is the score ∇ log π of a sample and R its return. Where a sample is an episode whose steps have returns of their own,
-    with h = Σ_t R_t ∇ log π_t, it is E[s · h] / E[‖s‖²], which is the same where R_t does not depend on t. It minimises
-    E‖h − b s‖², and with that the variance, whose mean does not depend on b because E[s] = 0.
-
-    Args:
-        scores: from `score_moments`.
-
-    Returns:
-        In units of the return; not a number where all scores are 0.
-
-    Source: Greensmith, Bartlett & Baxter (2004); Peters & Schaal (2008), "Reinforcement learning of motor skills with
-    policy gradients".
-    """
-    return float(_ratio(np.asarray(_total(scores.products)), np.asarray(_total(scores.squares))))
-
-
-def componentwise_baseline(scores: ScoreMoments) -> dict[str, Array]:
-    """A baseline for each weight, b_k = E[s_k² R] / E[s_k²], each minimising the variance of its own component.
-
-    Args:
-        scores: from `score_moments`.
-
-    Returns:
-        float64 of each variable's shape, by path, in units of the return; 0 for a weight whose score is always 0, where
-        every baseline is as good.
-
-    Source: Peters & Schaal (2008).
-    """
-    squares, products = _doubles(scores.squares), _doubles(scores.products)
-    return {key: np.where(s > 0.0, _ratio(products[key], s), 0.0) for key, s in squares.items()}
-
-
-def variance_with(scores: ScoreMoments, baseline: float | Mapping[str, Any] = 0.0) -> float:
-    """tr Σ of the policy gradient (R_n − b) s_n of one sample, with a constant baseline b.
-
-        (N − 1) tr Σ = Σ_n ‖(R_n − b) s_n‖² − N ‖ mean of (R_n − b) s_n ‖²
-
-    Args:
-        scores: from `score_moments`.
-        baseline: one number, or for each variable one that broadcasts to its shape, by path; 0: no baseline.
-
-    Returns:
-        In units of the gradient squared, at least 0; not a number where N < 2.
-
-    Raises:
-        ValueError: `baseline` is of other variables.
-
-    Source: Greensmith, Bartlett & Baxter (2004).
-    """
-    if isinstance(baseline, Mapping) and set(baseline) != set(scores.squares):
-        raise ValueError(f"baseline has the variables {sorted(baseline)}, the scores {sorted(scores.squares)}.")
-    count = int(scores.count)
-    if count < 2:
-        return float("nan")
-    s0, s1, s2 = map(_doubles, (scores.squares, scores.products, scores.squared_returns))
-    mean, mean_score = _doubles(scores.mean), _doubles(scores.mean_score)
-    total = 0.0
-    for key in s0:
-        b = np.asarray(baseline[key] if isinstance(baseline, Mapping) else baseline, np.float64)
-        total += float(np.sum(s2[key] - 2.0 * b * s1[key] + b * b * s0[key]))
-        total -= count * float(np.sum(np.square(mean[key] - b * mean_score[key])))
-    return _at_least_zero(total / (count - 1))
-
-
 def squared_norm(gradient: Mapping[str, Any]) -> float:
     """‖g‖² over all variables of a dict of gradients, in float64."""
-    return sum(float(np.sum(np.square(g))) for g in _doubles(gradient).values())
+    return sum(float(np.sum(np.square(np.asarray(g, np.float64)))) for g in gradient.values())
 
 
 def _vector(x: Any, name: str) -> Array:
@@ -313,22 +253,3 @@ def _vector(x: Any, name: str) -> Array:
     if vector.ndim != 1:
         raise ValueError(f"{name} has one number a sample, shape (N,), got shape {vector.shape}.")
     return vector
-
-
-def _doubles(values: Mapping[str, Any]) -> dict[str, Array]:
-    return {key: np.asarray(value, np.float64) for key, value in values.items()}
-
-
-def _total(values: Mapping[str, Any]) -> float:
-    return sum(float(value.sum()) for value in _doubles(values).values())
-
-
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Not a number where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0.0)
-
-
-def _at_least_zero(x: float) -> float:
-    """Zero for what is negative by rounding alone; not a number stays that."""
-    return 0.0 if x < 0.0 else float(x)

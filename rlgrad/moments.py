@@ -191,7 +191,7 @@ def inner_products(
 
 
 def _credit(x: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any]:
-    """c with zeros where the mask is, and the mask as bool; both (N,)."""
+    """The weights c with zeros where the mask is, and the mask as bool; both (N,)."""
     shape = tf.shape(tf.nest.flatten(x)[0])[:1]
     credit = tf.cast(tf.convert_to_tensor(1.0 if sample_weight is None else sample_weight), tf.float32)
     credit = tf.broadcast_to(credit, shape) if credit.shape.rank == 0 else credit
