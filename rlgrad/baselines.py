@@ -83,7 +83,9 @@ def variance_with(scores: ScoreMoments, baseline: float | Mapping[str, Any] = 0.
 def ratio(numerator: Array, denominator: Array) -> Array:
     """Elementwise; not a number where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0.0)
+    result: Array = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator != 0.0)
+    return result
 
 
 def at_least_zero(x: float) -> float:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlgrad import gradients
 from rlgrad.baselines import (
     at_least_zero,
     componentwise_baseline,
@@ -30,6 +31,7 @@ __all__ = [
     "Moments",
     "NoiseScale",
     "ScoreMoments",
+    "by_layer_squared",
     "componentwise_baseline",
     "cosines",
     "episode_numbers",
@@ -241,6 +243,11 @@ def from_gram(gram: Any) -> tuple[Array, Array, float]:
         raise ValueError(f"A Gram matrix is square, (N, N), got shape {gram.shape}.")
     inner = gram.mean(axis=1)
     return gram.diagonal().copy(), inner, float(inner.mean())
+
+
+def by_layer_squared(gradient: Mapping[str, Any]) -> dict[str, float]:
+    """‖g‖² of each layer of a dict of gradients, in float64; layers as `gradients.by_layer` names them."""
+    return {layer: squared_norm(of) for layer, of in gradients.by_layer(gradient).items()}
 
 
 def squared_norm(gradient: Mapping[str, Any]) -> float:

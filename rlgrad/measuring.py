@@ -69,7 +69,6 @@ def diagnosis_of(measured: Mapping[str, Any], rollout: Rollout, by_episode: bool
     """
     mask = np.asarray(rollout.mask) > 0.0
     count = mask.shape[1] if by_episode else int(mask.sum())
-    unit = "episode" if by_episode else "step"
     # A gradient that is not finite is the update's to report.
     with np.errstate(all="ignore"):
         heads = {name: _head(measured[name]) for name in ("log_prob", "value") if name in measured}
@@ -77,7 +76,7 @@ def diagnosis_of(measured: Mapping[str, Any], rollout: Rollout, by_episode: bool
         if "log_prob" in measured:
             parts |= _directions(measured, rollout, mask, by_episode)
             parts["variances"] = _variances(measured)
-        return Diagnosis(unit=unit, count=count, timesteps=timesteps, **parts)
+        return Diagnosis(unit="episode" if by_episode else "step", count=count, timesteps=timesteps, **parts)
 
 
 def _head(measured: Mapping[str, Any]) -> Head:

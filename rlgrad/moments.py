@@ -85,19 +85,19 @@ def moments(
         ValueError: what `gradients.per_sample_norm` raises.
     """
     credit, counted = _credit(x, sample_weight, mask)
-    options = {"output": output, "weights": weights}
-    total = gradients.gradient(model, x, **options, sample_weight=credit)
+    lin = gradients.linearize(model, x, output=output, weights=weights)
+    total = lin.gradient(credit)
     if segments is None:
-        norms = gradients.per_sample_norm(model, x, **options, sample_weight=credit, per="layer", squared=True)
-        norms = {layer: tf.boolean_mask(norm, counted) for layer, norm in norms.items()}
+        of_layers = lin.norm(per="layer", squared=True)
+        norms = {layer: tf.boolean_mask(credit * credit * norm, counted) for layer, norm in of_layers.items()}
         count = tf.math.count_nonzero(counted)
     else:
         ids, count = _segments(segments, num_segments, counted)
         layers = gradients.by_layer(total)
 
         def of_segment(number: Any) -> Sums:
-            lin, rows = _rows_of(model, x, output, weights, ids, number)
-            by_layer = gradients.by_layer(lin.gradient(_pick(credit, rows)))
+            segment, rows = _rows_of(model, x, output, weights, ids, number)
+            by_layer = gradients.by_layer(segment.gradient(_pick(credit, rows)))
             return {layer: sum(map(_square, by_layer[layer].values())) for layer in layers}
 
         signature = {layer: next(iter(of.values())).dtype for layer, of in layers.items()}
@@ -137,25 +137,24 @@ def score_moments(
     """
     credit, counted = _credit(x, returns, mask)
     ones = tf.cast(counted, credit.dtype)
+    lin = gradients.linearize(model, x, output=output, weights=weights)
+    score, credited = lin.gradient(ones), lin.gradient(credit)
     if segments is None:
-        lin = gradients.linearize(model, x, output=output, weights=weights)
         count = tf.math.count_nonzero(counted)
-        squares = [_sum_of_squares(lin, c) for c in (ones, credit, credit * credit)]
-        score, credited = lin.gradient(ones), lin.gradient(credit)
+        squares = [lin.sum_of_squares(c) for c in (ones, credit, credit * credit)]
     else:
         ids, count = _segments(segments, num_segments, counted)
-        score = gradients.gradient(model, x, output=output, weights=weights, sample_weight=ones)
-        credited = gradients.gradient(model, x, output=output, weights=weights, sample_weight=credit)
         nothing = {key: tf.zeros_like(g) for key, g in score.items()}
 
         def add(sums: list[Sums], number: Any) -> list[Sums]:
-            lin, rows = _rows_of(model, x, output, weights, ids, number)
-            s, h = lin.gradient(_pick(ones, rows)), lin.gradient(_pick(credit, rows))
+            segment, rows = _rows_of(model, x, output, weights, ids, number)
+            s, h = segment.gradient(_pick(ones, rows)), segment.gradient(_pick(credit, rows))
             terms = [{k: a[k] * b[k] for k in a} for a, b in ((s, s), (s, h), (h, h))]
             return [{k: total[k] + term[k] for k in total} for total, term in zip(sums, terms, strict=True)]
 
         squares = tf.foldl(add, tf.range(count), initializer=[nothing, nothing, nothing])
-    return ScoreMoments(count, *squares, _over(score, count), _over(credited, count))
+    own, crossed, of_returns = squares
+    return ScoreMoments(count, own, crossed, of_returns, _over(score, count), _over(credited, count))
 
 
 def inner_products(
@@ -187,7 +186,7 @@ def inner_products(
     """
     credit, _ = _credit(x, sample_weight, mask)
     lin = gradients.linearize(model, x, output=output, weights=weights)
-    return tf.where(credit != 0.0, credit * _jvp(lin, direction), 0.0)
+    return tf.where(credit != 0.0, credit * lin.jvp(direction), 0.0)
 
 
 def _credit(x: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any]:
@@ -231,12 +230,3 @@ def _square(g: Any) -> Any:
 
 def _over(total: Sums, count: Any) -> Sums:
     return {key: g / tf.cast(count, g.dtype) for key, g in total.items()}
-
-
-def _jvp(lin: Any, direction: Mapping[str, Any]) -> Any:
-    per_sample = lin.per_sample()
-    return sum(tf.reduce_sum(g * direction[key], axis=list(range(1, g.shape.rank))) for key, g in per_sample.items())
-
-
-def _sum_of_squares(lin: Any, credit: Any) -> Sums:
-    return {key: tf.tensordot(credit, tf.square(g), 1) for key, g in lin.per_sample().items()}
