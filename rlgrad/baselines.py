@@ -1,6 +1,6 @@
 """What a constant baseline is worth: the variance of the policy gradient with it, and the baselines that make it least.
 
-All of it is made of sums over samples, of squares of each component (`rlgrad.moments.score_moments`).
+All of it is made of sums over samples, of squares of each component (`rlgrad.moments.ScoreMoments`).
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def optimal_baseline(scores: ScoreMoments) -> float:
     E‖h − b s‖², and with that the variance, whose mean does not depend on b because E[s] = 0.
 
     Args:
-        scores: from `score_moments`.
+        scores: from `Samples.score_moments`.
 
     Returns:
         In units of the return; not a number where all scores are 0.
@@ -36,7 +36,7 @@ def componentwise_baseline(scores: ScoreMoments) -> dict[str, Array]:
     """A baseline for each weight, b_k = E[s_k² R] / E[s_k²], each minimising the variance of its own component.
 
     Args:
-        scores: from `score_moments`.
+        scores: from `Samples.score_moments`.
 
     Returns:
         float64 of each variable's shape, by path, in units of the return; 0 for a weight whose score is always 0, where
@@ -54,7 +54,7 @@ def variance_with(scores: ScoreMoments, baseline: float | Mapping[str, Any] = 0.
         (N − 1) tr Σ = Σ_n ‖(R_n − b) s_n‖² − N ‖ mean of (R_n − b) s_n ‖²
 
     Args:
-        scores: from `score_moments`.
+        scores: from `Samples.score_moments`.
         baseline: one number, or for each variable one that broadcasts to its shape, by path; 0: no baseline.
 
     Returns:

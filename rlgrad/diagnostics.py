@@ -4,10 +4,10 @@ The functions of this file are formulas: numbers in, numbers out, float64. What 
 time step, or one an episode) is their norms, their mean, and inner products with it, all of which a model's closed forms
 give without writing out N · P numbers:
 
-    from the model                                            to the number
-    moments(…): ‖g_n‖² by layer, ḡ = Σ g_n / N                noise_scale, signal_to_noise
-    inner_products(…): g_n · ḡ                                cosines, shares
-    score_moments(…): Σ s_n², Σ R_n s_n², Σ R_n² s_n²         optimal_baseline, componentwise_baseline, variance_with
+    samples = Samples(model, x, output=LogProb(actions))      to the number
+    samples.moments(c): ‖g_n‖² by layer, ḡ = Σ g_n / N        noise_scale, signal_to_noise, variance
+    samples.inner_products(ḡ, c): g_n · ḡ                     cosines, shares
+    samples.score_moments(R): Σ s_n², Σ R_n s_n², Σ R_n² s_n² optimal_baseline, componentwise_baseline, variance_with
 
 Where a Gram matrix is at hand, `from_gram` gives the norms and inner products instead.
 """
@@ -25,22 +25,20 @@ from rlgrad.baselines import (
     ratio,
     variance_with,
 )
-from rlgrad.moments import Moments, ScoreMoments, inner_products, moments, score_moments
+from rlgrad.moments import Moments, Samples, ScoreMoments
 
 __all__ = [
     "Moments",
     "NoiseScale",
+    "Samples",
     "ScoreMoments",
     "by_layer_squared",
     "componentwise_baseline",
     "cosines",
     "episode_numbers",
     "from_gram",
-    "inner_products",
-    "moments",
     "noise_scale",
     "optimal_baseline",
-    "score_moments",
     "shares",
     "signal_to_noise",
     "squared_norm",
@@ -150,7 +148,7 @@ def variance(squared_norms: Any, mean_squared_norm: Any) -> float:
 def cosines(squared_norms: Any, inner_products: Any, mean_squared_norm: Any) -> Array:
     """cos_n = g_n · ḡ / (‖g_n‖ ‖ḡ‖): which samples pull along the mean gradient (1) and which against it (−1).
 
-    The inner products come from one forward-mode product along ḡ (`inner_products`), which takes 2 N P multiplications
+    The inner products come from one forward-mode product along ḡ (`Samples.inner_products`), which takes 2 N P multiplications
     and no more memory than the layers' inputs; the rows of a Gram matrix (`from_gram`) take N² Σ(d_in + d_out) and N²
     numbers. For a policy of two hidden layers of 64 the first is cheaper from 18 samples on, so it is what rlgrad uses.
 

@@ -38,23 +38,12 @@ def measure(policy: Policy, batch: Batch, credit: Mapping[str, Any], columns: in
     results: dict[str, Any] = {}
     outputs = {"log_prob": LogProb(batch.actions), "value": "value"}
     for name in (name for name in outputs if name in credit):
-        moments = diagnostics.moments(
-            policy, batch.observations, output=outputs[name], sample_weight=credit[name], **options
-        )
-        results[name] = {"norms": moments.squared_norms, "mean": moments.mean}
-    if "log_prob" in results:
-        results["inner"] = diagnostics.inner_products(
-            policy,
-            batch.observations,
-            results["log_prob"]["mean"],
-            output=outputs["log_prob"],
-            sample_weight=credit["log_prob"],
-            mask=options["mask"],
-        )
-        ask = {"output": outputs["log_prob"], **options}
-        advantages = diagnostics.moments(policy, batch.observations, sample_weight=batch.advantages, **ask)
-        results["advantages"] = {"norms": advantages.total, "mean": advantages.mean}
-        results["scores"] = diagnostics.score_moments(policy, batch.observations, batch.returns, **ask)
+        samples = diagnostics.Samples(policy, batch.observations, output=outputs[name], **options)
+        results[name] = samples.moments(credit[name])
+        if name == "log_prob":
+            results["inner"] = samples.inner_products(results[name].mean, credit[name])
+            results["advantages"] = samples.moments(batch.advantages)
+            results["scores"] = samples.score_moments(batch.returns)
     return results
 
 
@@ -79,9 +68,9 @@ def diagnosis_of(measured: Mapping[str, Any], rollout: Rollout, by_episode: bool
         return Diagnosis(unit="episode" if by_episode else "step", count=count, timesteps=timesteps, **parts)
 
 
-def _head(measured: Mapping[str, Any]) -> Head:
-    by_layer = diagnostics.by_layer_squared(measured["mean"])
-    norms = {layer: np.asarray(norm, np.float64) for layer, norm in measured["norms"].items()}
+def _head(moments: diagnostics.Moments) -> Head:
+    by_layer = diagnostics.by_layer_squared(moments.mean)
+    norms = {layer: np.asarray(norm, np.float64) for layer, norm in moments.squared_norms.items()}
     layers = {layer: diagnostics.signal_to_noise(norm, by_layer[layer]) for layer, norm in norms.items()}
     total, mean = sum(norms.values()), sum(by_layer.values())
     scale = diagnostics.noise_scale(total, mean)
@@ -98,10 +87,9 @@ def _directions(measured: Mapping[str, Any], rollout: Rollout, mask: Any, by_epi
         numbers = diagnostics.episode_numbers(np.asarray(rollout.terminations) | np.asarray(rollout.truncations))
         _, episodes = np.unique(numbers[mask], return_inverse=True)
     of_samples = np.bincount(column, weights=inner, minlength=mask.shape[1]) if by_episode else inner
-    norms = sum(np.asarray(norm, np.float64) for norm in measured["log_prob"]["norms"].values())
-    mean = diagnostics.squared_norm(measured["log_prob"]["mean"])
+    mean = diagnostics.squared_norm(measured["log_prob"].mean)
     return {
-        "cosines": diagnostics.cosines(norms, of_samples, mean).tolist(),
+        "cosines": diagnostics.cosines(measured["log_prob"].total, of_samples, mean).tolist(),
         "share_by_time": diagnostics.shares(inner, time).tolist(),
         "share_by_episode": diagnostics.shares(inner, episodes).tolist(),
     }
@@ -112,7 +100,7 @@ def _variances(measured: Mapping[str, Any]) -> Variances:
     baseline = diagnostics.optimal_baseline(scores)
     return Variances(
         none=diagnostics.variance_with(scores),
-        agent=diagnostics.variance(advantages["norms"], diagnostics.squared_norm(advantages["mean"])),
+        agent=diagnostics.variance(advantages.total, diagnostics.squared_norm(advantages.mean)),
         optimal=diagnostics.variance_with(scores, baseline),
         componentwise=diagnostics.variance_with(scores, diagnostics.componentwise_baseline(scores)),
         baseline=baseline,

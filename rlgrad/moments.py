@@ -55,178 +55,158 @@ class ScoreMoments(NamedTuple):
     mean: Sums
 
 
-def moments(
-    model: Any,
-    x: Any,
-    *,
-    output: OutputLike = None,
-    weights: Any = None,
-    sample_weight: Any = None,
-    mask: Any = None,
-    segments: Any = None,
-    num_segments: int | None = None,
-) -> Moments:
-    """Norms and mean of the gradients g_n = c_n ∇θ f(x_n).
+class Samples:
+    """What a model says about each sample, ready to be differentiated: one forward and one backward pass for all methods.
 
     Args:
         model: see `gradients.gradient`.
         x: see `gradients.gradient`.
-        output: see `gradients.gradient`.
+        output: f, see `gradients.gradient`; for a policy `LogProb(actions)`.
         weights: see `gradients.gradient`.
-        sample_weight: c, float (N,); default 1.
         mask: bool or float (N,): rows where it is 0 are padding and no samples; default: all count.
         segments: int (N,), from 0: rows with the same number are one sample.
         num_segments: how many segments there are; default: the largest number plus one.
 
-    Returns:
-        `Moments`.
-
     Raises:
-        ValueError: what `gradients.per_sample_norm` raises.
+        ValueError: `mask` or `segments` has not one number a row; and what `gradients.linearize` raises.
+
+    Example:
+        >>> samples = Samples(policy, observations, output=LogProb(actions))
+        >>> m = samples.moments(advantages)
+        >>> noise_scale(m.total, squared_norm(m.mean)).batch_size
     """
-    credit, counted = _credit(x, sample_weight, mask)
-    lin = gradients.linearize(model, x, output=output, weights=weights)
-    total = lin.gradient(credit)
-    if segments is None:
-        of_layers = lin.norm(per="layer", squared=True)
-        norms = {layer: tf.boolean_mask(credit * credit * norm, counted) for layer, norm in of_layers.items()}
-        count = tf.math.count_nonzero(counted)
-    else:
-        ids, count = _segments(segments, num_segments, counted)
-        layers = gradients.by_layer(total)
 
-        def of_segment(number: Any) -> Sums:
-            segment, rows = _rows_of(model, x, output, weights, ids, number)
-            by_layer = gradients.by_layer(segment.gradient(_pick(credit, rows)))
-            return {layer: sum(map(_square, by_layer[layer].values())) for layer in layers}
+    def __init__(
+        self,
+        model: Any,
+        x: Any,
+        *,
+        output: OutputLike = None,
+        weights: Any = None,
+        mask: Any = None,
+        segments: Any = None,
+        num_segments: int | None = None,
+    ) -> None:
+        self._model, self._x, self._output, self._weights = model, x, Output.of(output), weights
+        self._lin = gradients.linearize(model, x, output=self._output, weights=weights)
+        rows = tf.shape(self._lin.outputs)
+        self._counted = tf.fill(rows, True) if mask is None else tf.cast(_one_a_row(mask, self._lin, "mask"), tf.bool)
+        self._segments: Any = None
+        self.count = tf.math.count_nonzero(self._counted, dtype=tf.int32)
+        if segments is not None:
+            numbers = tf.cast(_one_a_row(segments, self._lin, "segments"), tf.int32)
+            self._segments = tf.where(self._counted, numbers, -1)
+            self.count = tf.reduce_max(self._segments) + 1 if num_segments is None else num_segments
 
-        signature = {layer: next(iter(of.values())).dtype for layer, of in layers.items()}
-        norms = tf.map_fn(of_segment, tf.range(count), fn_output_signature=signature)
-    return Moments(norms, _over(total, count))
+    def moments(self, sample_weight: Any = 1.0) -> Moments:
+        """Norms and mean of the gradients g_n = c_n ∇θ f(x_n).
 
+        Args:
+            sample_weight: c, float (N,) of each row, or one number.
 
-def score_moments(
-    model: Any,
-    x: Any,
-    returns: Any,
-    *,
-    output: OutputLike = None,
-    weights: Any = None,
-    mask: Any = None,
-    segments: Any = None,
-    num_segments: int | None = None,
-) -> ScoreMoments:
-    """What baselines are made of: sums over samples of the scores s_n = ∇θ f(x_n) and of R_n s_n, squared by component.
+        Returns:
+            `Moments`. With segments, g_s = Σ c_n ∇f(x_n) over the rows of segment s, of which a gradient of no rows is 0.
 
-    Args:
-        model: see `moments`.
-        x: see `moments`.
-        returns: R, float (N,), of each row. With segments, a segment's score is the sum of its rows', and the sum of its
-            rows' R_n ∇f takes the place of R_n s_n.
-        output: f, usually `LogProb(actions)`.
-        weights: see `moments`.
-        mask: see `moments`.
-        segments: see `moments`.
-        num_segments: see `moments`.
+        Raises:
+            ValueError: `sample_weight` has not one number a row.
+        """
+        credit = self._credit(sample_weight)
+        total = self._lin.gradient(credit)
+        if self._segments is None:
+            of_layers = self._lin.norm(per="layer", squared=True)
+            norms = {layer: tf.boolean_mask(credit * credit * n, self._counted) for layer, n in of_layers.items()}
+        else:
+            layers = gradients.by_layer(total)
 
-    Returns:
-        `ScoreMoments`.
+            def of_segment(number: Any) -> Sums:
+                rows, segment = self._rows_of(number)
+                by_layer = gradients.by_layer(segment.gradient(_pick(credit, rows)))
+                return {layer: sum(tf.reduce_sum(tf.square(g)) for g in by_layer[layer].values()) for layer in layers}
 
-    Raises:
-        ValueError: what `gradients.linearize` raises.
-    """
-    credit, counted = _credit(x, returns, mask)
-    ones = tf.cast(counted, credit.dtype)
-    lin = gradients.linearize(model, x, output=output, weights=weights)
-    score, credited = lin.gradient(ones), lin.gradient(credit)
-    if segments is None:
-        count = tf.math.count_nonzero(counted)
-        squares = [lin.sum_of_squares(c) for c in (ones, credit, credit * credit)]
-    else:
-        ids, count = _segments(segments, num_segments, counted)
-        nothing = {key: tf.zeros_like(g) for key, g in score.items()}
+            signature = {layer: next(iter(of.values())).dtype for layer, of in layers.items()}
+            norms = tf.map_fn(of_segment, tf.range(self.count), fn_output_signature=signature)
+        return Moments(norms, self._over_count(total))
 
-        def add(sums: list[Sums], number: Any) -> list[Sums]:
-            segment, rows = _rows_of(model, x, output, weights, ids, number)
-            s, h = segment.gradient(_pick(ones, rows)), segment.gradient(_pick(credit, rows))
-            terms = [{k: a[k] * b[k] for k in a} for a, b in ((s, s), (s, h), (h, h))]
-            return [{k: total[k] + term[k] for k in total} for total, term in zip(sums, terms, strict=True)]
+    def score_moments(self, returns: Any) -> ScoreMoments:
+        """What baselines are made of: sums of the scores s_n = ∇θ f(x_n) and of R_n s_n, squared by component.
 
-        squares = tf.foldl(add, tf.range(count), initializer=[nothing, nothing, nothing])
-    own, crossed, of_returns = squares
-    return ScoreMoments(count, own, crossed, of_returns, _over(score, count), _over(credited, count))
+        Args:
+            returns: R, float (N,), of each row. With segments, a segment's score is the sum of its rows', and the sum of
+                its rows' R_n ∇f takes the place of R_n s_n.
 
+        Returns:
+            `ScoreMoments`.
 
-def inner_products(
-    model: Any,
-    x: Any,
-    direction: Mapping[str, Any],
-    *,
-    output: OutputLike = None,
-    weights: Any = None,
-    sample_weight: Any = None,
-    mask: Any = None,
-) -> Any:
-    """g_n · v of each row's gradient g_n = c_n ∇θ f(x_n): how much it pulls along v. One forward-mode product.
+        Raises:
+            ValueError: `returns` has not one number a row.
+        """
+        ones, credit = self._credit(1.0), self._credit(returns)
+        score, credited = self._lin.gradient(ones), self._lin.gradient(credit)
+        if self._segments is None:
+            sums = [self._lin.sum_of_squares(c) for c in (ones, credit, credit * credit)]
+        else:
+            nothing = {key: tf.zeros_like(g) for key, g in score.items()}
 
-    Args:
-        model: see `moments`.
-        x: see `moments`.
-        direction: v, by variable path, as `gradients.gradient` returns it; usually the mean gradient.
-        output: see `moments`.
-        weights: see `moments`.
-        sample_weight: see `moments`.
-        mask: see `moments`; rows where it is 0 give 0.
+            def add(sums: list[Sums], number: Any) -> list[Sums]:
+                rows, segment = self._rows_of(number)
+                s, h = segment.gradient(_pick(ones, rows)), segment.gradient(_pick(credit, rows))
+                terms = [{k: a[k] * b[k] for k in a} for a, b in ((s, s), (s, h), (h, h))]
+                return [{k: total[k] + term[k] for k in total} for total, term in zip(sums, terms, strict=True)]
 
-    Returns:
-        float (N,), one for each row, padding included.
+            sums = tf.foldl(add, tf.range(self.count), initializer=[nothing, nothing, nothing])
+        squares, products, squared_returns = sums
+        mean_score, mean = self._over_count(score), self._over_count(credited)
+        return ScoreMoments(self.count, squares, products, squared_returns, mean_score, mean)
 
-    Raises:
-        ValueError: `direction` is of other variables; what `gradients.linearize` raises.
-    """
-    credit, _ = _credit(x, sample_weight, mask)
-    lin = gradients.linearize(model, x, output=output, weights=weights)
-    return tf.where(credit != 0.0, credit * lin.jvp(direction), 0.0)
+    def inner_products(self, direction: Mapping[str, Any], sample_weight: Any = 1.0) -> Any:
+        """c_n ∇θ f(x_n) · v of each row: how much it pulls along v. One forward-mode product.
 
+        Args:
+            direction: v, by variable path, as `gradients.gradient` returns it; usually the mean gradient.
+            sample_weight: c, float (N,) of each row, or one number.
 
-def _credit(x: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any]:
-    """The weights c with zeros where the mask is, and the mask as bool; both (N,)."""
-    shape = tf.shape(tf.nest.flatten(x)[0])[:1]
-    credit = tf.cast(tf.convert_to_tensor(1.0 if sample_weight is None else sample_weight), tf.float32)
-    credit = tf.broadcast_to(credit, shape) if credit.shape.rank == 0 else credit
-    counted = tf.fill(shape, True) if mask is None else tf.cast(mask, tf.bool)
-    counted = tf.ensure_shape(counted, credit.shape)
-    return tf.where(counted, credit, 0.0), counted
+        Returns:
+            float (N,), one for each row, also with segments; 0 for padding. A segment's is the sum of its rows'.
 
+        Raises:
+            ValueError: `direction` is of other variables; `sample_weight` has not one number a row.
+        """
+        credit = self._credit(sample_weight)
+        return tf.where(self._counted, credit * self._lin.jvp(direction), 0.0)
 
-def _segments(segments: Any, num_segments: int | None, counted: Any) -> tuple[Any, Any]:
-    """Ids (N,), −1 for rows that do not count, and how many segments there are."""
-    ids = tf.where(counted, tf.cast(segments, tf.int32), -1)
-    return ids, tf.reduce_max(ids) + 1 if num_segments is None else num_segments
+    def _credit(self, sample_weight: Any) -> Any:
+        """The weights with zeros for padding, whatever they hold there."""
+        outputs = self._lin.outputs
+        credit = tf.cast(tf.convert_to_tensor(sample_weight), outputs.dtype)
+        if credit.shape.rank == 0:
+            credit = tf.fill(tf.shape(outputs), credit)
+        return tf.where(self._counted, _one_a_row(credit, self._lin, "sample_weight"), 0.0)
 
+    def _rows_of(self, number: Any) -> tuple[Any, Any]:
+        """One segment's rows, and the model at them and, so that there always is one, at row 0 again."""
+        rows = tf.where(self._segments == number)[:, 0]
+        with_first = tf.concat([rows, [0]], axis=0)
 
-def _rows_of(model: Any, x: Any, output: Any, weights: Any, ids: Any, number: Any) -> tuple[Any, Any]:
-    """The model linearized at one segment's rows and, so that there always is one, at row 0 again; and the rows."""
-    rows = tf.where(ids == number)[:, 0]
-    with_first = tf.concat([rows, [0]], axis=0)
+        def take(array: Any) -> Any:
+            return tf.gather(tf.convert_to_tensor(array), with_first)
 
-    def take(array: Any) -> Any:
-        return tf.gather(tf.convert_to_tensor(array), with_first)
+        whole = self._output
+        arrays = [take(a) if batched else a for a, batched in zip(whole.arrays, whole.batched, strict=True)]
+        output = Output(whole.recipe, arrays, whole.batched)
+        x = tf.nest.map_structure(take, self._x)
+        return rows, gradients.linearize(self._model, x, output=output, weights=self._weights)
 
-    chosen = Output.of(output)
-    arrays = [take(a) if b else a for a, b in zip(chosen.arrays, chosen.batched, strict=True)]
-    chosen = Output(chosen.recipe, arrays, chosen.batched)
-    return gradients.linearize(model, tf.nest.map_structure(take, x), output=chosen, weights=weights), rows
+    def _over_count(self, total: Sums) -> Sums:
+        return {key: g / tf.cast(self.count, g.dtype) for key, g in total.items()}
 
 
 def _pick(credit: Any, rows: Any) -> Any:
     """The credit of a segment's rows, and 0 for the row that `_rows_of` appends."""
-    return tf.concat([tf.gather(credit, rows), [0.0]], axis=0)
+    return tf.concat([tf.gather(credit, rows), tf.zeros([1], credit.dtype)], axis=0)
 
 
-def _square(g: Any) -> Any:
-    return tf.reduce_sum(tf.square(g))
-
-
-def _over(total: Sums, count: Any) -> Sums:
-    return {key: g / tf.cast(count, g.dtype) for key, g in total.items()}
+def _one_a_row(values: Any, lin: gradients.Linearization, name: str) -> Any:
+    values, shape = tf.convert_to_tensor(values), lin.outputs.shape
+    if not values.shape.is_compatible_with(shape):
+        raise ValueError(f"{name} has one number a row, shape {tuple(shape)}, got shape {tuple(values.shape)}.")
+    return values

@@ -10,6 +10,8 @@ import numpy as np
 from rlgrad.diagnosis import Diagnosis
 from rlgrad.reporting import read_csv
 
+_BARS = 64
+
 
 def plot_runs(runs: Sequence[Path], output: Path) -> Path:
     """Return against environment steps, one line a run.
@@ -118,10 +120,14 @@ def _plot_cosines(axes: Any, diagnosis: Diagnosis) -> None:
 
 
 def _plot_shares(axes: Any, diagnosis: Diagnosis) -> None:
-    share = 100.0 * np.asarray(diagnosis.share_by_time)
-    axes.bar(np.arange(len(share)), share, width=1.0, color=np.where(share < 0.0, "C3", "C0"))
+    length = len(diagnosis.share_by_time)
+    width = -(-length // _BARS) or 1
+    starts = np.arange(0, length, width)
+    share = 100.0 * np.add.reduceat(diagnosis.share_by_time, starts) if length else starts
+    axes.bar(starts, share, width=width, align="edge", color=np.where(share < 0.0, "C3", "C0"))
     axes.axhline(0.0, color="grey", linewidth=1)
-    axes.set_xlabel("time step of the " + ("episode" if diagnosis.unit == "episode" else "rollout"))
+    together = f", {width} to a bar" if width > 1 else ""
+    axes.set_xlabel(f"time step of the {'episode' if diagnosis.unit == 'episode' else 'rollout'}{together}")
     axes.set_ylabel("share of the policy gradient, %")
     axes.set_title("Which time steps it comes from", fontsize=10)
 
@@ -164,6 +170,9 @@ def _plot_ratios(axes: Any, history: Mapping[str, Sequence[float]]) -> None:
         axes.plot(steps, 100.0 * running_mean(values[known], max(5, known.sum() // 10)), linewidth=1.4, label=label)
     axes.axhline(100.0, color="grey", linestyle="--", linewidth=1)
     axes.set_yscale("log")
+    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis("{x:g}")
+    axes.tick_params(axis="y", which="both", labelsize=8)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("variance of the policy gradient,\n% of that without a baseline")
     axes.set_title("Baseline while training", fontsize=10)

@@ -78,9 +78,8 @@ def test_moments_are_those_of_the_gradients_written_out(case, segments, mask, co
     policy, taken = case
 
     def ask(x, taken, credit):
-        return d.moments(
-            policy, x, output=LogProb(taken), sample_weight=credit, mask=mask, segments=segments, num_segments=4
-        )
+        options = {"mask": mask, "segments": segments, "num_segments": 4}
+        return d.Samples(policy, x, output=LogProb(taken), **options).moments(credit)
 
     found = (tf.function(ask, autograph=False) if compiled else ask)(X, tf.constant(taken), tf.constant(CREDIT))
     g = written_out(policy, taken, CREDIT, segments, mask)
@@ -97,9 +96,9 @@ def test_moments_are_those_of_the_gradients_written_out(case, segments, mask, co
 @SAMPLES
 def test_noise_scale_and_cosines_are_those_of_the_gradients_written_out(case, segments, mask):
     policy, taken = case
-    options = {"output": LogProb(taken), "sample_weight": CREDIT, "mask": mask}
-    found = d.moments(policy, X, **options, segments=segments, num_segments=4)
-    inner = np.asarray(d.inner_products(policy, X, found.mean, **options), np.float64)
+    samples = d.Samples(policy, X, output=LogProb(taken), mask=mask, segments=segments, num_segments=4)
+    found = samples.moments(CREDIT)
+    inner = np.asarray(samples.inner_products(found.mean, CREDIT), np.float64)
     g = flat(written_out(policy, taken, CREDIT, segments, mask))
     mean = g.mean(0)
     if mask is not None:
@@ -120,7 +119,8 @@ def test_score_moments_and_their_baselines_are_those_of_the_scores_written_out(c
     policy, taken = case
 
     def ask(x, taken, credit):
-        return d.score_moments(policy, x, credit, output=LogProb(taken), mask=mask, segments=segments, num_segments=4)
+        options = {"mask": mask, "segments": segments, "num_segments": 4}
+        return d.Samples(policy, x, output=LogProb(taken), **options).score_moments(credit)
 
     found = (tf.function(ask, autograph=False) if compiled else ask)(X, tf.constant(taken), tf.constant(CREDIT))
     s, h = (written_out(policy, taken, c, segments, mask) for c in (1.0, CREDIT))
@@ -143,21 +143,22 @@ def test_score_moments_and_their_baselines_are_those_of_the_scores_written_out(c
 def test_the_optimal_baseline_of_steps_needs_only_norms(case):
     policy, taken = case
     squared = np.asarray(gradients.per_sample_norm(policy, X, output=LogProb(taken), squared=True))
-    found = d.optimal_baseline(d.score_moments(policy, X, CREDIT, output=LogProb(taken)))
+    found = d.optimal_baseline(d.Samples(policy, X, output=LogProb(taken)).score_moments(CREDIT))
     assert found == pytest.approx((squared * CREDIT).sum() / squared.sum(), rel=1e-4)
 
 
 def test_one_step_and_one_segment_of_all_steps(case):
     policy, taken = case
-    one = d.moments(policy, X[:1], output=LogProb(taken[:1]), sample_weight=2.0)
+    one = d.Samples(policy, X[:1], output=LogProb(taken[:1])).moments(2.0)
     assert d.squared_norm(one.mean) == pytest.approx(float(one.total[0]), rel=1e-5)
-    whole = d.moments(policy, X, output=LogProb(taken), segments=np.zeros(N, int))
+    whole = d.Samples(policy, X, output=LogProb(taken), segments=np.zeros(N, int)).moments()
     assert d.squared_norm(whole.mean) == pytest.approx(float(whole.total[0]), rel=1e-5)
 
 
 def test_an_empty_segment_is_a_sample_with_gradient_zero(case):
     policy, taken = case
-    found = d.moments(policy, X, output=LogProb(taken), segments=np.where(SEGMENTS == 2, 3, SEGMENTS), num_segments=4)
+    segments = np.where(SEGMENTS == 2, 3, SEGMENTS)
+    found = d.Samples(policy, X, output=LogProb(taken), segments=segments, num_segments=4).moments()
     assert float(found.total[2]) == 0.0
 
 
@@ -166,7 +167,16 @@ def test_what_masked_rows_hold_does_not_matter(case):
     spoiled = np.where(MASK[:, None], X, 100.0).astype(np.float32)
     for segments in (None, SEGMENTS):
         a, b = (
-            d.moments(policy, x, output=LogProb(taken), sample_weight=CREDIT, mask=MASK, segments=segments)
+            d.Samples(policy, x, output=LogProb(taken), mask=MASK, segments=segments).moments(CREDIT)
             for x in (X, spoiled)
         )
         np.testing.assert_allclose(a.total, b.total, rtol=1e-6)
+
+
+@pytest.mark.parametrize("argument", ["mask", "segments"])
+def test_arrays_of_another_length_are_refused(case, argument):
+    policy, taken = case
+    with pytest.raises(ValueError, match=f"{argument} has one number a row"):
+        d.Samples(policy, X, output=LogProb(taken), **{argument: np.ones(N - 1, int)})
+    with pytest.raises(ValueError, match="sample_weight has one number a row"):
+        d.Samples(policy, X, output=LogProb(taken)).moments(CREDIT[1:])
