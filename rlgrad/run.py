@@ -96,7 +96,7 @@ class Run:
             callback.on_start(self)
         rows: list[dict[str, float]] = []
         fresh: dict[str, float] = {}  # of the diagnosis made since the last row
-        due = float(self.timesteps)
+        due, spacing = float(self.timesteps), 0.0 if by_steps else total / _ROWS
         begun, started_at = time.perf_counter(), self.timesteps
         before = self.seconds
         try:
@@ -104,7 +104,7 @@ class Run:
                 rollout = self.collector.collect(self.policy)
                 ends_a_row = len(rows) + 1 >= every or self.timesteps + 2 * needed > total
                 if self._diagnosing and ends_a_row and self.timesteps >= due:
-                    due = self.timesteps + total / _ROWS
+                    due = self.timesteps + spacing
                     fresh = self._diagnose(rollout, total)
                 rows.append(self._update(rollout, total))
                 self.seconds = before + time.perf_counter() - begun
