@@ -187,8 +187,9 @@ def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
 def _spelled_out(arguments: list[str], flag: str) -> list[str]:
     """The arguments with `True` after a flag that stands alone: options take values here, since YAML gives them some."""
     spelled = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
-        spelled += [argument, "True"] if argument == flag and following.startswith("-") else [argument]
+    for i, argument in enumerate(arguments):
+        stands_alone = argument == flag and (arguments[i + 1 :] or ["--"])[0].startswith("-")
+        spelled += [argument, "True"] if stands_alone else [argument]
     return spelled
 
 
