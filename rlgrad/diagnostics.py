@@ -148,7 +148,7 @@ def variance(squared_norms: Any, mean_squared_norm: Any) -> float:
 def cosines(squared_norms: Any, inner_products: Any, mean_squared_norm: Any) -> Array:
     """cos_n = g_n · ḡ / (‖g_n‖ ‖ḡ‖): which samples pull along the mean gradient (1) and which against it (−1).
 
-    The inner products come from one forward-mode product along ḡ (`Samples.inner_products`), which takes 2 N P multiplications
+    The inner products come from one forward-mode product along ḡ (`Samples.inner_products`), which takes N P multiplications
     and no more memory than the layers' inputs; the rows of a Gram matrix (`from_gram`) take N² Σ(d_in + d_out) and N²
     numbers. For a policy of two hidden layers of 64 the first is cheaper from 18 samples on, so it is what rlgrad uses.
 
