@@ -43,7 +43,10 @@ def measure(policy: Policy, batch: Batch, credit: Mapping[str, Any], columns: in
         if name == "log_prob":
             results["inner"] = samples.inner_products(results[name].mean, credit[name])
             results["advantages"] = samples.moments(batch.advantages)
-            results["scores"] = samples.score_moments(batch.returns)
+            # Returns of 100 ± 0.1 would lose in float32 what distinguishes them: their mean becomes part of the baseline.
+            counted = tf.cast(options["mask"], batch.returns.dtype)
+            centre = tf.reduce_sum(counted * batch.returns) / tf.reduce_sum(counted)
+            results["centre"], results["scores"] = centre, samples.score_moments(batch.returns - centre)
     return results
 
 
@@ -64,7 +67,7 @@ def diagnosis_of(measured: Mapping[str, Any], rollout: Rollout, by_episode: bool
         parts: dict[str, Any] = {"policy": heads.get("log_prob"), "value": heads.get("value")}
         if "log_prob" in measured:
             parts |= _directions(measured, rollout, mask, by_episode)
-            parts["variances"] = _variances(measured)
+            parts["variances"] = variances(measured)
         return Diagnosis(unit="episode" if by_episode else "step", count=count, timesteps=timesteps, **parts)
 
 
@@ -95,13 +98,14 @@ def _directions(measured: Mapping[str, Any], rollout: Rollout, mask: Any, by_epi
     }
 
 
-def _variances(measured: Mapping[str, Any]) -> Variances:
-    scores, advantages = measured["scores"], measured["advantages"]
+def variances(measured: Mapping[str, Any]) -> Variances:
+    """The variance of the policy gradient under each baseline, from what `measure` gave."""
+    scores, advantages, centre = measured["scores"], measured["advantages"], float(measured["centre"])
     baseline = diagnostics.optimal_baseline(scores)
     return Variances(
-        none=diagnostics.variance_with(scores),
+        none=diagnostics.variance_with(scores, -centre),
         agent=diagnostics.variance(advantages.total, diagnostics.squared_norm(advantages.mean)),
         optimal=diagnostics.variance_with(scores, baseline),
         componentwise=diagnostics.variance_with(scores, diagnostics.componentwise_baseline(scores)),
-        baseline=baseline,
+        baseline=centre + baseline,
     )

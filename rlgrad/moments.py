@@ -132,7 +132,8 @@ class Samples:
 
         Args:
             returns: R, float (N,), of each row. With segments, a segment's score is the sum of its rows', and the sum of
-                its rows' R_n ∇f takes the place of R_n s_n.
+                its rows' R_n ∇f takes the place of R_n s_n. Where returns differ by much less than they are, take their mean
+                off first, and add it to the baseline: the sums are float32.
 
         Returns:
             `ScoreMoments`.

@@ -137,7 +137,8 @@ def _plot_variances(axes: Any, diagnosis: Diagnosis) -> None:
     names = ("none", "agent's", "best constant", "best per weight")
     values = [] if v is None else [v.none, v.agent, v.optimal, v.componentwise]
     for name, value in zip(names, values, strict=False):
-        axes.bar(name, 100.0 * value / values[0] if values[0] else np.nan, color="C1" if name == "agent's" else "C0")
+        height = 100.0 * value / values[0] if values[0] else np.nan
+        axes.bar_label(axes.bar(name, height, color="C1" if name == "agent's" else "C0"), fmt="%.3g %%", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("baseline")
     axes.set_ylabel("variance of the policy gradient,\n% of that without a baseline")
@@ -162,6 +163,8 @@ def _plot_noise_scale(axes: Any, history: Mapping[str, Sequence[float]], diagnos
 
 
 def _plot_ratios(axes: Any, history: Mapping[str, Sequence[float]]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     labels = {"": "agent's baseline", "optimal_": "best constant", "componentwise_": "best per weight"}
     for prefix, label in labels.items():
         values = np.asarray(history[f"gradient/{prefix}variance_ratio"])
@@ -170,8 +173,8 @@ def _plot_ratios(axes: Any, history: Mapping[str, Sequence[float]]) -> None:
         axes.plot(steps, 100.0 * running_mean(values[known], max(5, known.sum() // 10)), linewidth=1.4, label=label)
     axes.axhline(100.0, color="grey", linestyle="--", linewidth=1)
     axes.set_yscale("log")
-    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis("{x:g}")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(LogFormatter(minor_thresholds=(2.0, 0.5)))
     axes.tick_params(axis="y", which="both", labelsize=8)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("variance of the policy gradient,\n% of that without a baseline")

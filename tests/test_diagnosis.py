@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import rlgrad
 from rlgrad import diagnosis as diagnoses
-from rlgrad import gradients, inspection
+from rlgrad import gradients, inspection, measuring
 from rlgrad.agents.reinforce import Reinforce
 from rlgrad.diagnosis import DIAGNOSTICS, Diagnosis, Head, Variances
 from rlgrad.gradients import LogProb
@@ -155,6 +155,27 @@ def test_variances_are_those_of_the_gradients_written_out(measured):
     assert v.optimal == pytest.approx(trace(h - v.baseline * s), rel=1e-3)
     by_weight = np.divide((s * h).sum(0), (s * s).sum(0), out=np.zeros(s.shape[1]), where=(s != 0).any(0))
     assert v.componentwise == pytest.approx(trace(h - by_weight * s), rel=1e-3)
+
+
+def test_returns_that_differ_by_little_lose_no_digits():
+    """100 ± 0.01: float32 sums of R² s² would leave nothing of the variance that a baseline leaves."""
+    rng = np.random.default_rng(0)
+    env = rlgrad.GymCollector("CartPole-v1", num_envs=8, num_steps=32)
+    policy = rlgrad.make_policy(env.observation_space, env.action_space, value=False)
+    env.close()
+    x, actions = rng.normal(size=(256, 4)).astype(np.float32), rng.integers(2, size=256)
+    returns = (100.0 + 0.01 * rng.normal(size=256)).astype(np.float32)
+    ones = np.ones(256, np.float32)
+    batch = rlgrad.Batch(x, actions, ones, ones, returns, returns, returns, ones, 0.0)
+    measured = measuring.measure(policy, batch, {"log_prob": returns}, None)
+    g = gradients.per_sample_gradient(policy, x, output=LogProb(actions))
+    s = gradients.flatten(g, batch_axes=1).numpy().astype(np.float64)
+    h = s * returns.astype(np.float64)[:, None]
+    best = (s * h).sum() / (s * s).sum()
+    found = measuring.variances(measured)
+    assert found.baseline == pytest.approx(best, rel=1e-6)
+    assert found.none == pytest.approx(trace(h), rel=1e-4)
+    assert found.optimal == pytest.approx(trace(h - best * s), rel=1e-3)
 
 
 def test_the_layers_are_those_that_the_columns_are_named_after(measured):

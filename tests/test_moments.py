@@ -180,3 +180,20 @@ def test_arrays_of_another_length_are_refused(case, argument):
         d.Samples(policy, X, output=LogProb(taken), **{argument: np.ones(N - 1, int)})
     with pytest.raises(ValueError, match="sample_weight has one number a row"):
         d.Samples(policy, X, output=LogProb(taken)).moments(CREDIT[1:])
+
+
+def test_no_tensor_is_as_large_as_the_gradients_of_all_samples():
+    """The largest kernel is 40 × 50; written out for 300 samples it would take 600,000 numbers."""
+    box = spaces.Box(-1, 1, (3,))
+    policy = rlgrad.make_policy(box, spaces.Discrete(3), hidden_sizes=(40, 50), value=False)
+    rows = 300
+
+    def ask(x, taken, credit):
+        samples = d.Samples(policy, x, output=LogProb(taken))
+        found = samples.moments(credit)
+        return found, samples.score_moments(credit), samples.inner_products(found.mean, credit)
+
+    specs = [tf.TensorSpec((rows, 3)), tf.TensorSpec((rows,), tf.int64), tf.TensorSpec((rows,))]
+    graph = tf.function(ask, autograph=False).get_concrete_function(*specs).graph
+    sizes = [t.shape.num_elements() or 0 for op in graph.get_operations() for t in op.outputs if t.shape.rank]
+    assert max(sizes) <= rows * 50
