@@ -98,9 +98,9 @@ class Diagnosis:
 
     @property
     def late_share(self) -> float:
-        """What the later half of the time steps contributes."""
+        """What the later half of the time steps contributes; not a number where there is only one."""
         late = self.share_by_time[(len(self.share_by_time) + 1) // 2 :]
-        return sum(late) if self.share_by_time else math.nan
+        return sum(late) if late else math.nan
 
     @property
     def largest_share(self) -> float:

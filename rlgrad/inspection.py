@@ -141,7 +141,7 @@ def _cosine(diagnosis: Diagnosis) -> str:
 
 def _late(share: float) -> str:
     if math.isnan(share):
-        return "The gradient is 0."
+        return "Nothing to say: a single time step, or a gradient of 0."
     if not 0.0 <= share <= 1.0:
         return f"{'Late' if share < 0.0 else 'Early'} steps pull against the rest."
     if 0.25 <= share <= 0.75:
