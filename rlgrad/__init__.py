@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rlgrad import estimators, gradients, random
+    from rlgrad import diagnostics, estimators, gradients, random
     from rlgrad.agent import Agent, Batch, Credit, Estimates, Outputs
     from rlgrad.learner import Learner, NonFiniteError
     from rlgrad.policies import Policy, make_policy
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rlgrad.updates import Ascent, PerHead
 
 _HOME = {
+    "diagnostics": "rlgrad.diagnostics",
     "estimators": "rlgrad.estimators",
     "gradients": "rlgrad.gradients",
     "random": "rlgrad.random",
@@ -57,6 +58,7 @@ __all__ = [
     "Policy",
     "Rollout",
     "Run",
+    "diagnostics",
     "estimators",
     "gradients",
     "load",

@@ -36,6 +36,7 @@ class Config:
     initial_log_std: float = 0.0
     from_logits: bool = True
     evaluation_episodes: int = 100
+    diagnose: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers."""

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad import estimators
+from rlgrad import estimators, gradients, measuring
 from rlgrad.agent import Agent, Batch, Outputs, batch_signature, credited_outputs
+from rlgrad.diagnosis import Diagnosis
+from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.rollout import Rollout
@@ -34,6 +36,7 @@ class Learner:
     Attributes:
         credited: names of the outputs that the agent trains.
         variables: the weights connected to them, which are the ones that move.
+        layers: for each of them the names of the layers that these weights belong to.
         state: the update's slots.
         traces: how often the program was traced.
     """
@@ -46,6 +49,7 @@ class Learner:
         )
         self.variables = _connected(policy, self.credited)
         by_output = {name: _connected(policy, [name]) for name in self.credited}
+        self.layers = {name: _layers(policy, variables) for name, variables in by_output.items()}
         self.state: Any = agent.update.build(self.variables, num_envs, by_output)
         self.whole_episodes = agent.num_steps is None
         self.uses_value = policy.has_value and "value" in self.credited
@@ -59,6 +63,7 @@ class Learner:
         self.traces = 0
         self.xla = xla
         self._program: Any = None
+        self._measuring: Any = None
 
     def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
         """Move the policy's weights by one rollout.
@@ -74,9 +79,7 @@ class Learner:
         Raises:
             NonFiniteError: a gradient was not finite; names output, variable and step.
         """
-        # The learner fills these in; handing zeros over would cost as much as handing numbers over.
-        unfilled = rollout._replace(values=None, next_values=None)
-        arguments = (_tensors(unfilled), tf.constant(progress, tf.float32), tf.constant(seed, tf.int32))
+        arguments = (*_arguments(rollout, progress), tf.constant(seed, tf.int32))
         try:
             results = self._run(*arguments)
         except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
@@ -92,6 +95,26 @@ class Learner:
         if step >= 0:
             raise NonFiniteError(self._diagnosis(rollout, progress, step))
         return metrics
+
+    def diagnose(self, rollout: Rollout, progress: float, timesteps: int = 0) -> Diagnosis:
+        """What the per-sample gradients of a rollout tell; nothing is moved.
+
+        Args:
+            rollout: of the policy at its present weights; the same shapes each time.
+            progress: share of the run already done, 0 … 1.
+            timesteps: environment steps trained so far, to be kept with it.
+        """
+        arguments = _arguments(rollout, progress)
+        if self._measuring is None:
+            self._measuring = tf.function(self._measure, autograph=False).get_concrete_function(*arguments)
+        return measuring.diagnosis_of(self._measuring(*arguments), rollout, self.whole_episodes, timesteps)
+
+    def _measure(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, Any]:
+        batch = self._batch(rollout, progress)
+        at_theta = self.policy.linearize(batch.observations, batch.actions, self.outputs)
+        credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
+        columns = rollout.mask.shape[1] if self.whole_episodes else None
+        return measuring.measure(self.policy, batch, credit, columns)
 
     def _run(self, *arguments: Any) -> Any:
         """One call of the compiled program. A concrete function skips the search for one that fits the arguments."""
@@ -161,6 +184,18 @@ def _connected(policy: Policy, credited: Sequence[str]) -> list[keras.Variable]:
         tf.zeros((1, *s.shape[1:]), s.dtype) for s in (policy.observation_spec, policy.action_spec)
     )
     return list(policy.linearize(observations, actions, credited).variables)
+
+
+def _layers(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:
+    """The layers of some of a policy's variables, as `gradients.by_layer` names them."""
+    mine = {id(variable) for variable in variables}
+    return list(gradients.by_layer({key: v for v, key in keys_of(policy) if id(v) in mine}))
+
+
+def _arguments(rollout: Rollout, progress: float) -> tuple[Rollout, tf.Tensor]:
+    # The learner fills these in; handing zeros over would cost as much as handing numbers over.
+    unfilled = rollout._replace(values=None, next_values=None)
+    return _tensors(unfilled), tf.constant(progress, tf.float32)
 
 
 def _tensors(rollout: Rollout) -> Rollout:

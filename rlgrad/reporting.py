@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlgrad.run import Run
 
-# What every run reports. docs/metrics.md defines each, with its unit; a test holds the two together.
+# What every run reports; one with diagnose=True has more (rlgrad.diagnosis). docs/metrics.md defines each, with its unit; a
+# test holds the two together.
 METRICS = (
     "time/timesteps",
     "time/updates",
@@ -57,11 +58,11 @@ class CSVLog(Callback):
         self._file = path.open("a", newline="")
         self._writer = csv.writer(self._file)
         if new:
-            self._writer.writerow(METRICS)
+            self._writer.writerow(run.metrics)
 
     def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
         """Write a row."""
-        row = [metrics.get(name, math.nan) for name in METRICS]
+        row = [metrics.get(name, math.nan) for name in run.metrics]
         self._writer.writerow("" if math.isnan(value) else f"{value:.7g}" for value in row)
         self._file.flush()
 
@@ -82,7 +83,7 @@ class TensorBoardLog(Callback):
     def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
         """Write the scalars."""
         for name, value in metrics.items():
-            if not math.isnan(value):
+            if math.isfinite(value):
                 self._writer.add_scalar(name, value, step=run.timesteps)
 
     def on_end(self, run: "Run") -> None:

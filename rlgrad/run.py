@@ -1,6 +1,7 @@
 """A run: a policy, what trains it, and the folder that keeps both."""
 
 import json
+import logging
 import math
 import time
 from collections import deque
@@ -10,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from rlgrad import checkpoints, random
 from rlgrad.config import Config
+from rlgrad.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.evaluation import Evaluation, evaluate
 from rlgrad.learner import Learner
 from rlgrad.plotting import plot_runs
 from rlgrad.policies.policy import Policy
 from rlgrad.reporting import METRICS, Callback
-from rlgrad.rollouts import GymCollector
+from rlgrad.rollouts import GymCollector, Rollout
 
+_log = logging.getLogger("rlgrad")
 _WINDOW = 100  # episodes that train/return and train/length are means of
 _ROWS = 250  # about as many rows does a run log, however many updates it makes
 _CHECKPOINTS = 10
@@ -32,7 +36,9 @@ class Run:
         policy: acts, and goes into every function of `rlgrad.gradients`.
         config: what the run was asked to do.
         path: the run's folder.
+        metrics: names of what is logged.
         history: metrics by name, one entry a logged row.
+        diagnosis: the last one made while training with `diagnose=True`, or none.
         timesteps: environment steps taken.
         updates: updates made.
         stop: set it to true, in a callback, to end training after this update.
@@ -49,7 +55,10 @@ class Run:
     ) -> None:
         self.config, self.policy, self.learner, self.collector, self.path = config, policy, learner, collector, path
         self.callbacks = list(callbacks)
-        self.history: dict[str, list[float]] = {name: [] for name in METRICS}
+        self.diagnosis: Diagnosis | None = None
+        self._diagnosing = config.diagnose
+        self.metrics = METRICS + (diagnostic_metrics(learner) if config.diagnose else ())
+        self.history: dict[str, list[float]] = {name: [] for name in self.metrics}
         self.timesteps = self.updates = self.episodes = 0
         self.seconds = 0.0
         self.stop = False
@@ -86,22 +95,31 @@ class Run:
         for callback in self.callbacks:
             callback.on_start(self)
         rows: list[dict[str, float]] = []
+        fresh: dict[str, float] = {}  # of the diagnosis made since the last row
+        due, spacing = float(self.timesteps), 0.0 if by_steps else total / _ROWS
         begun, started_at = time.perf_counter(), self.timesteps
         before = self.seconds
         try:
             while self.timesteps + needed <= total and not self.stop:
-                rows.append(self._update(total))
+                rollout = self.collector.collect(self.policy)
+                ends_a_row = len(rows) + 1 >= every or self.timesteps + 2 * needed > total
+                if self._diagnosing and ends_a_row and self.timesteps >= due:
+                    due = self.timesteps + spacing
+                    fresh = self._diagnose(rollout, total)
+                rows.append(self._update(rollout, total))
                 self.seconds = before + time.perf_counter() - begun
                 last = self.timesteps + needed > total
                 if len(rows) == every or last or self.stop:
                     rate = (self.timesteps - started_at) / (self.seconds - before)
-                    self._report(rows, rate)
-                    rows = []
+                    self._report(rows, rate, fresh)
+                    rows, fresh = [], {}
                 if self.timesteps - saved >= total / _CHECKPOINTS:
                     saved = self.timesteps
                     self.save()
         finally:
             self.save()
+            if self.diagnosis is not None:
+                self.diagnosis.write(self.path)
             for callback in self.callbacks:
                 callback.on_end(self)
         return self
@@ -175,8 +193,22 @@ class Run:
         """Close the environments."""
         self.collector.close()
 
-    def _update(self, total: int) -> dict[str, float]:
-        rollout = self.collector.collect(self.policy)
+    def diagnose(self) -> Diagnosis:
+        """Collect one rollout at the present weights, which stay as they are, and say what its gradients tell."""
+        progress = min(1.0, self.timesteps / self.config.total_timesteps)
+        return self.learner.diagnose(self.collector.collect(self.policy), progress, self.timesteps)
+
+    def _diagnose(self, rollout: Rollout, total: int) -> dict[str, float]:
+        """Metrics of the rollout at the weights that collected it, so before the update."""
+        try:
+            self.diagnosis = self.learner.diagnose(rollout, min(1.0, self.timesteps / total), self.timesteps)
+        except (MemoryError, NotImplementedError, tf.errors.OpError) as error:
+            _log.warning("No diagnostics from here on, training goes on: %s", str(error).splitlines()[0])
+            self._diagnosing = False
+            return {}
+        return self.diagnosis.metrics()
+
+    def _update(self, rollout: Rollout, total: int) -> dict[str, float]:
         seed = random.child(self._shuffle, self.updates).generate_state(2).view(np.int32)
         metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), seed)
         finished = self.collector.drain_episodes()
@@ -186,7 +218,7 @@ class Run:
         self.episodes += len(finished)
         return metrics
 
-    def _report(self, rows: list[dict[str, float]], rate: float) -> None:
+    def _report(self, rows: list[dict[str, float]], rate: float, diagnosed: dict[str, float]) -> None:
         recent = np.array(self._recent, np.float64).reshape(-1, 2)
         value, length = recent.mean(axis=0) if len(recent) else (math.nan, math.nan)
         metrics = {
@@ -199,7 +231,8 @@ class Run:
             "train/episodes": float(self.episodes),
         }
         metrics |= {f"train/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        for name in METRICS:
+        metrics |= diagnosed
+        for name in self.metrics:
             self.history[name].append(metrics.get(name, math.nan))
         for callback in self.callbacks:
             callback.on_update(self, metrics)
@@ -216,3 +249,9 @@ class Run:
             "recent": list(self._recent),
             "collector": self.collector.state(),
         }
+
+
+def diagnostic_metrics(learner: Learner) -> tuple[str, ...]:
+    """What is logged besides when training is diagnosed: the same names for each agent, then its layers."""
+    layers = learner.layers
+    return DIAGNOSTICS + layer_metrics(layers.get("log_prob", []), layers.get("value", []))

@@ -47,6 +47,7 @@ def train(
     max_episode_steps: int | None = None,
     vectorization_mode: VectorizationMode = "sync",
     evaluation_episodes: int = 100,
+    diagnose: bool = False,
     verbose: bool = True,
 ) -> Run:
     """Train an agent on a Gymnasium environment.
@@ -73,6 +74,7 @@ def train(
         max_episode_steps: a time limit, instead of the environment's.
         vectorization_mode: `"sync"`, `"async"` (a process for each environment) or `"vector_entry_point"`.
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
+        diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
         verbose: show progress.
 
     Returns:
@@ -101,6 +103,7 @@ def train(
         initial_log_std=initial_log_std,
         from_logits=from_logits,
         evaluation_episodes=evaluation_episodes,
+        diagnose=diagnose,
     )
     return run_config(
         config, model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose

@@ -17,6 +17,7 @@ Train policy-gradient agents on Gymnasium environments.
   resume RUN --total-timesteps N     go on training
   evaluate RUN                       returns of fresh episodes
   plot RUN...                        learning curves as PNG
+  inspect RUN                        signal and noise of the gradients, as a table and PNG
   watch RUN                          see an episode: a window, or a GIF
   agents | envs | configs            what there is
 
@@ -35,6 +36,7 @@ _COMMANDS = {
     "resume": "rlgrad.cli.runs:resume",
     "evaluate": "rlgrad.cli.runs:evaluate",
     "plot": "rlgrad.cli.runs:plot",
+    "inspect": "rlgrad.cli.inspecting:inspect",
     "watch": "rlgrad.cli.runs:watch",
     "agents": "rlgrad.cli.lists:agents",
     "envs": "rlgrad.cli.lists:envs",

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 def resume(arguments: list[str]) -> int:
     """Go on training a run."""
-    parser = _parser("resume", "Go on training.", "rlgrad resume runs/a --total-timesteps 400000")
+    parser = parser_for("resume", "Go on training.", "rlgrad resume runs/a --total-timesteps 400000")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
         "--total-timesteps", type=int, help="steps in all, those already taken included; default: the run's"
     )
     options = parser.parse_args(arguments)
-    run = _load(options.run)
+    run = load_run(options.run)
     run.train(options.total_timesteps)
     from rlgrad.cli.train import report
 
@@ -36,14 +36,14 @@ def resume(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     """Returns of fresh episodes, greedy and sampled."""
-    parser = _parser("evaluate", "Returns of fresh episodes.", "rlgrad evaluate runs/a --episodes 20")
+    parser = parser_for("evaluate", "Returns of fresh episodes.", "rlgrad evaluate runs/a --episodes 20")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--episodes", type=int, default=100, help="of each kind (default: 100)")
     parser.add_argument("--json", action="store_true", help="print evaluation.json")
     options = parser.parse_args(arguments)
     if options.episodes < 1:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
-    run = _load(options.run)
+    run = load_run(options.run)
     results = run.write_evaluation(options.episodes)
     if options.json:
         print(json.dumps(results, indent=2))
@@ -60,14 +60,14 @@ def evaluate(arguments: list[str]) -> int:
 
 def plot(arguments: list[str]) -> int:
     """Learning curves of several runs in one PNG."""
-    parser = _parser("plot", "Learning curves as PNG.", "rlgrad plot runs/a runs/b --output both.png")
+    parser = parser_for("plot", "Learning curves as PNG.", "rlgrad plot runs/a runs/b --output both.png")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument(
         "--output", type=Path, help="default: learning_curve.png of one run, comparison.png for several"
     )
     options = parser.parse_args(arguments)
     for run in options.runs:
-        _check_run(run)
+        check_run(run)
     from rlgrad.plotting import plot_runs
 
     one = options.runs[0] / "learning_curve.png" if len(options.runs) == 1 else Path("comparison.png")
@@ -77,13 +77,13 @@ def plot(arguments: list[str]) -> int:
 
 def watch(arguments: list[str]) -> int:
     """Show an episode in a window, or write it as a GIF where there is no display."""
-    parser = _parser("watch", "See an episode.", "rlgrad watch runs/a --output episode.gif")
+    parser = parser_for("watch", "See an episode.", "rlgrad watch runs/a --output episode.gif")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--output", type=Path, help="write a GIF instead of opening a window")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument("--seed", type=int, default=0, help="of the episode (default: 0)")
     options = parser.parse_args(arguments)
-    run = _load(options.run)
+    run = load_run(options.run)
     display = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     output = options.output or (None if display else options.run / "episode.gif")
     if output:
@@ -121,15 +121,16 @@ def _write_gif(frames: list[Any], output: Path, rate: float) -> None:
     images[0].save(output, save_all=True, append_images=images[1:], duration=1000 * every / rate, loop=0)
 
 
-def _load(path: Path) -> "Run":
-    _check_run(path)
+def load_run(path: Path) -> "Run":
+    """A run that is there, after TensorFlow's quiet import."""
+    check_run(path)
     import_tensorflow()
     from rlgrad.training import load
 
     return load(path)
 
 
-def _check_run(path: Path) -> None:
+def check_run(path: Path) -> None:
     """A missing run is said at once, not after TensorFlow's import."""
     if not (path / "config.yaml").is_file():
         near = sorted(p.parent for p in (path.parent if path.parent.is_dir() else Path()).glob("*/config.yaml"))[-3:]
@@ -137,7 +138,8 @@ def _check_run(path: Path) -> None:
         raise ValueError(f"{path} is no run folder: it has no config.yaml.{hint}")
 
 
-def _parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
+def parser_for(name: str, text: str, example: str) -> argparse.ArgumentParser:
+    """A command's parser, with an example at the end of its help."""
     return argparse.ArgumentParser(
         prog=f"rlgrad {name}",
         description=text,

@@ -58,6 +58,8 @@ class Options:
     """Start of the Gaussian policy's log standard deviation, for continuous actions."""
     evaluation_episodes: int = 100
     """Greedy and sampled episodes that are played at the end."""
+    diagnose: bool = False
+    """Measure signal and noise of the gradients while training (docs/diagnostics.md); --diagnose alone means True."""
 
 
 def train(arguments: list[str]) -> int:
@@ -67,7 +69,7 @@ def train(arguments: list[str]) -> int:
         return 0 if arguments else 2
     settings, env, rest = _target(arguments)
     import_tensorflow()
-    options = parse(settings, rest, prog=f"rlgrad train {arguments[0]}")
+    options = parse(settings, _spelled_out(rest, "--diagnose"), prog=f"rlgrad train {arguments[0]}")
     env = env or settings.get("env")
     if env is None:
         raise ValueError(f"which environment? For example: rlgrad train {arguments[0]} CartPole-v1")
@@ -142,6 +144,7 @@ def report(run: "Run") -> None:
         f"rlgrad watch {run.path}",
         f"rlgrad evaluate {run.path}",
         f"rlgrad plot {run.path}",
+        f"rlgrad inspect {run.path}",
         f"rlgrad resume {run.path} --total-timesteps {2 * run.config.total_timesteps}",
         f"tensorboard --logdir {run.path.parent}",
     ):
@@ -179,6 +182,15 @@ def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
     if at + 1 == len(arguments):
         raise ValueError(f"{option} needs a value.")
     return arguments[at + 1], arguments[:at] + arguments[at + 2 :]
+
+
+def _spelled_out(arguments: list[str], flag: str) -> list[str]:
+    """The arguments with `True` after a flag that stands alone: options take values here, since YAML gives them some."""
+    spelled = []
+    for i, argument in enumerate(arguments):
+        stands_alone = argument == flag and (arguments[i + 1 :] or ["--"])[0].startswith("-")
+        spelled += [argument, "True"] if stands_alone else [argument]
+    return spelled
 
 
 def _as_arguments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -104,6 +104,63 @@ def test_watch_writes_a_gif_where_there_is_no_display(run_folder, tmp_path, caps
     assert "An episode of" in capsys.readouterr().out
 
 
+def test_inspect_explains_each_number_and_draws_a_picture(run_folder, tmp_path, capsys):
+    assert main(["inspect", str(run_folder), "--output", "here.png"]) == 0
+    output = capsys.readouterr().out
+    assert "trained without --diagnose" in output
+    assert "A rollout of 128 steps after 512 environment steps" in output
+    for quantity in (
+        "noise scale",
+        "SNR, policy: hidden_1",
+        "SNR, value: output",
+        "cosine to the mean",
+        "variance, agent",
+    ):
+        (line,) = [line for line in output.splitlines() if line.startswith(quantity + "  ")]
+        assert line.endswith(".")
+    assert (tmp_path / "here.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["inspect", str(run_folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 128
+    assert (run_folder / "diagnostics.png").exists()
+
+
+def test_a_run_trained_with_diagnose_is_inspected_from_its_files_alone(tmp_path, capsys, monkeypatch):
+    assert main(["train", "reinforce", "CartPole-v1", "--diagnose", *QUICK, "--run-dir", "r"]) == 0
+    assert "rlgrad inspect r" in capsys.readouterr().out
+    monkeypatch.setattr("rlgrad.training.load", None)
+    assert main(["inspect", "r"]) == 0
+    output = capsys.readouterr().out
+    assert "A rollout of 128 steps after 384 environment steps" in output
+    assert "noise scale, run" in output
+    assert "trained without" not in output
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "r", "--fresh"]) == 0
+    assert "after 512 environment steps" in capsys.readouterr().out
+
+
+def test_a_table_in_a_terminal_holds_the_same_rows(run_folder, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["inspect", str(run_folder)]) == 0
+    output = capsys.readouterr().out
+    assert "what it says" in output
+    assert "cosine to the mean" in output
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(["--diagnose"], True), (["--diagnose", "True"], True), (["--diagnose", "False"], False)]
+)
+def test_diagnose_is_a_flag_that_the_config_keeps(value, kept, tmp_path):
+    import yaml
+
+    options = [*QUICK, "--run-dir", "r", "--evaluation-episodes", "0"]
+    assert main(["train", "reinforce", "CartPole-v1", *value, *options]) == 0
+    assert yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["diagnose"] is kept
+    assert (tmp_path / "r" / "diagnostics.json").exists() is kept
+    assert ("gradient/noise_scale" in (tmp_path / "r" / "metrics.csv").read_text()) is kept
+
+
 def test_resume_goes_on(run_folder, tmp_path, capsys):
     import shutil
 
@@ -152,6 +209,9 @@ BAD_FILE = "class Lonely: pass"
         (["evaluate", "nowhere"], "no run folder"),
         (["evaluate", "nowhere", "--episodes", "0"], "at least 1"),
         (["plot", "nowhere"], "no run folder"),
+        (["inspect", "nowhere"], "no run folder"),
+        (["inspect"], "the following arguments are required: run"),
+        (["train", "reinforce", "CartPole-v1", "--diagnose", "maybe"], "diagnose"),
         (["agents", "extra"], "takes no arguments"),
         ([], ""),
     ],

@@ -34,6 +34,13 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     assert tuple(defined) == METRICS
 
 
+def test_the_glossary_defines_exactly_the_diagnostics_that_are_logged():
+    from rlgrad.diagnosis import DIAGNOSTICS, layer_metrics
+
+    defined = re.findall(r"^\| `(gradient/[\w/<>]+)`", (ROOT / "docs/metrics.md").read_text(), re.M)
+    assert tuple(defined) == DIAGNOSTICS + layer_metrics(["<layer>"], ["<layer>"])
+
+
 def test_a_custom_agent_and_its_training_script_take_at_most_25_lines():
     (example,) = [block for block in blocks(ROOT / "README.md") if "class MyAgent" in block]
     lines = [line for line in example.splitlines() if line.strip() and not line.strip().startswith("#")]

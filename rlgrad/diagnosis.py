@@ -1,0 +1,164 @@
+"""What the gradients of one rollout told, as plain numbers: kept, logged and read again without TensorFlow."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+# What a run with diagnose=True reports besides, and then the ratio of each layer by itself. docs/metrics.md defines each.
+DIAGNOSTICS = (
+    "gradient/signal",
+    "gradient/noise",
+    "gradient/noise_scale",
+    "gradient/snr",
+    "gradient/cosine",
+    "gradient/late_share",
+    "gradient/largest_share",
+    "gradient/variance_ratio",
+    "gradient/optimal_variance_ratio",
+    "gradient/componentwise_variance_ratio",
+    "gradient/optimal_baseline",
+    "gradient/value_noise_scale",
+    "gradient/value_snr",
+)
+FILE = "diagnostics.json"
+
+
+@dataclass(frozen=True)
+class Head:
+    """Signal and noise of one output's credited gradient. See `rlgrad.diagnostics.noise_scale`.
+
+    Attributes:
+        signal: estimate of ‖G‖², possibly below 0.
+        noise: tr Σ of one sample.
+        noise_scale: B_simple, in samples.
+        snr: of the mean over this rollout's samples.
+        layers: the same by layer.
+    """
+
+    signal: float
+    noise: float
+    noise_scale: float
+    snr: float
+    layers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Variances:
+    """The variance tr Σ of one sample's policy gradient, under different baselines, and the best constant one.
+
+    Attributes:
+        none: credit is the return.
+        agent: credit is the agent's advantage.
+        optimal: credit is the return less the best constant.
+        componentwise: credit is the return less the best constant for each weight.
+        baseline: the best constant, in units of the return.
+    """
+
+    none: float
+    agent: float
+    optimal: float
+    componentwise: float
+    baseline: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the per-sample gradients of a rollout say, at the weights that collected it.
+
+    Attributes:
+        unit: what a sample is: an environment step, or a whole episode.
+        count: N, samples in the rollout.
+        timesteps: environment steps trained when it was made.
+        policy: of the credited gradient of log π; none where that is not trained.
+        value: of the credited gradient of v; likewise.
+        cosines: of each sample's policy gradient with their mean.
+        share_by_time: what each time step of the rollout contributes to the policy gradient.
+        share_by_episode: what each episode, or the part of it that lies in the rollout, contributes.
+        variances: under different baselines.
+    """
+
+    unit: Literal["step", "episode"]
+    count: int
+    timesteps: int
+    policy: Head | None = None
+    value: Head | None = None
+    cosines: list[float] = field(default_factory=list)
+    share_by_time: list[float] = field(default_factory=list)
+    share_by_episode: list[float] = field(default_factory=list)
+    variances: Variances | None = None
+
+    @property
+    def cosine(self) -> float:
+        """The mean of the cosines there are."""
+        return _mean([c for c in self.cosines if math.isfinite(c)])
+
+    @property
+    def late_share(self) -> float:
+        """What the later half of the time steps contributes; not a number where there is only one."""
+        late = self.share_by_time[(len(self.share_by_time) + 1) // 2 :]
+        return sum(late) if late else math.nan
+
+    @property
+    def largest_share(self) -> float:
+        """What the episode with the largest share contributes."""
+        return max(self.share_by_episode, default=math.nan)
+
+    def metrics(self) -> dict[str, float]:
+        """`DIAGNOSTICS` and the layers, as they are logged; what does not apply is left out."""
+        return dict(self._metrics())
+
+    def _metrics(self) -> Iterator[tuple[str, float]]:
+        if self.policy is not None:
+            for name in ("signal", "noise", "noise_scale", "snr"):
+                yield f"gradient/{name}", getattr(self.policy, name)
+            for name in ("cosine", "late_share", "largest_share"):
+                yield f"gradient/{name}", getattr(self, name)
+            yield from ((f"gradient/snr/{layer}", snr) for layer, snr in self.policy.layers.items())
+        if self.variances is not None:
+            v = self.variances
+            yield "gradient/variance_ratio", _over(v.agent, v.none)
+            yield "gradient/optimal_variance_ratio", _over(v.optimal, v.none)
+            yield "gradient/componentwise_variance_ratio", _over(v.componentwise, v.none)
+            yield "gradient/optimal_baseline", v.baseline
+        if self.value is not None:
+            yield "gradient/value_noise_scale", self.value.noise_scale
+            yield "gradient/value_snr", self.value.snr
+            yield from ((f"gradient/value_snr/{layer}", snr) for layer, snr in self.value.layers.items())
+
+    def write(self, folder: Path) -> Path:
+        """Write diagnostics.json into a run's folder."""
+        path = folder / FILE
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        return path
+
+
+def read(folder: Path) -> Diagnosis:
+    """The diagnosis that a run's folder holds.
+
+    Raises:
+        FileNotFoundError: it holds none.
+    """
+    content = json.loads((folder / FILE).read_text())
+    parts: Mapping[str, Any] = {"policy": Head, "value": Head, "variances": Variances}
+    built = {name: cls(**content[name]) for name, cls in parts.items() if content[name] is not None}
+    return Diagnosis(**content | built)
+
+
+def layer_metrics(policy_layers: list[str], value_layers: list[str]) -> tuple[str, ...]:
+    """The names under which the layers' ratios are logged."""
+    return (
+        *(f"gradient/snr/{layer}" for layer in policy_layers),
+        *(f"gradient/value_snr/{layer}" for layer in value_layers),
+    )
+
+
+def _over(a: float, b: float) -> float:
+    return a / b if b else math.nan
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

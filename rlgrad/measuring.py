@@ -1,0 +1,111 @@
+"""From the learner's batch to a `Diagnosis`: what is traced, and what is made of the results.
+
+A sample is what the agent's update averages over: a step, or for agents of whole episodes an episode, whose steps'
+gradients add. Each output is looked at by itself: the policy gradient Σ c ∇ log π without the entropy bonus, in whose
+gradient no sampled action or return takes part, and the value's Σ c ∇ v.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rlgrad import diagnostics
+from rlgrad.agent import Batch
+from rlgrad.diagnosis import Diagnosis, Head, Variances
+from rlgrad.gradients import LogProb
+from rlgrad.policies.policy import Policy
+from rlgrad.rollouts.rollout import Rollout
+
+
+def measure(policy: Policy, batch: Batch, credit: Mapping[str, Any], columns: int | None) -> dict[str, Any]:
+    """Everything a diagnosis needs of the model. Traced once, and compiled.
+
+    Args:
+        policy: at the weights that collected the batch.
+        batch: M rows, those of weight 0 are padding.
+        credit: of each output, float (M,) or one number.
+        columns: how many episodes the rows run through in turn; none: each row is a sample.
+
+    Returns:
+        A tree of tensors, for `diagnosis_of`.
+    """
+    options: dict[str, Any] = {"mask": batch.weights > 0.0}
+    if columns is not None:
+        rows = tf.shape(batch.weights)[0]
+        options |= {"segments": tf.math.floormod(tf.range(rows), columns), "num_segments": columns}
+    results: dict[str, Any] = {}
+    outputs = {"log_prob": LogProb(batch.actions), "value": "value"}
+    for name in (name for name in outputs if name in credit):
+        samples = diagnostics.Samples(policy, batch.observations, output=outputs[name], **options)
+        results[name] = samples.moments(credit[name])
+        if name == "log_prob":
+            results["inner"] = samples.inner_products(results[name].mean, credit[name])
+            results["advantages"] = samples.moments(batch.advantages)
+            # Returns of 100 ± 0.1 would lose in float32 what distinguishes them: their mean becomes part of the baseline.
+            counted = tf.cast(options["mask"], batch.returns.dtype)
+            centre = tf.reduce_sum(counted * batch.returns) / tf.reduce_sum(counted)
+            results["centre"], results["scores"] = centre, samples.score_moments(batch.returns - centre)
+    return results
+
+
+def diagnosis_of(measured: Mapping[str, Any], rollout: Rollout, by_episode: bool, timesteps: int) -> Diagnosis:
+    """What `measure` gave, as numbers with a meaning.
+
+    Args:
+        measured: from `measure`.
+        rollout: that the batch was made of.
+        by_episode: whether a sample is a column of the rollout.
+        timesteps: environment steps trained so far.
+    """
+    mask = np.asarray(rollout.mask) > 0.0
+    count = mask.shape[1] if by_episode else int(mask.sum())
+    # A gradient that is not finite is the update's to report.
+    with np.errstate(all="ignore"):
+        heads = {name: _head(measured[name]) for name in ("log_prob", "value") if name in measured}
+        parts: dict[str, Any] = {"policy": heads.get("log_prob"), "value": heads.get("value")}
+        if "log_prob" in measured:
+            parts |= _directions(measured, rollout, mask, by_episode)
+            parts["variances"] = variances(measured)
+        return Diagnosis(unit="episode" if by_episode else "step", count=count, timesteps=timesteps, **parts)
+
+
+def _head(moments: diagnostics.Moments) -> Head:
+    by_layer = diagnostics.by_layer_squared(moments.mean)
+    norms = {layer: np.asarray(norm, np.float64) for layer, norm in moments.squared_norms.items()}
+    layers = {layer: diagnostics.signal_to_noise(norm, by_layer[layer]) for layer, norm in norms.items()}
+    total, mean = sum(norms.values()), sum(by_layer.values())
+    scale = diagnostics.noise_scale(total, mean)
+    return Head(scale.signal, scale.noise, scale.scale, diagnostics.signal_to_noise(total, mean), layers)
+
+
+def _directions(measured: Mapping[str, Any], rollout: Rollout, mask: Any, by_episode: bool) -> dict[str, list[float]]:
+    """Cosines and shares, of the steps that count."""
+    inner = np.asarray(measured["inner"], np.float64).reshape(mask.shape)[mask]
+    time, column = np.nonzero(mask)
+    if by_episode:
+        episodes = column
+    else:
+        numbers = diagnostics.episode_numbers(np.asarray(rollout.terminations) | np.asarray(rollout.truncations))
+        _, episodes = np.unique(numbers[mask], return_inverse=True)
+    of_samples = np.bincount(column, weights=inner, minlength=mask.shape[1]) if by_episode else inner
+    mean = diagnostics.squared_norm(measured["log_prob"].mean)
+    return {
+        "cosines": diagnostics.cosines(measured["log_prob"].total, of_samples, mean).tolist(),
+        "share_by_time": diagnostics.shares(inner, time).tolist(),
+        "share_by_episode": diagnostics.shares(inner, episodes).tolist(),
+    }
+
+
+def variances(measured: Mapping[str, Any]) -> Variances:
+    """The variance of the policy gradient under each baseline, from what `measure` gave."""
+    scores, advantages, centre = measured["scores"], measured["advantages"], float(measured["centre"])
+    baseline = diagnostics.optimal_baseline(scores)
+    return Variances(
+        none=diagnostics.variance_with(scores, -centre),
+        agent=diagnostics.variance(advantages.total, diagnostics.squared_norm(advantages.mean)),
+        optimal=diagnostics.variance_with(scores, baseline),
+        componentwise=diagnostics.variance_with(scores, diagnostics.componentwise_baseline(scores)),
+        baseline=centre + baseline,
+    )
