@@ -9,8 +9,10 @@ from rlgrad.gradients.errors import DisconnectedGradientError
 from rlgrad.gradients.functions import gradient, input_gradient, value_and_gradient
 from rlgrad.gradients.keras_internals import require_tensorflow_backend
 from rlgrad.gradients.linearization import Linearization, linearize
+from rlgrad.gradients.norms import gram, per_sample_norm
 from rlgrad.gradients.outputs import Entropy, LogProb, Output
 from rlgrad.gradients.per_sample import jacobian, per_sample_gradient
+from rlgrad.gradients.registry import register_rule
 
 require_tensorflow_backend()
 
@@ -24,11 +26,14 @@ __all__ = [
     "dot",
     "flatten",
     "gradient",
+    "gram",
     "input_gradient",
     "jacobian",
     "linearize",
     "norm",
     "per_sample_gradient",
+    "per_sample_norm",
+    "register_rule",
     "unflatten",
     "value_and_gradient",
 ]

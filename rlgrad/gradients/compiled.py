@@ -29,38 +29,23 @@ class Program:
         self.variables = problem.weights.variables  # alive as long as their ids are part of a key
         self.model_ref, self.layer_ref = weak(problem.model), weak(problem.layer)
         # What the compiled function is traced from must not keep the model alive, nor the first call's numbers.
-        skeleton = replace(problem, model=None, layer=None, leaves=(), arrays={}, sample_weight=None)
-        counts = {name: len(arrays) for name, arrays in problem.arrays.items()}
+        skeleton = problem.without_numbers()
         notes, model_ref, layer_ref = self.notes, self.model_ref, self.layer_ref
-        weighted = problem.sample_weight is not None
 
-        def traced(leaves: list[Any], arrays: list[Any], weight: list[Any]) -> Any:
-            remaining = iter(arrays)
-            symbolic = replace(
-                skeleton,
-                model=model_ref(),
-                layer=layer_ref(),
-                leaves=tuple(leaves),
-                arrays={name: tuple(next(remaining) for _ in range(count)) for name, count in counts.items()},
-                sample_weight=weight[0] if weighted else None,
-            )
+        def traced(numbers: list[Any]) -> Any:
+            symbolic = replace(skeleton.with_numbers(numbers), model=model_ref(), layer=layer_ref())
             return body(symbolic, notes)
 
-        function = tf.function(traced, autograph=False)
-        arrays = [
-            _open(array) if batched else tf.TensorSpec(array.shape, array.dtype)
-            for name in problem.arrays
-            for array, batched in zip(problem.arrays[name], problem.batched[name], strict=True)
+        specs = [
+            tf.TensorSpec([None, *array.shape[1:]] if batched else array.shape, array.dtype)
+            for array, batched in problem.numbers()[len(problem.leaves) :]
         ]
-        weight = [_open(problem.sample_weight)] if weighted else []
-        self.function = function.get_concrete_function(list(problem.signature), arrays, weight)
+        self.function = tf.function(traced, autograph=False).get_concrete_function([*problem.signature, *specs])
 
     def __call__(self, problem: Problem) -> Any:
         """Answers the question for these numbers."""
-        arrays = [array for name in problem.arrays for array in problem.arrays[name]]
-        weight = [] if problem.sample_weight is None else [problem.sample_weight]
         problem.check_ranges(self.notes)
-        return self.function(list(problem.leaves), arrays, weight)
+        return self.function([array for array, _ in problem.numbers()])
 
     def fits(self, problem: Problem) -> bool:
         """Whether the layer is still the one that was compiled (ids of objects are reused)."""
@@ -72,11 +57,11 @@ def worthwhile(problem: Problem) -> bool:
     return tf.executing_eagerly() and all(recipe.cacheable for recipe in problem.recipes.values())
 
 
-def program(kind: str, problem: Problem, body: Callable[[Problem, Notes], Any], *, anew: bool = False) -> Program:
+def program(kind: Any, problem: Problem, body: Callable[[Problem, Notes], Any], *, anew: bool = False) -> Program:
     """The compiled function for a question, from the cache or new.
 
     Args:
-        kind: name of what `body` computes.
+        kind: says what `body` computes; can be hashed.
         problem: the question, with numbers.
         body: computes the answer from a question with symbols.
         anew: compile `body` even if there is one, and keep it instead.
@@ -91,18 +76,45 @@ def program(kind: str, problem: Problem, body: Callable[[Problem, Notes], Any], 
     return found
 
 
+def answer(
+    kind: Any, problem: Problem, body: Callable[[Problem, Notes], Any], check: Callable[[Notes], None] | None = None
+) -> tuple[Any, Notes]:
+    """What `body` computes, compiled where that is worthwhile, and what was noted about it.
+
+    Args:
+        kind: says what `body` computes; can be hashed.
+        problem: the question.
+        body: computes the answer.
+        check: looks at the notes, before a compiled `body` runs.
+    """
+    if not worthwhile(problem):
+        notes = Notes()
+        results = body(problem, notes)
+        if check is not None:
+            check(notes)
+        return results, notes
+    found = program(kind, problem, body)
+    if check is not None:
+        check(found.notes)
+    try:
+        return found(problem), found.notes
+    except tf.errors.OpError:  # vectorized without complaint, and failed when it ran
+        if not found.notes.vectorized:
+            raise
+    found = program(kind, replace(problem, loop=True), body, anew=True)
+    return found(problem), found.notes
+
+
 def programs_of(model: Any) -> list[Program]:
     """The compiled functions that are kept for a model."""
     return list(_PROGRAMS.get(model, {}).values())
 
 
-def _key(kind: str, problem: Problem) -> Any:
+def _key(kind: Any, problem: Problem) -> Any:
     arrays = tuple(
         (batched, array.dtype, tuple(array.shape[1:] if batched else array.shape))
-        for name in problem.arrays
-        for array, batched in zip(problem.arrays[name], problem.batched[name], strict=True)
+        for array, batched in problem.numbers()[len(problem.leaves) :]
     )
-    weight = problem.sample_weight
     return (
         kind,
         tuple(problem.recipes.items()),
@@ -112,11 +124,9 @@ def _key(kind: str, problem: Problem) -> Any:
         repr(problem.structure),
         problem.signature,
         arrays,
-        None if weight is None else (weight.dtype, tuple(weight.shape[1:])),
+        problem.sample_weight is None,
+        tuple(problem.extra),
+        tuple(map(id, problem.placed)),
         by_value(getattr(problem.model, "distribution", None)),
         len(getattr(problem.model, "layers", ())),
     )
-
-
-def _open(array: Any) -> Any:
-    return tf.TensorSpec([None, *array.shape[1:]], array.dtype)

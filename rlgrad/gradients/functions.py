@@ -115,13 +115,8 @@ def answer(kind: str, problem: Problem, body: Any) -> tuple[Any, list[Any], Note
     if problem.batch_size == 0:
         value, results, notes = answer(kind, one_of_zeros(problem), body)
         return value[:0], [tf.zeros_like(result) for result in results], notes
-    if not compiled.worthwhile(problem):
-        notes = Notes()
-        value, results = body(problem, notes)
-        return value, results, notes
-    program = compiled.program(kind, problem, body)
-    value, results = program(problem)
-    return value, results, program.notes
+    (value, results), notes = compiled.answer(kind, problem, body)
+    return value, results, notes
 
 
 def _value_and_gradient(problem: Problem, notes: Notes) -> tuple[Any, list[Any]]:

@@ -2,7 +2,10 @@
 
 What is relied on:
 
-- `layer.call` is looked up on the instance at each call, so an entry in `layer.__dict__` is what runs (`capture`).
+- `layer.call` is looked up on the instance at each call, so an entry in `layer.__dict__` is what runs (`replaced_call`).
+- A layer's `activation` is the last thing that its `call` does, and `None` leaves it out (`split_activation`).
+- `_remat_mode`, `quantization_mode` and `lora_enabled` say that a layer does not run its own `call` (`altered`).
+- `keras.StatelessScope` decides what `variable.value` is, for everything that runs inside (`values_in_place`).
 - `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
 - `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`untouched`).
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
@@ -11,7 +14,7 @@ What is relied on:
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -74,24 +77,68 @@ def untouched(model: Any) -> Iterator[None]:
 def capture(layer: Any) -> Iterator[Captured]:
     """Records what `layer` returns while this context is open; the layer computes what it always does."""
     captured = Captured()
+
+    def call(original: Any, *args: Any, **kwargs: Any) -> Any:
+        captured.calls += 1
+        captured.output = original(*args, **kwargs)
+        return captured.output
+
+    with replaced_call(layer, call):
+        yield captured
+
+
+@contextlib.contextmanager
+def replaced_call(layer: Any, replacement: Callable[..., Any]) -> Iterator[None]:
+    """While this context is open the layer runs `replacement(original, *args, **kwargs)` as its `call`."""
     with _LOCK:
         attributes = layer.__dict__
         had_own, own = "call" in attributes, attributes.get("call")
         original = layer.call
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            captured.calls += 1
-            captured.output = original(*args, **kwargs)
-            return captured.output
+            return replacement(original, *args, **kwargs)
 
         attributes["call"] = call
         try:
-            yield captured
+            yield
         finally:
             if had_own:
                 attributes["call"] = own
             else:
                 del attributes["call"]
+
+
+@contextlib.contextmanager
+def split_activation(layer: Any) -> Iterator[Any]:
+    """While this context is open the layer's `call` leaves its activation out; what it left out is what `as` names."""
+    attributes = layer.__dict__
+    activation = attributes.get("activation")
+    if activation is None:
+        yield None
+        return
+    attributes["activation"] = None
+    try:
+        yield activation
+    finally:
+        attributes["activation"] = activation
+
+
+def altered(layer: Any) -> str | None:
+    """Why a layer does something else than its class's `call`; `None` where it does just that."""
+    if "call" in layer.__dict__:
+        return "its call was replaced"
+    if getattr(layer, "_remat_mode", None) is not None:
+        return "it is rematerialized"
+    if getattr(layer, "quantization_mode", None) is not None:
+        return "it is quantized"
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA is enabled"
+    return None
+
+
+def values_in_place(values: Iterable[tuple[Any, Any]]) -> Any:
+    """A context in which Keras variables have these values; an outer one is no longer seen, so give everything."""
+    return keras.StatelessScope(state_mapping=list(values))
 
 
 def output_names(model: Any, count: int) -> list[str]:

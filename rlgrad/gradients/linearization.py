@@ -42,7 +42,7 @@ class Linearization:
         if selected.explicit:
             return list(selected.variables)
         if self._connected is None:
-            gradients = self._tape.gradient(list(self._values.values()), selected.sources)
+            gradients = self._tape.gradient(list(self._values.values()), self._problem.sources)
             positions = {i for i, gradient in enumerate(gradients) if gradient is not None}
         else:
             positions = set().union(*self._connected.values())
@@ -63,10 +63,10 @@ class Linearization:
             DisconnectedGradientError: no credited output depends on a variable that was named; or on any variable.
             ValueError: the credit has a name that no output has, or another shape than the output.
         """
-        selected = self._problem.weights
+        selected, sources = self._problem.weights, self._problem.sources
         credits = _credits(self._values, credit)
         gradients = self._tape.gradient(
-            [self._values[name] for name in credits], selected.sources, output_gradients=list(credits.values())
+            [self._values[name] for name in credits], sources, output_gradients=list(credits.values())
         )
         if self._connected is None:
             positions = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
@@ -75,7 +75,7 @@ class Linearization:
         require_connected(self._problem, positions, list(credits))
         return {
             key: dense(gradient, variable)
-            for i, (key, variable, gradient) in enumerate(zip(selected.keys, selected.sources, gradients, strict=True))
+            for i, (key, variable, gradient) in enumerate(zip(selected.keys, sources, gradients, strict=True))
             if i in positions
         }
 
@@ -86,9 +86,12 @@ class Linearization:
             DisconnectedGradientError: an output does not depend on a variable that was named, or on any.
             ValueError: an output has not exactly one number per sample.
         """
-        from rlgrad.gradients.per_sample import per_sample_of  # it is built on this file
+        from rlgrad.gradients.asking import MEMORY_LIMIT, Asked  # they are built on this file
+        from rlgrad.gradients.per_sample import per_sample_of
 
-        results = {name: per_sample_of(only(self._problem, name)) for name in self._values}
+        results = {
+            name: per_sample_of(Asked(only(self._problem, name), "auto", None, MEMORY_LIMIT)) for name in self._values
+        }
         return results.get(SINGLE, results)
 
 
@@ -137,7 +140,7 @@ def linearize(
         return linearize_here(problem, Notes())
     program = compiled.program("forward", problem, _forward)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(problem.weights.sources)
+        tape.watch(problem.sources)
         values = program(problem)
     return Linearization(problem, tape, values, program.notes.connected)
 
@@ -146,7 +149,7 @@ def linearize_here(problem: Problem, notes: Notes) -> Linearization:
     """Linearizes with the operations of the current context, eager or traced."""
     # In a traced function a persistent tape costs nothing: what it keeps are symbols, and unused ones are pruned.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(problem.weights.sources)
+        tape.watch(problem.sources)
         values = problem.forward(notes)
     return Linearization(problem, tape, values)
 
@@ -191,7 +194,7 @@ def _connected_keys(problem: Problem, names: list[str]) -> list[str]:
         replace(problem, weights=select_weights(problem.model, None)) if problem.model.trainable_variables else problem
     )
     lin = linearize_here(everything, Notes())
-    gradients = lin._tape.gradient([lin._values[name] for name in names], everything.weights.sources)
+    gradients = lin._tape.gradient([lin._values[name] for name in names], everything.sources)
     return [key for key, gradient in zip(everything.weights.keys, gradients, strict=True) if gradient is not None]
 
 
@@ -253,7 +256,7 @@ def _forward(problem: Problem, notes: Notes) -> dict[str, Any]:
     """The forward pass as it is compiled. Differentiating it here only says what depends on what; it is never run."""
     lin = linearize_here(problem, notes)
     for name, value in lin._values.items():
-        gradients = lin._tape.gradient(value, problem.weights.sources)
+        gradients = lin._tape.gradient(value, problem.sources)
         notes.connected[name] = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
     require = frozenset().union(*notes.connected.values())
     if not require:

@@ -1,7 +1,8 @@
 """One question about one model: which numbers, of which input, with respect to which weights. And its forward pass."""
 
+import contextlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,10 @@ class Notes:
     listed: tuple[int, ...] = ()
     # Number of leading batch axes of the outputs.
     batch_rank: int = 1
+    # Whether samples were vectorized, which may fail when it runs.
+    vectorized: bool = False
+    # Bytes of memory for each sample.
+    bytes_per_sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,13 @@ class Problem:
         weights: with respect to which variables.
         sample_weight: one weight for each value of the output, or `None`.
         batch_size: number of rows, where it is known when tracing.
+        extra: arrays that belong to what is asked rather than to an output, by name.
+        extra_batched: which of `extra` have a batch axis.
+        placed: variables that have another value than their current one.
+        placed_values: those values.
+        kept: what recorded layers said, each with a batch axis, for `replay`.
+        replay: makes of `kept` a context in which the model need not compute it again.
+        loop: take one sample after the other where samples would be vectorized.
     """
 
     model: Any
@@ -59,6 +71,69 @@ class Problem:
     weights: selection.Selection
     sample_weight: Any = None
     batch_size: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra_batched: frozenset[str] = frozenset()
+    placed: tuple[Any, ...] = ()
+    placed_values: tuple[Any, ...] = ()
+    kept: tuple[Any, ...] = ()
+    replay: Callable[[Sequence[Any]], Any] | None = None
+    loop: bool = False
+
+    @property
+    def sources(self) -> list[Any]:
+        """What a tape watches for the chosen weights."""
+        return [self.current(variable) for variable in self.weights.variables]
+
+    @property
+    def in_place(self) -> list[tuple[Any, Any]]:
+        """Variables that have another value than their current one, with that value."""
+        return list(zip(self.placed, self.placed_values, strict=True))
+
+    def current(self, variable: Any) -> Any:
+        """A variable's value here."""
+        for changed, value in self.in_place:
+            if changed is variable:
+                return value
+        return keras_internals.tape_source(variable)
+
+    def numbers(self) -> list[tuple[Any, bool]]:
+        """All tensors of the question, the leaves first, each with whether it has a batch axis."""
+        found = [(leaf, True) for leaf in self.leaves]
+        for name, arrays in self.arrays.items():
+            found += zip(arrays, self.batched[name], strict=True)
+        if self.sample_weight is not None:
+            found.append((self.sample_weight, True))
+        found += [(array, name in self.extra_batched) for name, array in self.extra.items()]
+        return found + [(value, False) for value in self.placed_values] + [(z, True) for z in self.kept]
+
+    def with_numbers(self, tensors: Iterable[Any]) -> "Problem":
+        """The same question with other tensors, in the order of `numbers`."""
+        remaining = iter(tensors)
+        return replace(
+            self,
+            leaves=tuple(next(remaining) for _ in self.leaves),
+            arrays={name: tuple(next(remaining) for _ in arrays) for name, arrays in self.arrays.items()},
+            sample_weight=None if self.sample_weight is None else next(remaining),
+            extra={name: next(remaining) for name in self.extra},
+            placed_values=tuple(next(remaining) for _ in self.placed_values),
+            kept=tuple(next(remaining) for _ in self.kept),
+        )
+
+    def without_numbers(self) -> "Problem":
+        """What the question is apart from its model and numbers: to be kept without keeping those alive."""
+        empty = self.with_numbers(None for _ in self.numbers())
+        return replace(empty, model=None, layer=None, sample_weight=None if self.sample_weight is None else False)
+
+    def returned(self) -> Any:
+        """Runs the model once: what it, or the chosen layer, returns."""
+        x = model_inputs.pack(self.structure, self.leaves)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(keras_internals.untouched(self.model))
+            if self.replay is not None:
+                stack.enter_context(self.replay(self.kept))
+            if self.placed:
+                stack.enter_context(keras_internals.values_in_place(self.in_place))
+            return self.model(x, training=False) if self.layer is None else self._layer_output(x)
 
     def forward(self, notes: Notes, per_unit: bool = False) -> dict[str, Any]:
         """Runs the model once and computes every output.
@@ -70,9 +145,7 @@ class Problem:
         Returns:
             f by name, float (batch…).
         """
-        x = model_inputs.pack(self.structure, self.leaves)
-        with keras_internals.untouched(self.model):
-            returned = self.model(x, training=False) if self.layer is None else self._layer_output(x)
+        returned = self.returned()
         values = {}
         for name, recipe in self.recipes.items():
             heads = Heads(self.model, returned, self.layer is not None, self.batch_size)
@@ -156,30 +229,12 @@ def pose(
 
 def rows_of(problem: Problem) -> list[Any]:
     """Everything that has a batch axis, in the order of `with_rows`."""
-    found: list[Any] = []
-
-    def note(row: Any) -> Any:
-        found.append(row)
-        return row
-
-    with_rows(problem, note)
-    return found
+    return [array for array, batched in problem.numbers() if batched]
 
 
 def with_rows(problem: Problem, change: Callable[[Any], Any]) -> Problem:
-    """The question with everything that has a batch axis replaced by `change` of it, in a fixed order."""
-    return replace(
-        problem,
-        leaves=tuple(change(leaf) for leaf in problem.leaves),
-        arrays={
-            name: tuple(
-                change(array) if batched else array
-                for array, batched in zip(arrays, problem.batched[name], strict=True)
-            )
-            for name, arrays in problem.arrays.items()
-        },
-        sample_weight=None if problem.sample_weight is None else change(problem.sample_weight),
-    )
+    """The question with everything that has a batch axis replaced by `change` of it, in the order of `rows_of`."""
+    return problem.with_numbers([change(array) if batched else array for array, batched in problem.numbers()])
 
 
 def one_of_zeros(problem: Problem) -> Problem:

@@ -25,11 +25,6 @@ class Selection:
     keys: tuple[str, ...]
     explicit: bool
 
-    @property
-    def sources(self) -> list[Any]:
-        """What a tape watches for them."""
-        return [keras_internals.tape_source(variable) for variable in self.variables]
-
 
 def select_weights(model: Any, weights: Any) -> Selection:
     """The variables that `weights=` means.

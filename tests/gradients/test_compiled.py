@@ -60,7 +60,8 @@ def test_a_hundred_calls_with_other_numbers_and_batch_sizes_trace_once(function)
     traced = model.runs
     for i in range(100):
         ask(1 + i % 7, 0.01 * i)
-    assert model.runs == traced == 1
+    # Per-sample functions first trace the model once on no numbers, to see which layers have a closed form there.
+    assert model.runs == traced == (2 if function == "per_sample" else 1)
     assert len(compiled.programs_of(model)) == 1
 
 

@@ -1,0 +1,116 @@
+"""From a question to one factor per variable: one forward pass and one backward pass, whatever is asked of them then."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tensorflow as tf
+
+from rlgrad.gradients.factors import Direct, Factor, total
+from rlgrad.gradients.heads import shape_text
+from rlgrad.gradients.linearization import require_connected, weight_for
+from rlgrad.gradients.problem import SINGLE, Notes, Problem
+from rlgrad.gradients.selection import Selection
+from rlgrad.gradients.taps import Recorded, recording, replaying, taps_of
+from rlgrad.gradients.vectorized import gradients_one_by_one
+
+METHODS = ("auto", "factors", "vmap", "loop")
+
+
+@dataclass(frozen=True)
+class Captured:
+    """f of each sample, float (N,), and the factor of each variable that f depends on, by position."""
+
+    value: Any
+    factors: Mapping[int, Factor]
+
+
+def capture_factors(problem: Problem, notes: Notes, method: str = "auto") -> Captured:
+    """Runs the model forward and backward once; variables outside of the closed forms take the vectorized route.
+
+    Args:
+        problem: a question with one number per sample.
+        notes: gets what tracing tells.
+        method: `"auto"`; `"factors"`: nothing but closed forms; `"vmap"`, `"loop"`: none.
+
+    Raises:
+        DisconnectedGradientError: as `gradient`.
+        NotImplementedError: `method="factors"` and a variable has no closed form.
+        ValueError: not one number per sample.
+    """
+    if method in ("vmap", "loop"):
+        value = problem.forward(notes)[SINGLE]
+        require_scalars(problem, value)
+        positions, rows = gradients_one_by_one(replace(problem, loop=problem.loop or method == "loop"), notes)
+        return Captured(value, {i: Direct(g) for i, g in zip(positions, rows, strict=True)})
+    taps, _ = taps_of(problem)
+    sources = problem.sources
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        with recording(problem, tape, taps) as calls:
+            value = problem.forward(notes)[SINGLE]
+    require_scalars(problem, value)
+    found = tape.gradient(value, [*(call.z for call in calls), *sources], output_gradients=weight_for(problem, value))
+    cotangents, outside = found[: len(calls)], found[len(calls) :]
+    free = [i for i, gradient in enumerate(outside) if gradient is not None]
+    factors = _closed_forms(problem, calls, cotangents, set(free))
+    require_connected(problem, {*free, *factors})
+    if free:
+        if method == "factors":
+            _refuse(problem, free)
+        factors |= _others(problem, notes, tape, calls, free)
+    return Captured(value, {i: factors[i] for i in sorted(factors)})
+
+
+def require_scalars(problem: Problem, value: Any) -> None:
+    """Raises where f is not one number per sample.
+
+    Raises:
+        ValueError: with the shape that it has.
+    """
+    if value.shape.rank != 1:
+        raise ValueError(
+            f"One number per sample is needed, got {shape_text(value.shape[1:])} numbers for each row of the input. "
+            "Flatten the time and environment axes first; for several outputs per sample use jacobian()."
+        )
+
+
+def _closed_forms(
+    problem: Problem, calls: Sequence[Recorded], cotangents: Sequence[Any], free: set[int]
+) -> dict[int, Factor]:
+    position = {id(variable): i for i, variable in enumerate(problem.weights.variables)}
+    found: dict[int, list[Factor]] = {}
+    for call, cotangent in zip(calls, cotangents, strict=True):
+        variables = {name: position.get(id(variable)) for name, variable in call.tap.variables.items()}
+        if cotangent is None or all(i is None or i in free for i in variables.values()):
+            continue
+        for name, factor in call.factors(cotangent).items():
+            i = variables.get(name)
+            if i is not None and i not in free:
+                found.setdefault(i, []).append(factor)
+    return {i: total(parts) for i, parts in found.items()}
+
+
+def _others(
+    problem: Problem, notes: Notes, tape: Any, calls: Sequence[Recorded], free: Sequence[int]
+) -> dict[int, Factor]:
+    """Vectorized. What the recorded layers said is not computed again where it does not depend on these variables."""
+    sources = [problem.sources[i] for i in free]
+    keep = [n for n, call in enumerate(calls) if all(g is None for g in tape.gradient(call.z, sources))]
+    selected = problem.weights
+    some = Selection(tuple(selected.variables[i] for i in free), tuple(selected.keys[i] for i in free), explicit=True)
+
+    def replay(kept: Sequence[Any]) -> Any:
+        return replaying(calls, dict(zip(keep, kept, strict=True)))
+
+    smaller = replace(problem, weights=some, kept=tuple(calls[n].z for n in keep), replay=replay)
+    positions, rows = gradients_one_by_one(smaller, notes)
+    return {free[i]: Direct(g) for i, g in zip(positions, rows, strict=True)}
+
+
+def _refuse(problem: Problem, free: Sequence[int]) -> None:
+    names = ", ".join(problem.weights.keys[i] for i in free)
+    raise NotImplementedError(
+        f"method='factors', but there is no closed form for {names}. plan(model, x) says why; register_rule adds a closed "
+        "form for a layer class; method='auto' takes the vectorized route for these variables only."
+    )
