@@ -1,0 +1,214 @@
+"""The tables of benchmarks/primitive.py, with the target of each row and whether it was met."""
+
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+# Not competitors: what writing the result costs at least, and a call that computes nothing.
+FLOORS = ("write", "write anew", "nothing")
+MATERIALIZING = ("torch.func", "JAX", "Opacus", "BackPACK")
+NET_ORDER = ("4-64-64-2", "17-256-256-6", "MinAtar CNN", "Nature CNN")
+
+Row = dict[str, Any]
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Median, lower and upper quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return statistics.median(values), low, high
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def interval(values: list[float], scale: float = 1.0) -> str:
+    middle, low, high = (number(scale * value) for value in quartiles(values))
+    return f"{middle} ({low} to {high})"
+
+
+def milliseconds(row: Row, system: str) -> str:
+    return interval(row["seconds"][system], 1e3) if system in row["seconds"] else "–"
+
+
+def ratios(row: Row, above: str, below: str) -> list[float]:
+    """One ratio for each round."""
+    return [a / b for a, b in zip(row["seconds"][above], row["seconds"][below], strict=True)]
+
+
+def median(row: Row, system: str) -> float:
+    return statistics.median(row["seconds"][system])
+
+
+def fastest(row: Row) -> str:
+    return min(MATERIALIZING, key=lambda system: median(row, system))
+
+
+def verdict(row: Row, above: str, below: str, at_least: float | None = None, at_most: float | None = None) -> str:
+    """Met or missed; a miss with what the floors say about its cause."""
+    ratio = statistics.median(ratios(row, above, below))
+    if (at_least is not None and ratio >= at_least) or (at_most is not None and ratio <= at_most):
+        return "met"
+    causes = []
+    ours = median(row, "rlgrad")
+    if "write anew" in row["seconds"] and median(row, "write anew") > 0.5 * ours:
+        share = median(row, "write anew") / ours
+        causes.append(f"{share:.0%} of the time is what a compiled fill of a new result of that size takes")
+    elif median(row, "nothing") > 0.25 * ours:
+        causes.append(f"{median(row, 'nothing') / ours:.0%} of the time is what a call that computes nothing takes")
+    return "; ".join(["missed", *causes])
+
+
+def beside_peers(rows: list[Row], title: str, others: tuple[str, ...], target: float) -> list[str]:
+    columns = ("rlgrad", "rlgrad eager", *MATERIALIZING, *others)
+    lines = [
+        f"## {title}",
+        "",
+        f"Target: rlgrad, compiled, at least {target:g} times as fast as the fastest of {', '.join(MATERIALIZING)}.",
+        "",
+        f"| network | N | {' | '.join(columns)} | fastest peer | times as fast | target |",
+        "|" + "---|" * (len(columns) + 5),
+    ]
+    for row in rows:
+        shown = " | ".join(milliseconds(row, column) for column in columns)
+        peer = fastest(row)
+        lines.append(
+            f"| {row['net']} | {row['batch']} | {shown} | {peer} | {interval(ratios(row, peer, 'rlgrad'))} | "
+            f"{verdict(row, peer, 'rlgrad', at_least=target)} |"
+        )
+    return [*lines, ""]
+
+
+def beside_writing(rows: list[Row]) -> list[str]:
+    lines = [
+        "## Writing the per-sample gradients",
+        "",
+        "Target: rlgrad, compiled, takes at most 3 times as long as writing N·P floats. *In place* fills memory that is there "
+        "already; *anew* is a compiled TensorFlow program that returns as many floats and, like every library here, has to "
+        "ask for their memory first. The target is judged by the shorter.",
+        "",
+        "| network | N | N·P floats, MB | rlgrad | in place | anew | rlgrad / in place | rlgrad / anew | target |",
+        "|" + "---|" * 9,
+    ]
+    for row in rows:
+        floor = min(("write", "write anew"), key=lambda system: median(row, system))
+        lines.append(
+            f"| {row['net']} | {row['batch']} | {number(4e-6 * row['batch'] * row['weights'])} | "
+            f"{' | '.join(milliseconds(row, system) for system in ('rlgrad', 'write', 'write anew'))} | "
+            f"{interval(ratios(row, 'rlgrad', 'write'))} | {interval(ratios(row, 'rlgrad', 'write anew'))} | "
+            f"{verdict(row, 'rlgrad', floor, at_most=3.0)} |"
+        )
+    return [*lines, ""]
+
+
+def beside_tape_jacobian(rows: list[Row]) -> list[str]:
+    lines = [
+        "## tape.jacobian",
+        "",
+        "Target: per-sample gradients at least 50 times as fast as the faster of `tape.jacobian` in a graph and under XLA.",
+        "",
+        "| network | N | rlgrad | tape.jacobian | tape.jacobian, XLA | times as fast | target |",
+        "|" + "---|" * 7,
+    ]
+    for row in rows:
+        peer = min(("tape.jacobian", "tape.jacobian XLA"), key=lambda system: median(row, system))
+        shown = (milliseconds(row, system) for system in ("rlgrad", "tape.jacobian", "tape.jacobian XLA"))
+        lines.append(
+            f"| {row['net']} | {row['batch']} | {' | '.join(shown)} | {interval(ratios(row, peer, 'rlgrad'))} | "
+            f"{verdict(row, peer, 'rlgrad', at_least=50.0)} |"
+        )
+    return [*lines, ""]
+
+
+def beside_surrogate(rows: list[Row]) -> list[str]:
+    lines = [
+        "## gradient, beside a surrogate loss",
+        "",
+        "Target: at most 1.10 times a `GradientTape` over Σ c log π written by hand, both in a `tf.function` with "
+        "`jit_compile=True`. The last columns are the same without XLA: rlgrad as one concrete function, the tape in a "
+        "`tf.function`.",
+        "",
+        "| network | N | rlgrad | tape | rlgrad / tape | target | rlgrad, graph | tape, graph | rlgrad / tape |",
+        "|" + "---|" * 9,
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['net']} | {row['batch']} | {milliseconds(row, 'rlgrad')} | {milliseconds(row, 'tape XLA')} | "
+            f"{interval(ratios(row, 'rlgrad', 'tape XLA'))} | {verdict(row, 'rlgrad', 'tape XLA', at_most=1.1)} | "
+            f"{milliseconds(row, 'concrete')} | {milliseconds(row, 'tape')} | "
+            f"{interval(ratios(row, 'concrete', 'tape'))} |"
+        )
+    return [*lines, ""]
+
+
+def overhead(rows: list[Row]) -> list[str]:
+    lines = [
+        "## Calling overhead",
+        "",
+        "Target: a repeated eager call compiles nothing (checked before timing, also for another N) and takes at most 1.20 "
+        "times as long as the bare concrete function of the same call.",
+        "",
+        "| function | network | N | eager call | concrete function | eager / concrete | difference, ms | target |",
+        "|" + "---|" * 8,
+    ]
+    for row in rows:
+        pairs = zip(row["seconds"]["rlgrad eager"], row["seconds"]["concrete"], strict=True)
+        lines.append(
+            f"| {row['work']} | {row['net']} | {row['batch']} | {milliseconds(row, 'rlgrad eager')} | "
+            f"{milliseconds(row, 'concrete')} | {interval(ratios(row, 'rlgrad eager', 'concrete'))} | "
+            f"{number(1e3 * statistics.median(e - c for e, c in pairs))} | "
+            f"{'met' if statistics.median(ratios(row, 'rlgrad eager', 'concrete')) <= 1.2 else 'missed'} |"
+        )
+    return [*lines, ""]
+
+
+def write_tables(rows: list[Row], path: Path | None) -> str:
+    """The tables as text, also written to `path`."""
+    rows = sorted(rows, key=lambda row: (NET_ORDER.index(row["net"]), row["batch"]))
+    of = {
+        work: [row for row in rows if row["work"] == work]
+        for work in ("per-sample gradients", "norms", "Gram", "gradient")
+    }
+    versions = ", ".join(f"{name} {version}" for name, version in rows[-1]["versions"].items())
+    threads = sorted({row["threads"] for row in rows})
+    largest = max(max(row["largest_difference"].values()) for row in rows)
+    lines = [
+        "# Speed of the gradient primitive",
+        "",
+        "`python benchmarks/primitive.py --peer-python …`",
+        "",
+        f"Milliseconds, medians over interleaved rounds (quartiles in brackets), each side with {threads[0]} "
+        f"thread{'s' if threads != [1] else ''} on a machine with {os.cpu_count()} cores, {platform.machine()}, float32; "
+        f"{versions}. The gradient is that of log π of the action taken. *rlgrad* is the function called inside a "
+        "`tf.function` with `jit_compile=True`, *rlgrad eager* the plain call, JAX is `jit(vmap(grad))`, torch.func "
+        "`vmap(grad)`. Before the timing every result was compared with rlgrad's on the same numbers; the largest difference, "
+        f"relative to the largest number of the array, was {largest:.1e}.",
+        "",
+    ]
+    if of["per-sample gradients"]:
+        lines += beside_peers(of["per-sample gradients"], "Per-sample gradients", (), 1.5)
+        lines += beside_writing(of["per-sample gradients"])
+    with_jacobian = [row for row in rows if "tape.jacobian" in row["seconds"]]
+    if with_jacobian:
+        lines += beside_tape_jacobian(with_jacobian)
+    if of["norms"]:
+        lines += beside_peers(of["norms"], "Per-sample norms", ("Opacus ghost", "BackPACK L2"), 5.0)
+        lines += [
+            "The four peers write the gradients out and take their norms. *Opacus ghost* and *BackPACK L2* are those "
+            "libraries' own functions for norms; the target does not count them.",
+            "",
+        ]
+    if of["Gram"]:
+        lines += beside_peers(of["Gram"], "Gram matrix", (), 5.0)
+    if of["gradient"]:
+        lines += beside_surrogate(of["gradient"])
+    lines += overhead([row for row in rows if row["net"] in NET_ORDER[:2]])
+    text = "\n".join(lines)
+    if path is not None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return text
