@@ -30,7 +30,7 @@ from primitive_tables import FLOORS, write_tables  # noqa: E402
 
 BATCHES = {"4-64-64-2": (32, 256, 1024), "17-256-256-6": (32, 256, 1024), "MinAtar CNN": (32, 256, 1024)}
 BATCHES["Nature CNN"] = (32, 128)
-OURS = ["rlgrad", "rlgrad eager", "concrete"]
+OURS = ["rlgrad", "rlgrad tf.function", "rlgrad eager", "concrete"]
 PEERS = ["torch.func", "JAX", "Opacus", "BackPACK"]
 TORCH = {"torch.func", "Opacus", "BackPACK", "Opacus ghost", "BackPACK L2"}
 SYSTEMS = {

@@ -36,8 +36,8 @@ def network(net, weights):
     return model
 
 
-def compile_with(jit_compile):
-    return tf.function(jit_compile=jit_compile, autograph=False)
+def function_of(body, jit_compile):
+    return tf.function(body, jit_compile=jit_compile, autograph=False)
 
 
 def log_prob(model, x, actions):
@@ -65,7 +65,7 @@ def eager(model, task, arguments):
     return lambda: function(*arguments)
 
 
-def surrogate(model, jit_compile):
+def surrogate(model):
     """Σ c log π, differentiated with a tape."""
 
     def by_hand(x, actions, c):
@@ -73,10 +73,10 @@ def surrogate(model, jit_compile):
             loss = tf.reduce_sum(c * log_prob(model, x, actions))
         return tape.gradient(loss, model.trainable_variables)
 
-    return compile_with(jit_compile)(by_hand)
+    return by_hand
 
 
-def tape_jacobian(model, jit_compile):
+def tape_jacobian(model):
     """TensorFlow's own function for a gradient per sample."""
 
     def by_hand(x, actions, c):
@@ -84,7 +84,7 @@ def tape_jacobian(model, jit_compile):
             values = log_prob(model, x, actions)
         return tape.jacobian(values, model.trainable_variables)
 
-    return compile_with(jit_compile)(by_hand)
+    return by_hand
 
 
 def writing(model, batch):
@@ -93,7 +93,7 @@ def writing(model, batch):
     def write(x, actions, c):
         return [tf.fill([batch, *variable.shape], c[0]) for variable in model.trainable_variables]
 
-    return compile_with(True)(write)
+    return write
 
 
 def build(task: Task):
@@ -107,28 +107,33 @@ def build(task: Task):
         result = list(result.values()) if isinstance(result, dict) else result
         return [np.asarray(part) for part in result] if isinstance(result, list) else np.asarray(result)
 
-    def call(function):
+    def concrete(body, jit_compile, rows=batch):
+        """The fastest way to call a compiled function over and over: its concrete function."""
+        specs = [tf.TensorSpec([rows, *argument.shape[1:]], argument.dtype) for argument in arguments]
+        function = function_of(body, jit_compile).get_concrete_function(*specs)
         return lambda: function(*arguments)
 
+    xla = task.system.endswith("XLA")
     if task.system == "write":
         memory = np.empty((batch, sum(w.size for w in weights)), np.float32)
         run = lambda: memory.fill(1.0)  # noqa: E731
     elif task.system == "write anew":
-        run = call(writing(model, batch))
+        run = concrete(writing(model, batch), True)
     elif task.system == "nothing":
-        run = call(compile_with(True)(lambda x, actions, c: c[:1]))
+        run = concrete(lambda x, actions, c: c[:1], True)
     elif task.system == "rlgrad":
-        run = call(compile_with(True)(rlgrad_call(model, task)))
+        run = concrete(rlgrad_call(model, task), True)
+    elif task.system == "rlgrad tf.function":
+        function = function_of(rlgrad_call(model, task), True)
+        run = lambda: function(*arguments)  # noqa: E731
     elif task.system == "rlgrad eager":
         run = eager(model, task, arguments)
     elif task.system == "concrete":
-        function = compile_with(None)(rlgrad_call(model, task))
-        specs = [tf.TensorSpec([None, *argument.shape[1:]], argument.dtype) for argument in arguments]
-        run = call(function.get_concrete_function(*specs))
+        run = concrete(rlgrad_call(model, task), None, rows=None)
     elif task.system.startswith("tape.jacobian"):
-        run = call(tape_jacobian(model, task.system.endswith("XLA")))
+        run = concrete(tape_jacobian(model), xla or None)
     else:
-        run = call(surrogate(model, task.system.endswith("XLA")))
+        run = concrete(surrogate(model), xla or None)
     return run, collect
 
 
