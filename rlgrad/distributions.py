@@ -58,6 +58,11 @@ class Categorical:
         """−Σ_a π(a) log π(a) in nats, shape (…)."""
         return -tf.reduce_sum(tf.nn.softmax(parameters) * tf.nn.log_softmax(parameters), axis=-1)
 
+    def fisher_product(self, parameters: Any, tangents: Any) -> tf.Tensor:
+        """(diag(p) − p pᵀ) v of each row: the Fisher matrix of the logits times v, shape (…, num_actions)."""
+        p = tf.nn.softmax(parameters)
+        return p * (tangents - tf.reduce_sum(p * tangents, axis=-1, keepdims=True))
+
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Integer actions, within `0 … num_actions − 1` where they are known when called."""
         actions = tf.convert_to_tensor(actions)
@@ -116,6 +121,11 @@ class DiagonalGaussian:
         """Σ_i log σ_i + ½ log 2πe in nats, shape (…)."""
         log_std = tf.broadcast_to(parameters["log_std"], tf.shape(parameters["mean"]))
         return tf.reduce_sum(log_std + 0.5 * (_LOG_2PI + 1.0), axis=self._event_axes)
+
+    def fisher_product(self, parameters: Any, tangents: Any) -> dict[str, tf.Tensor]:
+        """The Fisher matrix of each row times v: v/σ² for the mean, 2 v for log σ (one log σ per component)."""
+        precision = tf.exp(-2.0 * parameters["log_std"])
+        return {"mean": tangents["mean"] * precision, "log_std": 2.0 * tangents["log_std"]}
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Floating-point actions."""

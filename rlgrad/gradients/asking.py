@@ -51,15 +51,18 @@ class Asked:
             yield slice_rows(self.problem, start, stop)
 
     def require_memory(self, size: float, what: str, advice: str) -> None:
-        """Raises where `size` bytes are more than the limit.
+        """Raises where `size` bytes are more than the limit."""
+        require_memory(size, self.memory_limit, what, advice)
 
-        Raises:
-            MemoryError: with the size and what to ask instead.
-        """
-        if size > self.memory_limit:
-            raise MemoryError(
-                f"{what} would take {_text(size)}, more than memory_limit={_text(self.memory_limit)}. {advice}"
-            )
+
+def require_memory(size: float, limit: float, what: str, advice: str) -> None:
+    """Raises where `size` bytes are more than the limit.
+
+    Raises:
+        MemoryError: with the size and what to ask instead.
+    """
+    if size > limit:
+        raise MemoryError(f"{what} would take {_text(size)}, more than memory_limit={_text(limit)}. {advice}")
 
 
 def ask(

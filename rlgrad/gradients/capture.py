@@ -6,9 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.gradients.backward import require_connected, weight_for
 from rlgrad.gradients.factors import Direct, Factor, total
 from rlgrad.gradients.heads import shape_text
-from rlgrad.gradients.linearization import require_connected, weight_for
 from rlgrad.gradients.problem import SINGLE, Notes, Problem
 from rlgrad.gradients.selection import Selection
 from rlgrad.gradients.taps import Recorded, recording, replaying, taps_of

@@ -218,10 +218,11 @@ class OuterProduct:
 
     def _written_out(self) -> Any:
         """The gradients, float (N, I, G, O)."""
-        if self.positions == 1:
-            return tf.transpose(self.left, [0, 3, 2, 1]) * self.right
         if self.left.shape[2] == 1:
-            return tf.matmul(self.left[:, :, 0], self.right[:, :, 0], transpose_a=True)[:, :, None]
+            left, right = self.left[:, :, 0], self.right[:, :, 0]
+            column = tf.reshape(left, [-1, left.shape[2], 1]) if self.positions == 1 else None
+            g = tf.matmul(left, right, transpose_a=True) if column is None else tf.matmul(column, right)
+            return g[:, :, None]
         g = tf.matmul(_groups_first(self.left), _groups_first(self.right), transpose_a=True)  # (N, G, I, O)
         return tf.transpose(g, [0, 2, 1, 3])
 

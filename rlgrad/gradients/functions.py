@@ -5,9 +5,10 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.gradients import compiled
+from rlgrad.gradients.backward import weight_for
 from rlgrad.gradients.errors import DisconnectedGradientError
 from rlgrad.gradients.inputs import leaf_names
-from rlgrad.gradients.linearization import linearize_here, weight_for
+from rlgrad.gradients.linearization import linearize_here
 from rlgrad.gradients.outputs import Output, OutputLike
 from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose
 

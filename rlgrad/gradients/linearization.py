@@ -1,18 +1,16 @@
 """A model's outputs at its current weights with their gradient: one forward pass, one backward pass per credit."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients import compiled
-from rlgrad.gradients.errors import DisconnectedGradientError
-from rlgrad.gradients.heads import shape_text
+from rlgrad.gradients import compiled, norms
+from rlgrad.gradients.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients.factored import Factored, row_weights
+from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, pose
-from rlgrad.gradients.selection import select_weights
+from rlgrad.gradients.problem import SINGLE, Notes, Problem, placed, pose
 
 
 class Linearization:
@@ -22,6 +20,7 @@ class Linearization:
         self._problem = problem
         self._tape = tape
         self._values = dict(values)
+        self._factored = Factored(problem, self._values)
         # Which variables each output depends on, where the tape cannot tell: behind a compiled function it returns
         # zeros.
         self._connected: Mapping[str, frozenset[int]] | None = connected
@@ -64,7 +63,7 @@ class Linearization:
             ValueError: the credit has a name that no output has, or another shape than the output.
         """
         selected, sources = self._problem.weights, self._problem.sources
-        credits = _credits(self._values, credit)
+        credits = credits_for(self._values, credit)
         gradients = self._tape.gradient(
             [self._values[name] for name in credits], sources, output_gradients=list(credits.values())
         )
@@ -79,20 +78,135 @@ class Linearization:
             if i in positions
         }
 
-    def per_sample(self) -> dict[str, Any]:
+    def per_sample(self, *, segments: Any = None, num_segments: int | None = None) -> dict[str, Any]:
         """∇f of each sample by itself: for each variable (N, *variable.shape); for named outputs a dict of such dicts.
+
+        Args:
+            segments: int (N,), from 0: rows with the same number are summed, and there is one row per segment. This and
+                the other methods that look at samples ask the model once; nothing after that runs it again.
+            num_segments: number of segments; default the largest number plus one.
 
         Raises:
             DisconnectedGradientError: an output does not depend on a variable that was named, or on any.
+            MemoryError: the result would take more than 2 GB; `per_sample_gradient` has a limit to raise.
             ValueError: an output has not exactly one number per sample.
         """
-        from rlgrad.gradients.asking import MEMORY_LIMIT, Asked  # they are built on this file
-        from rlgrad.gradients.per_sample import per_sample_of
 
-        results = {
-            name: per_sample_of(Asked(only(self._problem, name), "auto", None, MEMORY_LIMIT)) for name in self._values
-        }
+        def use(factors: dict[str, Factor]) -> dict[str, Any]:
+            self._factored.require_memory(factors)
+            return {key: tf.cast(factor.per_sample(), self._dtype(key)) for key, factor in factors.items()}
+
+        found: dict[str, Any] = self._for_each_output(use, segments, num_segments)
+        return found
+
+    def norm(
+        self, per: str = "model", *, squared: bool = False, segments: Any = None, num_segments: int | None = None
+    ) -> Any:
+        """‖∇f‖ of each sample, (N,); see `per_sample_norm`. For named outputs a dict of these."""
+        norms.require_per(per)
+
+        def use(factors: dict[str, Factor]) -> Any:
+            result = norms.norms(factors, per, squared)
+            return result[""] if per == "model" else result
+
+        return self._for_each_output(use, segments, num_segments)
+
+    def gram(self, *, segments: Any = None, num_segments: int | None = None) -> Any:
+        """J Jᵀ, (N, N); see `gram`. For named outputs a dict of these."""
+        return self._for_each_output(lambda f: norms.gram_of(f.values(), f.values()), segments, num_segments)
+
+    def jvp(self, tangent: Mapping[str, Any]) -> Any:
+        """J v: how fast f of each sample grows when the weights move along v; (N,), for named outputs a dict of these.
+
+        Args:
+            tangent: v, for each variable that the output depends on a tensor of its shape, as `gradient` returns it.
+
+        Raises:
+            ValueError: other keys or shapes.
+        """
+
+        def use(factors: dict[str, Factor]) -> Any:
+            directions = tangents_for(self._problem, tangent, list(factors))
+            parts = [
+                factor.jvp(tf.cast(v, factor.tensors[-1].dtype))
+                for v, factor in zip(directions, factors.values(), strict=True)
+            ]
+            return tf.add_n(norms.alike(parts))
+
+        return self._for_each_output(use)
+
+    def vjp(self, credit: Any = None) -> dict[str, Any]:
+        """Jᵀ c = Σ credit · ∇f, as `gradient`, but from what the layers were given: the model does not run again.
+
+        Args:
+            credit: as for `gradient`, (N,).
+        """
+        result: dict[str, Any] = {}
+        for name, c in credits_for(self._values, credit).items():
+            for key, factor in self._factored.of(name).items():
+                part = tf.cast(factor.vjp(tf.cast(c, factor.tensors[-1].dtype)), self._dtype(key))
+                result[key] = result[key] + part if key in result else part
+        return {key: result[key] for key in self._problem.weights.keys if key in result}
+
+    def sum_of_squares(self, credit: Any = None, *, segments: Any = None, num_segments: int | None = None) -> Any:
+        """Σ_n c_n (∇f_n)²: the diagonal of the empirical Fisher matrix, and what component-wise baselines need.
+
+        Args:
+            credit: c, float (N,), or (S,) with segments; for named outputs a dict. Default 1.
+            segments: see `per_sample`: rows are summed before they are squared.
+            num_segments: see `per_sample`.
+
+        Returns:
+            For each variable a tensor of its shape; for named outputs a dict of such dicts.
+        """
+        results = {}
+        for name, c in credits_by_name(self._values, credit).items():
+            factors = self._factored.of(name, segments, num_segments)
+            results[name] = {key: factor.sum_of_squares(row_weights(factor, c)) for key, factor in factors.items()}
         return results.get(SINGLE, results)
+
+    def fisher_vector_product(
+        self, v: Mapping[str, Any], *, sample_weight: Any = 1.0, damping: Any = 0.0
+    ) -> dict[str, Any]:
+        """F v + damping · v, F = Σ_n c_n E_a[∇ log π(a|s_n) ∇ log π(a|s_n)ᵀ]: over all actions, not the sampled ones.
+
+        Which distribution: that of a `LogProb` or `Entropy` among the outputs, else the model's own.
+
+        Args:
+            v: a direction, for each variable that the distribution depends on a tensor of its shape.
+            sample_weight: c, float (batch…) or one number; 1/N for a mean. Default 1.
+            damping: times v, is added.
+
+        Returns:
+            A dict like v.
+
+        Raises:
+            DisconnectedGradientError: the distribution does not depend on a variable that was named.
+            NotImplementedError: a distribution without a method `fisher_product`.
+            ValueError: v has other keys or shapes.
+        """
+        return self._factored.fisher_vector_product(v, sample_weight, damping)
+
+    def at(self, weights: Mapping[str, Any]) -> "Linearization":
+        """The same question at other weights; the model keeps its own.
+
+        Args:
+            weights: values of variables, under their paths; those left out stay as they are.
+
+        Raises:
+            ValueError: a key that no variable has, or another shape than the variable's.
+        """
+        return start(placed(self._problem, weights))
+
+    def _for_each_output(
+        self, use: Callable[[dict[str, Factor]], Any], segments: Any = None, num_segments: Any = None
+    ) -> Any:
+        results = {name: use(self._factored.of(name, segments, num_segments)) for name in self._values}
+        return results.get(SINGLE, results)
+
+    def _dtype(self, key: str) -> Any:
+        selected = self._problem.weights
+        return tf.as_dtype(selected.variables[selected.keys.index(key)].dtype)
 
 
 def linearize(
@@ -117,7 +231,8 @@ def linearize(
         weights: with respect to what (see `gradient`).
 
     Returns:
-        A `Linearization`: `.outputs`, `.gradient(credit)`, `.per_sample()`, `.variables`.
+        A `Linearization`: `.outputs`, `.variables`, `.gradient(credit)`, `.per_sample()`, `.norm()`, `.gram()`, `.jvp(v)`,
+        `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`, `.at(weights)`; each computed only if asked.
 
     Raises:
         TypeError, ValueError: the question is wrong; the message says what was expected, what came and what to do.
@@ -135,7 +250,11 @@ def linearize(
             raise ValueError("The empty name is taken for outputs without a name; choose another.")
     else:
         outputs = {SINGLE: Output.of(output)}
-    problem = pose(model, x, outputs=outputs, layer=layer, weights=weights)
+    return start(pose(model, x, outputs=outputs, layer=layer, weights=weights))
+
+
+def start(problem: Problem) -> Linearization:
+    """Linearizes, compiled where that is worthwhile."""
     if not compiled.worthwhile(problem):
         return linearize_here(problem, Notes())
     program = compiled.program("forward", problem, _forward)
@@ -152,104 +271,6 @@ def linearize_here(problem: Problem, notes: Notes) -> Linearization:
         tape.watch(problem.sources)
         values = problem.forward(notes)
     return Linearization(problem, tape, values)
-
-
-def only(problem: Problem, name: str) -> Problem:
-    """The same question about one of several outputs."""
-    return replace(
-        problem,
-        recipes={SINGLE: problem.recipes[name]},
-        arrays={SINGLE: problem.arrays[name]},
-        batched={SINGLE: problem.batched[name]},
-    )
-
-
-def require_connected(problem: Problem, positions: Iterable[int], names: Iterable[str] = ()) -> None:
-    """Raises where a named variable, or every variable, is not among the connected `positions`.
-
-    Raises:
-        DisconnectedGradientError: with what is not connected, and what is.
-    """
-    selected, connected = problem.weights, set(positions)
-    missing = [key for i, key in enumerate(selected.keys) if i not in connected]
-    if not missing or (connected and not selected.explicit):
-        return
-    named = [repr(name) for name in names if name != SINGLE]
-    what = f"The outputs {', '.join(named)} do" if len(named) > 1 else " ".join(["The output", *named, "does"])
-    if not selected.explicit:
-        raise DisconnectedGradientError(
-            f"{what} not depend on any trainable weight of model {problem.model.name!r}. Is there a stop_gradient, a "
-            "NumPy conversion or an argmax on the way, or is layer= a layer before all weights?"
-        )
-    present = _connected_keys(problem, list(names) or [SINGLE])
-    raise DisconnectedGradientError(
-        f"{what} not depend on these of the chosen weights: {', '.join(missing)}. Connected are: "
-        f"{', '.join(present) or 'none'}. Without weights= the result has all weights that the output depends on."
-    )
-
-
-def _connected_keys(problem: Problem, names: list[str]) -> list[str]:
-    """All trainable variables that the outputs depend on, for a message: one more pass of the model."""
-    everything = (
-        replace(problem, weights=select_weights(problem.model, None)) if problem.model.trainable_variables else problem
-    )
-    lin = linearize_here(everything, Notes())
-    gradients = lin._tape.gradient([lin._values[name] for name in names], everything.sources)
-    return [key for key, gradient in zip(everything.weights.keys, gradients, strict=True) if gradient is not None]
-
-
-def dense(gradient: Any, variable: Any) -> Any:
-    """A gradient as a tensor of the variable's shape; an embedding's comes as slices, possibly several of one row."""
-    if isinstance(gradient, tf.IndexedSlices):
-        gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
-    return gradient
-
-
-def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None) -> Any:
-    """A credit as a tensor of the value's dtype and shape.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is neither one number nor of the value's shape.
-    """
-    credit = tf.cast(tf.convert_to_tensor(credit), value.dtype)
-    if credit.shape.rank == 0:
-        return tf.fill(tf.shape(value), credit) if value.shape.rank != 0 else credit
-    if not credit.shape.is_compatible_with(value.shape):
-        raise ValueError(
-            f"{what} must have the output's shape {shape_text(value.shape, batch_size)}, got "
-            f"{shape_text(credit.shape, batch_size)}."
-        )
-    return credit
-
-
-def weight_for(problem: Problem, value: Any) -> Any:
-    """The question's sample weights as a cotangent of `value`; 1 where there are none."""
-    if problem.sample_weight is None:
-        return tf.ones_like(value)
-    return cotangent(value, problem.sample_weight, "sample_weight", problem.batch_size)
-
-
-def _credits(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
-    """Cotangents by output name."""
-    if credit is None:
-        return {name: tf.ones_like(value) for name, value in values.items()}
-    if SINGLE in values:
-        if isinstance(credit, Mapping):
-            raise ValueError(
-                "This linearization has one output without a name; give its credit as it is, not in a dict."
-            )
-        return {SINGLE: cotangent(values[SINGLE], credit, "The credit")}
-    if not isinstance(credit, Mapping):
-        raise ValueError(f"The credit for outputs with names is a dict with keys among {list(values)}; got {credit!r}.")
-    for name in credit:
-        if name not in values:
-            close = get_close_matches(str(name), list(values), n=1)
-            meant = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(map(repr, values))}."
-            raise ValueError(f"No output is called {name!r}, so it cannot be credited. {meant}")
-    if not credit:
-        raise ValueError(f"The credit is empty: no output counts. Outputs: {', '.join(map(repr, values))}.")
-    return {name: cotangent(values[name], c, f"The credit of {name!r}") for name, c in credit.items()}
 
 
 def _forward(problem: Problem, notes: Notes) -> dict[str, Any]:

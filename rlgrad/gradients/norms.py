@@ -157,11 +157,8 @@ def gram(
 
 def norms(factors: dict[str, Factor], per: str, squared: bool) -> dict[str, Any]:
     """Norms by variable, layer, or for `per="model"` under `""`."""
-    squares = {key: factor.squared_norm() for key, factor in factors.items()}
-    dtype = max((square.dtype for square in squares.values()), key=lambda dtype: dtype.size)
-    result = {
-        name: sum(tf.cast(squares[key], dtype) for key in members) for name, members in groups(squares, per).items()
-    }
+    squares = dict(zip(factors, alike([factor.squared_norm() for factor in factors.values()]), strict=True))
+    result = {name: tf.add_n([squares[key] for key in members]) for name, members in groups(squares, per).items()}
     return result if squared else {name: tf.sqrt(tf.maximum(total, 0.0)) for name, total in result.items()}
 
 
@@ -176,9 +173,13 @@ def groups(keys: Any, per: str) -> dict[str, list[str]]:
 
 def gram_of(factors: Any, others: Any) -> Any:
     """Σ over variables of their Gram matrices."""
-    parts = [factor.gram(other) for factor, other in zip(factors, others, strict=True)]
+    return tf.add_n(alike([factor.gram(other) for factor, other in zip(factors, others, strict=True)]))
+
+
+def alike(parts: list[Any]) -> list[Any]:
+    """Tensors in the widest of their dtypes: variables of one model may differ in theirs."""
     dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.size)
-    return sum(tf.cast(part, dtype) for part in parts)
+    return [tf.cast(part, dtype) for part in parts]
 
 
 def require_per(per: str) -> None:

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from rlgrad.gradients import compiled
 from rlgrad.gradients.asking import MEMORY_LIMIT, Asked, answer, ask, written_out_bytes
+from rlgrad.gradients.backward import dense, require_connected
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.heads import shape_text
-from rlgrad.gradients.linearization import dense, require_connected
 from rlgrad.gradients.outputs import Output, OutputLike
 from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose
 from rlgrad.gradients.vectorized import map_samples, vectorized

@@ -4,8 +4,10 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from rlgrad.gradients import inputs as model_inputs
@@ -31,6 +33,8 @@ class Notes:
     batch_rank: int = 1
     # Whether samples were vectorized, which may fail when it runs.
     vectorized: bool = False
+    # What the results are made of, where that is more than tensors.
+    structures: list[Any] = field(default_factory=list)
     # Bytes of memory for each sample.
     bytes_per_sample: int = 0
 
@@ -235,6 +239,49 @@ def rows_of(problem: Problem) -> list[Any]:
 def with_rows(problem: Problem, change: Callable[[Any], Any]) -> Problem:
     """The question with everything that has a batch axis replaced by `change` of it, in the order of `rows_of`."""
     return problem.with_numbers([change(array) if batched else array for array, batched in problem.numbers()])
+
+
+def placed(problem: Problem, values: Mapping[str, Any]) -> Problem:
+    """The same question at other values of variables.
+
+    Args:
+        problem: the question.
+        values: by the variables' keys; what is left out stays as it is.
+
+    Raises:
+        TypeError: a variable that is not Keras's own cannot be replaced.
+        ValueError: a key that no variable has, or another shape than the variable's.
+    """
+    known = {key: variable for variable, key in selection.keys_of(problem.model)}
+    known |= dict(zip(problem.weights.keys, problem.weights.variables, strict=True))
+    tensors = {id(variable): (variable, value) for variable, value in problem.in_place}
+    for key, value in values.items():
+        if key not in known:
+            close = get_close_matches(str(key), list(known), n=1)
+            meant = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+            raise ValueError(f"Model {problem.model.name!r} has no variable {key!r}. {meant}")
+        variable = known[key]
+        if not isinstance(variable, keras.Variable):
+            raise TypeError(f"{key!r} is a {type(variable).__name__}; only Keras variables can take other values.")
+        tensor = tf.cast(tf.convert_to_tensor(value), variable.dtype)
+        if not tensor.shape.is_compatible_with(tf.TensorShape(variable.shape)):
+            raise ValueError(f"{key!r} has shape {tuple(variable.shape)}, got {tuple(tensor.shape)}.")
+        tensors[id(variable)] = (variable, tensor)
+    return replace(
+        problem,
+        placed=tuple(variable for variable, _ in tensors.values()),
+        placed_values=tuple(tensor for _, tensor in tensors.values()),
+    )
+
+
+def only(problem: Problem, name: str) -> Problem:
+    """The same question about one of several outputs."""
+    return replace(
+        problem,
+        recipes={SINGLE: problem.recipes[name]},
+        arrays={SINGLE: problem.arrays[name]},
+        batched={SINGLE: problem.batched[name]},
+    )
 
 
 def one_of_zeros(problem: Problem) -> Problem:

@@ -141,7 +141,7 @@ class LogProbability:
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """The distribution's log-probability of the actions under the model's output."""
-        parameters, distribution = _distribution(self, heads)
+        parameters, distribution = distribution_of(self, heads)
         position, actions = arrays.take()
         _require_event(actions, parameters, distribution, heads)
         if isinstance(distribution, Categorical):
@@ -163,7 +163,7 @@ class DistributionEntropy:
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """The distribution's entropy."""
-        parameters, distribution = _distribution(self, heads)
+        parameters, distribution = distribution_of(self, heads)
         return distribution.entropy(parameters)
 
 
@@ -236,7 +236,7 @@ def unwrap(thing: Any) -> Any:
     return thing.wrapped if isinstance(thing, Same) else thing
 
 
-def _distribution(recipe: LogProbability | DistributionEntropy, heads: Heads) -> tuple[Any, Any]:
+def distribution_of(recipe: LogProbability | DistributionEntropy, heads: Heads) -> tuple[Any, Any]:
     """The parameters and what they parametrize: the argument, else the model's own, else a categorical on logits."""
     parameters = heads.parameters(recipe.head)
     distribution = unwrap(recipe.distribution)

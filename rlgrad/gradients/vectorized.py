@@ -13,8 +13,8 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.gradients import keras_internals
-from rlgrad.gradients.linearization import linearize_here, weight_for
-from rlgrad.gradients.problem import Notes, Problem, rows_of, with_rows
+from rlgrad.gradients.backward import dense, require_connected, weight_for
+from rlgrad.gradients.problem import SINGLE, Notes, Problem, rows_of, with_rows
 
 # From a question about one sample to what belongs in that sample's row of the results.
 OneSample = Callable[[Problem, Notes], list[Any]]
@@ -30,10 +30,14 @@ def gradients_one_by_one(problem: Problem, notes: Notes) -> tuple[tuple[int, ...
 
     def of_one(single: Problem, notes: Notes) -> list[Any]:
         nonlocal positions
-        lin = linearize_here(single, notes)
-        gradients = lin.gradient(weight_for(single, lin.outputs))
-        positions = tuple(i for i, key in enumerate(single.weights.keys) if key in gradients)
-        return list(gradients.values())
+        sources = single.sources
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            value = single.forward(notes)[SINGLE]
+        gradients = tape.gradient(value, sources, output_gradients=weight_for(single, value))
+        positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
+        require_connected(single, positions)
+        return [dense(gradients[i], sources[i]) for i in positions]
 
     rows = map_samples(problem, notes, of_one)
     # Vectorized over no samples at all, some operations lose the other axes.

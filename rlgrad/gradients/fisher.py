@@ -1,0 +1,99 @@
+"""Fisher-vector products: F v = Σ_n c_n J_nᵀ M_n J_n v, exact in the actions.
+
+J is the Jacobian of the distribution's parameters, M their Fisher matrix: diag(p) − p pᵀ for logits, diag(1/σ²) for a mean,
+2 for a log standard deviation. A Jacobian-vector product forward, M in between, the transposed product back: what comes out
+is positive semi-definite by construction, whatever sign slips a differentiated divergence would invite.
+
+Source: Kakade (2001); Pascanu & Bengio (2014), section 2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from rlgrad.gradients.backward import dense, require_connected
+from rlgrad.gradients.heads import Heads
+from rlgrad.gradients.problem import Problem
+from rlgrad.gradients.recipes import DistributionEntropy, LogProbability, Recipe, Sum, distribution_of
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A distribution's parameters with the tape that saw how they follow from the weights.
+
+    Args:
+        tape: persistent.
+        tree: a tensor, or a dict of tensors (…, K), one row per sample.
+        distribution: what they mean.
+        sources: what the tape watched.
+        positions: which of the sources the parameters depend on.
+    """
+
+    tape: Any
+    tree: Any
+    distribution: Any
+    sources: list[Any]
+    positions: tuple[int, ...]
+
+    def product(self, tangent: Sequence[Any], weight: Any, damping: Any) -> list[Any]:
+        """F v + damping · v, for each of `positions`."""
+        leaves = tf.nest.flatten(self.tree)
+        sources = [self.sources[i] for i in self.positions]
+        # Jᵀ u is linear in u, so its derivative with respect to u along v is J v: no second pass of the model.
+        zeros = [tf.zeros_like(leaf) for leaf in leaves]
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(zeros)
+            pulled = self._pull_back(leaves, sources, zeros)
+        moved = outer.gradient(
+            pulled, zeros, output_gradients=list(tangent), unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        measured = self.distribution.fisher_product(self.tree, tf.nest.pack_sequence_as(self.tree, moved))
+        back = []
+        for part in tf.nest.flatten(measured):
+            c = tf.cast(weight, part.dtype)
+            shape = tf.concat([tf.shape(c), tf.ones([part.shape.rank - c.shape.rank], tf.int32)], axis=0)
+            back.append(part * tf.reshape(c, shape))
+        products = self._pull_back(leaves, sources, back)
+        return [p + tf.cast(damping, p.dtype) * v for p, v in zip(products, tangent, strict=True)]
+
+    def _pull_back(self, leaves: list[Any], sources: list[Any], cotangents: list[Any]) -> list[Any]:
+        gradients = self.tape.gradient(leaves, sources, output_gradients=cotangents)
+        return [dense(gradient, source) for gradient, source in zip(gradients, sources, strict=True)]
+
+
+def parameters_of(problem: Problem) -> Parameters:
+    """Runs the model once, for the distribution that the question's outputs are about.
+
+    Raises:
+        DisconnectedGradientError: the parameters do not depend on a variable that was named, or on any.
+        NotImplementedError: the distribution does not know its Fisher matrix.
+        TypeError, ValueError: the model's output does not parametrize a distribution; see `LogProb`.
+    """
+    recipe = next((r for r in map(_about_distribution, problem.recipes.values()) if r is not None), None)
+    recipe = LogProbability(None, None) if recipe is None else recipe
+    sources = problem.sources
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        returned = problem.returned()
+        heads = Heads(problem.model, returned, problem.layer is not None, problem.batch_size)
+        tree, distribution = distribution_of(recipe, heads)
+        if isinstance(tree, dict) and {"mean", "log_std"} <= set(tree):  # one row per sample, also of a shared log_std
+            mean, log_std = tree["mean"], tree["log_std"]
+            tree = {"mean": mean, "log_std": tf.broadcast_to(log_std, tf.shape(mean))}
+    if not hasattr(distribution, "fisher_product"):
+        raise NotImplementedError(
+            f"{type(distribution).__name__} has no method fisher_product(parameters, tangents), so its Fisher matrix is "
+            "not known. Give it one, or use gram() for the empirical Fisher matrix."
+        )
+    gradients = tape.gradient(tf.nest.flatten(tree), sources)
+    positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
+    require_connected(problem, positions)
+    return Parameters(tape, tree, distribution, sources, positions)
+
+
+def _about_distribution(recipe: Recipe) -> LogProbability | DistributionEntropy | None:
+    if isinstance(recipe, Sum):
+        return next((r for r in map(_about_distribution, recipe.terms) if r is not None), None)
+    return recipe if isinstance(recipe, LogProbability | DistributionEntropy) else None
