@@ -12,6 +12,7 @@ from rlgrad.gradients.linearization import Linearization, linearize
 from rlgrad.gradients.norms import gram, per_sample_norm
 from rlgrad.gradients.outputs import Entropy, LogProb, Output
 from rlgrad.gradients.per_sample import jacobian, per_sample_gradient
+from rlgrad.gradients.planning import Plan, plan
 from rlgrad.gradients.registry import register_rule
 
 require_tensorflow_backend()
@@ -22,6 +23,7 @@ __all__ = [
     "Linearization",
     "LogProb",
     "Output",
+    "Plan",
     "by_layer",
     "dot",
     "flatten",
@@ -33,6 +35,7 @@ __all__ = [
     "norm",
     "per_sample_gradient",
     "per_sample_norm",
+    "plan",
     "register_rule",
     "unflatten",
     "value_and_gradient",

@@ -53,6 +53,7 @@ def capture_factors(problem: Problem, notes: Notes, method: str = "auto") -> Cap
     found = tape.gradient(value, [*(call.z for call in calls), *sources], output_gradients=weight_for(problem, value))
     cotangents, outside = found[: len(calls)], found[len(calls) :]
     free = [i for i, gradient in enumerate(outside) if gradient is not None]
+    notes.free = tuple(free)
     factors = _closed_forms(problem, calls, cotangents, set(free))
     require_connected(problem, {*free, *factors})
     if free:

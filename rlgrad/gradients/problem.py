@@ -31,6 +31,8 @@ class Notes:
     listed: tuple[int, ...] = ()
     # Number of leading batch axes of the outputs.
     batch_rank: int = 1
+    # Positions of the variables that have no closed form.
+    free: tuple[int, ...] = ()
     # Whether samples were vectorized, which may fail when it runs.
     vectorized: bool = False
     # What the results are made of, where that is more than tensors.
