@@ -35,8 +35,8 @@ PEERS = ["torch.func", "JAX", "Opacus", "BackPACK"]
 TORCH = {"torch.func", "Opacus", "BackPACK", "Opacus ghost", "BackPACK L2"}
 SYSTEMS = {
     "per-sample gradients": [*OURS, *PEERS, "write", "write anew", "nothing"],
-    "norms": [*OURS, *PEERS, "Opacus ghost", "BackPACK L2", "nothing"],
-    "Gram": [*OURS, *PEERS, "nothing"],
+    "norms": [*OURS, *PEERS, "JAX written out", "Opacus ghost", "BackPACK L2", "nothing"],
+    "Gram": [*OURS, *PEERS, "JAX written out", "nothing"],
     "gradient": [*OURS, "tape XLA", "tape", "nothing"],
 }
 JACOBIAN_ROW = ("4-64-64-2", 256)
@@ -98,7 +98,7 @@ class Sides:
         return self.of(system).ask(do="time", system=system, times=times)["seconds"]
 
     def of(self, system):
-        return self.sides["jax" if system == "JAX" else "torch" if system in TORCH else "tensorflow"]
+        return self.sides["jax" if system.startswith("JAX") else "torch" if system in TORCH else "tensorflow"]
 
     def forget(self):
         for side in self.sides.values():

@@ -33,14 +33,21 @@ def build(task: Task):
 
     per_sample = jax.vmap(jax.grad(log_prob), (None, 0, 0))
 
-    def norms(*arguments):
-        return jnp.sqrt(sum(jnp.sum(row**2, axis=range(1, row.ndim)) for row in per_sample(*arguments)))
+    def norms(rows):
+        return jnp.sqrt(sum(jnp.sum(row**2, axis=range(1, row.ndim)) for row in rows))
 
-    def gram(*arguments):
-        flat = [row.reshape(len(row), -1) for row in per_sample(*arguments)]
+    def gram(rows):
+        flat = [row.reshape(len(row), -1) for row in rows]
         return sum(row @ row.T for row in flat)
 
-    function = jax.jit({"per-sample gradients": per_sample, "norms": norms, "Gram": gram}[task.work])
+    reduce = {"per-sample gradients": lambda rows: rows, "norms": norms, "Gram": gram}[task.work]
+    if task.system == "JAX written out":
+        first, second = jax.jit(per_sample), jax.jit(reduce)
+
+        def function(*arguments):
+            return second(first(*arguments))
+    else:
+        function = jax.jit(lambda *arguments: reduce(per_sample(*arguments)))
 
     def collect(result):
         return [np.asarray(row) for row in result] if isinstance(result, list) else np.asarray(result)

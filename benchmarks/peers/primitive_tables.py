@@ -8,7 +8,8 @@ from typing import Any
 
 # Not competitors: what writing the result costs at least, and a call that computes nothing.
 FLOORS = ("write", "write anew", "nothing")
-MATERIALIZING = ("torch.func", "JAX", "Opacus", "BackPACK")
+PEERS = ("torch.func", "JAX", "Opacus", "BackPACK")
+MATERIALIZING = ("torch.func", "JAX written out", "Opacus", "BackPACK")
 NET_ORDER = ("4-64-64-2", "17-256-256-6", "MinAtar CNN", "Nature CNN")
 
 Row = dict[str, Any]
@@ -44,8 +45,8 @@ def median(row: Row, system: str) -> float:
     return statistics.median(row["seconds"][system])
 
 
-def fastest(row: Row) -> str:
-    return min(MATERIALIZING, key=lambda system: median(row, system))
+def fastest(row: Row, systems: tuple[str, ...]) -> str:
+    return min((s for s in systems if s in row["seconds"]), key=lambda system: median(row, system))
 
 
 def verdict(row: Row, above: str, below: str, at_least: float | None = None, at_most: float | None = None) -> str:
@@ -53,32 +54,59 @@ def verdict(row: Row, above: str, below: str, at_least: float | None = None, at_
     ratio = statistics.median(ratios(row, above, below))
     if (at_least is not None and ratio >= at_least) or (at_most is not None and ratio <= at_most):
         return "met"
-    causes = []
     ours = median(row, "rlgrad")
-    if "write anew" in row["seconds"] and median(row, "write anew") > 0.5 * ours:
-        share = median(row, "write anew") / ours
-        causes.append(f"{share:.0%} of the time is what a compiled fill of a new result of that size takes")
-    elif median(row, "nothing") > 0.25 * ours:
-        causes.append(f"{median(row, 'nothing') / ours:.0%} of the time is what a call that computes nothing takes")
+    shares = {
+        "what a compiled fill of a new result of that size takes": "write anew",
+        "what a compiled call that computes nothing takes": "nothing",
+    }
+    causes = [
+        f"{median(row, floor) / ours:.0%} of rlgrad's time is {what}"
+        for what, floor in shares.items()
+        if floor in row["seconds"] and median(row, floor) > 0.25 * ours
+    ]
     return "; ".join(["missed", *causes])
 
 
-def beside_peers(rows: list[Row], title: str, others: tuple[str, ...], target: float) -> list[str]:
-    columns = ("rlgrad", "rlgrad tf.function", "rlgrad eager", *MATERIALIZING, *others)
+def beside_peers(rows: list[Row]) -> list[str]:
+    columns = ("rlgrad", "rlgrad tf.function", "rlgrad eager", *PEERS)
     lines = [
-        f"## {title}",
+        "## Per-sample gradients",
         "",
-        f"Target: rlgrad, compiled, at least {target:g} times as fast as the fastest of {', '.join(MATERIALIZING)}.",
+        f"Target: rlgrad, compiled, at least 1.5 times as fast as the fastest of {', '.join(PEERS)}.",
         "",
         f"| network | N | {' | '.join(columns)} | fastest peer | times as fast | target |",
         "|" + "---|" * (len(columns) + 5),
     ]
     for row in rows:
         shown = " | ".join(milliseconds(row, column) for column in columns)
-        peer = fastest(row)
+        peer = fastest(row, PEERS)
         lines.append(
             f"| {row['net']} | {row['batch']} | {shown} | {peer} | {interval(ratios(row, peer, 'rlgrad'))} | "
-            f"{verdict(row, peer, 'rlgrad', at_least=target)} |"
+            f"{verdict(row, peer, 'rlgrad', at_least=1.5)} |"
+        )
+    return [*lines, ""]
+
+
+def beside_materializing(rows: list[Row], title: str, own: tuple[str, ...]) -> list[str]:
+    columns = ("rlgrad", "rlgrad tf.function", "rlgrad eager", *MATERIALIZING, *own)
+    lines = [
+        f"## {title}",
+        "",
+        "Target: rlgrad, compiled, at least 5 times as fast as the fastest peer that writes the per-sample gradients out "
+        f"first: {', '.join(MATERIALIZING)}. The last column is against the fastest of all columns; *JAX* compiles gradients "
+        "and reduction together, which lets XLA leave some of the writing out"
+        + (", *Opacus ghost* and *BackPACK L2* are those libraries' own functions for norms." if len(own) > 1 else "."),
+        "",
+        f"| network | N | {' | '.join(columns)} | fastest that writes out | times as fast | target | fastest of all | "
+        "times as fast |",
+        "|" + "---|" * (len(columns) + 7),
+    ]
+    for row in rows:
+        shown = " | ".join(milliseconds(row, column) for column in columns)
+        peer, best = fastest(row, MATERIALIZING), fastest(row, (*MATERIALIZING, *own))
+        lines.append(
+            f"| {row['net']} | {row['batch']} | {shown} | {peer} | {interval(ratios(row, peer, 'rlgrad'))} | "
+            f"{verdict(row, peer, 'rlgrad', at_least=5.0)} | {best} | {interval(ratios(row, best, 'rlgrad'))} |"
         )
     return [*lines, ""]
 
@@ -191,20 +219,15 @@ def write_tables(rows: list[Row], path: Path | None) -> str:
         "",
     ]
     if of["per-sample gradients"]:
-        lines += beside_peers(of["per-sample gradients"], "Per-sample gradients", (), 1.5)
+        lines += beside_peers(of["per-sample gradients"])
         lines += beside_writing(of["per-sample gradients"])
     with_jacobian = [row for row in rows if "tape.jacobian" in row["seconds"]]
     if with_jacobian:
         lines += beside_tape_jacobian(with_jacobian)
     if of["norms"]:
-        lines += beside_peers(of["norms"], "Per-sample norms", ("Opacus ghost", "BackPACK L2"), 5.0)
-        lines += [
-            "The four peers write the gradients out and take their norms. *Opacus ghost* and *BackPACK L2* are those "
-            "libraries' own functions for norms; the target does not count them.",
-            "",
-        ]
+        lines += beside_materializing(of["norms"], "Per-sample norms", ("JAX", "Opacus ghost", "BackPACK L2"))
     if of["Gram"]:
-        lines += beside_peers(of["Gram"], "Gram matrix", (), 5.0)
+        lines += beside_materializing(of["Gram"], "Gram matrix", ("JAX",))
     if of["gradient"]:
         lines += beside_surrogate(of["gradient"])
     lines += overhead([row for row in rows if row["net"] in NET_ORDER[:2]])
