@@ -82,9 +82,35 @@ def write_numbers(net: str, batch: int, path: str) -> int:
         scale = 0.1 if len(shape) == 1 else np.sqrt(2.0 / prod(shape[:-1]))
         weights[f"w{i}"] = (scale * rng.standard_normal(shape)).astype(np.float32)
     actions = rng.integers(shapes[-1][0], size=batch).astype(np.int32)
-    x = rng.standard_normal((batch, *NETS[net][0])).astype(np.float32)
+    x = rng.standard_normal((2 * batch + 32, *NETS[net][0])).astype(np.float32)
+    x = x[away_from_kinks(net, x, list(weights.values()))][:batch]
+    if len(x) < batch:
+        raise AssertionError(f"Too few inputs of {net} are away from the kinks of its ReLUs.")
     np.savez(path, x=x, actions=actions, **weights)
     return sum(map(prod, shapes))
+
+
+def away_from_kinks(net: str, x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    """Which inputs leave every ReLU's argument farther from 0 than rounding can move it.
+
+    Where one is within rounding of 0, two correct libraries may differ in whether its unit is on, and so in the gradient.
+    """
+    _, layers, activation = NETS[net]
+    clear = np.ones(len(x), bool)
+    if activation != "relu":
+        return clear
+    y = x.astype(np.float64)
+    for i, (kind, *rest) in enumerate(layers[:-1]):
+        kernel, bias = (w.astype(np.float64) for w in weights[2 * i : 2 * i + 2])
+        if kind == "conv":
+            _, size, stride = rest
+            windows = np.lib.stride_tricks.sliding_window_view(y, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+            z = np.einsum("nhwcij,ijck->nhwk", windows, kernel, optimize=True) + bias
+        else:
+            z = y.reshape(len(y), -1) @ kernel + bias
+        clear &= np.abs(z).reshape(len(z), -1).min(axis=1) > 1e-5 * np.abs(z).mean()
+        y = np.maximum(z, 0.0)
+    return clear
 
 
 def digest(result: Any) -> dict[str, np.ndarray]:
