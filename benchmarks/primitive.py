@@ -7,6 +7,10 @@ that of log π of the action taken, for the networks of `peers/primitive_common.
 and actions and is a process that stays, with the same number of threads on the same cores; before anything is timed, its
 results are compared with rlgrad's. Then rounds go over all sides in turn, so that whatever else the machine does meets all.
 
+A result of hundreds of megabytes costs more to find memory for than to compute, where the C library gives freed memory back to
+the system and asks for it anew at every call. TensorFlow keeps its memory, torch and JAX on a CPU do not. So everything is
+measured twice: as the libraries come, and with glibc told to keep what was freed, in every process alike (`--memory`).
+
 Times are medians over the rounds, with the quartiles in brackets; a ratio is the median of the rounds' ratios. Raw times go
 to benchmarks/results/primitive.jsonl, where a row that is measured again replaces the earlier one, and the tables to
 benchmarks/results/primitive.md. `--tables` only writes the tables anew.
@@ -26,7 +30,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "peers"))
 from primitive_common import NETS, write_numbers  # noqa: E402
-from primitive_tables import FLOORS, write_tables  # noqa: E402
+from primitive_tables import FLOORS, MEMORY, write_tables  # noqa: E402
 
 BATCHES = {"4-64-64-2": (32, 256, 1024), "17-256-256-6": (32, 256, 1024), "MinAtar CNN": (32, 256, 1024)}
 BATCHES["Nature CNN"] = (32, 128)
@@ -39,6 +43,13 @@ SYSTEMS = {
     "Gram": [*OURS, *PEERS, "JAX written out", "nothing"],
     "gradient": [*OURS, "tape XLA", "tape", "nothing"],
 }
+# Settings of glibc's malloc with which freed memory stays with the process.
+KEPT = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**33),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "MALLOC_ARENA_MAX": "1",
+}
 JACOBIAN_ROW = ("4-64-64-2", 256)
 TOLERANCE = 1e-4  # of the largest number of each array, in float32
 
@@ -46,7 +57,7 @@ TOLERANCE = 1e-4  # of the largest number of each array, in float32
 class Side:
     """A process that does work and times it."""
 
-    def __init__(self, python: str, script: str, threads: int) -> None:
+    def __init__(self, python: str, script: str, threads: int, memory: str) -> None:
         path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
         environment = {
             **os.environ,
@@ -57,6 +68,7 @@ class Side:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
             "JAX_PLATFORMS": "cpu",
+            **(KEPT if memory == "kept" else {}),
         }
         self.process = subprocess.Popen(
             [python, str(HERE / "peers" / script)],
@@ -83,13 +95,13 @@ class Side:
 class Sides:
     """The three processes, each of which holds several systems."""
 
-    def __init__(self, peer_python: str, threads: int) -> None:
+    def __init__(self, peer_python: str, threads: int, memory: str) -> None:
         commands = {
             "tensorflow": (sys.executable, "primitive_tensorflow.py"),
             "torch": (peer_python, "primitive_torch.py"),
             "jax": (peer_python, "primitive_jax.py"),
         }
-        self.sides = {name: Side(*command, threads) for name, command in commands.items()}
+        self.sides = {name: Side(*command, threads, memory) for name, command in commands.items()}
 
     def prepare(self, system, task, check):
         return self.of(system).ask(do="prepare", task={"system": system, **task}, check=check)["first"]
@@ -160,6 +172,14 @@ def measure(sides, net, batch, work, options, folder):
     }
 
 
+def chosen(options):
+    """The rows asked for: network, N and work."""
+    for net in options.nets:
+        for batch in BATCHES[net]:
+            if not options.batches or batch in options.batches:
+                yield from ((net, batch, work) for work in options.works)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="the Python that has the peers")
@@ -167,6 +187,9 @@ def main():
     parser.add_argument("--batches", type=int, nargs="+", help="only these batch sizes")
     parser.add_argument("--works", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--threads", type=int, default=1, help="threads, and cores, of every side")
+    parser.add_argument(
+        "--memory", nargs="+", choices=MEMORY, default=list(MEMORY), help="what happens to freed memory"
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.1, help="how long one side is timed in one round, about")
     parser.add_argument("--quick", action="store_true", help="a look at the smallest row: 5 rounds, nothing is kept")
@@ -189,22 +212,21 @@ def main():
     versions = {name: listed[name] for name in ("torch", "opacus", "backpack-for-pytorch", "jax")}
     if hasattr(os, "sched_setaffinity"):  # which the processes of the sides inherit
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    sides = Sides(options.peer_python, options.threads)
-    with tempfile.TemporaryDirectory() as folder:
+    for memory in options.memory:
+        sides = Sides(options.peer_python, options.threads, memory)
         try:
-            for net in options.nets:
-                for batch in BATCHES[net]:
-                    for work in options.works:
-                        if options.batches and batch not in options.batches:
-                            continue
-                        row = measure(sides, net, batch, work, options, folder) | {"versions": versions}
-                        middle = {s: statistics.median(v) * 1e3 for s, v in row["seconds"].items()}
-                        shown = ", ".join(f"{system} {value:.3g}" for system, value in middle.items())
-                        print(f"{work}, {net}, N = {batch}, ms: {shown}", flush=True)
-                        kept = [r for r in kept if (r["net"], r["batch"], r["work"]) != (net, batch, work)] + [row]
-                        if not options.quick:
-                            raw.parent.mkdir(exist_ok=True)
-                            raw.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            for net, batch, work in chosen(options):
+                with tempfile.TemporaryDirectory() as folder:
+                    row = measure(sides, net, batch, work, options, folder) | {"memory": memory, "versions": versions}
+                middle = {system: statistics.median(values) * 1e3 for system, values in row["seconds"].items()}
+                shown = ", ".join(f"{system} {value:.3g}" for system, value in middle.items())
+                print(f"{work}, {net}, N = {batch}, memory {memory}, ms: {shown}", flush=True)
+                kept = [r for r in kept if any(r[key] != row[key] for key in ("net", "batch", "work", "memory"))] + [
+                    row
+                ]
+                if not options.quick:
+                    raw.parent.mkdir(exist_ok=True)
+                    raw.write_text("".join(json.dumps(r) + "\n" for r in kept))
         finally:
             sides.close()
     print("\n" + write_tables(kept, None if options.quick else tables))

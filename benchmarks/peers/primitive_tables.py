@@ -10,7 +10,13 @@ from typing import Any
 FLOORS = ("write", "write anew", "nothing")
 PEERS = ("torch.func", "JAX", "Opacus", "BackPACK")
 MATERIALIZING = ("torch.func", "JAX written out", "Opacus", "BackPACK")
+MEMORY = {
+    "default": "Memory as the libraries come",
+    "kept": "Memory kept by every process (glibc's malloc told so; see `--memory`)",
+}
 NET_ORDER = ("4-64-64-2", "17-256-256-6", "MinAtar CNN", "Nature CNN")
+
+WORKS = ("per-sample gradients", "norms", "Gram", "gradient")
 
 Row = dict[str, Any]
 
@@ -70,7 +76,7 @@ def verdict(row: Row, above: str, below: str, at_least: float | None = None, at_
 def beside_peers(rows: list[Row]) -> list[str]:
     columns = ("rlgrad", "rlgrad tf.function", "rlgrad eager", *PEERS)
     lines = [
-        "## Per-sample gradients",
+        "### Per-sample gradients",
         "",
         f"Target: rlgrad, compiled, at least 1.5 times as fast as the fastest of {', '.join(PEERS)}.",
         "",
@@ -90,7 +96,7 @@ def beside_peers(rows: list[Row]) -> list[str]:
 def beside_materializing(rows: list[Row], title: str, own: tuple[str, ...]) -> list[str]:
     columns = ("rlgrad", "rlgrad tf.function", "rlgrad eager", *MATERIALIZING, *own)
     lines = [
-        f"## {title}",
+        f"### {title}",
         "",
         "Target: rlgrad, compiled, at least 5 times as fast as the fastest peer that writes the per-sample gradients out "
         f"first: {', '.join(MATERIALIZING)}. The last column is against the fastest of all columns; *JAX* compiles gradients "
@@ -113,11 +119,11 @@ def beside_materializing(rows: list[Row], title: str, own: tuple[str, ...]) -> l
 
 def beside_writing(rows: list[Row]) -> list[str]:
     lines = [
-        "## Writing the per-sample gradients",
+        "### Writing the per-sample gradients",
         "",
         "Target: rlgrad, compiled, takes at most 3 times as long as writing N·P floats. *In place* fills memory that is there "
-        "already; *anew* is a compiled TensorFlow program that returns as many floats and, like every library here, has to "
-        "ask for their memory first. The target is judged by the shorter.",
+        "already; *anew* is a compiled TensorFlow program that returns as many floats and has to "
+        "ask for its memory first. The target is judged by the shorter.",
         "",
         "| network | N | N·P floats, MB | rlgrad | in place | anew | rlgrad / in place | rlgrad / anew | target |",
         "|" + "---|" * 9,
@@ -135,7 +141,7 @@ def beside_writing(rows: list[Row]) -> list[str]:
 
 def beside_tape_jacobian(rows: list[Row]) -> list[str]:
     lines = [
-        "## tape.jacobian",
+        "### tape.jacobian",
         "",
         "Target: per-sample gradients at least 50 times as fast as the faster of `tape.jacobian` in a graph and under XLA.",
         "",
@@ -154,7 +160,7 @@ def beside_tape_jacobian(rows: list[Row]) -> list[str]:
 
 def beside_surrogate(rows: list[Row]) -> list[str]:
     lines = [
-        "## gradient, beside a surrogate loss",
+        "### gradient, beside a surrogate loss",
         "",
         "Target: at most 1.10 times a `GradientTape` over Σ c log π written by hand, both compiled with XLA. The last columns "
         "are the same in plain graphs.",
@@ -174,7 +180,7 @@ def beside_surrogate(rows: list[Row]) -> list[str]:
 
 def overhead(rows: list[Row]) -> list[str]:
     lines = [
-        "## Calling overhead",
+        "### Calling overhead",
         "",
         "Target: a repeated eager call compiles nothing (checked before timing, also for another N) and takes at most 1.20 "
         "times as long as the bare concrete function of the same call.",
@@ -193,13 +199,29 @@ def overhead(rows: list[Row]) -> list[str]:
     return [*lines, ""]
 
 
+def tables(rows: list[Row]) -> list[str]:
+    """All tables of rows that were measured with one setting of memory."""
+    of = {work: [row for row in rows if row["work"] == work] for work in WORKS}
+    lines: list[str] = []
+    if of["per-sample gradients"]:
+        lines += beside_peers(of["per-sample gradients"])
+        lines += beside_writing(of["per-sample gradients"])
+    with_jacobian = [row for row in rows if "tape.jacobian" in row["seconds"]]
+    if with_jacobian:
+        lines += beside_tape_jacobian(with_jacobian)
+    if of["norms"]:
+        lines += beside_materializing(of["norms"], "Per-sample norms", ("JAX", "Opacus ghost", "BackPACK L2"))
+    if of["Gram"]:
+        lines += beside_materializing(of["Gram"], "Gram matrix", ("JAX",))
+    if of["gradient"]:
+        lines += beside_surrogate(of["gradient"])
+    lines += overhead([row for row in rows if row["net"] in NET_ORDER[:2]])
+    return lines
+
+
 def write_tables(rows: list[Row], path: Path | None) -> str:
     """The tables as text, also written to `path`."""
     rows = sorted(rows, key=lambda row: (NET_ORDER.index(row["net"]), row["batch"]))
-    of = {
-        work: [row for row in rows if row["work"] == work]
-        for work in ("per-sample gradients", "norms", "Gram", "gradient")
-    }
     versions = ", ".join(f"{name} {version}" for name, version in rows[-1]["versions"].items())
     threads = sorted({row["threads"] for row in rows})
     largest = max(max(row["largest_difference"].values()) for row in rows)
@@ -217,20 +239,15 @@ def write_tables(rows: list[Row], path: Path | None) -> str:
         "`vmap(grad)`. Before the timing every result was compared with rlgrad's on the same numbers; the largest difference, "
         f"relative to the largest number of the array, was {largest:.1e}.",
         "",
+        "Large results cost more to find memory for than to compute, where freed memory goes back to the system after every "
+        "call. TensorFlow keeps its memory, torch and JAX on a CPU do not; so there are two sets of tables, the second with "
+        "glibc told to keep freed memory in every process.",
+        "",
     ]
-    if of["per-sample gradients"]:
-        lines += beside_peers(of["per-sample gradients"])
-        lines += beside_writing(of["per-sample gradients"])
-    with_jacobian = [row for row in rows if "tape.jacobian" in row["seconds"]]
-    if with_jacobian:
-        lines += beside_tape_jacobian(with_jacobian)
-    if of["norms"]:
-        lines += beside_materializing(of["norms"], "Per-sample norms", ("JAX", "Opacus ghost", "BackPACK L2"))
-    if of["Gram"]:
-        lines += beside_materializing(of["Gram"], "Gram matrix", ("JAX",))
-    if of["gradient"]:
-        lines += beside_surrogate(of["gradient"])
-    lines += overhead([row for row in rows if row["net"] in NET_ORDER[:2]])
+    for memory, title in MEMORY.items():
+        some = [row for row in rows if row["memory"] == memory]
+        if some:
+            lines += [f"## {title}", "", *tables(some)]
     text = "\n".join(lines)
     if path is not None:
         path.parent.mkdir(exist_ok=True)
