@@ -47,7 +47,7 @@ def capture_factors(problem: Problem, notes: Notes, method: str = "auto") -> Cap
     sources = problem.sources
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(sources)
-        with recording(problem, tape, taps) as calls:
+        with recording(problem, tape, taps, []) as calls:
             value = problem.forward(notes)[SINGLE]
     require_scalars(problem, value)
     found = tape.gradient(value, [*(call.z for call in calls), *sources], output_gradients=weight_for(problem, value))
@@ -96,9 +96,16 @@ def _others(
     problem: Problem, notes: Notes, tape: Any, calls: Sequence[Recorded], free: Sequence[int]
 ) -> dict[int, Factor]:
     """Vectorized. What the recorded layers said is not computed again where it does not depend on these variables."""
-    sources = [problem.sources[i] for i in free]
-    keep = [n for n, call in enumerate(calls) if all(g is None for g in tape.gradient(call.z, sources))]
     selected = problem.weights
+    # For the tape a recorded layer's own variables are constants; if one of them is among these, z depends on it.
+    ours = {id(selected.variables[i]) for i in free}
+    moving = [any(id(variable) in ours for variable in call.tap.variables.values()) for call in calls]
+    sources = [problem.sources[i] for i in free] + [call.z for call, m in zip(calls, moving, strict=True) if m]
+    keep = [
+        n
+        for n, (call, m) in enumerate(zip(calls, moving, strict=True))
+        if not m and all(g is None for g in tape.gradient(call.z, sources))
+    ]
     some = Selection(tuple(selected.variables[i] for i in free), tuple(selected.keys[i] for i in free), explicit=True)
 
     def replay(kept: Sequence[Any]) -> Any:

@@ -16,6 +16,7 @@ from rlgrad.gradients.rules import LayerCall, Registered
 
 # A batch size that no layer has by accident: what has this many rows when the model is surveyed has one row per sample.
 _PROBE_ROWS = 7919
+_ELSEWHERE = "it runs inside a loop, a branch or another compiled function"
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,20 @@ class Finding:
 
 
 @contextlib.contextmanager
-def recording(problem: Problem, tape: Any, taps: Sequence[Tap]) -> Iterator[list[Recorded]]:
+def recording(problem: Problem, tape: Any, taps: Sequence[Tap], elsewhere: list[Tap]) -> Iterator[list[Recorded]]:
     """While this context is open, calls of the tapped layers are recorded, and the tape sees z in place of variables.
 
     For this tape the variables that a rule covers are constants inside of their layer. So what it still connects to
     them are uses outside of any closed form, such as an embedding table that is also the output projection.
+
+    Args:
+        problem: the question.
+        tape: watches its sources.
+        taps: the layers to record.
+        elsewhere: gets the layers that ran inside another graph than this, where they cannot be recorded.
     """
     calls: list[Recorded] = []
+    home = _graph()
     constants: dict[int, Any] = {}
 
     def constant(variable: Any) -> Any:
@@ -76,6 +84,11 @@ def recording(problem: Problem, tape: Any, taps: Sequence[Tap]) -> Iterator[list
         mapping = [*problem.in_place, *((variable, values[name]) for name, variable in tap.variables.items())]
 
         def call(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if _graph() is not home:
+                # A loop, a branch, or a function that the user compiled: what is traced here may be kept and used again.
+                elsewhere.append(tap)
+                return original(*args, **kwargs)
+
             def rerun(others: Mapping[str, Any]) -> Any:
                 changed = [(tap.variables[name], value) for name, value in others.items()]
                 place = keras_internals.values_in_place([*mapping, *changed])
@@ -97,6 +110,10 @@ def recording(problem: Problem, tape: Any, taps: Sequence[Tap]) -> Iterator[list
             values = {name: constant(variable) for name, variable in tap.variables.items()}
             stack.enter_context(keras_internals.replaced_call(tap.layer, replacement(tap, values)))
         yield calls
+
+
+def _graph() -> Any:
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 @contextlib.contextmanager
@@ -165,35 +182,34 @@ def _survey(problem: Problem, candidates: Mapping[int, Tap]) -> dict[int, Findin
         probe = replace(problem, leaves=tuple(leaves), arrays={}, batched={}, sample_weight=None)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(probe.sources)
-            with recording(probe, tape, list(candidates.values())) as calls:
-                returned = probe.returned()
-        here = leaves[0].graph
-        recorded = [call for call in calls if tf.is_tensor(call.z) and call.z.graph is here]
+            elsewhere: list[Tap] = []
+            try:
+                with recording(probe, tape, list(candidates.values()), elsewhere) as calls:
+                    returned = probe.returned()
+            except Exception as error:  # the model raises it again on the way that is taken instead
+                line = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = f"the model does not run on a batch of another size: {line}"
+                findings.update(dict.fromkeys(candidates, Finding(reason=reason)))
+                return
+        recorded = [call for call in calls if tf.is_tensor(call.z)]
         outputs = [y for y in tf.nest.flatten(returned) if tf.is_tensor(y) and y.dtype.is_floating]
         cotangents = tape.gradient(outputs, [call.z for call in recorded]) if outputs and recorded else []
         found = dict(zip(map(id, recorded), cotangents, strict=True))
         for index, tap in candidates.items():
-            own = [call for call in calls if call.tap is tap]
-            findings[index] = _finding([(call, found.get(id(call), False)) for call in own])
+            own = [(call, found.get(id(call))) for call in calls if call.tap is tap]
+            outside = any(other is tap for other in elsewhere)
+            findings[index] = Finding(reason=_ELSEWHERE) if outside else _finding(own)
 
-    try:
-        tf.function(traced, autograph=False).get_concrete_function(specs)
-    except _RuleError:
-        raise
-    except Exception as error:  # whatever the model itself raises, it raises again on the way that is taken instead
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return dict.fromkeys(candidates, Finding(reason=f"the model does not run on a batch of another size: {line}"))
+    tf.function(traced, autograph=False).get_concrete_function(specs)
     return findings
 
 
 def _finding(calls: Sequence[tuple[Recorded, Any]]) -> Finding:
-    """Of all calls of one layer, each with its cotangent: `None` where nothing depends on it, false where not recorded."""
+    """Of all calls of one layer, each with its cotangent, `None` where nothing depends on it."""
     if not calls:
         return Finding(reason="it is not called")
     positions: int | None = 0
     for call, cotangent in calls:
-        if cotangent is False:
-            return Finding(reason="it runs inside a loop, a branch or another compiled function")
         if cotangent is None:
             return Finding(reason="the output does not depend on it in a way that a tape can see")
         rows = [x.shape[0] if tf.is_tensor(x) and x.shape.rank else None for x in (call.inputs, call.z)]
@@ -209,21 +225,17 @@ def _finding(calls: Sequence[tuple[Recorded, Any]]) -> Finding:
     return Finding(positions=positions)
 
 
-class _RuleError(ValueError):
-    """A rule is wrong."""
-
-
 def _require_factors(call: Recorded, factors: Mapping[str, Factor]) -> None:
     rule, layer = call.tap.registered.rule, call.tap.layer
     for name, variable in call.tap.variables.items():
         if name not in factors:
-            raise _RuleError(
+            raise ValueError(
                 f"Rule {getattr(rule, '__name__', rule)!r} covers {name!r} of layer {layer.name!r} but returned only "
                 f"{sorted(factors)}."
             )
         expected, got = (_PROBE_ROWS, *variable.shape), factors[name].per_sample().shape
         if not got.is_compatible_with(expected):
-            raise _RuleError(
+            raise ValueError(
                 f"Rule {getattr(rule, '__name__', rule)!r} must return gradients of shape (N, "
                 f"{', '.join(map(str, variable.shape))}) for {name!r} of layer {layer.name!r}, got (N, "
                 f"{', '.join(map(str, got[1:]))})."

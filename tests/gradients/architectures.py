@@ -1,0 +1,381 @@
+"""The architecture matrix: every kind of layer and model that per-sample gradients must be right for, kept small.
+
+Each entry makes a model with three outputs per sample and says the shape of its input: float, or ids below 7 where the
+entry's name begins with `embedding`.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+
+L = keras.layers
+
+
+def stack(shape, *layers, dtype=None):
+    return keras.Sequential([keras.Input(shape, dtype=dtype), *layers, L.Flatten(), L.Dense(3, name="out")])
+
+
+class TiedProjection(keras.Model):
+    """The embedding table is also the output projection: its gradient has a part that no layer's closed form sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = L.Embedding(7, 4, name="table")
+        self.mix = L.Dense(4, "tanh", name="mix")
+
+    def call(self, ids):
+        return tf.matmul(self.mix(tf.reduce_mean(self.table(ids), axis=1)), self.table.embeddings, transpose_b=True)[
+            :, :3
+        ]
+
+
+class TimeFirst(keras.Model):
+    """Puts time first, so that the first axis of what its layers get is not the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = L.Dense(5, "tanh", name="hidden"), L.Dense(3, name="out")
+
+    def call(self, x):
+        return self.out(tf.reduce_sum(self.hidden(tf.transpose(x, [1, 0, 2])), axis=0))
+
+
+class Merged(keras.Model):
+    """Merges batch and time into one axis before a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = L.Dense(5, "tanh", name="hidden"), L.Dense(3, name="out")
+
+    def call(self, x):
+        h = self.hidden(tf.reshape(x, [-1, x.shape[-1]]))
+        return self.out(tf.reshape(h, [-1, x.shape[1] * 5]))
+
+
+class DoubledDense(L.Dense):
+    """Is a Dense, and computes something else."""
+
+    def call(self, inputs, training=None):
+        return 2.0 * super().call(inputs) + tf.reduce_sum(self.kernel)
+
+
+class EarlyScale(keras.Model):
+    """A free variable before all layers, and one after them."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = L.Dense(5, "tanh", name="hidden"), L.Dense(3, name="out")
+        self.scale = self.add_weight(shape=(4,), initializer="ones", name="scale")
+        self.shift = self.add_weight(shape=(3,), initializer="zeros", name="shift")
+
+    def call(self, x):
+        return self.out(self.hidden(x * self.scale)) * tf.exp(self.shift)
+
+
+class InsideFunction(keras.Model):
+    """Calls one layer from a compiled function, and one in a branch: neither can be recorded."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = L.Dense(4, "tanh", name="first"), L.Dense(4, "tanh", name="second")
+        self.out = L.Dense(3, name="out")
+        for layer in (self.first, self.second, self.out):  # not inside the function, where Keras would not see it
+            layer.build((None, 4))
+        self.compiled = tf.function(lambda x: self.first(x), autograph=False)
+
+    def call(self, x):
+        h = self.compiled(x)
+        return self.out(tf.cond(tf.reduce_sum(x) > -1e9, lambda: self.second(h), lambda: 2.0 * h))
+
+
+def built(model, shape):
+    model(np.zeros((2, *shape), np.float32))
+    return model
+
+
+def attention(**options):
+    x = keras.Input((4, 6))
+    h = L.MultiHeadAttention(2, 3, **options, name="attention")(x, x, use_causal_mask=True)
+    return keras.Model(x, L.Dense(3, name="out")(L.Flatten()(h)))
+
+
+def cross_attention():
+    x = keras.Input((4, 6))
+    keys = L.Dense(5, name="keys")(x)[:, :3]
+    h = L.MultiHeadAttention(2, 3, value_dim=4, name="attention")(x, keys)
+    return keras.Model(x, L.Dense(3, name="out")(L.Flatten()(h)))
+
+
+def transformer():
+    x = keras.Input((4, 6))
+    h = L.LayerNormalization()(x + L.MultiHeadAttention(2, 3)(x, x))
+    h = L.LayerNormalization()(h + L.Dense(6)(L.Dense(8, "gelu")(h)))
+    return keras.Model(x, L.Dense(3, name="out")(h[:, 0]))
+
+
+def siamese():
+    a, b = keras.Input((4,)), keras.Input((4,))
+    tower = keras.Sequential([keras.Input((4,)), L.Dense(5, "tanh"), L.Dense(4)], name="tower")
+    return keras.Model([a, b], L.Dense(3, name="out")(tower(a) * tower(b)))
+
+
+def dueling():
+    x = keras.Input((4,))
+    h = L.Dense(6, "tanh")(x)
+    advantage = L.Dense(3)(h)
+    return keras.Model(x, L.Dense(1)(h) + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True))
+
+
+def shared_three_times():
+    x = keras.Input((4,))
+    twice = L.Dense(4, "tanh", name="shared")
+    return keras.Model(x, L.Dense(3, name="out")(twice(twice(twice(x)))))
+
+
+def shared_over_time_and_space():
+    x = keras.Input((5, 4))
+    layer = L.Dense(4, "tanh", name="shared")
+    return keras.Model(x, L.Dense(3, name="out")(L.Flatten()(layer(layer(x)[:, :3]))))
+
+
+def small_resnet():
+    x = keras.Input((8, 8, 2))
+    h = L.Conv2D(4, 3, padding="same")(x)
+    for _ in range(2):
+        inner = L.BatchNormalization()(L.Conv2D(4, 3, padding="same", use_bias=False)(L.ReLU()(h)))
+        h = L.Add()([h, L.Conv2D(4, 3, padding="same")(L.ReLU()(inner))])
+    return keras.Model(x, L.Dense(3, name="out")(L.GlobalAveragePooling2D()(h)))
+
+
+def frozen():
+    model = stack((4,), L.Dense(5, "tanh", name="frozen"), L.Dense(4, "tanh"))
+    model.layers[0].trainable = False
+    return model
+
+
+def lora():
+    model = stack((4,), L.Dense(5, "tanh", name="lora"), L.Dense(4, "tanh"))
+    model.layers[0].enable_lora(2)
+    return model
+
+
+def remat():
+    with keras.RematScope(mode="full"):
+        layer = L.Conv1D(3, 2, activation="tanh", name="remat")
+    return stack((4, 2), L.Dense(3, "tanh"), layer)
+
+
+def same_names():
+    inner = lambda name: keras.Sequential([keras.Input((4,)), L.Dense(4, "tanh", name="d")], name=name)
+    a, b = inner("a"), inner("b")
+    a.layers[0].kernel._path = b.layers[0].kernel._path
+    x = keras.Input((4,))
+    return keras.Model(x, L.Dense(3, name="out")(a(x) * b(x)))
+
+
+def masked():
+    return stack((4, 3), L.Masking(0.0), L.LSTM(3, unroll=True))
+
+
+def conv2d(size, kernel, **options):
+    return (size, size, 4), lambda: stack((size, size, 4), L.Conv2D(4, kernel, activation="tanh", **options))
+
+
+# name: (shape of one input, model)
+MATRIX = {
+    "dense_3d": ((5, 4), lambda: stack((5, 4), L.Dense(6, "tanh"))),
+    "dense_4d": ((2, 3, 4), lambda: stack((2, 3, 4), L.Dense(6, "gelu"), L.Dense(2, use_bias=False))),
+    "dense_5d": ((2, 3, 2, 4), lambda: stack((2, 3, 2, 4), L.Dense(6, "softmax"))),
+    "dense_wide_3d": ((2, 40), lambda: stack((2, 40), L.Dense(40, "tanh"))),
+    "dense_activations": (
+        (4,),
+        lambda: stack(
+            (4,), L.Dense(6, "softmax"), L.Dense(5, "leaky_relu"), L.Dense(5, L.LeakyReLU()), L.Activation("elu")
+        ),
+    ),
+    "conv1d_causal_dilated": (
+        (9, 2),
+        lambda: stack((9, 2), L.Conv1D(4, 3, padding="causal", dilation_rate=2), L.Conv1D(4, 2, groups=2)),
+    ),
+    "conv1d_same_stride": ((10, 2), lambda: stack((10, 2), L.Conv1D(4, 4, strides=3, padding="same"))),
+    "conv2d_valid": conv2d(11, 2),
+    "conv2d_valid_stride": conv2d(12, 4, strides=3),
+    "conv2d_same_stride_odd": conv2d(11, 3, strides=2, padding="same"),
+    "conv2d_same_stride_even": conv2d(12, 3, strides=2, padding="same"),
+    "conv2d_same_dilated": conv2d(11, 4, dilation_rate=2, padding="same"),
+    "conv2d_groups_dilated": conv2d(13, (2, 3), dilation_rate=3, groups=2),
+    "conv2d_groups_stride": conv2d(11, 3, strides=(2, 3), groups=4, padding="same", use_bias=False),
+    "conv2d_1x1": conv2d(5, 1),
+    "conv2d_1x1_stride": conv2d(5, 1, strides=2),
+    "conv3d": ((4, 4, 5, 2), lambda: stack((4, 4, 5, 2), L.Conv3D(3, 2, strides=(1, 2, 2), padding="same"))),
+    "conv1d_transpose": ((5, 2), lambda: stack((5, 2), L.Conv1DTranspose(3, 4, strides=2))),
+    "conv2d_transpose_valid": ((4, 5, 2), lambda: stack((4, 5, 2), L.Conv2DTranspose(3, 3, strides=2))),
+    "conv2d_transpose_same": ((4, 5, 2), lambda: stack((4, 5, 2), L.Conv2DTranspose(3, 3, strides=2, padding="same"))),
+    "conv2d_transpose_gaps": ((4, 4, 2), lambda: stack((4, 4, 2), L.Conv2DTranspose(3, 2, strides=3))),
+    "conv3d_transpose": ((2, 3, 3, 2), lambda: stack((2, 3, 3, 2), L.Conv3DTranspose(2, 2, padding="same"))),
+    "depthwise_1d": ((9, 3), lambda: stack((9, 3), L.DepthwiseConv1D(3, depth_multiplier=2, dilation_rate=2))),
+    "depthwise_2d": (
+        (7, 8, 3),
+        lambda: stack(
+            (7, 8, 3), L.DepthwiseConv2D(3, strides=2, depth_multiplier=2, padding="same", activation="tanh")
+        ),
+    ),
+    "separable_1d": ((9, 3), lambda: stack((9, 3), L.SeparableConv1D(4, 3, depth_multiplier=2, activation="tanh"))),
+    "separable_2d": ((7, 7, 3), lambda: stack((7, 7, 3), L.SeparableConv2D(4, 3, strides=2, padding="same"))),
+    "embedding_masked": (
+        (6,),
+        lambda: stack((6,), L.Embedding(7, 4, mask_zero=True), L.LSTM(3, unroll=True), dtype="int32"),
+    ),
+    "embedding_3d": ((2, 3), lambda: stack((2, 3), L.Embedding(7, 4), L.Dense(3, "tanh"), dtype="int32")),
+    "embedding_4d": ((2, 2, 2), lambda: stack((2, 2, 2), L.Embedding(7, 3), L.Activation("tanh"), dtype="int32")),
+    "embedding_of_one_id": ((), lambda: stack((), L.Embedding(7, 4), L.Activation("tanh"), dtype="int32")),
+    "embedding_tied": ((5,), lambda: built(TiedProjection(), (5,))),
+    "layer_norm": ((4,), lambda: stack((4,), L.Dense(6), L.LayerNormalization(), L.Activation("tanh"))),
+    "layer_norm_two_axes": ((3, 4), lambda: stack((3, 4), L.LayerNormalization(axis=[1, 2]), L.Activation("tanh"))),
+    "layer_norm_inner_axis": ((3, 4), lambda: stack((3, 4), L.LayerNormalization(axis=1), L.Activation("tanh"))),
+    "layer_norm_three_axes": (
+        (3, 2, 2),
+        lambda: stack((3, 2, 2), L.LayerNormalization(axis=[1, 2, 3], center=False), L.Activation("tanh")),
+    ),
+    "rms_norm": ((3, 4), lambda: stack((3, 4), L.RMSNormalization(), L.Activation("tanh"))),
+    "group_norm": (
+        (4, 4, 4),
+        lambda: stack((4, 4, 4), *(L.GroupNormalization(groups=g) for g in (1, 2, 4)), L.Activation("tanh")),
+    ),
+    "batch_norm_first": ((4,), lambda: stack((4,), L.BatchNormalization(), L.Activation("tanh"))),
+    "batch_norm_stacked": (
+        (5, 4, 3),
+        lambda: stack((5, 4, 3), L.BatchNormalization(axis=1), L.BatchNormalization(scale=False), L.Activation("tanh")),
+    ),
+    "prelu": ((3, 4), lambda: stack((3, 4), L.PReLU(), L.Dense(4), L.PReLU(shared_axes=[1]))),
+    "lstm": ((4, 3), lambda: stack((4, 3), L.LSTM(3))),
+    "lstm_stacked_unrolled": (
+        (3, 2),
+        lambda: stack((3, 2), L.LSTM(3, return_sequences=True, unroll=True), L.GRU(2, unroll=True)),
+    ),
+    "rnn_bidirectional": ((3, 2), lambda: stack((3, 2), L.Bidirectional(L.SimpleRNN(2, unroll=True)))),
+    "lstm_masked": ((4, 3), masked),
+    "einsum_dense": (
+        (3, 4),
+        lambda: stack(
+            (3, 4),
+            L.EinsumDense("abc,cde->abde", (3, 2, 3), bias_axes="de", activation="tanh"),
+            L.EinsumDense("abde,def->abf", (3, 4), bias_axes="f"),
+        ),
+    ),
+    "einsum_dense_groups": (
+        (3, 4, 2),
+        lambda: stack((3, 4, 2), L.EinsumDense("abcd,cde->acbe", (4, 3, 5), bias_axes="ce", activation="tanh")),
+    ),
+    "einsum_dense_sum": ((3, 4), lambda: stack((3, 4), L.EinsumDense("abc,cd->ad", (5,), activation="tanh"))),
+    "attention": ((4, 6), attention),
+    "attention_cross": ((4, 6), cross_attention),
+    "transformer": ((4, 6), transformer),
+    "pooling": (
+        (8, 8, 2),
+        lambda: stack((8, 8, 2), L.Conv2D(3, 3), L.MaxPooling2D(), L.Dropout(0.5), L.AveragePooling2D(1)),
+    ),
+    "siamese": ((4,), siamese),
+    "dueling": ((4,), dueling),
+    "shared_three_times": ((4,), shared_three_times),
+    "shared_over_time_and_space": ((5, 4), shared_over_time_and_space),
+    "resnet": ((8, 8, 2), small_resnet),
+    "minatar": (
+        (10, 10, 4),
+        lambda: stack((10, 10, 4), L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(8, "relu")),
+    ),
+    "nature": (
+        (36, 36, 2),
+        lambda: stack(
+            (36, 36, 2),
+            L.Conv2D(4, 8, 4),
+            L.ReLU(),
+            L.Conv2D(4, 4, 2),
+            L.ReLU(),
+            L.Conv2D(4, 3),
+            L.Flatten(),
+            L.Dense(8),
+        ),
+    ),
+    "time_distributed": ((3, 4), lambda: stack((3, 4), L.TimeDistributed(L.Dense(3, "tanh")))),
+    "time_first": ((3, 4), lambda: built(TimeFirst(), (3, 4))),
+    "merged_axes": ((3, 4), lambda: built(Merged(), (3, 4))),
+    "subclassed_dense": ((4,), lambda: stack((4,), DoubledDense(5, "tanh"), L.Dense(4, "tanh"))),
+    "free_variables": ((4,), lambda: built(EarlyScale(), (4,))),
+    "inside_function": ((4,), lambda: built(InsideFunction(), (4,))),
+    "frozen": ((4,), frozen),
+    "lora": ((4,), lora),
+    "remat": ((4, 2), remat),
+    "same_names": ((4,), same_names),
+}
+# Layers that must not take the closed form here: what they compute, or on what, is not what their class says.
+FALLBACKS = {
+    "embedding_tied": {"table"},
+    "time_first": {"hidden"},
+    "merged_axes": {"hidden"},
+    "subclassed_dense": {"doubled_dense"},
+    "inside_function": {"first", "second"},
+    "lora": {"lora"},
+    "remat": {"remat"},
+    "einsum_dense_sum": {"einsum_dense"},
+    "lstm": {"lstm_cell"},
+    "lstm_stacked_unrolled": {"lstm_cell", "gru_cell"},
+    "lstm_masked": {"lstm_cell"},
+    "embedding_masked": {"lstm_cell"},
+    "rnn_bidirectional": {"simple_rnn_cell"},
+    "free_variables": {""},
+}
+# One of each rule and of each way around the rules, for compilation by XLA in the ordinary run.
+FEW = [
+    "dense_3d", "dense_wide_3d", "conv1d_causal_dilated", "conv2d_same_stride_odd", "conv2d_groups_stride", "separable_2d",
+    "conv2d_transpose_same", "embedding_3d", "embedding_tied", "layer_norm_two_axes", "group_norm", "transformer",
+    "inside_function", "shared_three_times", "free_variables", "time_first",
+]  # fmt: skip
+
+
+def entries(ordinary=FEW):
+    """The names as parameters of a test; all but the ordinary ones run with the slow tests."""
+    return [pytest.param(name, marks=[] if name in ordinary else [pytest.mark.slow]) for name in MATRIX]
+
+
+def make(name, dtype="float32", seed=0):
+    """A model of the matrix with random weights and statistics, all in `dtype`."""
+    before = keras.config.floatx()
+    keras.backend.clear_session()
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        return zoo.randomized(MATRIX[name][1](), seed)
+    finally:
+        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(before)
+
+
+def inputs_for(name, rows=4, dtype="float32", seed=1):
+    generator = np.random.default_rng(seed)
+    shape = MATRIX[name][0]
+    if name.startswith("embedding"):
+        return generator.integers(0, 7, (rows, *shape)).astype(np.int32)
+    x = generator.standard_normal((rows, *shape)).astype(dtype)
+    if name == "lstm_masked":
+        x[:, 2] = 0.0
+    return [x, x[::-1].copy()] if name == "siamese" else x
+
+
+def jacobian_by_loop(model, x, actions, weights):
+    """(N, P) and the list of (N, *variable.shape): a plain tape on one sample at a time, compiled for a batch of one."""
+    variables = [v.value for v in model.trainable_variables]
+
+    def one(x, action):
+        with tf.GradientTape() as tape:
+            value = tf.nn.log_softmax(model(x, training=False)[0])[action]
+        return [tf.convert_to_tensor(g) for g in tape.gradient(value, variables)]
+
+    compiled = tf.function(one, autograph=False)
+    rows = [
+        [w * g.numpy() for g in compiled(zoo.row(tf.nest.map_structure(tf.constant, x), n), tf.constant(actions[n]))]
+        for n, w in enumerate(weights)
+    ]
+    return [np.stack(parts) for parts in zip(*rows, strict=True)]

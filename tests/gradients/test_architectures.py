@@ -1,0 +1,139 @@
+"""Every per-sample function on every architecture, against one plain tape per sample, always with random weights.
+
+What fails here if the implementation is wrong in one of the usual ways (each was tried):
+
+- a mean instead of a sum, or a factor N: every entry;
+- the bias forgotten: every entry; the kernel transposed: `dense_3d`, `separable_2d`;
+- Σ_t forgotten: `dense_3d`, the convolutions; patches off by one under 'same' with stride 2: `conv2d_same_stride_even`;
+- norms of shared calls added instead of the calls: `shared_three_times`;
+- the activation left in: `dense_activations`, `conv2d_valid`; statistics of the batch: `batch_norm_first`.
+"""
+
+import architectures
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rlgrad.gradients import LogProb, flatten, gradient, gram, linearize, per_sample_gradient, per_sample_norm, plan
+
+ACTIONS = np.array([2, 0, 1, 1])
+WEIGHTS = np.array([0.7, -1.3, 0.4, 2.1])
+DIRECTION = np.random.default_rng(3)
+
+
+def everything(model, x, actions, weights, tangent):
+    """All quantities from one traced function."""
+    output = LogProb(actions)
+    rows = per_sample_gradient(model, x, output=output, sample_weight=weights)
+    lin = linearize(model, x, output=output)
+    return {
+        "per_sample": list(rows.values()),
+        "norm": per_sample_norm(model, x, output=output, sample_weight=weights),
+        "gram": gram(model, x, output=output, sample_weight=weights),
+        "gradient": list(gradient(model, x, output=output, sample_weight=weights).values()),
+        "vjp": list(lin.vjp(weights).values()),
+        "jvp": lin.jvp(tangent),
+        "squares": list(lin.sum_of_squares(weights).values()),
+    }
+
+
+def expected_of(rows, tangent):
+    matrix = np.concatenate([g.reshape(4, -1) for g in rows], axis=1)
+    return {
+        "per_sample": rows,
+        "norm": np.linalg.norm(matrix, axis=1),
+        "gram": matrix @ matrix.T,
+        "gradient": [g.sum(axis=0) for g in rows],
+        "vjp": [g.sum(axis=0) for g in rows],
+        "jvp": sum(g.reshape(4, -1) @ v.ravel() for g, v in zip(rows, tangent, strict=True)) / WEIGHTS,
+        "squares": [np.tensordot(1 / WEIGHTS, g**2, 1) for g in rows],
+    }
+
+
+def check(name, dtype, jit):
+    model, x = architectures.make(name, dtype), architectures.inputs_for(name, dtype=dtype)
+    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS)
+    scale = 1.0 / max(float(np.abs(g).max()) for g in rows)  # so that ‖g‖∞ = 1 over the model
+    rows = [scale * g for g in rows]
+    tangent = [DIRECTION.standard_normal(v.shape).astype(dtype) for v in model.trainable_variables]
+    keys = list(gradient(model, x, output=LogProb(ACTIONS)))
+    expected = expected_of(rows, tangent)
+    expected["jvp"], expected["squares"] = expected["jvp"] / scale, [g / scale**2 for g in expected["squares"]]
+
+    def traced(x, actions, weights, tangent):
+        return everything(model, x, actions, weights, dict(zip(keys, tangent, strict=True)))
+
+    got = tf.function(traced, autograph=False, jit_compile=jit)(
+        tf.nest.map_structure(tf.constant, x),
+        tf.constant(ACTIONS),
+        tf.constant(scale * WEIGHTS, dtype),
+        [tf.constant(v) for v in tangent],
+    )
+    got["vjp"], got["squares"] = got["vjp"], [g / scale for g in got["squares"]]
+    tolerance = 1e-5 if dtype == "float32" else 1e-10
+    for quantity, value in expected.items():
+        mine = got[quantity] if isinstance(value, list) else [got[quantity]]
+        value = value if isinstance(value, list) else [value]
+        for g, e in zip(mine, value, strict=True):
+            assert g.shape == e.shape
+            largest = max(float(np.abs(e).max()), 0.1)
+            least = tolerance if g.dtype == tf.float64 else 1e-5  # Keras keeps LoRA's factors in float32
+            assert np.abs(np.asarray(g) - e).max() <= least * largest, (name, quantity)
+
+
+@pytest.mark.parametrize("name", architectures.entries())
+def test_all_quantities_agree_with_one_sample_at_a_time_in_float64(name):
+    check(name, "float64", jit=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", architectures.entries(["conv2d_same_stride_odd", "free_variables"]))
+def test_all_quantities_agree_under_xla(name, dtype):
+    check(name, dtype, jit=True)
+
+
+@pytest.mark.parametrize(
+    "name", architectures.entries(["dense_3d", "conv2d_groups_stride", "embedding_tied", "free_variables"])
+)
+def test_eager_calls_agree_with_one_sample_at_a_time_in_float32(name):
+    model, x = architectures.make(name), architectures.inputs_for(name)
+    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS)
+    largest = max(float(np.abs(g).max()) for g in rows)
+    each = per_sample_gradient(model, x, output=LogProb(ACTIONS), sample_weight=WEIGHTS)
+    assert list(each) == list(gradient(model, x, output=LogProb(ACTIONS)))
+    for g, e in zip(each.values(), rows, strict=True):
+        assert np.abs(np.asarray(g) - e).max() <= 1e-5 * max(float(np.abs(e).max()), 0.1 * largest)
+    matrix = np.concatenate([g.reshape(4, -1) for g in rows], axis=1)
+    norms = per_sample_norm(model, x, output=LogProb(ACTIONS), sample_weight=WEIGHTS)
+    expected = np.linalg.norm(matrix, axis=1)
+    np.testing.assert_allclose(norms, expected, atol=1e-5 * expected.max())
+    kernel = gram(model, x, output=LogProb(ACTIONS), sample_weight=WEIGHTS)
+    np.testing.assert_allclose(kernel, matrix @ matrix.T, atol=1e-5 * np.abs(matrix @ matrix.T).max())
+
+
+@pytest.mark.parametrize("name", architectures.entries())
+def test_what_has_a_closed_form_takes_it_and_nothing_else_does(name):
+    model, x = architectures.make(name), architectures.inputs_for(name, rows=2)
+    found = plan(model, x, output=1)
+    others = {row.layer for row in found.rows if row.route != "closed form"}
+    assert others == architectures.FALLBACKS.get(name, set()), str(found)
+    assert all(row.reason for row in found.rows if row.layer in others)
+
+
+def test_mixed_precision_accumulates_in_float32():
+    x = np.random.default_rng(1).standard_normal((4, 6, 6, 2)).astype(np.float32)
+    keras.config.set_dtype_policy("float32")
+    make = lambda: architectures.stack((6, 6, 2), keras.layers.Conv2D(4, 3, activation="tanh"), keras.layers.Dense(4))
+    full = make()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = make()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(full.get_weights())
+    mine = per_sample_gradient(half, x, output=LogProb(ACTIONS))
+    assert all(g.dtype == tf.float32 for g in mine.values())
+    expected = flatten(per_sample_gradient(full, x, output=LogProb(ACTIONS)), batch_axes=1)
+    np.testing.assert_allclose(flatten(mine, batch_axes=1), expected, atol=2e-2 * np.abs(expected).max())
+    assert per_sample_norm(half, x, output=LogProb(ACTIONS)).dtype == tf.float32

@@ -1,0 +1,211 @@
+"""Closed forms of one's own, and the ways around closed forms: per variable, per layer, on request."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+
+from rlgrad.gradients import (
+    LogProb,
+    flatten,
+    gradient,
+    linearize,
+    per_sample_gradient,
+    per_sample_norm,
+    plan,
+    register_rule,
+    registry,
+)
+from rlgrad.gradients.factors import Direct, Factor, Lookup, OuterProduct, total
+
+layers = keras.layers
+ACTIONS = np.array([2, 0, 1, 1])
+
+
+class Scale(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, x):
+        return x * self.scale
+
+
+def scaled():
+    return zoo.randomized(keras.Sequential([keras.Input((4,)), layers.Dense(5, "tanh"), Scale(), layers.Dense(3)]))
+
+
+@pytest.fixture
+def rules(monkeypatch):
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
+
+
+def test_a_rule_of_ones_own_is_used_for_exactly_its_class(rules):
+    model, x = scaled(), zoo.inputs_for("functional")
+    expected = per_sample_gradient(model, x, output=LogProb(ACTIONS))
+    assert [row.route for row in plan(model, x).rows] == ["closed form", "vectorized", "closed form"]
+
+    @register_rule(Scale, "scale")
+    def scale_rule(call):
+        return {"scale": Direct(call.cotangent * call.inputs)}
+
+    assert [row.route for row in plan(model, x).rows] == ["closed form"] * 3
+    zoo.assert_close(
+        per_sample_gradient(model, x, output=LogProb(ACTIONS), method="factors").values(), expected.values()
+    )
+
+    class More(Scale):
+        pass
+
+    other = keras.Sequential([keras.Input((4,)), More(), layers.Dense(3)])
+    assert [row.route for row in plan(other, x).rows] == ["vectorized", "closed form"]
+
+
+def test_a_rule_that_returns_the_wrong_thing_is_named(rules):
+    model, x = scaled(), zoo.inputs_for("functional")
+    register_rule(Scale, "scale")(lambda call: {"scale": Direct(tf.reduce_sum(call.cotangent, axis=1))})
+    with pytest.raises(ValueError, match=r"gradients of shape \(N, 5\) for 'scale'"):
+        per_sample_gradient(model, x)
+    register_rule(Scale, "scale")(lambda call: {})
+    with pytest.raises(ValueError, match="covers 'scale'"):
+        per_sample_gradient(scaled(), x)
+
+    @register_rule(Scale, "scale")
+    def declines(call):
+        raise NotImplementedError("not today")
+
+    assert plan(scaled(), x).rows[1].reason == "not today"
+    with pytest.raises(TypeError, match="names of the attributes"):
+        register_rule(Scale)
+
+
+def test_only_the_variables_without_a_closed_form_take_another_route(monkeypatch):
+    model, x = zoo.make("subclassed"), zoo.inputs_for("subclassed")
+    vectorized = []
+    real = tf.vectorized_map
+
+    def counting(function, elements, **options):
+        results = real(function, elements, **options)
+        vectorized.extend(results)
+        return results
+
+    monkeypatch.setattr(tf, "vectorized_map", counting)
+    got = per_sample_gradient(model, x, output=LogProb(ACTIONS))
+    assert [tuple(g.shape[1:]) for g in vectorized] == [(3,)]
+    expected = zoo.one_by_one(model, x, lambda y, n: tf.nn.log_softmax(y[0])[ACTIONS[n]], 4)
+    zoo.assert_close(got.values(), expected)
+
+
+def test_the_other_route_does_not_compute_again_what_the_layers_already_said():
+    """A free variable after all layers, such as a policy's log σ, costs no second pass of the network."""
+    model, x = zoo.make("subclassed"), zoo.inputs_for("subclassed")
+
+    def products(weights):
+        function = tf.function(lambda x: list(per_sample_gradient(model, x, weights=weights).values()), autograph=False)
+        return str(function.get_concrete_function(tf.constant(x)).graph.as_graph_def()).count('op: "MatMul"')
+
+    assert products(None) <= products([model.hidden, model.readout]) + 1
+
+
+def test_methods_can_be_chosen_and_agree():
+    model, x = zoo.make("convolution"), zoo.inputs_for("convolution")
+    by_method = [
+        per_sample_gradient(model, x, output=LogProb(ACTIONS), method=method)
+        for method in ("auto", "factors", "vmap", "loop")
+    ]
+    for other in by_method[1:]:
+        zoo.assert_close(other.values(), by_method[0].values())
+    recurrent, steps = zoo.make("recurrent"), zoo.inputs_for("recurrent")
+    with pytest.raises(NotImplementedError, match=r"lstm_cell/kernel.*register_rule"):
+        per_sample_norm(recurrent, steps, method="factors")
+    with pytest.raises(ValueError, match="'auto', 'factors', 'vmap', 'loop'"):
+        per_sample_norm(model, x, method="fast")
+
+
+def test_tied_weights_get_both_parts_of_their_gradient():
+    import architectures
+
+    model, x = architectures.make("embedding_tied"), architectures.inputs_for("embedding_tied")
+    lin = linearize(model, x, output=LogProb(ACTIONS))
+    whole = flatten(gradient(model, x, output=LogProb(ACTIONS)))
+    zoo.assert_close([flatten(lin.vjp())], [whole])
+
+
+def test_the_trace_of_a_users_own_function_is_not_changed_by_looking_at_the_model():
+    import architectures
+
+    model = architectures.InsideFunction()
+    for layer in (model.first, model.second, model.out):
+        layer.build((None, 4))
+    model.built, x = True, zoo.inputs_for("functional")
+    per_sample_gradient(model, x)  # traces model.compiled for the first time, while layers are being recorded
+    with tf.GradientTape() as tape:
+        y = tf.reduce_sum(model.compiled(tf.zeros((7919, 4))))
+    assert tape.gradient(y, model.first.bias.value) is not None
+
+
+def test_the_model_is_untouched_by_every_per_sample_function_also_when_it_fails(rules):
+    model, x = scaled(), zoo.inputs_for("functional")
+    state = lambda: [(sorted(layer.__dict__), layer.__dict__.get("activation")) for layer in model._flatten_layers()]
+    before = state()
+
+    @register_rule(Scale, "scale")
+    def breaks(call):
+        raise ZeroDivisionError("on purpose")
+
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        per_sample_gradient(model, x)
+    with pytest.raises(ZeroDivisionError):
+        per_sample_norm(model, x, output=lambda y: y[:, 0] * (1 / 0))
+    assert state() == before
+
+
+def test_second_derivatives_go_through_closed_forms():
+    model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
+    kernel = model.layers[0].kernel.value
+
+    def penalty(norms):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(norms() ** 2)
+        return tape.gradient(value, kernel)
+
+    closed = lambda: per_sample_norm(model, x, output=0)
+    in_eager = lambda: per_sample_norm(model, x, output=lambda y: y[:, 0])  # not compiled
+    plain = lambda: per_sample_norm(model, x, output=0, method="vmap")
+    assert penalty(plain) is not None
+    np.testing.assert_allclose(penalty(closed), penalty(plain), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(penalty(in_eager), penalty(plain), rtol=1e-3, atol=1e-5)
+
+
+def factors():
+    generator = np.random.default_rng(0)
+    normal = lambda *shape: tf.constant(generator.standard_normal(shape))
+    ids = tf.constant(generator.integers(0, 6, (3, 4)))
+    for t in (1, 4, 40):
+        yield OuterProduct(normal(3, t, 1, 5), normal(3, t, 1, 2), (5, 2))
+        yield OuterProduct(normal(3, t, 2, 5), normal(3, t, 2, 3), (5, 2, 3), (2, 0, 1))
+    yield OuterProduct(normal(3, 2, 1, 30), normal(3, 2, 1, 20), (5, 6, 20))  # pairs of positions are cheaper
+    yield OuterProduct(normal(3, 2, 2, 30), normal(3, 2, 2, 20), (30, 2, 20))
+    yield Lookup(ids, normal(3, 4, 5), 6)
+    yield Direct(normal(3, 2, 5))
+
+
+@pytest.mark.parametrize("block", [2**25, 1])
+@pytest.mark.parametrize("factor", list(factors()), ids=lambda f: type(f).__name__)
+def test_every_quantity_of_a_factor_is_that_of_the_gradients_written_out(factor: Factor, block, monkeypatch):
+    monkeypatch.setattr("rlgrad.gradients.factors.BLOCK", block)
+    g = factor.per_sample().numpy()
+    generator = np.random.default_rng(1)
+    c, v = generator.standard_normal(3), generator.standard_normal(factor.shape)
+    flat = g.reshape(3, -1)
+    assert g.shape == (3, *factor.shape)
+    np.testing.assert_allclose(factor.squared_norm(), (flat**2).sum(1), rtol=1e-10)
+    np.testing.assert_allclose(factor.gram(factor), flat @ flat.T, atol=1e-9 * (flat**2).sum())
+    np.testing.assert_allclose(factor.jvp(tf.constant(v)), flat @ v.ravel(), atol=1e-9 * (1 + np.abs(flat).sum()))
+    np.testing.assert_allclose(factor.vjp(tf.constant(c)), np.tensordot(c, g, 1), atol=1e-10 * (1 + np.abs(g).sum()))
+    np.testing.assert_allclose(
+        factor.sum_of_squares(tf.constant(c)), np.tensordot(c, g**2, 1), atol=1e-10 * (g**2).sum()
+    )
+    np.testing.assert_allclose(total([factor, factor]).per_sample(), 2 * g, atol=1e-10 * np.abs(g).sum())
+    some = factor.with_tensors([t[1:] for t in factor.tensors])
+    np.testing.assert_allclose(factor.gram(some), flat @ flat[1:].T, atol=1e-9 * (flat**2).sum())
