@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad import estimators, gradients, measuring
+from rlgrad import estimators, gradients
 from rlgrad.agent import Agent, Batch, Outputs, batch_signature, credited_outputs
-from rlgrad.diagnosis import Diagnosis
+from rlgrad.diagnostics import measuring
+from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective
 from rlgrad.policies.policy import Policy

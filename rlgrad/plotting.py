@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlgrad.diagnosis import Diagnosis
+from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.reporting import read_csv
 
 _BARS = 64

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlgrad.run import Run
 
-# What every run reports; one with diagnose=True has more (rlgrad.diagnosis). docs/metrics.md defines each, with its unit; a
-# test holds the two together.
+# What every run reports; one with diagnose=True has more (rlgrad.diagnostics.diagnosis). docs/metrics.md defines each, with
+# its unit; a test holds the two together.
 METRICS = (
     "time/timesteps",
     "time/updates",

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from rlgrad import checkpoints, random
 from rlgrad.config import Config
-from rlgrad.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
+from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.evaluation import Evaluation, evaluate
 from rlgrad.learner import Learner
 from rlgrad.plotting import plot_runs

@@ -6,10 +6,10 @@ import json
 import math
 from pathlib import Path
 
-from rlgrad import diagnosis as diagnoses
 from rlgrad.cli.runs import check_run, load_run, parser_for
-from rlgrad.diagnosis import Diagnosis
-from rlgrad.inspection import Row, plural, rows
+from rlgrad.diagnostics import diagnosis as diagnoses
+from rlgrad.diagnostics.diagnosis import Diagnosis
+from rlgrad.diagnostics.inspection import Row, plural, rows
 from rlgrad.reporting import read_csv
 
 _NOT_LOGGED = (

@@ -35,7 +35,7 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
 
 
 def test_the_glossary_defines_exactly_the_diagnostics_that_are_logged():
-    from rlgrad.diagnosis import DIAGNOSTICS, layer_metrics
+    from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, layer_metrics
 
     defined = re.findall(r"^\| `(gradient/[\w/<>]+)`", (ROOT / "docs/metrics.md").read_text(), re.M)
     assert tuple(defined) == DIAGNOSTICS + layer_metrics(["<layer>"], ["<layer>"])

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from rlgrad import diagnostics
 from rlgrad.agent import Batch
-from rlgrad.diagnosis import Diagnosis, Head, Variances
+from rlgrad.diagnostics.diagnosis import Diagnosis, Head, Variances
 from rlgrad.gradients import LogProb
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.rollout import Rollout

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from rlgrad.diagnosis import Diagnosis, Head
+from rlgrad.diagnostics.diagnosis import Diagnosis, Head
 
 History = Mapping[str, Sequence[float]]
 

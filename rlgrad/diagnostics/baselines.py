@@ -1,6 +1,6 @@
 """What a constant baseline is worth: the variance of the policy gradient with it, and the baselines that make it least.
 
-All of it is made of sums over samples, of squares of each component (`rlgrad.moments.ScoreMoments`).
+All of it is made of sums over samples, of squares of each component (`rlgrad.diagnostics.moments.ScoreMoments`).
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlgrad.moments import ScoreMoments
+from rlgrad.diagnostics.moments import ScoreMoments
 
 Array = np.ndarray[Any, Any]
 

@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 import rlgrad
-from rlgrad import diagnosis as diagnoses
-from rlgrad import gradients, inspection, measuring
+from rlgrad import gradients
 from rlgrad.agents.reinforce import Reinforce
-from rlgrad.diagnosis import DIAGNOSTICS
+from rlgrad.diagnostics import diagnosis as diagnoses
+from rlgrad.diagnostics import inspection, measuring
+from rlgrad.diagnostics.diagnosis import DIAGNOSTICS
 from rlgrad.gradients import LogProb
 from rlgrad.reporting import METRICS, read_csv
 

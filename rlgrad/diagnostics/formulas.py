@@ -1,16 +1,4 @@
-"""What per-sample gradients tell about an update: signal and noise, who pulls which way, and what a baseline is worth.
-
-The functions of this file are formulas: numbers in, numbers out, float64. What they need of N gradients g_1 … g_N (one a
-time step, or one an episode) is their norms, their mean, and inner products with it, all of which a model's closed forms
-give without writing out N · P numbers:
-
-    samples = Samples(model, x, output=LogProb(actions))      to the number
-    samples.moments(c): ‖g_n‖² by layer, ḡ = Σ g_n / N        noise_scale, signal_to_noise, variance
-    samples.inner_products(ḡ, c): g_n · ḡ                     cosines, shares
-    samples.score_moments(R): Σ s_n², Σ R_n s_n², Σ R_n² s_n² optimal_baseline, componentwise_baseline, variance_with
-
-Where a Gram matrix is at hand, `from_gram` gives the norms and inner products instead.
-"""
+"""Signal and noise, cosines and shares: formulas of per-sample norms and inner products. Numbers in, numbers out, float64."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,33 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlgrad import gradients
-from rlgrad.baselines import (
-    at_least_zero,
-    componentwise_baseline,
-    optimal_baseline,
-    ratio,
-    variance_with,
-)
-from rlgrad.moments import Moments, Samples, ScoreMoments
-
-__all__ = [
-    "Moments",
-    "NoiseScale",
-    "Samples",
-    "ScoreMoments",
-    "by_layer_squared",
-    "componentwise_baseline",
-    "cosines",
-    "episode_numbers",
-    "from_gram",
-    "noise_scale",
-    "optimal_baseline",
-    "shares",
-    "signal_to_noise",
-    "squared_norm",
-    "variance",
-    "variance_with",
-]
+from rlgrad.diagnostics.baselines import at_least_zero, ratio
 
 Array = np.ndarray[Any, Any]
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rlgrad import inspection
-from rlgrad.diagnosis import Diagnosis, Head, Variances
+from rlgrad.diagnostics import inspection
+from rlgrad.diagnostics.diagnosis import Diagnosis, Head, Variances
 from rlgrad.plotting import plot_diagnosis, running_mean
 
 

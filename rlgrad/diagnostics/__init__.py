@@ -1,0 +1,47 @@
+"""What per-sample gradients tell about an update: signal and noise, who pulls which way, and what a baseline is worth.
+
+The functions here are formulas: numbers in, numbers out, float64. What they need of N gradients g_1 … g_N (one a
+time step, or one an episode) is their norms, their mean, and inner products with it, all of which a model's closed forms
+give without writing out N · P numbers:
+
+    samples = Samples(model, x, output=LogProb(actions))      to the number
+    samples.moments(c): ‖g_n‖² by layer, ḡ = Σ g_n / N        noise_scale, signal_to_noise, variance
+    samples.inner_products(ḡ, c): g_n · ḡ                     cosines, shares
+    samples.score_moments(R): Σ s_n², Σ R_n s_n², Σ R_n² s_n² optimal_baseline, componentwise_baseline, variance_with
+
+Where a Gram matrix is at hand, `from_gram` gives the norms and inner products instead.
+"""
+
+from rlgrad.diagnostics.baselines import componentwise_baseline, optimal_baseline, variance_with
+from rlgrad.diagnostics.formulas import (
+    NoiseScale,
+    by_layer_squared,
+    cosines,
+    episode_numbers,
+    from_gram,
+    noise_scale,
+    shares,
+    signal_to_noise,
+    squared_norm,
+    variance,
+)
+from rlgrad.diagnostics.moments import Moments, Samples, ScoreMoments
+
+__all__ = [
+    "Moments",
+    "NoiseScale",
+    "Samples",
+    "ScoreMoments",
+    "by_layer_squared",
+    "componentwise_baseline",
+    "cosines",
+    "episode_numbers",
+    "from_gram",
+    "noise_scale",
+    "optimal_baseline",
+    "shares",
+    "signal_to_noise",
+    "squared_norm",
+    "variance",
+    "variance_with",
+]
