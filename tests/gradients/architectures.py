@@ -329,9 +329,9 @@ FALLBACKS = {
 }
 # One of each rule and of each way around the rules, for compilation by XLA in the ordinary run.
 FEW = [
-    "dense_3d", "dense_wide_3d", "conv1d_causal_dilated", "conv2d_same_stride_odd", "conv2d_groups_stride", "separable_2d",
-    "conv2d_transpose_same", "embedding_3d", "embedding_tied", "layer_norm_two_axes", "group_norm", "transformer",
-    "inside_function", "shared_three_times", "free_variables", "time_first",
+    "dense_3d", "dense_wide_3d", "conv1d_causal_dilated", "conv2d_same_stride_even", "conv2d_groups_stride", "separable_2d",
+    "conv2d_transpose_same", "embedding_3d", "embedding_tied", "layer_norm_two_axes", "group_norm", "batch_norm_first",
+    "transformer", "inside_function", "shared_three_times", "free_variables", "time_first",
 ]  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """Every per-sample function on every architecture, against one plain tape per sample, always with random weights.
 
-What fails here if the implementation is wrong in one of the usual ways (each was tried):
+What fails here if the implementation is wrong in one of the usual ways (each was tried, by patching it in):
 
-- a mean instead of a sum, or a factor N: every entry;
-- the bias forgotten: every entry; the kernel transposed: `dense_3d`, `separable_2d`;
-- Σ_t forgotten: `dense_3d`, the convolutions; patches off by one under 'same' with stride 2: `conv2d_same_stride_even`;
-- norms of shared calls added instead of the calls: `shared_three_times`;
-- the activation left in: `dense_activations`, `conv2d_valid`; statistics of the batch: `batch_norm_first`.
+- a mean instead of a sum, the bias forgotten, Σ_t forgotten, the activation left in: `dense_3d`;
+- a square kernel transposed: `dense_wide_3d`;
+- patches off by one under 'same', or the last ones forgotten: `conv2d_same_stride_even`;
+- norms of shared calls added, instead of the calls: `shared_three_times`;
+- statistics of the batch (`training=True`): `batch_norm_first`.
 """
 
 import architectures
@@ -79,6 +79,8 @@ def check(name, dtype, jit):
             assert g.shape == e.shape
             largest = max(float(np.abs(e).max()), 0.1)
             least = tolerance if g.dtype == tf.float64 else 1e-5  # Keras keeps LoRA's factors in float32
+            # Of a square the relative error is twice that of its root; the loop's own rounding is in here too.
+            least *= 2 if quantity in ("squares", "gram") else 1
             assert np.abs(np.asarray(g) - e).max() <= least * largest, (name, quantity)
 
 
@@ -88,7 +90,7 @@ def test_all_quantities_agree_with_one_sample_at_a_time_in_float64(name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", architectures.entries(["conv2d_same_stride_odd", "free_variables"]))
+@pytest.mark.parametrize("name", architectures.entries(["conv2d_same_stride_even", "free_variables"]))
 def test_all_quantities_agree_under_xla(name, dtype):
     check(name, dtype, jit=True)
 

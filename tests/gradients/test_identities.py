@@ -1,8 +1,7 @@
 """Identities that hold for any model, on random models, numbers and weights: nothing here knows a closed form.
 
-Mutations that each of these catches: a mean for a sum and scaling by N (`linearity`), sorting the keys in `flatten`
-(`matrix-free products`), adding norms of shared calls (`norms`), statistics of the batch (`linearity`, because the weights
-are random: with equal weights the sum agrees even then).
+Sorting the keys in `flatten` makes `matrix_free_products` fail (tried); sample weights are random, because with equal ones
+a layer that mixes the samples of a batch goes unnoticed.
 """
 
 import keras
