@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from rlgrad.gradients.errors import DisconnectedGradientError
 from rlgrad.gradients.heads import shape_text
+from rlgrad.gradients.inputs import numbers
 from rlgrad.gradients.problem import SINGLE, Notes, Problem
 from rlgrad.gradients.selection import select_weights
 
@@ -64,7 +65,7 @@ def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None)
         TypeError: it is no number.
         ValueError: it is neither one number nor of the value's shape.
     """
-    credit = tf.cast(tf.convert_to_tensor(credit), value.dtype)
+    credit = tf.cast(numbers(credit), value.dtype)
     if credit.shape.rank == 0:
         return tf.fill(tf.shape(value), credit) if value.shape.rank != 0 else credit
     if not credit.shape.is_compatible_with(value.shape):
@@ -132,7 +133,7 @@ def tangents_for(problem: Problem, tangent: Any, keys: list[str]) -> list[Any]:
     found = []
     for key in keys:
         variable = variables[key]
-        v = tf.cast(tf.convert_to_tensor(tangent[key]), variable.dtype)
+        v = tf.cast(numbers(tangent[key]), variable.dtype)
         if not v.shape.is_compatible_with(tf.TensorShape(variable.shape)):
             raise ValueError(f"The direction of {key!r} must have shape {tuple(variable.shape)}, got {tuple(v.shape)}.")
         found.append(v)

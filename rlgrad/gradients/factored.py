@@ -15,6 +15,7 @@ from rlgrad.gradients.backward import tangents_for
 from rlgrad.gradients.capture import Captured, capture_factors
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.fisher import Parameters, parameters_of
+from rlgrad.gradients.inputs import numbers
 from rlgrad.gradients.problem import Notes, Problem, one_of_zeros, only
 from rlgrad.gradients.segments import Segmented, prepared
 
@@ -84,7 +85,7 @@ class Factored:
         if compiled.worthwhile(problem):
             given = [key for key in keys if key in v]
             extra = dict(zip(given, tangents_for(problem, v, given), strict=True))
-            extra |= {"weight": tf.convert_to_tensor(sample_weight), "damping": tf.convert_to_tensor(damping)}
+            extra |= {"weight": numbers(sample_weight), "damping": numbers(damping)}
             asked = replace(
                 problem, extra=extra, extra_batched=frozenset({"weight"} if extra["weight"].shape.rank else ())
             )
@@ -102,7 +103,7 @@ class Factored:
             with self.scope:
                 self._parameters = parameters_of(problem)
         listed = [keys[i] for i in self._parameters.positions]
-        products = self._parameters.product(tangents_for(problem, v, listed), sample_weight, damping)
+        products = self._parameters.product(tangents_for(problem, v, listed), numbers(sample_weight), numbers(damping))
         return dict(zip(listed, products, strict=True))
 
     def _capture(self, name: str) -> dict[int, Factor]:
@@ -148,7 +149,7 @@ def row_weights(factor: Factor, credit: Any) -> Any:
         ValueError: it is neither one number nor one per row.
     """
     rows = factor.count if isinstance(factor, Segmented) else tf.shape(factor.tensors[0])[0]
-    credit = tf.cast(tf.convert_to_tensor(credit), factor.tensors[-1].dtype)
+    credit = tf.cast(numbers(credit), factor.tensors[-1].dtype)
     if credit.shape.rank == 0:
         return tf.fill([rows], credit)
     known = tf.get_static_value(rows)

@@ -12,6 +12,14 @@ from rlgrad.gradients import keras_internals
 from rlgrad.gradients.heads import shape_text
 
 
+def numbers(value: Any) -> Any:
+    """`value` as a tensor. Python's own numbers become float64: TensorFlow would cut 0.3 to float32 before any cast."""
+    plain = isinstance(value, float) or (
+        isinstance(value, list | tuple) and not any(map(tf.is_tensor, tf.nest.flatten(value)))
+    )
+    return tf.convert_to_tensor(np.asarray(value) if plain else value)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """An input tree, flattened.

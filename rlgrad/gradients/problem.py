@@ -265,7 +265,7 @@ def placed(problem: Problem, values: Mapping[str, Any]) -> Problem:
         variable = known[key]
         if not isinstance(variable, keras.Variable):
             raise TypeError(f"{key!r} is a {type(variable).__name__}; only Keras variables can take other values.")
-        tensor = tf.cast(tf.convert_to_tensor(value), variable.dtype)
+        tensor = tf.cast(model_inputs.numbers(value), variable.dtype)
         if not tensor.shape.is_compatible_with(tf.TensorShape(variable.shape)):
             raise ValueError(f"{key!r} has shape {tuple(variable.shape)}, got {tuple(tensor.shape)}.")
         tensors[id(variable)] = (variable, tensor)
@@ -313,7 +313,7 @@ def _require_floating_inputs(prepared: model_inputs.Inputs) -> None:
 
 
 def _weight(sample_weight: Any) -> Any:
-    weight = tf.convert_to_tensor(sample_weight)
+    weight = model_inputs.numbers(sample_weight)
     return weight if weight.dtype.is_floating else tf.cast(weight, tf.float64)
 
 

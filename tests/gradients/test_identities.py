@@ -162,6 +162,17 @@ def test_scores_average_to_zero_under_the_policy_and_their_covariance_is_the_fis
     assert np.dot(v, product - 0.3 * v) >= -1e-10
 
 
+@pytest.mark.parametrize("plain", [0.3, [0.1, 0.2, 0.7]])
+def test_pythons_own_numbers_keep_their_precision_in_a_float64_model(plain):
+    x, model = zoo.inputs_for("functional", rows=3), zoo.make("functional")
+    lin = linearize(model, x, output=0)
+    weights = np.broadcast_to(np.asarray(plain), 3)
+    exact = flatten(lin.gradient(weights))
+    np.testing.assert_allclose(flatten(lin.gradient(plain)), exact, rtol=1e-13)
+    if isinstance(plain, list):
+        np.testing.assert_allclose(flatten(gradient(model, x, output=0, sample_weight=plain)), exact, rtol=1e-13)
+
+
 def gaussian_policy():
     x = keras.Input((4,))
     h = layers.Dense(5, "tanh")(x)
