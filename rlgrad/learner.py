@@ -1,5 +1,6 @@
 """From a rollout to new weights, in one compiled program."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -48,8 +49,7 @@ class Learner:
         self.credited = credited_outputs(
             agent, batch_signature(policy.observation_spec, policy.action_spec), self.outputs
         )
-        self.variables = _connected(policy, self.credited)
-        by_output = {name: _connected(policy, [name]) for name in self.credited}
+        self.variables, by_output = _connected(policy, self.credited)
         self.layers = {name: _layers(policy, variables) for name, variables in by_output.items()}
         self.state: Any = agent.update.build(self.variables, num_envs, by_output)
         self.whole_episodes = agent.num_steps is None
@@ -180,11 +180,18 @@ class Learner:
         )
 
 
-def _connected(policy: Policy, credited: Sequence[str]) -> list[keras.Variable]:
+def _connected(policy: Policy, credited: Sequence[str]) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
+    """The variables that at least one output depends on, and those of each output, from one forward pass."""
     observations, actions = (
         tf.zeros((1, *s.shape[1:]), s.dtype) for s in (policy.observation_spec, policy.action_spec)
     )
-    return list(policy.linearize(observations, actions, credited).variables)
+    at_theta = policy.linearize(observations, actions, credited)
+    by_key = dict(zip(at_theta.gradient(), at_theta.variables, strict=True))
+    by_output: dict[str, list[keras.Variable]] = {name: [] for name in credited}
+    for name in credited:
+        with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
+            by_output[name] = [by_key[key] for key in at_theta.gradient({name: 1.0})]
+    return list(by_key.values()), by_output
 
 
 def _layers(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:

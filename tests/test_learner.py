@@ -180,3 +180,15 @@ def test_a_model_that_xla_cannot_compile_trains_as_a_plain_graph(caplog):
     learn.learn(rollout(), 0.0, [0, 0])
     assert learn.xla is False
     assert "plain graph" in caplog.text
+
+
+def test_an_output_whose_weights_are_all_frozen_is_left_as_it_is():
+    value = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    value.trainable = False
+    policy = rlgrad.make_policy(*SPACES, hidden_sizes=(8,), value_model=value)
+    learn = rlgrad.Learner(Simple(), policy, num_envs=2)
+    before = value.get_weights()
+    learn.learn(rollout(), 0.0, [0, 0])
+    assert [v.path for v in learn.variables] == [v.path for v in policy.network.trainable_variables]
+    for a, b in zip(value.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -45,6 +45,7 @@ def evaluate(arguments: list[str]) -> int:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
     run = load_run(options.run)
     results = run.write_evaluation(options.episodes)
+    run.close()
     if options.json:
         print(json.dumps(results, indent=2))
         return 0
@@ -54,7 +55,6 @@ def evaluate(arguments: list[str]) -> int:
     if results["reward_threshold"] is not None:
         verdict = "solved" if results["solved"] else "not solved"
         print(f"{run.config.env_name} is {verdict}: greedy mean against {results['reward_threshold']:g}.")
-    run.close()
     return 0
 
 
