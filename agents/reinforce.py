@@ -35,7 +35,8 @@ import tensorflow as tf
 
 from rlgrad import Agent, Batch, Credit, Estimates, Outputs, Rollout, estimators
 from rlgrad._record import require
-from rlgrad.updates import Ascent, PerHead
+from rlgrad.schedules import Schedule, scheduled
+from rlgrad.updates import Ascent, PerHead, Update
 
 
 class Reinforce(Agent):
@@ -53,11 +54,11 @@ class Reinforce(Agent):
     """Weigh step t by γᵗ: the gradient of the discounted objective from the first state."""
     entropy_coefficient: float = 0.0
     """Credit on the entropy, which keeps the policy exploring."""
-    entropy_schedule: Literal["constant", "linear"] = "constant"
+    entropy_schedule: Schedule = "constant"
     """Linear lowers the entropy coefficient to 0 at the end of training."""
     value_coefficient: float = 1.0
     """Credit on the value's error, with baseline=value."""
-    update: Ascent | PerHead = Ascent(learning_rate=3e-3)
+    update: Update = Ascent(learning_rate=3e-3)
     """How the weights move."""
 
     def __post_init__(self) -> None:
@@ -73,7 +74,7 @@ class Reinforce(Agent):
             episodes = self.num_envs * self.episodes_per_env
             require(episodes >= 2, "num_envs × episodes_per_env", "at least 2 with baseline='leave_one_out'", episodes)
         of_policy = self.update.policy if isinstance(self.update, PerHead) else self.update
-        if of_policy.num_epochs * of_policy.num_minibatches != 1:
+        if isinstance(of_policy, Ascent) and of_policy.num_epochs * of_policy.num_minibatches != 1:
             raise ValueError(
                 "REINFORCE's gradient holds for the policy that collected the rollout, so the policy takes one step: "
                 "num_epochs and num_minibatches are 1. More steps are what PPO's clipping is for; the value may take more "
@@ -100,8 +101,7 @@ class Reinforce(Agent):
             advantages = estimators.standardize(advantages, batch.weights)
         credit = {"log_prob": advantages}
         if self.entropy_coefficient:
-            left = 1.0 - batch.progress if self.entropy_schedule == "linear" else 1.0
-            credit["entropy"] = self.entropy_coefficient * left
+            credit["entropy"] = scheduled(self.entropy_coefficient, self.entropy_schedule, batch.progress)
         if self.baseline == "value":
             credit["value"] = self.value_coefficient * (batch.returns - now.value)
         return credit

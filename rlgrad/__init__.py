@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlgrad.policies import Policy, make_policy
     from rlgrad.rollouts import GymCollector, Rollout
     from rlgrad.training import Callback, Run, load, train
-    from rlgrad.updates import Ascent, PerHead
+    from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
 _HOME = {
     "diagnostics": "rlgrad.diagnostics",
@@ -41,7 +41,9 @@ _HOME = {
     "load": "rlgrad.training",
     "train": "rlgrad.training",
     "Ascent": "rlgrad.updates",
+    "NaturalGradient": "rlgrad.updates",
     "PerHead": "rlgrad.updates",
+    "TrustRegion": "rlgrad.updates",
 }
 __all__ = [
     "Agent",
@@ -52,12 +54,14 @@ __all__ = [
     "Estimates",
     "GymCollector",
     "Learner",
+    "NaturalGradient",
     "NonFiniteError",
     "Outputs",
     "PerHead",
     "Policy",
     "Rollout",
     "Run",
+    "TrustRegion",
     "diagnostics",
     "estimators",
     "gradients",

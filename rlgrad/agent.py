@@ -1,16 +1,17 @@
 """An agent answers one question: how much does each gradient count?"""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from rlgrad import estimators
 from rlgrad._record import Record, close_names, require
 from rlgrad.rollouts.rollout import Rollout
-from rlgrad.updates import Ascent, PerHead
+from rlgrad.updates import Ascent, Update
 
 Credit = Mapping[str, Any]
+OUTPUTS = ("log_prob", "entropy", "value")  # of every policy; the value only where something estimates it
 
 
 class Estimates(NamedTuple):
@@ -51,7 +52,10 @@ class Batch(NamedTuple):
 
 
 class Outputs:
-    """What the policy says at its current weights, as plain numbers: `log_prob`, `entropy`, `value`, each float (M,)."""
+    """What the policy says at its current weights, as plain numbers: `log_prob`, `entropy`, `value`, each float (M,).
+
+    And each of the agent's own `outputs`, by its name.
+    """
 
     log_prob: Any
     entropy: Any
@@ -77,6 +81,10 @@ class Agent(Record):
         ...                 "value": batch.returns - now.value}
     """
 
+    outputs: ClassVar[Mapping[str, Any]] = {}
+    """Further outputs of the policy that can be credited, by name: each what `output=` of `rlgrad.gradients` takes, such as
+    the name of a head of the model."""
+
     gamma: float = 0.99
     """Discount per step, 0 to 1."""
     gae_lambda: float = 0.95
@@ -89,7 +97,7 @@ class Agent(Record):
     """Whole episodes per environment per rollout, where num_steps is none."""
     normalize_observations: bool = False
     """Standardize observations by their running mean and deviation, inside the policy."""
-    update: Ascent | PerHead = Ascent()
+    update: Update = Ascent()
     """How the weights move."""
 
     def __post_init__(self) -> None:
@@ -147,6 +155,18 @@ class Agent(Record):
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method `credit(self, batch, now)`.")
 
+    def measure(self, batch: Batch, now: Outputs) -> Mapping[str, Any]:
+        """What the agent wants logged of its own: means over the rows, then over the steps of the update.
+
+        Args:
+            batch: what was collected and estimated.
+            now: the outputs at the current weights.
+
+        Returns:
+            By name: a number or one for each row, (M,). `"clip_fraction"` is logged as `train/clip_fraction`.
+        """
+        return {}
+
 
 def batch_signature(observation_spec: tf.TensorSpec, action_spec: tf.TensorSpec) -> Batch:
     """Specs of a batch with these observations and actions, M unknown."""
@@ -155,28 +175,46 @@ def batch_signature(observation_spec: tf.TensorSpec, action_spec: tf.TensorSpec)
     return Batch(**specs)
 
 
-def credited_outputs(agent: Agent, signature: Batch, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The outputs that an agent credits, found by a dry run of `credit` on abstract tensors.
+class DryRun(NamedTuple):
+    """What an agent turned out to do.
+
+    Attributes:
+        known: the outputs there are.
+        credited: those whose gradients count, in the order of `known`.
+        measured: names of what the agent measures.
+    """
+
+    known: tuple[str, ...]
+    credited: tuple[str, ...]
+    measured: tuple[str, ...]
+
+
+def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
+    """The outputs that an agent credits, found by a dry run of its methods on abstract tensors.
 
     Args:
         agent: the agent.
         signature: a batch of `tf.TensorSpec`.
-        known: outputs there are.
-
-    Returns:
-        Names, in the order of `known`.
+        value: whether there is, or can be, a value.
 
     Raises:
         ValueError: `credit` reads an attribute or credits an output that does not exist, branches on a tensor, or returns
-            something else than a mapping of numbers.
+            something else than a mapping of numbers; or an output of the agent's own has a name that is taken.
     """
     name = type(agent).__name__
+    own = OUTPUTS if value else OUTPUTS[:-1]
+    taken = next((key for key in agent.outputs if key in OUTPUTS), None)
+    if taken is not None:
+        raise ValueError(f"{name}.outputs has {taken!r}, which every policy has already: choose another name.")
+    known = (*own, *agent.outputs)
 
-    def dry_run(batch: Batch) -> Credit:
-        return agent.credit(batch, Outputs(**dict.fromkeys(known, batch.log_probs)))
+    def methods(batch: Batch) -> tuple[Credit, Mapping[str, Any]]:
+        now = Outputs(**dict.fromkeys(known, batch.log_probs))
+        return agent.credit(batch, now), agent.measure(batch, now)
 
     try:
-        credit = tf.function(dry_run, autograph=False).get_concrete_function(signature).structured_outputs
+        traced = tf.function(methods, autograph=False).get_concrete_function(signature)
+        credit, measured = traced.structured_outputs
     except AttributeError as error:
         raise ValueError(f"{name}.credit: {error}") from error
     except tf.errors.OperatorNotAllowedInGraphError as error:
@@ -189,4 +227,4 @@ def credited_outputs(agent: Agent, signature: Batch, known: tuple[str, ...]) -> 
     for key in credit:
         if key not in known:
             raise ValueError(f"{name}.credit credits an output {key!r} that does not exist. {close_names(key, known)}")
-    return tuple(output for output in known if output in credit)
+    return DryRun(known, tuple(output for output in known if output in credit), tuple(measured))

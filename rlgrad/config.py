@@ -57,8 +57,6 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     """The config as YAML, with what was resolved from it and the versions that ran it."""
     plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
-    kinds = {cls: name for name, cls in UPDATES.items()}
-    plain["agent"]["update"] = {"type": kinds[type(config.agent.update)]} | plain["agent"]["update"]
     plain["env"] = config.env if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
     plain["env_kwargs"] = dict(config.env_kwargs)
     plain["hidden_sizes"] = list(config.hidden_sizes)
@@ -128,7 +126,8 @@ def update_class(name: str) -> type[Any]:
 def _plain(value: Any) -> Any:
     """Records as mappings, Keras optimizers as their configs, tuples as lists."""
     if isinstance(value, Record):
-        return {name: _plain(v) for name, v in fields(value).items()}
+        kind = next((name for name, cls in UPDATES.items() if cls is type(value)), None)
+        return ({"type": kind} if kind else {}) | {name: _plain(v) for name, v in fields(value).items()}
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     if hasattr(value, "get_config"):

@@ -23,6 +23,9 @@ class Distribution(Protocol):
     def entropy(self, parameters: Any) -> tf.Tensor:
         """H(π(·|s)) in nats, shape (…)."""
 
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """KL(π ‖ π′) in nats, shape (…), π of `parameters` and π′ of `other`."""
+
     def check_actions(self, actions: Any) -> tf.Tensor:
         """`actions` as a tensor of the right dtype; raises where they cannot be actions of this distribution."""
 
@@ -57,6 +60,11 @@ class Categorical:
     def entropy(self, parameters: Any) -> tf.Tensor:
         """−Σ_a π(a) log π(a) in nats, shape (…)."""
         return -tf.reduce_sum(tf.nn.softmax(parameters) * tf.nn.log_softmax(parameters), axis=-1)
+
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """Σ_a π(a) (log π(a) − log π′(a)) in nats, shape (…)."""
+        log_probs = tf.nn.log_softmax(parameters)
+        return tf.reduce_sum(tf.exp(log_probs) * (log_probs - tf.nn.log_softmax(other)), axis=-1)
 
     def fisher_product(self, parameters: Any, tangents: Any) -> tf.Tensor:
         """(diag(p) − p pᵀ) v of each row: the Fisher matrix of the logits times v, shape (…, num_actions)."""
@@ -121,6 +129,12 @@ class DiagonalGaussian:
         """Σ_i log σ_i + ½ log 2πe in nats, shape (…)."""
         log_std = tf.broadcast_to(parameters["log_std"], tf.shape(parameters["mean"]))
         return tf.reduce_sum(log_std + 0.5 * (_LOG_2PI + 1.0), axis=self._event_axes)
+
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """Σ_i log σ′_i − log σ_i + (σ_i² + (μ_i − μ′_i)²) / 2σ′_i² − ½ in nats, shape (…)."""
+        ratio = parameters["log_std"] - other["log_std"]
+        z = (parameters["mean"] - other["mean"]) * tf.exp(-other["log_std"])
+        return tf.reduce_sum(-ratio + 0.5 * (tf.exp(2.0 * ratio) + z * z - 1.0), axis=self._event_axes)
 
     def fisher_product(self, parameters: Any, tangents: Any) -> dict[str, tf.Tensor]:
         """The Fisher matrix of each row times v: v/σ² for the mean, 2 v for log σ (one log σ per component)."""

@@ -10,16 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import estimators, gradients
-from rlgrad.agent import Agent, Batch, Outputs, batch_signature, credited_outputs
+from rlgrad.agent import Agent, Batch, Outputs, batch_signature, dry_run
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
-from rlgrad.objective import Objective
+from rlgrad.objective import Objective, output_specs
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.rollout import Rollout
 
 _log = logging.getLogger("rlgrad")
-_OUTPUTS = ("log_prob", "entropy", "value")
 
 
 class NonFiniteError(FloatingPointError):
@@ -39,21 +38,22 @@ class Learner:
         credited: names of the outputs that the agent trains.
         variables: the weights connected to them, which are the ones that move.
         layers: for each of them the names of the layers that these weights belong to.
+        metrics: names of what `learn` returns.
         state: the update's slots.
         traces: how often the program was traced.
     """
 
     def __init__(self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool = True) -> None:
         self.agent, self.policy = agent, policy
-        self.outputs = _OUTPUTS if policy.has_value else _OUTPUTS[:-1]
-        self.credited = credited_outputs(
-            agent, batch_signature(policy.observation_spec, policy.action_spec), self.outputs
-        )
-        self.variables, by_output = _connected(policy, self.credited)
+        signature = batch_signature(policy.observation_spec, policy.action_spec)
+        self.outputs, self.credited, self._measured = dry_run(agent, signature, value=policy.has_value)
+        self.variables, by_output = _connected(agent, policy, self.credited)
         self.layers = {name: _layers(policy, variables) for name, variables in by_output.items()}
         self.state: Any = agent.update.build(self.variables, num_envs, by_output)
         self.whole_episodes = agent.num_steps is None
         self.uses_value = policy.has_value and "value" in self.credited
+        of_value = ("explained_variance",) if self.uses_value else ()
+        self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics)
         if not self.uses_value and not self.whole_episodes:
             raise ValueError(
                 f"{type(agent).__name__} trains no value output, so nothing can stand for the rewards after the end of a "
@@ -75,7 +75,7 @@ class Learner:
             seed: int32 (2,), for shuffles.
 
         Returns:
-            Metrics by name: `gradient_norm`, `entropy`, `explained_variance`, `learning_rate`.
+            The numbers that `metrics` names.
 
         Raises:
             NonFiniteError: a gradient was not finite; names output, variable and step.
@@ -112,8 +112,8 @@ class Learner:
 
     def _measure(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, Any]:
         batch = self._batch(rollout, progress)
-        at_theta = self.policy.linearize(batch.observations, batch.actions, self.outputs)
-        credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
+        now = self._objective(batch).linearize().outputs
+        credit = self.agent.credit(batch, Outputs(**now))
         columns = rollout.mask.shape[1] if self.whole_episodes else None
         return measuring.measure(self.policy, batch, credit, columns)
 
@@ -134,8 +134,8 @@ class Learner:
             self.policy.normalizer.update(batch.observations, tf.reshape(rollout.mask, (-1,)))
         return metrics
 
-    def _objective(self, batch: Batch) -> Objective:
-        return Objective(self.agent, self.policy, batch, self.outputs, self.credited, self.variables)
+    def _objective(self, batch: Any) -> Objective:
+        return Objective(self.agent, self.policy, batch, self.outputs, self.credited, self.variables, self._measured)
 
     def _batch(self, rollout: Rollout, progress: tf.Tensor) -> Batch:
         """Values at the current weights, estimates, and time and columns merged into one axis."""
@@ -162,7 +162,7 @@ class Learner:
     def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
         """Which output and which variables: found again, without compilation, at weights that have not moved."""
         batch = self._batch(_tensors(rollout), tf.constant(progress, tf.float32))
-        at_theta = self.policy.linearize(batch.observations, batch.actions, self.outputs)
+        at_theta = self._objective(batch).linearize()
         credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
         found = []
         for name, given in credit.items():
@@ -180,12 +180,14 @@ class Learner:
         )
 
 
-def _connected(policy: Policy, credited: Sequence[str]) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
+def _connected(
+    agent: Agent, policy: Policy, credited: Sequence[str]
+) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
     """The variables that at least one output depends on, and those of each output, from one forward pass."""
     observations, actions = (
         tf.zeros((1, *s.shape[1:]), s.dtype) for s in (policy.observation_spec, policy.action_spec)
     )
-    at_theta = policy.linearize(observations, actions, credited)
+    at_theta = gradients.linearize(policy, observations, output=output_specs(agent, actions, credited))
     by_key = dict(zip(at_theta.gradient(), at_theta.variables, strict=True))
     by_output: dict[str, list[keras.Variable]] = {name: [] for name in credited}
     for name in credited:

@@ -9,7 +9,11 @@ import tensorflow as tf
 
 from rlgrad import gradients
 from rlgrad.agent import Agent, Batch, Outputs
+from rlgrad.gradients import Entropy, LogProb
+from rlgrad.gradients.selection import keys_of
 from rlgrad.policies.policy import Policy
+
+Metrics = dict[str, tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Objective:
         outputs: names of the outputs f_k that are computed, credited or not.
         credited: names of those whose gradients count.
         variables: what may move, in order.
+        measured: names of what the agent measures.
     """
 
     agent: Agent
@@ -31,11 +36,12 @@ class Objective:
     outputs: tuple[str, ...]
     credited: tuple[str, ...]
     variables: Sequence[keras.Variable]
+    measured: tuple[str, ...] = ()
 
     @property
-    def metric_names(self) -> set[str]:
-        """The names that `gradient` reports."""
-        return {"entropy"}
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of `metrics`: how the policy moves, and what the agent measures; nothing where only a value moves."""
+        return ("entropy", "approx_kl", *self.measured) if "log_prob" in self.credited else ()
 
     def on(self, rows: Any, share: float) -> "Objective":
         """The same objective on some rows.
@@ -54,16 +60,62 @@ class Objective:
 
     def linearize(self) -> gradients.Linearization:
         """The outputs at the current weights, and their gradients: one forward pass, one backward pass."""
-        return self.policy.linearize(self.batch.observations, self.batch.actions, self.outputs, self.variables)
+        return self._linearize(output_specs(self.agent, self.batch.actions, self.outputs))
 
-    def gradient(self) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        """Σ_k Σ_t w_t c_k,t ∇f_k by variable path, and metrics of the outputs."""
+    def scores(self) -> gradients.Linearization:
+        """The log-probabilities of the actions alone, whose gradients are the scores."""
+        return self._linearize(LogProb(self.batch.actions))
+
+    def credited_outputs(self) -> tuple[gradients.Linearization, Outputs, dict[str, tf.Tensor]]:
+        """The outputs at the current weights, as gradients and as numbers, and w c of the credited ones, (M,) by output."""
         at_theta = self.linearize()
-        credit = self.agent.credit(self.batch, Outputs(**at_theta.outputs))
-        weights = self.batch.weights
-        counted = {
-            name: tf.where(weights > 0.0, weights * c, 0.0) for name, c in credit.items() if name in self.credited
+        now = Outputs(**at_theta.outputs)
+        weights, given = self.batch.weights, self.agent.credit(self.batch, now)
+        # Where w is 0 the product is, whatever the credit of padding may be.
+        credits = {
+            name: tf.where(weights > 0.0, weights * c, 0.0) for name, c in given.items() if name in self.credited
         }
-        gradient = at_theta.gradient(counted)
-        mean_entropy = tf.reduce_sum(weights * at_theta.outputs["entropy"]) / tf.reduce_sum(weights)
-        return gradient, {"entropy": mean_entropy}
+        return at_theta, now, credits
+
+    def gradient(self) -> tuple[dict[str, tf.Tensor], Metrics]:
+        """Σ_k Σ_t w_t c_k,t ∇f_k by variable path, and metrics of the outputs."""
+        at_theta, now, credits = self.credited_outputs()
+        return at_theta.gradient(credits), self.metrics(now)
+
+    def metrics(self, now: Outputs) -> Metrics:
+        """Weighted means of what `metric_names` names."""
+        if not self.metric_names:
+            return {}
+        log_ratio = now.log_prob - self.batch.log_probs
+        # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
+        rows = {"entropy": now.entropy, "approx_kl": tf.exp(log_ratio) - 1.0 - log_ratio}
+        return {name: self.mean(x) for name, x in {**rows, **self.agent.measure(self.batch, now)}.items()}
+
+    def mean(self, x: Any) -> tf.Tensor:
+        """Mean of one number per row under the batch's weights; 0 if none of them counts."""
+        weights = self.batch.weights
+        x = tf.where(weights > 0.0, tf.cast(x, weights.dtype), 0.0)
+        return tf.math.divide_no_nan(tf.reduce_sum(weights * x), tf.reduce_sum(weights))
+
+    def at(self, values: Sequence[tf.Tensor]) -> tuple[Outputs, tf.Tensor]:
+        """The outputs where `variables` have other values, and the mean divergence KL(π ‖ π′), in nats, from here to there.
+
+        Args:
+            values: one for each of `variables`, which keep their own.
+        """
+        here = self.policy(self.batch.observations)["policy"]
+        specs = output_specs(self.agent, self.batch.actions, self.outputs)
+        specs["kl"] = lambda heads: self.policy.distribution.kl_divergence(here, heads["policy"])
+        mine = {id(variable): value for variable, value in zip(self.variables, values, strict=True)}
+        placed = {key: mine[id(variable)] for variable, key in keys_of(self.policy) if id(variable) in mine}
+        there = gradients.linearize(self.policy, self.batch.observations, output=specs).at(placed).outputs
+        return Outputs(**there), self.mean(there["kl"])
+
+    def _linearize(self, output: Any) -> gradients.Linearization:
+        return gradients.linearize(self.policy, self.batch.observations, output=output, weights=list(self.variables))
+
+
+def output_specs(agent: Agent, actions: Any, names: Sequence[str]) -> dict[str, Any]:
+    """What `output=` of `rlgrad.gradients` takes for each name: the policy's own outputs, and those of the agent."""
+    known = {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value", **agent.outputs}
+    return {name: known[name] for name in names}

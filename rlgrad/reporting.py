@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlgrad.run import Run
 
-# What every run reports; one with diagnose=True has more (rlgrad.diagnostics.diagnosis). docs/metrics.md defines each, with
-# its unit; a test holds the two together.
+# What every run reports, before what its learner has to say (Learner.metrics) and, with diagnose=True, what the gradients tell
+# (rlgrad.diagnostics.diagnosis). docs/metrics.md defines each, with its unit; a test holds the two together.
 METRICS = (
     "time/timesteps",
     "time/updates",
@@ -20,10 +20,6 @@ METRICS = (
     "train/return",
     "train/length",
     "train/episodes",
-    "train/entropy",
-    "train/gradient_norm",
-    "train/explained_variance",
-    "train/learning_rate",
 )
 _PLAIN_EVERY = 5.0
 

@@ -57,7 +57,8 @@ class Run:
         self.callbacks = list(callbacks)
         self.diagnosis: Diagnosis | None = None
         self._diagnosing = config.diagnose
-        self.metrics = METRICS + (diagnostic_metrics(learner) if config.diagnose else ())
+        learned = tuple(f"train/{name}" for name in learner.metrics)
+        self.metrics = (*METRICS, *learned, *(diagnostic_metrics(learner) if config.diagnose else ()))
         self.history: dict[str, list[float]] = {name: [] for name in self.metrics}
         self.timesteps = self.updates = self.episodes = 0
         self.seconds = 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from rlgrad import config as configs
-from rlgrad.agent import Agent, batch_signature, credited_outputs
+from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.config import Config, EnvLike, VectorizationMode
 from rlgrad.learner import Learner
 from rlgrad.policies import actors
@@ -19,7 +19,7 @@ from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
 from rlgrad.rollouts import GymCollector
 from rlgrad.run import Run
-from rlgrad.updates import PerHead
+from rlgrad.updates import Ascent
 
 __all__ = ["Callback", "Run", "load", "train"]
 
@@ -187,10 +187,11 @@ def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int |
     if num_steps is not None:
         changes["num_steps"] = num_steps
     if optimizer is not None:
-        if isinstance(agent.update, PerHead):
+        if not isinstance(agent.update, Ascent):
             raise ValueError(
-                "This agent moves the policy and the value by an optimizer each: set them in its update, "
-                "PerHead(policy=Ascent(optimizer=…), value=Ascent(optimizer=…)), instead of optimizer=."
+                f"optimizer= is for an agent that moves all its weights by one, and this one's update is "
+                f"{type(agent.update).__name__}: set it there, for example PerHead(policy=Ascent(optimizer=…), "
+                "value=Ascent(optimizer=…))."
             )
         own_rate = isinstance(optimizer, str)
         rate = agent.update.learning_rate if own_rate else None
@@ -219,7 +220,7 @@ def _assemble(
     )
     try:
         specs = specs_for(collector.observation_space, collector.action_space)
-        credited = credited_outputs(agent, batch_signature(*specs), ("log_prob", "entropy", "value"))
+        credited = dry_run(agent, batch_signature(*specs)).credited
         policy = make_policy(
             collector.observation_space,
             collector.action_space,

@@ -9,6 +9,7 @@ Metric: last weights; mean raw return of the last 100 training episodes; greedy 
 Needs a virtual environment of its own: torch (CPU build), stable-baselines3, sb3-contrib, rl-zoo3, gymnasium[box2d,mujoco].
 """
 
+# ruff: noqa: E402  (warnings are silenced before the imports that warn)
 import argparse
 import json
 import time

@@ -23,7 +23,8 @@ CONFIG is one that ships with rlgrad (`rlgrad configs`) or a YAML file, AGENT a 
 my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`).
 
 Every option, those of the agent included:  rlgrad train reinforce --help
-How the weights move is itself a choice, ascent or per_head, with options of its own:  --agent.update.type per_head --help
+How the weights move is itself a choice, with options of its own, also for each head by itself:
+  --agent.update.type per_head --agent.update.policy.type natural_gradient --help
 Examples:
   rlgrad train cartpole --seed 3
   rlgrad train reinforce CartPole-v1 --total-timesteps 200000 --agent.gamma 0.99
@@ -98,16 +99,13 @@ def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
     """
     import tyro
 
-    from rlgrad.config import update_class
-
     agent = dict(settings["agent"])
     cls = registry.agent_class(agent.pop("name"))
-    default, update = cls(), dict(agent.pop("update", {}))
-    named, arguments = _take(arguments, "--agent.update.type")
-    if "type" in update or named:
-        default = dataclasses.replace(default, update=update_class(named or update.pop("type"))())
-        update.pop("type", None)
-    agent["update"] = update
+    default = cls()
+    update, agent["update"], arguments = _typed(
+        default.update, dict(agent.pop("update", {})), arguments, "--agent.update"
+    )
+    default = dataclasses.replace(default, update=update)
     added = [("agent", cls, field(default=default))]
     options = dataclasses.make_dataclass("Options", added, bases=(Options,), kw_only=True)
     names = [f.name for f in dataclasses.fields(options)]
@@ -172,6 +170,27 @@ def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]
     raise ValueError(
         f"there is no config or agent {name!r}. {close_names(name, [*configs, *agents])} Your own: my_agent.py:MyAgent."
     )
+
+
+def _typed(
+    default: Any, settings: dict[str, Any], arguments: list[str], option: str
+) -> tuple[Any, dict[str, Any], list[str]]:
+    """An update of the type that `type:` or `--….type` names, for those of its heads too; and what is left of both."""
+    from rlgrad._record import Record
+    from rlgrad.config import update_class
+
+    named, arguments = _take(arguments, f"{option}.type")
+    in_settings = settings.pop("type", None)
+    if named or in_settings:
+        chosen = update_class(named or in_settings)
+        default = default if isinstance(default, chosen) else chosen()
+    for name in (f.name for f in dataclasses.fields(default) if isinstance(getattr(default, f.name), Record)):
+        inner, left, arguments = _typed(
+            getattr(default, name), dict(settings.pop(name, {})), arguments, f"{option}.{name}"
+        )
+        default = dataclasses.replace(default, **{name: inner})
+        settings |= {name: left} if left else {}
+    return default, settings, arguments
 
 
 def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:

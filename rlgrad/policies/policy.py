@@ -1,15 +1,12 @@
 """The policy: what acts, what is differentiated, and what is saved."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad import gradients
 from rlgrad.distributions import DiagonalGaussian, Distribution
-from rlgrad.gradients import Entropy, LogProb
 from rlgrad.policies import actors
 from rlgrad.policies.normalizer import RunningNormalizer
 
@@ -74,16 +71,6 @@ class Policy(keras.Model):
     def value(self, observations: tf.Tensor) -> tf.Tensor:
         """v(s), float (…,), without the policy's part of the network where the two are separate."""
         return self._over_batch(observations, self._value)
-
-    def linearize(
-        self, observations: Any, actions: Any, outputs: Sequence[str], variables: Sequence[keras.Variable] | None = None
-    ) -> gradients.Linearization:
-        """`rlgrad.gradients.linearize` of named outputs: `"log_prob"` of the actions, `"entropy"`, `"value"`."""
-        specs = {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"}
-        output = {name: specs[name] for name in outputs}
-        return gradients.linearize(
-            self, observations, output=output, weights=None if variables is None else list(variables)
-        )
 
     def act(self, observation: Any, *, greedy: bool = False) -> Any:
         """What to do.

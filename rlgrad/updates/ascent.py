@@ -6,22 +6,27 @@
 
 A step whose gradient is not finite is not taken, and neither is any after it in the same call: the weights stay the last
 good ones, and the metrics say which step it was. (`tf.debugging.check_numerics` does nothing under XLA.)
+
+With `target_kl` the steps on a rollout end before the first minibatch on which the policy has already moved further than 1.5 ·
+target_kl from the one that collected it, by the estimate `approx_kl`; 1.5 is what Stable-Baselines3 and Spinning Up allow.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from rlgrad import random
 from rlgrad._record import Record, close_names, require
+from rlgrad.schedules import Schedule, scheduled
 
 if TYPE_CHECKING:
     from rlgrad.objective import Objective
 
 Metrics = dict[str, tf.Tensor]
+_KL_SLACK = 1.5
 
 
 class Ascent(Record):
@@ -36,7 +41,7 @@ class Ascent(Record):
     """A Keras optimizer, or the name of one."""
     learning_rate: float | None = None
     """Step size; none: the optimizer's own."""
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    learning_rate_schedule: Schedule = "constant"
     """Linear falls to 0 at the end of training."""
     max_grad_norm: float | None = None
     """Longer gradients are scaled to this Euclidean norm, over all weights together; none: never."""
@@ -44,6 +49,8 @@ class Ascent(Record):
     """Passes over each rollout."""
     num_minibatches: int = 1
     """Equal parts that each pass is shuffled into, one step for each."""
+    target_kl: float | None = None
+    """Stop a rollout's steps once the policy has moved 1.5 times as far, in nats; none: take all of them."""
 
     def __post_init__(self) -> None:
         """Check the fields, and those that contradict a given optimizer."""
@@ -51,6 +58,12 @@ class Ascent(Record):
         require(self.num_minibatches >= 1, "num_minibatches", "at least 1", self.num_minibatches)
         require(self.max_grad_norm is None or self.max_grad_norm > 0, "max_grad_norm", "above 0", self.max_grad_norm)
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        require(self.target_kl is None or self.target_kl > 0, "target_kl", "above 0", self.target_kl)
+        if self.target_kl is not None and self.num_epochs * self.num_minibatches == 1:
+            raise ValueError(
+                "target_kl stops the later steps on a rollout, and with num_epochs=1 and num_minibatches=1 there are none: "
+                "leave it out, or take more steps."
+            )
         if isinstance(self.optimizer, str):
             names = [n.lower() for n in dir(keras.optimizers) if _is_optimizer_class(getattr(keras.optimizers, n))]
             if self.optimizer.lower() not in names:
@@ -61,6 +74,11 @@ class Ascent(Record):
             object.__setattr__(self, "optimizer", keras.optimizers.deserialize(dict(self.optimizer)))
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what `apply` reports besides the objective's own."""
+        return ("gradient_norm", "learning_rate", *(("gradient_steps",) if self.target_kl else ()))
 
     def build(
         self,
@@ -98,13 +116,22 @@ class Ascent(Record):
 
         Returns:
             Means over the steps (`gradient_norm`, `entropy`, …), the learning rate, and `nonfinite_step`: the number of the
-            first step that was not taken, −1 if all were.
+            first step that was not taken because it was not finite, −1 if there was none.
+
+        Raises:
+            ValueError: `target_kl` for an objective that does not move a policy.
         """
-        if self.learning_rate_schedule == "linear":
-            state.optimizer.learning_rate.assign(state.initial_rate * (1.0 - objective.batch.progress))
+        if self.target_kl is not None and "approx_kl" not in objective.metric_names:
+            raise ValueError(
+                "target_kl bounds how far a policy moves, and this ascent moves a value alone: leave it out."
+            )
+        if self.learning_rate_schedule != "constant":
+            rate = scheduled(state.initial_rate, self.learning_rate_schedule, objective.batch.progress)
+            state.optimizer.learning_rate.assign(rate)
         steps = self.num_epochs * self.num_minibatches
         if steps == 1:
-            metrics, finite = _step(objective, state)
+            gradient, metrics = objective.gradient()
+            metrics["gradient_norm"], finite = ascend(state, list(gradient.values()))
             nonfinite_step = tf.where(finite, -1, 0)
         else:
             metrics, nonfinite_step = self._loop(objective, state, seed, steps)
@@ -121,16 +148,23 @@ class Ascent(Record):
         size = rows // self.num_minibatches
         order = tf.reshape(random.permutations(seed, self.num_epochs, rows), (steps, size))
 
-        def body(i: tf.Tensor, bad: tf.Tensor, sums: Metrics) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
+        def body(
+            i: tf.Tensor, go: tf.Tensor, bad: tf.Tensor, sums: Metrics
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Metrics]:
             part = objective.on(order[i], share=float(self.num_minibatches))
-            metrics, finite = _step(part, state, allowed=bad < 0)
-            bad = tf.where((bad < 0) & ~finite, i, bad)
-            return i + 1, bad, {name: sums[name] + value for name, value in metrics.items()}
+            gradient, metrics = part.gradient()
+            near = True if self.target_kl is None else metrics["approx_kl"] <= _KL_SLACK * self.target_kl
+            length, finite = ascend(state, list(gradient.values()), near)
+            metrics["gradient_norm"] = length
+            return i + 1, finite & near, tf.where(finite, bad, i), {n: sums[n] + value for n, value in metrics.items()}
 
-        names = objective.metric_names | {"gradient_norm"}
-        start = (tf.constant(0), tf.constant(-1), {name: tf.constant(0.0) for name in sorted(names)})
-        _, bad, sums = tf.while_loop(lambda i, *_: i < steps, body, start, maximum_iterations=steps)
-        return {name: total / steps for name, total in sums.items()}, bad
+        names = (*objective.metric_names, "gradient_norm")
+        start = (tf.constant(0), tf.constant(True), tf.constant(-1), {name: tf.constant(0.0) for name in names})
+        met, go, bad, sums = tf.while_loop(lambda i, go, *_: (i < steps) & go, body, start, maximum_iterations=steps)
+        means = {name: total / tf.cast(met, tf.float32) for name, total in sums.items()}
+        if self.target_kl is not None:
+            means["gradient_steps"] = tf.cast(tf.where(go, met, met - 1), tf.float32)
+        return means, bad
 
     def _check_instance(self, optimizer: keras.optimizers.Optimizer) -> None:
         clips = [n for n in ("clipnorm", "global_clipnorm", "clipvalue") if getattr(optimizer, n, None) is not None]
@@ -203,12 +237,6 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
 
     tf.cond(finite & allowed, take, lambda: tf.constant(False))
     return length, finite
-
-
-def _step(objective: "Objective", state: AscentState, allowed: Any = True) -> tuple[Metrics, tf.Tensor]:
-    gradient, metrics = objective.gradient()
-    length, finite = ascend(state, list(gradient.values()), allowed)
-    return metrics | {"gradient_norm": length}, finite
 
 
 def _is_optimizer_class(thing: Any) -> bool:

@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from rlgrad._record import Record
 from rlgrad.updates.ascent import Ascent, AscentState, Metrics
+from rlgrad.updates.moves import NoSlots
+from rlgrad.updates.natural_gradient import NaturalGradient
+from rlgrad.updates.trust_region import TrustRegion
 
 if TYPE_CHECKING:
     from rlgrad.objective import Objective
@@ -22,10 +25,15 @@ _VALUE = "value"
 class PerHead(Record):
     """The outputs of the policy move by one update, then the value by another. The two must not share weights."""
 
-    policy: Ascent = Ascent()
+    policy: Ascent | NaturalGradient | TrustRegion = Ascent()
     """For every credited output but the value."""
     value: Ascent = Ascent()
     """For the value, after the policy."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what `apply` reports besides the objective's own: those of the policy's update."""
+        return self.policy.metrics
 
     def build(
         self, variables: Sequence[keras.Variable], num_envs: int, by_output: Mapping[str, Sequence[keras.Variable]]
@@ -46,7 +54,8 @@ class PerHead(Record):
         if _VALUE not in by_output:
             raise ValueError("PerHead moves the policy and the value apart, and no value is trained: use Ascent.")
         mine = {id(v) for v in by_output[_VALUE]}
-        others = {id(v) for name, vs in by_output.items() if name != _VALUE for v in vs}
+        of_policy = {name: vs for name, vs in by_output.items() if name != _VALUE}
+        others = {id(v) for vs in of_policy.values() for v in vs}
         shared = [v.path for v in variables if id(v) in mine & others]
         if shared:
             raise ValueError(
@@ -54,8 +63,8 @@ class PerHead(Record):
                 "value a model of its own with value_model=."
             )
         return PerHeadState(
-            policy=self.policy.build([v for v in variables if id(v) in others], num_envs),
-            value=self.value.build([v for v in variables if id(v) in mine], num_envs),
+            policy=self.policy.build([v for v in variables if id(v) in others], num_envs, of_policy),
+            value=self.value.build([v for v in variables if id(v) in mine], num_envs, {_VALUE: by_output[_VALUE]}),
         )
 
     def apply(self, objective: "Objective", state: "PerHeadState", seed: Any) -> Metrics:
@@ -70,7 +79,8 @@ class PerHead(Record):
             The policy's metrics, and `nonfinite_step` of the first that met one.
         """
         names = tuple(name for name in objective.credited if name != _VALUE)
-        metrics = self.policy.apply(objective.of(names, state.policy.variables), state.policy, seed)
+        policy: Any = self.policy  # its state is its own
+        metrics: Metrics = policy.apply(objective.of(names, state.policy.variables), state.policy, seed)
         value = self.value.apply(objective.of((_VALUE,), state.value.variables), state.value, tf.add(seed, [0, 1]))
         bad = metrics["nonfinite_step"]
         return metrics | {"nonfinite_step": tf.where(bad >= 0, bad, value["nonfinite_step"])}
@@ -80,7 +90,7 @@ class PerHead(Record):
 class PerHeadState:
     """The two updates' states."""
 
-    policy: AscentState
+    policy: AscentState | NoSlots
     value: AscentState
 
     @property

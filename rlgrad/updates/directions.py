@@ -1,0 +1,90 @@
+"""Natural gradients x = (F + λ I)⁻¹ g of an objective's policy, for either of the two matrices that are called F.
+
+*exact*: Σ_t w_t E_{a~π}[∇ log π(a|s_t) ∇ log π(a|s_t)ᵀ], the curvature of the divergence, over all actions. *empirical*: the
+actions that were taken in place of the expectation. The weights w are those of the batch, scaled to a sum of 1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from rlgrad import gradients
+from rlgrad.updates.solvers import conjugate_gradients, solve_in_sample_space
+
+if TYPE_CHECKING:
+    from rlgrad.agent import Outputs
+    from rlgrad.objective import Objective
+
+_LARGEST_GRAM = 2048  # rows; with more, and more than there are weights, the N × N system is the larger one
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A natural gradient, and what was met on the way to it.
+
+    Attributes:
+        now: the outputs at the current weights.
+        credits: w c by output, (M,).
+        gradient: g by variable path.
+        natural: x, likewise.
+        curvature: xᵀ (F + λ I) x.
+        residual: ‖g − (F + λ I) x‖ / ‖g‖, of the system that was solved.
+    """
+
+    now: "Outputs"
+    credits: Mapping[str, tf.Tensor]
+    gradient: Mapping[str, tf.Tensor]
+    natural: Mapping[str, tf.Tensor]
+    curvature: tf.Tensor
+    residual: tf.Tensor
+
+    def length(self, kl: float) -> tf.Tensor:
+        """The factor on x at which ½ xᵀ (F + λ I) x, the divergence's quadratic model, is `kl` nats; 0 where x is 0."""
+        return tf.sqrt(tf.math.divide_no_nan(2.0 * kl, tf.maximum(self.curvature, 0.0)))
+
+
+def exact(objective: "Objective", damping: float, iterations: int) -> Direction:
+    """By conjugate gradients, with products of a Jacobian, the distribution's own Fisher matrix, and the Jacobian back."""
+    at_theta, now, credits = objective.credited_outputs()
+    gradient, weights = at_theta.gradient(credits), _share(objective.batch.weights)
+
+    def product(v: tf.Tensor) -> tf.Tensor:
+        moved = at_theta.fisher_vector_product(gradients.unflatten(v, gradient), sample_weight=weights, damping=damping)
+        return gradients.flatten(moved)
+
+    return _solved(product, now, credits, gradient, iterations)
+
+
+def empirical(objective: "Objective", damping: float, iterations: int) -> Direction:
+    """Through the N × N Gram matrix of the scores; if N is large and P small, by conjugate gradients on the same matrix."""
+    _, now, credits = objective.credited_outputs()
+    scores, weights = objective.scores(), _share(objective.batch.weights)
+    gradient = scores.gradient(credits["log_prob"])
+    rows, size = weights.shape[0], sum(g.shape.num_elements() for g in gradient.values())
+    if rows is not None and rows <= max(size, _LARGEST_GRAM):
+        unweighted = tf.math.divide_no_nan(credits["log_prob"], weights)
+        transformed, residual = solve_in_sample_space(scores.gram(), weights, unweighted, damping)
+        natural = scores.gradient(transformed)
+        return Direction(now, credits, gradient, natural, gradients.dot(natural, gradient), residual)
+
+    def product(v: tf.Tensor) -> tf.Tensor:
+        back = scores.vjp(weights * scores.jvp(gradients.unflatten(v, gradient)))
+        return gradients.flatten(back) + damping * v
+
+    return _solved(product, now, credits, gradient, iterations)
+
+
+def _solved(
+    product: Callable[[tf.Tensor], tf.Tensor], now: Any, credits: Any, gradient: Any, iterations: int
+) -> Direction:
+    b = gradients.flatten(gradient)
+    product(b)  # what all products share, the model's forward pass, is traced here rather than inside the loop
+    x, residual = conjugate_gradients(product, b, iterations=iterations)
+    curvature = tf.reduce_sum(x * product(x))
+    return Direction(now, credits, gradient, gradients.unflatten(x, gradient), curvature, residual)
+
+
+def _share(weights: tf.Tensor) -> tf.Tensor:
+    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights))
