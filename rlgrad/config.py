@@ -33,6 +33,7 @@ class Config:
     vectorization_mode: VectorizationMode = "sync"
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    shared_trunk: bool = False
     initial_log_std: float = 0.0
     from_logits: bool = True
     evaluation_episodes: int = 100

@@ -42,6 +42,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
+    shared_trunk: bool = False,
     initial_log_std: float = 0.0,
     from_logits: bool = True,
     max_episode_steps: int | None = None,
@@ -69,6 +70,7 @@ def train(
         callbacks: look on while it trains.
         hidden_sizes: widths of the default networks.
         activation: of the default networks.
+        shared_trunk: let the default policy and value networks share their hidden layers.
         initial_log_std: start of the Gaussian's log standard deviation, for Box actions.
         from_logits: false declares that `model` ends in probabilities.
         max_episode_steps: a time limit, instead of the environment's.
@@ -100,6 +102,7 @@ def train(
         vectorization_mode=vectorization_mode,
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
+        shared_trunk=shared_trunk,
         initial_log_std=initial_log_std,
         from_logits=from_logits,
         evaluation_episodes=evaluation_episodes,
@@ -229,6 +232,7 @@ def _assemble(
             value="value" in credited,
             hidden_sizes=config.hidden_sizes,
             activation=config.activation,
+            shared_trunk=config.shared_trunk,
             initial_log_std=config.initial_log_std,
             normalize_observations=agent.normalize_observations,
             from_logits=config.from_logits,

@@ -55,6 +55,8 @@ class Options:
     """Widths of the hidden layers of the policy and of the value network."""
     activation: str = "tanh"
     """Of the hidden layers, a Keras name."""
+    shared_trunk: bool = False
+    """Let the policy and the value share the hidden layers."""
     initial_log_std: float = 0.0
     """Start of the Gaussian policy's log standard deviation, for continuous actions."""
     evaluation_episodes: int = 100

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from rlgrad import random
 from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution
 from rlgrad.gradients.keras_internals import ends_in_probabilities
-from rlgrad.policies.networks import mlp
+from rlgrad.policies import networks
 from rlgrad.policies.normalizer import RunningNormalizer
 from rlgrad.policies.policy import Policy
 
@@ -30,6 +30,7 @@ def make_policy(
     value: bool = True,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
+    shared_trunk: bool = False,
     initial_log_std: float = 0.0,
     normalize_observations: bool = False,
     from_logits: bool = True,
@@ -46,6 +47,7 @@ def make_policy(
         value: whether a value estimate is needed; if neither model gives one, a default network does.
         hidden_sizes: of the default networks.
         activation: of the default networks.
+        shared_trunk: let the default policy and value networks share their hidden layers.
         initial_log_std: start of the Gaussian's log standard deviation.
         normalize_observations: put a `RunningNormalizer` before the networks.
         from_logits: false declares that `model` ends in probabilities.
@@ -62,10 +64,16 @@ def make_policy(
     distribution, output_shape = distribution_for(action_space)
     init = random.stream(seed, "init")
     sizes: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
-    if model is None:
+    if shared_trunk:
+        given = [name for name, thing in (("model", model), ("value_model", value_model)) if thing is not None]
+        if given or not value:
+            why = f"{given[0]} was given" if given else "no value is needed"
+            raise ValueError(f"shared_trunk speaks of the default networks, and {why}: leave it out.")
+        network = networks.shared_trunk(shape, output_shape, seed=random.child(init, 0), **sizes)
+    elif model is None:
         units, gain = math.prod(output_shape), 0.01
         shaped = {**sizes, "output_shape": output_shape}
-        network = mlp(shape, units, last_gain=gain, seed=random.child(init, 0), name="policy", **shaped)
+        network = networks.mlp(shape, units, last_gain=gain, seed=random.child(init, 0), name="policy", **shaped)
     else:
         network = _built(model, random.child(init, 0), "model")
     value_network = _built(value_model, random.child(init, 1), "value_model") if value_model is not None else None
@@ -75,7 +83,7 @@ def make_policy(
     if value_network is not None:
         _check_value(_try(value_network, shape, "value_model"), "value_model")
     elif value and not own_value:
-        value_network = mlp(shape, 1, seed=random.child(init, 1), name="value", **sizes)
+        value_network = networks.mlp(shape, 1, seed=random.child(init, 1), name="value", **sizes)
     policy = Policy(
         network,
         distribution,
@@ -193,8 +201,8 @@ def _check_side_effects(policy: Policy) -> None:
             "optimizer with weight_decay, e.g. keras.optimizers.AdamW."
         )
     kinds = (keras.layers.BatchNormalization, keras.layers.Dropout)
-    networks = [n for n in (policy.network, policy.value_network) if n is not None]
-    for layer in (layer for network in networks for layer in network.layers if isinstance(layer, kinds)):
+    parts = [n for n in (policy.network, policy.value_network) if n is not None]
+    for layer in (layer for network in parts for layer in network.layers if isinstance(layer, kinds)):
         _log.warning(
             "%s %r always runs as at inference (training=False): its statistics stay, nothing is dropped.",
             type(layer).__name__,
