@@ -190,3 +190,22 @@ def test_the_normalizer_is_no_trainable_weight_and_is_among_the_saved_ones():
     assert any("normalizer/mean" in p for p in paths)
     assert not any("normalizer" in v.path for v in policy.trainable_variables)
     assert isinstance(policy, Policy)
+
+
+@pytest.mark.parametrize("space", [TWO, BOX, spaces.Box(-1, 1, (2, 2))])
+def test_a_shared_trunk_moves_with_both_heads(space):
+    policy = make_policy(VECTOR, space, shared_trunk=True, hidden_sizes=(6,))
+    x = RNG.normal(size=(5, 3)).astype(np.float32)
+    at_x = gradients.linearize(policy, x, output={"entropy": Entropy(), "value": "value"})
+    trunk = "trunk/hidden_1/kernel"
+    assert trunk in at_x.gradient({"value": 1.0})
+    assert (trunk in at_x.gradient({"entropy": 1.0})) == (space is TWO)  # a Gaussian's entropy depends on log σ alone
+    assert not any(path.startswith("policy/") for path in at_x.gradient({"value": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"), [({"model": sequential(2)}, "model was given"), ({"value": False}, "no value is needed")]
+)
+def test_a_shared_trunk_is_one_of_default_networks(options, why):
+    with pytest.raises(ValueError, match=f"shared_trunk .* {why}"):
+        make_policy(VECTOR, TWO, shared_trunk=True, **options)
