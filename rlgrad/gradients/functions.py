@@ -10,7 +10,9 @@ from rlgrad.gradients.errors import DisconnectedGradientError
 from rlgrad.gradients.inputs import leaf_names
 from rlgrad.gradients.linearization import linearize_here
 from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose
+from rlgrad.gradients.posing import pose
+from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros
+from rlgrad.gradients.repeated import repeatable
 
 
 def gradient(
@@ -54,6 +56,7 @@ def gradient(
     return value_and_gradient(model, x, output=output, layer=layer, weights=weights, sample_weight=sample_weight)[1]
 
 
+@repeatable
 def value_and_gradient(
     model: Any,
     x: Any,
@@ -77,6 +80,7 @@ def value_and_gradient(
     return value, {problem.weights.keys[i]: g for i, g in zip(notes.listed, gradients, strict=True)}
 
 
+@repeatable
 def input_gradient(
     model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, sample_weight: Any = None
 ) -> Any:

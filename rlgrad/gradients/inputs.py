@@ -76,9 +76,14 @@ def prepare(model: Any, x: Any) -> Inputs:
             seen.clear()
         seen[key] = replace(found, leaves=())
         return found
-    dtype = found.signature[0].dtype
-    leaf = tf.convert_to_tensor(x.astype(dtype.as_numpy_dtype, copy=False)) if isinstance(x, np.ndarray) else x
-    return replace(found, leaves=(leaf if leaf.dtype == dtype else tf.cast(leaf, dtype),))
+    return replace(found, leaves=(converted(x, found.signature[0].dtype),))
+
+
+def converted(leaf: Any, dtype: Any) -> Any:
+    """An array as a tensor of that dtype."""
+    if isinstance(leaf, np.ndarray):
+        return tf.convert_to_tensor(leaf.astype(dtype.as_numpy_dtype, copy=False))
+    return leaf if leaf.dtype is dtype else tf.cast(leaf, dtype)
 
 
 def _prepare(model: Any, x: Any, expected: Any) -> Inputs:
