@@ -14,6 +14,8 @@ from rlgrad.gradients.heads import shape_text
 
 def numbers(value: Any) -> Any:
     """`value` as a tensor. Python's own numbers become float64: TensorFlow would cut 0.3 to float32 before any cast."""
+    if isinstance(value, tf.Tensor):
+        return value
     plain = isinstance(value, float) or (
         isinstance(value, list | tuple) and not any(map(tf.is_tensor, tf.nest.flatten(value)))
     )

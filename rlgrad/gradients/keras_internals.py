@@ -9,8 +9,8 @@ What is relied on:
 - `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
 - `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`untouched`).
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
-- `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with the
-  `trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
+- `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
+  `_trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_source`).
 """
 
@@ -42,7 +42,7 @@ class Captured:
 
 _INNER_LAYERS = attrgetter("_layers")
 _TRAINABLE, _NON_TRAINABLE = attrgetter("_trainable_variables"), attrgetter("_non_trainable_variables")
-_FLAG, _NAME = attrgetter("trainable"), attrgetter("name")
+_FLAG, _NAME = attrgetter("_trainable"), attrgetter("name")
 
 
 class Parts:

@@ -130,7 +130,7 @@ class LogProbability:
             distribution = getattr(model, "distribution", None)
         if distribution is not None:
             return [distribution.check_actions(arrays[0])]
-        actions = tf.convert_to_tensor(arrays[0])
+        actions = arrays[0] if isinstance(arrays[0], tf.Tensor) else tf.convert_to_tensor(arrays[0])
         if not actions.dtype.is_integer:
             raise TypeError(
                 f"LogProb got {actions.dtype.name} actions for a model that does not say what its output means. Pass "

@@ -10,6 +10,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, ParamSpec, TypeVar, cast
 
 import keras
@@ -25,6 +26,8 @@ from rlgrad.gradients.posing import as_weight
 MAX_REPEATS_PER_MODEL = 64
 # Options that say the same whenever they are equal. Others (layers, variables, arrays) are posed each time.
 PLAIN = {type(None), bool, int, float, str}
+
+ARRAYS = (np.ndarray, tf.Tensor)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,37 +117,44 @@ def _read(
     """What a call has in common with others that have the same program; `None` where it is to be posed."""
     what = Output.of(output)
     key = [function, what.recipe]
-    if isinstance(x, np.ndarray | tf.Tensor):
+    if isinstance(x, ARRAYS):
         leaves: Sequence[Any] = (x,)
     else:
         inputs = prepare(model, x)
         leaves = inputs.leaves
-        key += [repr(inputs.structure), inputs.integer_leaves]
-    rows = leaves[0].shape[0] if leaves and len(leaves[0].shape) else 0
-    if not rows:
+        key += (repr(inputs.structure), inputs.integer_leaves)
+    if not leaves or not all(len(leaf.shape) for leaf in leaves):
         return None
     for name, value in options.items():
         kind = type(value)
         if kind not in PLAIN:
             return None
-        key += [name, kind, value]
-    batched = [(leaf, True) for leaf in leaves] + list(zip(what.arrays, what.batched, strict=True))
+        key += (name, kind, value)
+    rows: int = leaves[0].shape[0]
+    arrays, batched = (*leaves, *what.arrays), (*[True] * len(leaves), *what.batched)
     if sample_weight is not None:
-        batched.append((sample_weight, True))
-    for array, has_rows in batched:
-        kind = type(array)
-        if kind in PLAIN:
-            key.append(kind)
-            continue
-        if not isinstance(array, np.ndarray | tf.Tensor):
+        arrays, batched = (*arrays, sample_weight), (*batched, True)
+    for array, has_rows in zip(arrays, batched, strict=True):
+        if not _describe(array, has_rows, rows, key):
             return None
-        shape = tuple(array.shape)
-        if has_rows and shape:
-            if shape[0] != rows:
-                return None
-            shape = shape[1:]
-        key += [kind, array.dtype, shape, len(array.shape)]
-    return Asked(tuple(key), rows, leaves, what, sample_weight)
+    return Asked(tuple(key), rows, leaves, what, sample_weight) if rows else None
+
+
+def _describe(array: Any, batched: bool, rows: int, key: list[Any]) -> bool:
+    """Adds to `key` what an array is apart from its numbers; `False` where it is to be posed."""
+    kind = type(array)
+    if kind in PLAIN:
+        key.append(kind)
+        return True
+    if not isinstance(array, ARRAYS):
+        return False
+    shape = array.shape if isinstance(array, np.ndarray) else tuple(array.shape.as_list())
+    if batched and shape:
+        if shape[0] != rows:
+            return False
+        shape = (None, *shape[1:])
+    key += (kind, array.dtype, shape)
+    return True
 
 
 def _numbers(model: Any, asked: Asked, found: Repeat) -> list[Any]:
@@ -190,4 +200,4 @@ def _packer(result: Any, positions: dict[int, int]) -> Callable[[list[Any]], Any
             return None
         return lambda flat: kind([part(flat) for part in parts])  # type: ignore[misc]
     position = positions.get(id(result))
-    return None if position is None else lambda flat: flat[position]
+    return None if position is None else itemgetter(position)
