@@ -26,7 +26,6 @@ from rlgrad.gradients.posing import as_weight
 MAX_REPEATS_PER_MODEL = 64
 # Options that say the same whenever they are equal. Others (layers, variables, arrays) are posed each time.
 PLAIN = {type(None), bool, int, float, str}
-
 ARRAYS = (np.ndarray, tf.Tensor)
 
 P = ParamSpec("P")
@@ -103,7 +102,7 @@ def repeatable(function: Callable[P, R]) -> Callable[P, R]:
                 pass  # what to do about it is known where questions are answered for the first time
         with compiled.recorded() as answers:
             result = function(*args, **options)
-        asked = _read(function, *args, **options)
+        asked = _read(function, *args, **options) if known is None else asked
         if asked is not None and len(answers) == 1:
             _remember(model, asked, answers[0], result)
         return result
