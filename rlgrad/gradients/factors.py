@@ -382,7 +382,12 @@ def _groups_first(x: Any) -> Any:
 
 
 def _squares(x: Any) -> Any:
-    return tf.reduce_sum(tf.square(x), axis=-1)
+    """Σ over the last axis, as a product with ones where its size is known: on a CPU faster than a reduction."""
+    size = x.shape[-1]
+    if size is None:
+        return tf.reduce_sum(tf.square(x), axis=-1)
+    sums = tf.matmul(tf.reshape(tf.square(x), [-1, size]), tf.ones([size, 1], x.dtype))
+    return tf.reshape(sums, tf.shape(x)[:-1])
 
 
 def _sum_after(x: Any, axes: int) -> Any:
