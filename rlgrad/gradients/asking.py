@@ -10,7 +10,8 @@ from rlgrad.gradients import compiled
 from rlgrad.gradients.capture import METHODS, Captured, capture_factors
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.outputs import Output
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose, with_rows
+from rlgrad.gradients.posing import pose
+from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, with_rows
 from rlgrad.gradients.segments import Segmented, prepared
 
 MEMORY_LIMIT = 2e9

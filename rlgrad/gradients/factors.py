@@ -14,6 +14,8 @@ import tensorflow as tf
 
 # A gradient that is written out on the way to something smaller is written out in blocks of about this many numbers.
 BLOCK = 2**25
+# From so many positions on, to compute bᵀ a and transpose it may be faster than to compute aᵀ b.
+_MANY_POSITIONS = 64
 _TYPICAL_ROWS = 1024  # where the number of samples is not known when tracing
 
 
@@ -149,7 +151,14 @@ class OuterProduct:
 
     def per_sample(self) -> Any:
         """One batched product."""
-        return self._to_variable(self._written_out())
+        if not self._cheaper_turned or (self.positions or 0) < _MANY_POSITIONS or self.axes[-1] != self.right.shape[-1]:
+            return self._to_variable(self._written_out())
+        # (N, O, I) to (N, O, *axes of I) to the variable's axes. With a reshape after the transposition, or I as one
+        # axis, XLA would make the slow product of it again.
+        g = tf.reshape(self._turned(), [-1, self.axes[-1], *self.axes[:-1]])
+        last = len(self.axes) - 1
+        order = range(len(self.axes)) if self.permutation is None else self.permutation
+        return tf.transpose(g, [0, *(1 if axis == last else 2 + axis for axis in order)])
 
     def squared_norm(self) -> Any:
         """‖a‖² ‖b‖² for one position; else over pairs of positions or written out, whichever is cheaper."""
@@ -159,7 +168,7 @@ class OuterProduct:
             a, b = _groups_first(self.left), _groups_first(self.right)  # (N, G, T, ·)
             pairs = tf.matmul(a, a, transpose_b=True) * tf.matmul(b, b, transpose_b=True)
             return tf.reduce_sum(pairs, axis=[1, 2, 3])
-        return sum(tf.reduce_sum(tf.square(block._written_out()), axis=[1, 2, 3]) for block in self._blocks())
+        return sum(_sum_after(tf.square(block._in_any_order()), 1) for block in self._blocks())
 
     def gram(self, other: Any) -> Any:
         """(a·a′)(b·b′), summed over pairs of positions; or written out block by block."""
@@ -173,7 +182,7 @@ class OuterProduct:
             shape = [tf.shape(self.left)[0], tf.shape(self.left)[1], tf.shape(other.left)[0], tf.shape(other.left)[1]]
             return tf.reduce_sum(tf.reshape(pairs, shape), axis=[1, 3])
         return sum(
-            tf.matmul(_matrix(mine._written_out()), _matrix(others._written_out()), transpose_b=True)
+            tf.matmul(_matrix(mine._in_any_order()), _matrix(others._in_any_order()), transpose_b=True)
             for mine, others in zip(self._blocks(), other._blocks(), strict=True)
         )
 
@@ -220,11 +229,25 @@ class OuterProduct:
         """The gradients, float (N, I, G, O)."""
         if self.left.shape[2] == 1:
             left, right = self.left[:, :, 0], self.right[:, :, 0]
-            column = tf.reshape(left, [-1, left.shape[2], 1]) if self.positions == 1 else None
-            g = tf.matmul(left, right, transpose_a=True) if column is None else tf.matmul(column, right)
-            return g[:, :, None]
+            if self.positions == 1:
+                return tf.matmul(tf.reshape(left, [-1, left.shape[2], 1]), right)[:, :, None]
+            return tf.matmul(left, right, transpose_a=True)[:, :, None]
         g = tf.matmul(_groups_first(self.left), _groups_first(self.right), transpose_a=True)  # (N, G, I, O)
         return tf.transpose(g, [0, 2, 1, 3])
+
+    def _in_any_order(self) -> Any:
+        """The numbers of g, (N, …), in the same order for all factors of one variable."""
+        return self._turned() if self._cheaper_turned else self._written_out()
+
+    @property
+    def _cheaper_turned(self) -> bool:
+        """Whether bᵀ a is faster than aᵀ b: on a CPU up to three times so, where a is the wider one and is not transposed."""
+        one_group = self.left.shape[2] == 1 and self.positions != 1
+        return bool(one_group and self.left.shape[-1] >= 2 * self.right.shape[-1])
+
+    def _turned(self) -> Any:
+        """The gradients of a single group, float (N, O, I)."""
+        return tf.matmul(self.right[:, :, 0], self.left[:, :, 0], transpose_a=True)
 
     def _blocks(self) -> Iterator["OuterProduct"]:
         """Parts of the columns of b, so that each part written out is no larger than `BLOCK`."""
@@ -359,7 +382,12 @@ def _groups_first(x: Any) -> Any:
 
 
 def _squares(x: Any) -> Any:
-    return tf.reduce_sum(tf.square(x), axis=-1)
+    """Σ over the last axis, as a product with ones where its size is known: on a CPU faster than a reduction."""
+    size = x.shape[-1]
+    if size is None:
+        return tf.reduce_sum(tf.square(x), axis=-1)
+    sums = tf.matmul(tf.reshape(tf.square(x), [-1, size]), tf.ones([size, 1], x.dtype))
+    return tf.reshape(sums, tf.shape(x)[:-1])
 
 
 def _sum_after(x: Any, axes: int) -> Any:

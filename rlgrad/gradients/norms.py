@@ -11,10 +11,12 @@ from rlgrad.gradients.dicts import by_layer
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.outputs import OutputLike
 from rlgrad.gradients.problem import Notes, Problem
+from rlgrad.gradients.repeated import repeatable
 
 PER = ("model", "layer", "variable")
 
 
+@repeatable
 def per_sample_norm(
     model: Any,
     x: Any,
@@ -85,6 +87,7 @@ def per_sample_norm(
     return joined[0] if per == "model" else dict(zip(groups(listed, per), joined, strict=True))
 
 
+@repeatable
 def gram(
     model: Any,
     x: Any,

@@ -10,10 +10,13 @@ from rlgrad.gradients.backward import dense, require_connected
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.heads import shape_text
 from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose
+from rlgrad.gradients.posing import pose
+from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros
+from rlgrad.gradients.repeated import repeatable
 from rlgrad.gradients.vectorized import map_samples, vectorized
 
 
+@repeatable
 def per_sample_gradient(
     model: Any,
     x: Any,
@@ -97,6 +100,7 @@ def per_sample_of(asked: Asked) -> dict[str, Any]:
     return dict(zip(keys, joined, strict=True))
 
 
+@repeatable
 def jacobian(
     model: Any,
     x: Any,

@@ -185,6 +185,33 @@ def test_each_head_has_an_ending_of_its_own():
         ends_in_probabilities(model, "polcy")
 
 
+def test_the_parts_of_a_model_still_say_what_its_trainable_variables_are():
+    for name in zoo.ONE_OUTPUT:
+        model = zoo.make(name)
+        parts = keras_internals.Parts(model)
+        assert parts.unchanged()
+        assert {id(v) for v in model.trainable_variables} <= {id(v) for v in parts._variables}, (
+            "model.trainable_variables has others than those of _flatten_layers(): see Parts"
+        )
+        for thing in [model, *model._flatten_layers(include_self=False), *model.trainable_variables]:
+            before = list(map(id, model.trainable_variables))
+            thing.trainable = False
+            if before != list(map(id, model.trainable_variables)):
+                assert not parts.unchanged(), f"trainable=False of {thing} is not seen: see Parts"
+            thing.trainable = True
+            model.trainable = True
+        assert keras_internals.Parts(model).unchanged()
+
+
+def test_the_parts_of_a_model_that_decides_itself_what_is_trainable_are_never_known():
+    class Own(keras.Sequential):
+        @property
+        def trainable_variables(self):
+            return self.variables[:1]
+
+    assert not keras_internals.Parts(Own([keras.Input((4,)), layers.Dense(2)])).unchanged()
+
+
 @pytest.mark.parametrize("backend", ["jax", "torch", "openvino"])
 def test_another_backend_is_refused(backend, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
