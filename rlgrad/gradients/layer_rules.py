@@ -7,7 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rlgrad.gradients.factors import Direct, Factor, Lookup, OuterProduct
+from rlgrad.gradients.factors import Direct, Factor
+from rlgrad.gradients.lookups import Lookup
+from rlgrad.gradients.outer_products import OuterProduct
 from rlgrad.gradients.patches import known, patches
 from rlgrad.gradients.rules import LayerCall, Registered
 

@@ -17,7 +17,9 @@ from rlgrad.gradients import (
     register_rule,
     registry,
 )
-from rlgrad.gradients.factors import Direct, Factor, Lookup, OuterProduct, total
+from rlgrad.gradients.factors import Direct, Factor, total
+from rlgrad.gradients.lookups import Lookup
+from rlgrad.gradients.outer_products import OuterProduct
 
 layers = keras.layers
 ACTIONS = np.array([2, 0, 1, 1])
