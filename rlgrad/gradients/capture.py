@@ -11,7 +11,7 @@ from rlgrad.gradients.factors import Direct, Factor, total
 from rlgrad.gradients.heads import shape_text
 from rlgrad.gradients.problem import SINGLE, Notes, Problem
 from rlgrad.gradients.selection import Selection
-from rlgrad.gradients.taps import Recorded, recording, replaying, taps_of
+from rlgrad.gradients.taps import Recorded, felt, recording, replaying, taps_of
 from rlgrad.gradients.vectorized import gradients_one_by_one
 
 METHODS = ("auto", "factors", "vmap", "loop")
@@ -83,7 +83,7 @@ def _closed_forms(
     found: dict[int, list[Factor]] = {}
     for call, cotangent in zip(calls, cotangents, strict=True):
         variables = {name: position.get(id(variable)) for name, variable in call.tap.variables.items()}
-        if cotangent is None or all(i is None or i in free for i in variables.values()):
+        if not felt(cotangent) or all(i is None or i in free for i in variables.values()):
             continue
         for name, factor in call.factors(cotangent).items():
             i = variables.get(name)
@@ -104,14 +104,17 @@ def _others(
     keep = [
         n
         for n, (call, m) in enumerate(zip(calls, moving, strict=True))
-        if not m and all(g is None for g in tape.gradient(call.z, sources))
+        if not m and all(g is None for g in tape.gradient(call.ran.said, sources))
     ]
     some = Selection(tuple(selected.variables[i] for i in free), tuple(selected.keys[i] for i in free), explicit=True)
 
     def replay(kept: Sequence[Any]) -> Any:
-        return replaying(calls, dict(zip(keep, kept, strict=True)))
+        remaining = iter(kept)
+        return replaying(calls, {n: tuple(next(remaining) for _ in calls[n].ran.said) for n in keep})
 
-    smaller = replace(problem, weights=some, kept=tuple(calls[n].z for n in keep), replay=replay)
+    smaller = replace(
+        problem, weights=some, kept=tuple(tensor for n in keep for tensor in calls[n].ran.said), replay=replay
+    )
     positions, rows = gradients_one_by_one(smaller, notes)
     return {free[i]: Direct(g) for i, g in zip(positions, rows, strict=True)}
 

@@ -255,6 +255,23 @@ MATRIX = {
         (3, 2),
         lambda: stack((3, 2), L.LSTM(3, return_sequences=True, unroll=True), L.GRU(2, unroll=True)),
     ),
+    "gru_reset_before": (
+        (3, 2),
+        lambda: stack(
+            (3, 2),
+            L.GRU(2, unroll=True, reset_after=False, return_sequences=True, dropout=0.3, recurrent_dropout=0.4),
+            L.GRU(3, unroll=True, use_bias=False, go_backwards=True),
+        ),
+    ),
+    "rnn_stacked_cells": ((3, 2), lambda: stack((3, 2), L.RNN([L.LSTMCell(3), L.GRUCell(2)], unroll=True))),
+    "rnn_unrolled": (
+        (2, 2),
+        lambda: stack(
+            (2, 2),
+            L.LSTM(3, return_sequences=True, unroll=True),
+            L.GRU(2, unroll=True, reset_after=False),
+        ),
+    ),
     "rnn_bidirectional": ((3, 2), lambda: stack((3, 2), L.Bidirectional(L.SimpleRNN(2, unroll=True)))),
     "lstm_masked": ((4, 3), masked),
     "einsum_dense": (
@@ -321,17 +338,14 @@ FALLBACKS = {
     "remat": {"remat"},
     "einsum_dense_sum": {"einsum_dense"},
     "lstm": {"lstm_cell"},
-    "lstm_stacked_unrolled": {"lstm_cell", "gru_cell"},
-    "lstm_masked": {"lstm_cell"},
-    "embedding_masked": {"lstm_cell"},
-    "rnn_bidirectional": {"simple_rnn_cell"},
+    "rnn_stacked_cells": {"lstm_cell", "gru_cell"},  # Keras calls them once more, to draw masks of dropout
     "free_variables": {""},
 }
 # One of each rule and of each way around the rules, for compilation by XLA in the ordinary run.
 FEW = [
     "dense_3d", "dense_wide_3d", "conv1d_causal_dilated", "conv2d_same_stride_even", "conv2d_groups_stride", "separable_2d",
     "conv2d_transpose_same", "embedding_3d", "embedding_tied", "layer_norm_two_axes", "group_norm", "batch_norm_first",
-    "transformer", "inside_function", "shared_three_times", "free_variables", "time_first",
+    "rnn_unrolled", "transformer", "inside_function", "shared_three_times", "free_variables", "time_first",
 ]  # fmt: skip
 
 

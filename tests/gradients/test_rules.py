@@ -160,6 +160,32 @@ def test_the_model_is_untouched_by_every_per_sample_function_also_when_it_fails(
     assert state() == before
 
 
+def test_seeds_are_untouched_also_by_recurrent_dropout_which_draws_at_inference():
+    model = keras.Sequential([keras.Input((3, 2)), layers.GRU(3, unroll=True, dropout=0.5), layers.Dense(3)])
+    (seed,) = (v for v in model.variables if "seed" in v.path)
+    before, x = np.asarray(seed), zoo.inputs_for("recurrent")
+    gradient(model, x), per_sample_gradient(model, x), linearize(model, x, output=1).norm()
+    per_sample_norm(model, x, output=lambda y: y[:, 0])  # not compiled
+    per_sample_norm(model, x, method="vmap")
+    np.testing.assert_array_equal(seed, before)
+
+
+class AlwaysDropsOut(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.memory, self.out = layers.LSTM(3, unroll=True, dropout=0.5), layers.Dense(3)
+
+    def call(self, x):
+        return self.out(self.memory(x, training=True))
+
+
+def test_a_cell_that_drops_out_keeps_its_own_call():
+    model, x = AlwaysDropsOut(), zoo.inputs_for("recurrent")
+    model(x)
+    cell, _ = plan(model, x, output=1).rows
+    assert (cell.route, cell.reason[:35]) == ("vectorized", "it is called with training=True and")
+
+
 def test_second_derivatives_go_through_closed_forms():
     model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
     kernel = model.layers[0].kernel.value
