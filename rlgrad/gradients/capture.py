@@ -54,12 +54,13 @@ def capture_factors(problem: Problem, notes: Notes, method: str = "auto") -> Cap
     cotangents, outside = found[: len(calls)], found[len(calls) :]
     free = [i for i, gradient in enumerate(outside) if gradient is not None]
     notes.free = tuple(free)
-    factors = _closed_forms(problem, calls, cotangents, set(free))
+    factors = closed_forms(problem, calls, cotangents, set(free))
     require_connected(problem, {*free, *factors})
     if free:
         if method == "factors":
             _refuse(problem, free)
-        factors |= _others(problem, notes, tape, calls, free)
+        positions, rows = gradients_one_by_one(remaining(problem, tape, calls, free), notes)
+        factors |= {free[i]: Direct(g) for i, g in zip(positions, rows, strict=True)}
     return Captured(value, {i: factors[i] for i in sorted(factors)})
 
 
@@ -76,9 +77,10 @@ def require_scalars(problem: Problem, value: Any) -> None:
         )
 
 
-def _closed_forms(
+def closed_forms(
     problem: Problem, calls: Sequence[Recorded], cotangents: Sequence[Any], free: set[int]
 ) -> dict[int, Factor]:
+    """One factor for each variable that is not `free`, of all calls of its layer, given the calls' cotangents."""
     position = {id(variable): i for i, variable in enumerate(problem.weights.variables)}
     found: dict[int, list[Factor]] = {}
     for call, cotangent in zip(calls, cotangents, strict=True):
@@ -92,10 +94,11 @@ def _closed_forms(
     return {i: total(parts) for i, parts in found.items()}
 
 
-def _others(
-    problem: Problem, notes: Notes, tape: Any, calls: Sequence[Recorded], free: Sequence[int]
-) -> dict[int, Factor]:
-    """Vectorized. What the recorded layers said is not computed again where it does not depend on these variables."""
+def remaining(problem: Problem, tape: Any, calls: Sequence[Recorded], free: Sequence[int]) -> Problem:
+    """The same question about the variables at positions `free`, for which there is no closed form.
+
+    What the recorded layers said is not computed again where it does not depend on these variables.
+    """
     selected = problem.weights
     # For the tape a recorded layer's own variables are constants; if one of them is among these, z depends on it.
     ours = {id(selected.variables[i]) for i in free}
@@ -109,14 +112,11 @@ def _others(
     some = Selection(tuple(selected.variables[i] for i in free), tuple(selected.keys[i] for i in free), explicit=True)
 
     def replay(kept: Sequence[Any]) -> Any:
-        remaining = iter(kept)
-        return replaying(calls, {n: tuple(next(remaining) for _ in calls[n].ran.said) for n in keep})
+        tensors = iter(kept)
+        return replaying(calls, {n: tuple(next(tensors) for _ in calls[n].ran.said) for n in keep})
 
-    smaller = replace(
-        problem, weights=some, kept=tuple(tensor for n in keep for tensor in calls[n].ran.said), replay=replay
-    )
-    positions, rows = gradients_one_by_one(smaller, notes)
-    return {free[i]: Direct(g) for i, g in zip(positions, rows, strict=True)}
+    kept = tuple(tensor for n in keep for tensor in calls[n].ran.said)
+    return replace(problem, weights=some, kept=kept, replay=replay)
 
 
 def _refuse(problem: Problem, free: Sequence[int]) -> None:

@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rlgrad.gradients import LogProb, flatten, gradient, gram, linearize, per_sample_gradient, per_sample_norm, plan
+from rlgrad.gradients import (
+    LogProb,
+    flatten,
+    gradient,
+    gram,
+    jacobian,
+    linearize,
+    per_sample_gradient,
+    per_sample_norm,
+    plan,
+)
 
 ACTIONS = np.array([2, 0, 1, 1])
 WEIGHTS = np.array([0.7, -1.3, 0.4, 2.1])
@@ -112,6 +122,35 @@ def test_eager_calls_agree_with_one_sample_at_a_time_in_float32(name):
     np.testing.assert_allclose(norms, expected, atol=1e-5 * expected.max())
     kernel = gram(model, x, output=LogProb(ACTIONS), sample_weight=WEIGHTS)
     np.testing.assert_allclose(kernel, matrix @ matrix.T, atol=1e-5 * np.abs(matrix @ matrix.T).max())
+
+
+@pytest.mark.parametrize(("dtype", "jit"), [("float32", False), ("float32", True), ("float64", True)])
+@pytest.mark.parametrize("name", architectures.entries([]))
+def test_jacobians_agree_with_one_sample_at_a_time(name, dtype, jit):
+    check_jacobian(name, dtype, jit)
+
+
+@pytest.mark.parametrize("name", ["conv2d_groups_stride", "embedding_tied", "layer_norm_two_axes", "siamese"])
+def test_jacobians_agree_with_one_sample_at_a_time_in_float64(name):
+    check_jacobian(name, "float64", jit=False)
+
+
+def check_jacobian(name, dtype, jit):
+    """∇ log π(a) = Σ_k (1[k = a] − p_k) ∇y_k: the units' gradients, each with a weight of its own, add up to the loop's."""
+    model, x = architectures.make(name, dtype), architectures.inputs_for(name, dtype=dtype)
+    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS)
+    scale = 1.0 / max(float(np.abs(g).max()) for g in rows)
+    traced = tf.function(
+        lambda x, c: list(jacobian(model, x, sample_weight=c).values()), autograph=False, jit_compile=jit
+    )
+    got = traced(tf.nest.map_structure(tf.constant, x), tf.constant(scale * WEIGHTS, dtype))
+    toward = np.eye(3)[ACTIONS] - np.asarray(tf.nn.softmax(model(x, training=False)))
+    for g, e in zip(got, rows, strict=True):
+        assert g.shape == (4, 3, *e.shape[1:])
+        tolerance = 1e-10 if g.dtype == dtype == "float64" else 1e-5
+        largest = max(float(np.abs(scale * e).max()), float(np.abs(g).max()), 0.1)
+        mine = np.einsum("nk...,nk->n...", np.asarray(g), toward)
+        assert np.abs(mine - scale * e).max() <= tolerance * largest, name
 
 
 @pytest.mark.parametrize("name", architectures.entries())
