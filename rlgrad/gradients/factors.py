@@ -5,13 +5,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Protocol
 
 import tensorflow as tf
 
 # A gradient that is written out on the way to something smaller is written out in blocks of about this many numbers.
 BLOCK = 2**25
-TYPICAL_ROWS = 1024  # where the number of samples is not known when tracing
+_TYPICAL_ROWS = 1024  # where the number of samples is not known when tracing
 
 
 class Factor(Protocol):
@@ -120,6 +121,11 @@ def total(parts: Sequence[Factor]) -> Factor:
 def _sum(one: Factor, other: Factor) -> Factor:
     joined = one.joined(other)
     return Direct(one.per_sample() + other.per_sample()) if joined is None else joined
+
+
+def block(*sizes: int | None) -> int:
+    """How many arrays of these sizes fit into a block; a size that is not known when tracing is a number of samples."""
+    return max(1, BLOCK // max(1, prod(_TYPICAL_ROWS if size is None else size for size in sizes)))
 
 
 def matrix(x: Any) -> Any:

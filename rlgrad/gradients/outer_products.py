@@ -64,7 +64,7 @@ class OuterProduct:
             a, b = _groups_first(self.left), _groups_first(self.right)  # (N, G, T, ·)
             pairs = tf.matmul(a, a, transpose_b=True) * tf.matmul(b, b, transpose_b=True)
             return tf.reduce_sum(pairs, axis=[1, 2, 3])
-        return sum(tf.reduce_sum(tf.square(block._written_out()), axis=[1, 2, 3]) for block in self._blocks())
+        return sum(tf.reduce_sum(tf.square(block._written_out()), axis=[1, 2, 3]) for block in self._blocks(self._step))
 
     def gram(self, other: Any) -> Any:
         """(a·a′)(b·b′), summed over pairs of positions; or written out block by block."""
@@ -77,9 +77,10 @@ class OuterProduct:
                 return pairs
             shape = [tf.shape(self.left)[0], tf.shape(self.left)[1], tf.shape(other.left)[0], tf.shape(other.left)[1]]
             return tf.reduce_sum(tf.reshape(pairs, shape), axis=[1, 3])
+        step = min(self._step, other._step)
         return sum(
             tf.matmul(matrix(mine._written_out()), matrix(others._written_out()), transpose_b=True)
-            for mine, others in zip(self._blocks(), other._blocks(), strict=True)
+            for mine, others in zip(self._blocks(step), other._blocks(step), strict=True)
         )
 
     def jvp(self, tangent: Any) -> Any:
@@ -100,7 +101,7 @@ class OuterProduct:
         if self.positions == 1:
             squares = replace(self, left=tf.square(self.left), right=tf.square(self.right))
             return squares.vjp(weights)
-        parts = [tf.tensordot(weights, tf.square(block._written_out()), 1) for block in self._blocks()]
+        parts = [tf.tensordot(weights, tf.square(block._written_out()), 1) for block in self._blocks(self._step)]
         return self._to_variable(tf.concat(parts, axis=-1)[None])[0]
 
     def joined(self, other: Any) -> "Factor | None":
@@ -131,11 +132,14 @@ class OuterProduct:
         g = tf.matmul(_groups_first(self.left), _groups_first(self.right), transpose_a=True)  # (N, G, I, O)
         return tf.transpose(g, [0, 2, 1, 3])
 
-    def _blocks(self) -> Iterator["OuterProduct"]:
-        """Parts of the columns of b, so that each part written out is no larger than `factors.BLOCK`."""
+    @property
+    def _step(self) -> int:
+        """How many columns of b, written out, fit into a block."""
+        return factors.block(self.left.shape[0], self.left.shape[-1], self.left.shape[-2])
+
+    def _blocks(self, step: int) -> Iterator["OuterProduct"]:
+        """At most `step` columns of b at a time."""
         width = self.right.shape[-1]
-        rows = self.left.shape[0] or factors.TYPICAL_ROWS
-        step = max(1, min(width, factors.BLOCK // max(1, rows * self.left.shape[-1] * self.left.shape[-2])))
         if step >= width:
             yield self
             return

@@ -213,6 +213,7 @@ def factors():
     yield OuterProduct(normal(3, 2, 1, 30), normal(3, 2, 1, 20), (5, 6, 20))  # pairs of positions are cheaper
     yield OuterProduct(normal(3, 2, 2, 30), normal(3, 2, 2, 20), (30, 2, 20))
     yield Lookup(ids, normal(3, 4, 5), 6)
+    yield Lookup(ids, normal(3, 4, 5), 60)  # pairs of positions are cheaper
     yield Direct(normal(3, 2, 5))
 
 
@@ -235,3 +236,28 @@ def test_every_quantity_of_a_factor_is_that_of_the_gradients_written_out(factor:
     np.testing.assert_allclose(total([factor, factor]).per_sample(), 2 * g, atol=1e-10 * np.abs(g).sum())
     some = factor.with_tensors([t[1:] for t in factor.tensors])
     np.testing.assert_allclose(factor.gram(some), flat @ flat[1:].T, atol=1e-9 * (flat**2).sum())
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_number_of_look_ups_that_is_not_known_when_tracing_takes_one_after_the_other(jit):
+    *_, factor, _ = factors()
+    signature = [tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None, 5), tf.float64)]
+
+    @tf.function(autograph=False, jit_compile=jit, input_signature=signature)
+    def kernel(ids, right):
+        unknown = factor.with_tensors([ids, right])
+        return unknown.gram(unknown), unknown.squared_norm()
+
+    expected = factor.gram(factor).numpy()
+    ids, right = factor.tensors
+    got, squares = kernel(tf.cast(ids, tf.int32), right)
+    np.testing.assert_allclose(got, expected, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(squares, np.diag(expected), rtol=1e-12)
+
+
+def test_blocks_of_two_batches_of_different_size_fit_together(monkeypatch):
+    monkeypatch.setattr("rlgrad.gradients.factors.BLOCK", 40)
+    for factor in factors():
+        g = factor.per_sample().numpy().reshape(3, -1)
+        one = factor.with_tensors([t[:1] for t in factor.tensors])
+        np.testing.assert_allclose(one.gram(factor), g[:1] @ g.T, atol=1e-9 * (g**2).sum())
