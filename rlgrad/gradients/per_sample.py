@@ -42,7 +42,8 @@ def per_sample_gradient(
             has one row per segment.
         num_segments: S; default the largest number in `segments`, plus one. Needed where XLA compiles the caller.
         method: `"auto"`; `"factors"`: closed forms or an error; `"vmap"`: vectorized; `"loop"`: one after the other.
-        chunk_size: how many rows to compute at once; default all.
+        chunk_size: how many rows to compute at once; default all. With segments, as many whole segments as fit (a larger
+            one by itself), and the numbers in `segments` must be known when tracing.
         memory_limit: bytes that the result may take.
 
     Returns:
@@ -78,10 +79,13 @@ def per_sample_of(asked: Asked) -> dict[str, Any]:
         return [tf.cast(factor.per_sample(), dtypes[i]) for i, factor in factors.items()]
 
     def check(notes: Notes) -> None:
-        if asked.problem.batch_size is not None:
+        rows, packing = asked.problem.batch_size, asked.packing
+        if packing is not None:  # the segments' gradients, and at any time those of one chunk's rows
+            rows = packing.count + packing.largest
+        if rows is not None:
             asked.require_memory(
-                asked.problem.batch_size * written_out_bytes(asked, notes),
-                f"A gradient for each of {asked.problem.batch_size} samples",
+                rows * written_out_bytes(asked, notes),
+                f"A gradient for each of {rows} {'samples' if packing is None else 'segments and rows of a chunk'}",
                 "per_sample_norm() and gram() do not write them out; or give fewer rows at a time, or raise the limit.",
             )
 
@@ -89,5 +93,4 @@ def per_sample_of(asked: Asked) -> dict[str, Any]:
     for chunk in asked.chunks:
         results, keys = answer(("per_sample",), asked, chunk, use, check)
         parts.append([result[:0] for result in results] if chunk.batch_size == 0 else results)
-    joined = parts[0] if len(parts) == 1 else [tf.concat(rows, axis=0) for rows in zip(*parts, strict=True)]
-    return dict(zip(keys, joined, strict=True))
+    return {key: asked.joined(list(rows)) for key, rows in zip(keys, zip(*parts, strict=True), strict=True)}
