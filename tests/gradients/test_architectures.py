@@ -63,18 +63,19 @@ def expected_of(rows, tangent):
 
 def check(name, dtype, jit):
     model, x = architectures.make(name, dtype), architectures.inputs_for(name, dtype=dtype)
-    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS)
+    needs_xla = dtype == "float64" and name in architectures.XLA_IN_FLOAT64
+    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS, jit=needs_xla)
     scale = 1.0 / max(float(np.abs(g).max()) for g in rows)  # so that ‖g‖∞ = 1 over the model
     rows = [scale * g for g in rows]
     tangent = [DIRECTION.standard_normal(v.shape).astype(dtype) for v in model.trainable_variables]
-    keys = list(gradient(model, x, output=LogProb(ACTIONS)))
     expected = expected_of(rows, tangent)
     expected["jvp"], expected["squares"] = expected["jvp"] / scale, [g / scale**2 for g in expected["squares"]]
 
     def traced(x, actions, weights, tangent):
+        keys = list(gradient(model, x, output=LogProb(actions)))
         return everything(model, x, actions, weights, dict(zip(keys, tangent, strict=True)))
 
-    got = tf.function(traced, autograph=False, jit_compile=jit)(
+    got = tf.function(traced, autograph=False, jit_compile=jit or needs_xla)(
         tf.nest.map_structure(tf.constant, x),
         tf.constant(ACTIONS),
         tf.constant(scale * WEIGHTS, dtype),
@@ -124,7 +125,7 @@ def test_eager_calls_agree_with_one_sample_at_a_time_in_float32(name):
     np.testing.assert_allclose(kernel, matrix @ matrix.T, atol=1e-5 * np.abs(matrix @ matrix.T).max())
 
 
-@pytest.mark.parametrize(("dtype", "jit"), [("float32", False), ("float32", True), ("float64", True)])
+@pytest.mark.parametrize(("dtype", "jit"), [("float32", False), ("float64", True)])
 @pytest.mark.parametrize("name", architectures.entries([]))
 def test_jacobians_agree_with_one_sample_at_a_time(name, dtype, jit):
     check_jacobian(name, dtype, jit)
@@ -138,13 +139,15 @@ def test_jacobians_agree_with_one_sample_at_a_time_in_float64(name):
 def check_jacobian(name, dtype, jit):
     """∇ log π(a) = Σ_k (1[k = a] − p_k) ∇y_k: the units' gradients, each with a weight of its own, add up to the loop's."""
     model, x = architectures.make(name, dtype), architectures.inputs_for(name, dtype=dtype)
-    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS)
+    needs_xla = dtype == "float64" and name in architectures.XLA_IN_FLOAT64
+    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS, jit=needs_xla)
     scale = 1.0 / max(float(np.abs(g).max()) for g in rows)
     traced = tf.function(
-        lambda x, c: list(jacobian(model, x, sample_weight=c).values()), autograph=False, jit_compile=jit
+        lambda x, c: list(jacobian(model, x, sample_weight=c).values()), autograph=False, jit_compile=jit or needs_xla
     )
     got = traced(tf.nest.map_structure(tf.constant, x), tf.constant(scale * WEIGHTS, dtype))
-    toward = np.eye(3)[ACTIONS] - np.asarray(tf.nn.softmax(model(x, training=False)))
+    outputs = tf.function(lambda x: model(x, training=False), autograph=False, jit_compile=jit or needs_xla)
+    toward = np.eye(3)[ACTIONS] - np.asarray(tf.nn.softmax(outputs(tf.nest.map_structure(tf.constant, x))))
     for g, e in zip(got, rows, strict=True):
         assert g.shape == (4, 3, *e.shape[1:])
         tolerance = 1e-10 if g.dtype == dtype == "float64" else 1e-5
