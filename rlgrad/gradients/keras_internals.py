@@ -9,6 +9,7 @@ What is relied on:
 - `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
 - `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`untouched`).
 - Cells with dropout have `get_dropout_mask`, and draw a mask also at inference (`draws_at_inference`).
+- Recurrent cells compute, at inference, what `recurrent_rules` writes out for them.
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_source`).
 """

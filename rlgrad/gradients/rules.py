@@ -14,8 +14,9 @@ class LayerCall:
 
     Args:
         layer: the Keras layer.
-        inputs: what it was given, (N, …).
-        cotangent: ∂f/∂z, float (N, …), z being what the layer computed before its activation (`layer.activation`).
+        inputs: what it was given, (N, …); of a recurrent cell, a tuple: what its products were computed from.
+        cotangent: ∂f/∂z, float (N, …), z being what the layer computed before its activation (`layer.activation`); a
+            tuple where there are several z.
         values: its variables' values, by attribute name.
         rerun: `rerun({"gamma": tensor, …})` is z with these values in place of its variables'.
     """
