@@ -8,6 +8,8 @@ What is relied on:
 - `keras.StatelessScope` decides what `variable.value` is, for everything that runs inside (`values_in_place`).
 - `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
 - `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`untouched`).
+- Cells with dropout have `get_dropout_mask`, and draw a mask also at inference (`draws_at_inference`).
+- Recurrent cells compute, at inference, what `recurrent_rules` writes out for them.
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
 - `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
   `_trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
@@ -302,3 +304,9 @@ def stateful_layers(model: Any) -> list[str]:
 def has_loops(model: Any) -> bool:
     """Whether a layer runs as a `while` loop over time: an RNN that is not unrolled."""
     return any(isinstance(layer, keras.layers.RNN) and not layer.unroll for layer in [model, *all_layers(model)])
+
+
+def draws_at_inference(model: Any) -> bool:
+    """Whether running the model moves the state of a seed also with `training=False`, as recurrent dropout does."""
+    cells = [layer for layer in all_layers(model) if hasattr(layer, "get_dropout_mask")]
+    return any(cell.dropout or cell.recurrent_dropout for cell in cells)

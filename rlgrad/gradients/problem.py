@@ -138,7 +138,7 @@ class Problem:
             stack.enter_context(keras_internals.untouched(self.model))
             if self.replay is not None:
                 stack.enter_context(self.replay(self.kept))
-            if self.placed:
+            if self.placed or keras_internals.draws_at_inference(self.model):  # what is assigned there is not kept
                 stack.enter_context(keras_internals.values_in_place(self.in_place))
             return self.model(x, training=False) if self.layer is None else self._layer_output(x)
 

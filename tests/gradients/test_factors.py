@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import zoo
 
-from rlgrad.gradients.factors import OuterProduct
+from rlgrad.gradients.outer_products import OuterProduct
 from rlgrad.gradients.patches import patches
 
 

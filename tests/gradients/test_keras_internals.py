@@ -12,6 +12,7 @@ import zoo
 
 from rlgrad.gradients import keras_internals
 from rlgrad.gradients.keras_internals import ends_in_probabilities
+from rlgrad.gradients.registry import rule_for
 
 layers = keras.layers
 X = np.ones((2, 4), np.float32)
@@ -132,6 +133,40 @@ def test_recurrent_layers_are_recognized():
     assert not keras_internals.has_loops(zoo.make("nested"))
     stateful = keras.Sequential([keras.Input((3, 2), batch_size=2), layers.GRU(2, stateful=True, name="memory")])
     assert keras_internals.stateful_layers(stateful) == ["memory"]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("implementation", [1, 2])
+@pytest.mark.parametrize("cell", [layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell, "reset_before"])
+def test_keras_cells_still_compute_what_is_written_out_for_them(cell, implementation, bias):
+    options = {"use_bias": bias} | ({} if cell is layers.SimpleRNNCell else {"implementation": implementation})
+    cell = layers.GRUCell(3, reset_after=False, **options) if cell == "reset_before" else cell(3, **options)
+    generator = np.random.default_rng(0)
+    x, *states = (tf.constant(generator.standard_normal((5, n)), tf.float32) for n in (2, 3, 3))
+    states = states if isinstance(cell, layers.LSTMCell) else states[:1]
+    cell(x, states)
+    zoo.randomized(cell)
+    expected, seen = tf.nest.flatten(cell(x, states)), []
+    ran = rule_for(cell).run(cell, cell.call, seen.append, x, states)
+    got = tf.nest.flatten(ran.returns(*ran.said))
+    tolerance = 0.0 if implementation == 2 else 1e-6  # 1 takes the products gate by gate
+    for mine, keras_own in zip(got, expected, strict=True):
+        np.testing.assert_allclose(mine, keras_own, rtol=0, atol=tolerance, err_msg="see recurrent_rules.py")
+    assert seen
+
+
+def test_keras_still_draws_masks_at_inference_and_what_is_assigned_in_a_scope_is_still_not_kept():
+    model = keras.Sequential([keras.Input((3, 2)), layers.LSTM(2, unroll=True, dropout=0.5)])
+    (seed,) = (v for v in model.variables if "seed" in v.path)
+    x = np.ones((1, 3, 2), np.float32)
+    assert keras_internals.draws_at_inference(model)
+    assert not keras_internals.draws_at_inference(zoo.make("recurrent"))
+    before = np.asarray(seed)
+    with keras_internals.values_in_place([]):
+        model(x, training=False)
+    np.testing.assert_array_equal(seed, before)
+    model(x, training=False)
+    assert (np.asarray(seed) != before).any(), "draws_at_inference() is not needed any more"
 
 
 def ends(build):
