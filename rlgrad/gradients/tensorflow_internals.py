@@ -14,13 +14,13 @@ def flat_call(function: Any) -> Callable[[list[Any]], list[Any]]:
     """A concrete function that returns a list as one of its flat inputs, whose dtypes and shapes the caller has made sure of.
 
     To call it as TensorFlow documents binds the arguments to the signature and casts each of them, which takes some
-    0.04 ms: half as long as a small network takes to run.
+    0.04 ms: half as long as a small network takes to run. A TensorFlow without the shorter way is called as documented.
     """
-    captured = function.captured_inputs
+    run, captured = getattr(function, "_call_flat", None), function.captured_inputs
 
     def call(tensors: list[Any]) -> list[Any]:
         flat = [tensor if isinstance(tensor, tf.Tensor) else tf.convert_to_tensor(tensor) for tensor in tensors]
-        results: list[Any] = function._call_flat(flat, captured)
+        results: list[Any] = function(flat) if run is None else run(flat, captured)
         return results
 
     return call
