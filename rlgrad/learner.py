@@ -16,6 +16,7 @@ from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective, output_specs
 from rlgrad.policies.policy import Policy
+from rlgrad.reporting import METRICS
 from rlgrad.rollouts.rollout import Rollout
 
 _log = logging.getLogger("rlgrad")
@@ -54,6 +55,7 @@ class Learner:
         self.uses_value = policy.has_value and "value" in self.credited
         of_value = ("explained_variance",) if self.uses_value else ()
         self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics)
+        _require_free_names(type(agent).__name__, self._measured, (*of_value, *agent.update.metrics))
         if not self.uses_value and not self.whole_episodes:
             raise ValueError(
                 f"{type(agent).__name__} trains no value output, so nothing can stand for the rewards after the end of a "
@@ -194,6 +196,13 @@ def _connected(
         with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
             by_output[name] = [by_key[key] for key in at_theta.gradient({name: 1.0})]
     return list(by_key.values()), by_output
+
+
+def _require_free_names(agent: str, measured: Sequence[str], others: Sequence[str]) -> None:
+    taken = {"entropy", "approx_kl", "nonfinite_step", *others, *(name.removeprefix("train/") for name in METRICS)}
+    clash = next((name for name in measured if name in taken), None)
+    if clash is not None:
+        raise ValueError(f"{agent}.measure gives {clash!r}, which is logged already: choose another name.")
 
 
 def _layers(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:
