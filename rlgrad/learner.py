@@ -48,9 +48,9 @@ class Learner:
         self.agent, self.policy = agent, policy
         signature = batch_signature(policy.observation_spec, policy.action_spec)
         self.outputs, self.credited, self._measured = dry_run(agent, signature, value=policy.has_value)
-        self.variables, by_output = _connected(agent, policy, self.credited)
-        self.layers = {name: _layers(policy, variables) for name, variables in by_output.items()}
-        self.state: Any = agent.update.build(self.variables, num_envs, by_output)
+        self.variables, self._by_output = _connected(agent, policy, self.credited)
+        self.layers = {name: _layers(policy, variables) for name, variables in self._by_output.items()}
+        self.state: Any = agent.update.build(self.variables, num_envs, self._by_output)
         self.whole_episodes = agent.num_steps is None
         self.uses_value = policy.has_value and "value" in self.credited
         of_value = ("explained_variance",) if self.uses_value else ()
@@ -164,15 +164,15 @@ class Learner:
     def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
         """Which output and which variables: found again, without compilation, at weights that have not moved."""
         batch = self._batch(_tensors(rollout), tf.constant(progress, tf.float32))
-        at_theta = self._objective(batch).linearize()
-        credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
+        objective = self._objective(batch)
+        _, now, credits = objective.credited_outputs()
         found = []
-        for name, given in credit.items():
-            c = batch.weights * given
-            bad = [path for path, g in at_theta.gradient({name: c}).items() if not _finite(g)]
-            culprit = (
-                "the output itself" if not _finite(at_theta.outputs[name]) else "its credit" if not _finite(c) else ""
-            )
+        for name, c in credits.items():
+            mine = self._by_output[name]
+            gradient = objective.of((name,), mine).linearize().gradient({name: c}) if mine else {}
+            bad = [path for path, g in gradient.items() if not _finite(g)]
+            output = getattr(now, name)
+            culprit = "the output itself" if not _finite(output) else "its credit" if not _finite(c) else ""
             if bad or culprit:
                 found.append(f"{name} ({', '.join(filter(None, [culprit, *bad]))})")
         where = "; ".join(found) or "no single output on the whole rollout: the minibatch alone overflows"

@@ -7,6 +7,7 @@ array at the end of θ, log σ, the mean of a Gaussian. A value estimate is φ =
 import numpy as np
 
 import rlgrad
+from rlgrad import random
 
 
 
@@ -230,6 +231,17 @@ def conjugate_gradients(matrix, b, iterations):
         r = r_next
     return x
 
+
+
+def value_steps(phi, x, returns, w, update, seed):
+    """Adam on the squared error, over shuffled minibatches; the value's shuffles come after the policy's, at seed + (0, 1)."""
+    optimizer = Adam(update.learning_rate)
+    for order in np.asarray(random.permutations([seed[0], seed[1] + 1], update.num_epochs, len(x))):
+        for part in np.split(order, update.num_minibatches):
+            error = returns[part] - value(phi, x[part])
+            gradient = value_gradient(phi, x[part], w[part] * update.num_minibatches * error)
+            phi = optimizer.ascend(phi, gradient)
+    return phi
 
 
 # Column 0: the task ends at t = 1. Column 1: time runs out at t = 1, and t = 2 is a row that counts for nothing.
