@@ -1,14 +1,10 @@
 """Natural gradients against dense matrices in float64; what a natural step honours and refuses."""
 
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "agents"))
 from by_hand import (
     empirical_fisher,
     exact_fisher,
