@@ -100,7 +100,7 @@ def test_an_output_or_a_metric_that_cannot_be_is_answered_with_what_was_meant(at
 
 def test_without_a_value_there_is_none_to_credit():
     agent = type("Mine", (Agent,), {"credit": lambda self, batch, now: {"value": 1.0}})()
-    with pytest.raises(ValueError, match="'value' that does not exist. Known: entropy, log_prob"):
+    with pytest.raises(ValueError, match=r"'value' that does not exist\. Known: entropy, log_prob"):
         dry_run(agent, SIGNATURE, value=False)
 
 

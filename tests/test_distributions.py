@@ -130,6 +130,8 @@ def test_the_curvature_of_the_divergence_is_the_fisher_matrix(kind):
         return distribution.kl_divergence(tf.nest.map_structure(tf.constant, here), there).numpy()
 
     curvature = (divergence(step) + divergence(-step)) / step**2  # the divergence at 0 is 0
-    product = distribution.fisher_product(tf.nest.map_structure(tf.constant, here), tf.nest.map_structure(tf.constant, v))
+    product = distribution.fisher_product(
+        tf.nest.map_structure(tf.constant, here), tf.nest.map_structure(tf.constant, v)
+    )
     parts = zip(tf.nest.flatten(v), tf.nest.flatten(product), strict=True)
     np.testing.assert_allclose(curvature, sum((a * b).numpy().sum(-1) for a, b in parts), rtol=1e-4, atol=1e-6)

@@ -10,7 +10,6 @@ import rlgrad
 from rlgrad import random
 
 
-
 def is_gaussian(theta):
     return len(theta) % 2 == 1
 
@@ -34,8 +33,6 @@ def pulled_back(weights, x, cotangent):
         found = [inputs[i].T @ cotangent, cotangent.sum(0), *found]
         cotangent = (cotangent @ weights[2 * i].T) * (1.0 - inputs[i] ** 2)  # tanh' = 1 − tanh²
     return found
-
-
 
 
 def log_softmax(z):
@@ -97,8 +94,6 @@ def value_gradient(phi, x, c):
     return pulled_back(phi, x, c[:, None])
 
 
-
-
 def flat(arrays):
     return np.concatenate([np.ravel(a) for a in arrays])
 
@@ -110,8 +105,6 @@ def like(vector, arrays):
 
 def added(arrays, others, scale=1.0):
     return [a + scale * b for a, b in zip(arrays, others, strict=True)]
-
-
 
 
 def advantages_and_returns(rollout, phi, gamma, gae_lambda):
@@ -142,8 +135,6 @@ def standardized(x, w):
     w = w / w.sum()
     mean = (w * x).sum()
     return (x - mean) / np.sqrt((w * (x - mean) ** 2).sum())
-
-
 
 
 class SGD:
@@ -184,8 +175,6 @@ def clipped(gradient, limit):
     length = np.linalg.norm(flat(gradient))
     scale = 1.0 if limit is None else min(1.0, limit / length)
     return [scale * g for g in gradient], length
-
-
 
 
 def scores(theta, x, a):
@@ -230,7 +219,6 @@ def conjugate_gradients(matrix, b, iterations):
         d = r_next + (r_next @ r_next) / (r @ r) * d
         r = r_next
     return x
-
 
 
 def value_steps(phi, x, returns, w, update, seed):

@@ -93,7 +93,9 @@ def whole_episodes(policy):
     ends = np.zeros((4, 2), bool)
     ends[2, 0] = ends[1, 1] = True
     mask = np.array([[1, 1], [1, 1], [1, 0], [0, 0]], np.float32)
-    return rollout._replace(terminations=ends, truncations=np.zeros((4, 2), bool), rewards=rollout.rewards * mask, mask=mask)
+    return rollout._replace(
+        terminations=ends, truncations=np.zeros((4, 2), bool), rewards=rollout.rewards * mask, mask=mask
+    )
 
 
 def test_with_lambda_1_and_whole_episodes_it_is_reinforce_with_a_value_baseline():
@@ -163,8 +165,8 @@ def test_the_gradient_of_the_score_by_hand_is_that_of_finite_differences():
         x, a, _, w = rows(literal_rollout(policy))
         point = flat(theta)
         for function, gradient in (
-            (lambda t: w @ log_prob(t, x, a), score(theta, x, a, w)),
-            (lambda t: w @ entropy(t, x), entropy_gradient(theta, x, w)),
+            (lambda t, x=x, a=a, w=w: w @ log_prob(t, x, a), score(theta, x, a, w)),
+            (lambda t, x=x, w=w: w @ entropy(t, x), entropy_gradient(theta, x, w)),
         ):
             numeric = [
                 (function(like(point + step, theta)) - function(like(point - step, theta))) / 2e-6

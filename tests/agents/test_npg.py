@@ -141,7 +141,7 @@ def test_it_compiles_and_gives_the_same_numbers():
     for xla in (False, True):
         policy = policy_of("discrete")
         learned(NPG(update=PerHead(policy=NaturalGradient(), value=VALUE)), policy, literal_rollout(policy), xla=xla)
-        ends.append(flat(sum(theta_and_phi(policy), [])))
+        ends.append(flat(w for part in theta_and_phi(policy) for w in part))
     np.testing.assert_allclose(*ends, atol=1e-5)
 
 
@@ -152,5 +152,5 @@ def test_the_same_credit_as_a2cs_standardized():
     for agent in (NPG(update=update), A2C(gae_lambda=0.95, standardize_advantages=True, update=update)):
         policy = policy_of("discrete")
         learned(dataclasses.replace(agent, gamma=0.9), policy, literal_rollout(policy))
-        ends.append(flat(sum(theta_and_phi(policy), [])))
+        ends.append(flat(w for part in theta_and_phi(policy) for w in part))
     np.testing.assert_array_equal(*ends)

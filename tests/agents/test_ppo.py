@@ -39,7 +39,11 @@ def by_hand(policy, rollout, agent, optimizer, seed, steps=None):
     x, a, log_probs_old, w = rows(rollout)
     advantages, returns = (part.ravel() for part in advantages_and_returns(rollout, phi, agent.gamma, agent.gae_lambda))
     v_old, c = value(phi, x), agent.value_clip_range
-    orders = np.asarray(random.permutations(seed, update.num_epochs, len(x))) if update.num_epochs > 1 else [np.arange(len(x))]
+    orders = (
+        np.asarray(random.permutations(seed, update.num_epochs, len(x)))
+        if update.num_epochs > 1
+        else [np.arange(len(x))]
+    )
     parts = [part for order in orders for part in np.split(np.asarray(order), update.num_minibatches)]
     lengths, outside, kls = [], [], []
     for part in parts[:steps]:
@@ -47,7 +51,9 @@ def by_hand(policy, rollout, agent, optimizer, seed, steps=None):
         s, r = x[part], np.exp(log_prob(theta, x[part], a[part]) - log_probs_old[part])
         psi = standardized(advantages[part], w_part) if agent.standardize_advantages else advantages[part]
         surrogate, limited = r * psi, np.clip(r, 1 - agent.clip_range, 1 + agent.clip_range) * psi
-        through = np.where(surrogate <= limited, psi * r, 0.0)  # of min(·, ·), the left one if it is smaller; ∇r = r ∇log π
+        through = np.where(
+            surrogate <= limited, psi * r, 0.0
+        )  # of min(·, ·), the left one if it is smaller; ∇r = r ∇log π
         v = value(phi, s)
         v_limited = v_old[part] + np.clip(v - v_old[part], -c, c)
         inside = np.abs(v - v_old[part]) <= c
@@ -225,6 +231,15 @@ def test_the_clip_falls_to_0_at_the_end_of_training(progress, limit):
     np.testing.assert_array_equal(agent.measure(batch, now)["clip_fraction"], [0.0, 1.0])
 
 
+def test_at_the_end_of_a_linear_clip_only_moves_against_the_advantage_count():
+    agent = PPO(standardize_advantages=False, clip_schedule="linear")
+    zeros = np.zeros(3, np.float32)
+    fields = dict.fromkeys(rlgrad.Batch._fields, zeros) | {"advantages": np.ones(3, np.float32)}
+    now = rlgrad.Outputs(log_prob=np.log([0.5, 1.0, 1.001]).astype(np.float32), value=zeros, entropy=zeros)
+    credit = agent.credit(rlgrad.Batch(**fields | {"progress": np.float32(1.0)}), now)
+    np.testing.assert_allclose(credit["log_prob"], [0.5, 1.0, 0.0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_one_epoch_and_one_minibatch_it_is_a2c(kind):
     """r = 1 there, so nothing is clipped."""
@@ -303,7 +318,9 @@ def test_the_values_own_steps_go_on_when_the_policys_stop():
     for target in (1e-6, 1e6):
         of_policy = Ascent(learning_rate=0.05, num_epochs=4, num_minibatches=2, target_kl=target)
         policy = policy_of("discrete")
-        learner = rlgrad.Learner(PPO(update=PerHead(policy=of_policy, value=value_update)), policy, num_envs=2, xla=False)
+        learner = rlgrad.Learner(
+            PPO(update=PerHead(policy=of_policy, value=value_update)), policy, num_envs=2, xla=False
+        )
         taken = learner.learn(literal_rollout(policy), 0.0, [3, 4])["gradient_steps"]
         ends.append((taken, int(learner.state.value.optimizer.iterations), policy.value_network.get_weights()))
     assert [taken for taken, *_ in ends] == [1.0, 8.0]

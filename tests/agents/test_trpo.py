@@ -135,7 +135,9 @@ def test_a_problem_without_a_gradient_is_left_alone():
         variable.assign(0.0 * variable)
     rollout = literal_rollout(policy)
     before = policy.get_weights()
-    metrics = learned(TRPO(update=PerHead(policy=TrustRegion(), value=VALUE)), policy, rollout._replace(rewards=0 * rollout.rewards))
+    metrics = learned(
+        TRPO(update=PerHead(policy=TrustRegion(), value=VALUE)), policy, rollout._replace(rewards=0 * rollout.rewards)
+    )
     assert metrics["step_size"] == metrics["gradient_norm"] == metrics["cg_residual"] == 0.0
     for a, b in zip(policy.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -146,5 +148,5 @@ def test_it_compiles_and_gives_the_same_numbers():
     for xla in (False, True):
         policy = policy_of("discrete")
         learned(agent_of(target_kl=0.5, damping=0.05), policy, literal_rollout(policy), xla=xla)
-        ends.append(flat(sum(theta_and_phi(policy), [])))
+        ends.append(flat(w for part in theta_and_phi(policy) for w in part))
     np.testing.assert_allclose(*ends, atol=2e-5)

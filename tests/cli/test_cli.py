@@ -207,7 +207,9 @@ NESTED = {"type": "per_head", "policy": {"type": "natural_gradient", "fisher": "
             PerHead(policy=NaturalGradient(fisher="empirical"), value=NPG().update.value),
         ),
         (
-            lambda: update_of("npg", "--agent.update.policy.type", "trust_region", "--agent.update.policy.damping", "0.3"),
+            lambda: update_of(
+                "npg", "--agent.update.policy.type", "trust_region", "--agent.update.policy.damping", "0.3"
+            ),
             PerHead(policy=TrustRegion(damping=0.3), value=NPG().update.value),
         ),
         (
@@ -244,12 +246,22 @@ def test_the_help_is_that_of_the_chosen_update(capsys):
 
 
 def test_a_run_with_nested_updates_writes_a_config_that_loads_and_trains_again(tmp_path):
-    small = [*QUICK, "--hidden-sizes", "8", "--agent.update.value.num-epochs", "2", "--agent.update.value.num-minibatches", "4"]
+    small = [
+        *QUICK,
+        "--hidden-sizes",
+        "8",
+        "--agent.update.value.num-epochs",
+        "2",
+        "--agent.update.value.num-minibatches",
+        "4",
+    ]
     chosen = ["--agent.update.policy.type", "trust_region", "--agent.update.policy.target-kl", "0.02"]
     assert main(["train", "npg", "CartPole-v1", *small, *chosen, "--run-dir", "first"]) == 0
     run = rlgrad.load(tmp_path / "first", verbose=False)
     value = Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=4)
-    assert run.config.agent == NPG(num_envs=4, num_steps=32, update=PerHead(policy=TrustRegion(target_kl=0.02), value=value))
+    assert run.config.agent == NPG(
+        num_envs=4, num_steps=32, update=PerHead(policy=TrustRegion(target_kl=0.02), value=value)
+    )
     run.close()
     (tmp_path / "again.yaml").write_text((tmp_path / "first" / "config.yaml").read_text())
     assert main(["train", "again.yaml", "--run-dir", "second"]) == 0
@@ -280,7 +292,10 @@ BAD_FILE = "class Lonely: pass"
         (["train", "nowhere.yaml"], "there is no file"),
         (["train", "bad.yaml"], "Unknown setting 'totl_timesteps'. Did you mean 'total_timesteps'"),
         (["train", "nested.yaml"], "Unknown type of update 'natural_gradint'. Did you mean 'natural_gradient'"),
-        (["train", "npg", "CartPole-v1", "--agent.update.value.type", "trust_region"], "value is Ascent, got TrustRegion"),
+        (
+            ["train", "npg", "CartPole-v1", "--agent.update.value.type", "trust_region"],
+            "value is Ascent, got TrustRegion",
+        ),
         (["train", "npg", "CartPole-v1", "--agent.update.policy.type"], "--agent.update.policy.type needs a value"),
         (["train", "npg", "CartPole-v1", "--agent.update.policy.fischer", "exact"], "--agent.update.policy.fisher"),
         (["train", "ppo", "CartPole-v1", "--agent.update.type", "trust_region"], "the agents npg and trpo"),

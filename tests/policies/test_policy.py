@@ -147,7 +147,9 @@ def test_outputs_keep_the_time_and_environment_axes():
     x, actions = RNG.normal(size=(4, 5, 3)).astype(np.float32), RNG.normal(size=(4, 5, 2)).astype(np.float32)
 
     def linearized(x, actions):
-        return gradients.linearize(policy, x, output={"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"})
+        return gradients.linearize(
+            policy, x, output={"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"}
+        )
 
     spread, flat = linearized(x, actions), linearized(x.reshape(20, 3), actions.reshape(20, 2))
     for name, values in spread.outputs.items():

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from by_hand import (
     empirical_fisher,
     exact_fisher,
@@ -90,7 +89,9 @@ def test_the_empirical_direction_through_the_gram_matrix_equals_the_dense_solve(
 
 
 @pytest.mark.parametrize(("rows", "padding"), [(2049, 0), (2100, 40)])
-def test_with_more_rows_than_weights_the_empirical_matrix_is_the_same_and_only_its_solver_another(rows, padding, monkeypatch):
+def test_with_more_rows_than_weights_the_empirical_matrix_is_the_same_and_only_its_solver_another(
+    rows, padding, monkeypatch
+):
     objective, (theta, x, a, w, c) = objective_of(rows, padding)
     monkeypatch.setattr(directions, "solve_in_sample_space", None)
     found = directions.empirical(objective, 0.1, iterations=200)
@@ -128,7 +129,7 @@ def test_few_iterations_are_honest_about_what_they_leave():
 
 
 def test_outputs_and_divergence_elsewhere_are_those_of_a_policy_that_stands_there():
-    objective, (theta, x, a, w, _) = objective_of(20, 0)
+    objective, (theta, x, _, w, _) = objective_of(20, 0)
     elsewhere = [v + 0.1 for v in theta]
     there, distance = objective.at([tf.constant(v) for v in elsewhere])
     np.testing.assert_allclose(distance, (w / w.sum()) @ kl(theta, elsewhere, x), atol=1e-10)
@@ -243,14 +244,17 @@ def test_weights_for_which_the_policys_distance_says_nothing_are_refused(update)
         build(NPG(update=SEPARATE[update]), shared_trunk())
     trunkless = shared_trunk()
     with pytest.raises(ValueError, match=r"is asked to move .*leave outputs with weights of their own"):
-        build(type("Own", (OnlyAux,), {"credit": lambda s, b, n: {"log_prob": 1.0, "aux": 1.0}})(update=update()), trunkless)
+        build(
+            type("Own", (OnlyAux,), {"credit": lambda s, b, n: {"log_prob": 1.0, "aux": 1.0}})(update=update()),
+            trunkless,
+        )
     with pytest.raises(ValueError, match="credit log_prob"):
         build(OnlyAux(update=update()), trunkless)
 
 
 def test_the_empirical_matrix_is_refused_where_another_output_is_credited():
     update = PerHead(policy=NaturalGradient(fisher="empirical"))
-    with pytest.raises(ValueError, match="gradient of entropy need not lie.*fisher='exact'"):
+    with pytest.raises(ValueError, match=r"gradient of entropy need not lie.*fisher='exact'"):
         rlgrad.Learner(A2C(entropy_coefficient=0.1, update=update), policy_of("discrete"), num_envs=8)
 
 

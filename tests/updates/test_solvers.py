@@ -32,7 +32,9 @@ def test_conjugate_gradients_end_after_as_many_products_as_there_are_different_e
     """By hand: diag(1, 3) and b = (1, 1). r₀ = b, α = 2/4, x₁ = (½, ½), r₁ = (½, −½), β = ¼, p₁ = (¾, −¼), α = ½ / ¾."""
     matrix = np.diag([1.0, 3.0])
     for iterations, expected in ((1, [0.5, 0.5]), (2, [1.0, 1 / 3])):
-        x, residual = conjugate_gradients(lambda v: tf.linalg.matvec(matrix, v), tf.ones(2, tf.float64), iterations=iterations)
+        x, residual = conjugate_gradients(
+            lambda v: tf.linalg.matvec(matrix, v), tf.ones(2, tf.float64), iterations=iterations
+        )
         np.testing.assert_allclose(x, expected, atol=1e-12)
     assert float(residual) < 1e-12
 
