@@ -136,6 +136,7 @@ def test_a_learning_rate_takes_the_place_of_target_kl(progress, rate):
     np.testing.assert_allclose(step, rate * np.linalg.solve(matrix, g), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_compiles_and_gives_the_same_numbers():
     ends = []
     for xla in (False, True):
@@ -145,6 +146,7 @@ def test_it_compiles_and_gives_the_same_numbers():
     np.testing.assert_allclose(*ends, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_credit_as_a2cs_standardized():
     """NPG is A2C with another update: their credits are the same."""
     update = PerHead(policy=NaturalGradient(), value=VALUE)

@@ -99,6 +99,7 @@ def test_one_update_equals_numpy(kind, value_clip):
     assert 0 < metrics["clip_fraction"] < 1
 
 
+@pytest.mark.slow
 def test_the_three_ways_to_clip_the_value_differ_here():
     ends = []
     for value_clip in ("none", "cleanrl", "sb3"):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import yaml
 
 import rlgrad
 from rlgrad.agents import A2C, NPG, PPO
@@ -59,8 +60,6 @@ def test_training_ends_with_a_verdict_and_the_next_commands(capsys, tmp_path):
 def test_a_shipped_config_can_be_overridden(tmp_path):
     options = ["--agent.gamma", "0.5", "--agent.update.policy.learning-rate", "0.1", *QUICK]
     assert main(["train", "cartpole", *options, "--run-dir", "r"]) == 0
-    import yaml
-
     config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
     assert config["agent"]["gamma"] == 0.5
     assert config["agent"]["update"]["policy"]["learning_rate"] == 0.1
@@ -157,8 +156,6 @@ def test_a_table_in_a_terminal_holds_the_same_rows(run_folder, capsys, monkeypat
     ("value", "kept"), [(["--diagnose"], True), (["--diagnose", "True"], True), (["--diagnose", "False"], False)]
 )
 def test_diagnose_is_a_flag_that_the_config_keeps(value, kept, tmp_path):
-    import yaml
-
     options = [*QUICK, "--run-dir", "r", "--evaluation-episodes", "0"]
     assert main(["train", "reinforce", "CartPole-v1", *value, *options]) == 0
     assert yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["diagnose"] is kept
@@ -245,7 +242,7 @@ def test_the_help_is_that_of_the_chosen_update(capsys):
     assert "--agent.update.max-grad-norm" not in output
 
 
-def test_a_run_with_nested_updates_writes_a_config_that_loads_and_trains_again(tmp_path):
+def test_a_run_with_nested_updates_writes_a_config_that_loads_again(tmp_path):
     small = [
         *QUICK,
         "--hidden-sizes",
@@ -263,11 +260,10 @@ def test_a_run_with_nested_updates_writes_a_config_that_loads_and_trains_again(t
         num_envs=4, num_steps=32, update=PerHead(policy=TrustRegion(target_kl=0.02), value=value)
     )
     run.close()
-    (tmp_path / "again.yaml").write_text((tmp_path / "first" / "config.yaml").read_text())
-    assert main(["train", "again.yaml", "--run-dir", "second"]) == 0
-    first, second = ((tmp_path / name / "evaluation.json").read_text() for name in ("first", "second"))
-    assert first == second
-    assert "train/surrogate_improvement" in (tmp_path / "second" / "metrics.csv").read_text()
+    written = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())
+    written.pop("resolved")
+    assert parse(written, [], prog="test").agent == run.config.agent
+    assert "train/surrogate_improvement" in (tmp_path / "first" / "metrics.csv").read_text()
 
 
 BAD_FILE = "class Lonely: pass"

@@ -15,7 +15,7 @@ def problem(seed, size, rank, damping):
     return rng.normal(size=(rank, size)), rng.uniform(0.1, 1.0, size=rank), rng.normal(size=rank), damping
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0.01, 0.1, 1.0]))
 def test_conjugate_gradients_solve_a_positive_definite_system(seed, size, rank, damping):
     s, w, c, damping = problem(seed, size, rank, damping)
@@ -45,7 +45,7 @@ def test_a_right_hand_side_of_0_has_the_solution_0_and_no_residual():
     assert float(residual) == 0.0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0.01, 0.1, 1.0]))
 def test_the_system_among_samples_has_the_solution_of_the_one_among_weights(seed, size, rank, damping):
     """Woodbury: (Sᵀ W S + λ I)⁻¹ Sᵀ W c = Sᵀ c̃, also where a row weighs nothing."""
