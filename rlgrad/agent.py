@@ -158,6 +158,8 @@ class Agent(Record):
     def measure(self, batch: Batch, now: Outputs) -> Mapping[str, Any]:
         """What the agent wants logged of its own: means over the rows, then over the steps of the update.
 
+        Asked wherever the policy moves, so not of an agent that credits no `"log_prob"`.
+
         Args:
             batch: what was collected and estimated.
             now: the outputs at the current weights.
