@@ -11,9 +11,7 @@ metric. Interquartile means and their 95 % bootstrap intervals follow rliable's 
 
 import argparse
 import json
-import math
 import subprocess
-import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -44,6 +42,20 @@ AGAINST = {
     "HalfCheetah-v5": None,
 }
 
+INTRODUCTION = """\
+# Learning results
+
+Each config trained from the shell, beside Stable-Baselines3 on the same environment, budget, metric and seeds. Last weights;
+no seed is left out, and none of these seeds was used for tuning (that was done on seeds from 100 on). *Training return*: mean
+of the last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each. Raw returns, also where a peer trains on
+normalized rewards. *Matches*: our interquartile mean is not below the 95 % interval of the peer: of the best one, where the
+environment has several, and of the agent of the same name on Hopper and HalfCheetah.
+
+The seconds are those of a machine with two cores that other work was using at the same time: they say how long this took, and
+nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from
+[learning.jsonl](learning.jsonl) and [sb3.jsonl](sb3.jsonl).
+"""
+
 
 def interquartile_mean(values):
     """Mean of the values between the quartiles: a quarter of them, rounded down, is cut at either end."""
@@ -73,7 +85,11 @@ def train(config, seed):
         [float(row[header.index(name)] or "nan") for row in rows]
         for name in ("time/timesteps", "train/return", "time/seconds")
     )
-    shown = [i for i in np.unique(np.linspace(0, len(rows) - 1, CURVE_POINTS).round().astype(int)) if returns[i] == returns[i]]
+    shown = [
+        i
+        for i in np.unique(np.linspace(0, len(rows) - 1, CURVE_POINTS).round().astype(int))
+        if returns[i] == returns[i]
+    ]
     return {
         "config": Path(config).stem,
         "agent": settings["agent"]["name"],
@@ -135,7 +151,12 @@ def section(env, budget, ours, peers):
     few = [(NAMES[agent], rows) for agent, rows in ours.items() if len(rows) < 10]
     few += [(f"Stable-Baselines3 {NAMES[agent]}", rows) for (agent, _), rows in peers.items() if len(rows) < 10]
     if few:
-        lines += ["", "Every seed, where there are fewer than ten:", "", "| | seed | " + " | ".join(COLUMNS.values()) + " |"]
+        lines += [
+            "",
+            "Every seed, where there are fewer than ten:",
+            "",
+            "| | seed | " + " | ".join(COLUMNS.values()) + " |",
+        ]
         lines.append("|---" * (len(COLUMNS) + 2) + "|")
         lines += [
             f"| {name} | {row['seed']} | " + " | ".join(f"{row[key]:.1f}" for key in COLUMNS) + " |"
@@ -200,11 +221,23 @@ def plot(env, budget, ours, peers, path):
         begun = max(curve["timesteps"][0] for curve in curves)
         steps = np.linspace(begun, min(curve["timesteps"][-1] for curve in curves), 4 * CURVE_POINTS)
         values = np.array([np.interp(steps, curve["timesteps"], curve["return"]) for curve in curves])
-        axes.plot(steps, interquartile_mean(values.T), color=COLORS[agent], linewidth=1.6, label=f"{NAMES[agent]}, {len(rows)} seeds")
+        axes.plot(
+            steps,
+            interquartile_mean(values.T),
+            color=COLORS[agent],
+            linewidth=1.6,
+            label=f"{NAMES[agent]}, {len(rows)} seeds",
+        )
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLORS[agent], alpha=0.12, linewidth=0)
     for agent, rows in {agent: rows for (agent, _), rows in peers.items()}.items():
         final = interquartile_mean([row["train_return"] for row in rows])
-        axes.axhline(final, color=COLORS[agent], linestyle="--", linewidth=1, label=f"Stable-Baselines3 {NAMES[agent]} at the end")
+        axes.axhline(
+            final,
+            color=COLORS[agent],
+            linestyle="--",
+            linewidth=1,
+            label=f"Stable-Baselines3 {NAMES[agent]} at the end",
+        )
     axes.set_xlim(0, budget)
     axes.set_title(env, fontsize=10)
     axes.set_xlabel("environment steps")
@@ -217,20 +250,7 @@ def plot(env, budget, ours, peers, path):
 def tables():
     """Writes learning.md and the plots."""
     ours, peers = groups(read(OURS), "env", "budget"), groups(read(PEERS), "env", "timesteps")
-    lines = [
-        "# Learning results",
-        "",
-        "Each config trained from the shell, beside Stable-Baselines3 on the same environment, budget, metric and seeds. Last weights;",
-        "no seed is left out, and none of these seeds was used for tuning (that was done on seeds from 100 on). *Training return*:",
-        "mean of the last 100 training episodes; *greedy* and *sampled*: 100 fresh episodes each. Raw returns, also where a peer",
-        "trains on normalized rewards. *Matches*: our interquartile mean is not below the 95 % interval of the peer",
-        "(the best one, where the environment has several; the agent of the same name on Hopper and HalfCheetah).",
-        "",
-        "The seconds are of a machine with two cores that other work was using at the same time: they say how long this took, and",
-        "nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from",
-        "[learning.jsonl](learning.jsonl) and [sb3.jsonl](sb3.jsonl).",
-        "",
-    ]
+    lines = [*INTRODUCTION.splitlines(), ""]
     order = list(AGAINST)
     for env, budget in sorted(ours, key=lambda key: order.index(key[0]) if key[0] in order else len(order)):
         mine = groups(ours[env, budget], "agent")
