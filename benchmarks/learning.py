@@ -119,8 +119,8 @@ def run(config, seeds, out):
 def read(path):
     """Lines of results; of the same seed of the same thing, the last."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    keys = ("system", "config", "agent", "env", "settings", "seed", "timesteps")
-    return list({tuple(row.get(key) for key in keys): row for row in rows}.values())
+    keys = ("system", "config", "agent", "env", "settings", "seed")
+    return list({(*map(row.get, keys), row.get("budget", row["timesteps"])): row for row in rows}.values())
 
 
 def groups(rows, *keys):
