@@ -134,10 +134,12 @@ def _of_one(problem: Problem, notes: Notes) -> list[Any]:
     units = tf.eye(tf.size(y), dtype=y.dtype)
     if problem.sample_weight is not None:
         units *= tf.cast(problem.sample_weight, y.dtype)
-    if problem.loop:
-        if y.shape.num_elements() is None:
-            raise ValueError(f"The output's shape must be known for a Jacobian of a recurrent model, got {y.shape}.")
-        per_unit = [of_unit(cotangent) for cotangent in tf.unstack(units, y.shape.num_elements())]
+    count = y.shape.num_elements()
+    if problem.loop and count is None:
+        raise ValueError(f"The output's shape must be known for a Jacobian of a recurrent model, got {y.shape}.")
+    # Samples are vectorized around this already; units within samples would be too, where XLA gives up on some layers.
+    if problem.loop or (count is not None and count <= MAX_UNITS):
+        per_unit = [of_unit(cotangent) for cotangent in tf.unstack(units, count)]
         stacked = [tf.stack(parts) for parts in zip(*per_unit, strict=True)]
     else:
         stacked = vectorized(of_unit, units)

@@ -225,6 +225,7 @@ MATRIX = {
             (4, 5, 2),
             L.Conv2DTranspose(3, 3, strides=2, output_padding=1, activation="tanh"),
             L.Conv2DTranspose(2, 4, strides=3, output_padding=2, padding="same", activation="tanh"),
+            L.Rescaling(0.02),  # hundreds of outputs: logits of 300 would leave float32 few digits, in the loop too
         ),
     ),
     # On a CPU, TensorFlow's graphs add a bias along the wrong axis where a channels_first convolution has as many filters
@@ -235,6 +236,7 @@ MATRIX = {
             (2, 7, 9),
             L.Conv2D(3, 3, strides=2, padding="same", activation="tanh", data_format="channels_first"),
             L.Conv2DTranspose(4, 2, strides=3, activation="tanh", data_format="channels_first"),
+            L.Rescaling(0.05),
         ),
     ),
     "conv_channels_first_others": (
