@@ -168,7 +168,7 @@ class Agent(Record):
         return {}
 
 
-def batch_signature(observation_spec: tf.TensorSpec, action_spec: tf.TensorSpec) -> Batch:
+def batch_signature(observation_spec: Any, action_spec: tf.TensorSpec) -> Batch:
     """Specs of a batch with these observations and actions, M unknown."""
     specs: dict[str, Any] = dict.fromkeys(Batch._fields, tf.TensorSpec((None,), tf.float32))
     specs |= {"observations": observation_spec, "actions": action_spec, "progress": tf.TensorSpec((), tf.float32)}

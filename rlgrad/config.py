@@ -34,6 +34,7 @@ class Config:
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     shared_trunk: bool = False
+    squash_actions: bool = False
     initial_log_std: float = 0.0
     from_logits: bool = True
     evaluation_episodes: int = 100

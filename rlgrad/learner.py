@@ -130,8 +130,7 @@ class Learner:
         metrics = self.agent.update.apply(self._objective(batch), self.state, seed)
         if self.uses_value:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
-        if self.policy.normalizer is not None:
-            self.policy.normalizer.update(batch.observations, tf.reshape(rollout.mask, (-1,)))
+        self.policy.normalize(batch.observations, tf.reshape(rollout.mask, (-1,)))
         return metrics
 
     def _objective(self, batch: Any) -> Objective:
@@ -184,8 +183,8 @@ def _connected(
     agent: Agent, policy: Policy, credited: Sequence[str]
 ) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
     """The variables that at least one output depends on, and those of each output, from one forward pass."""
-    observations, actions = (
-        tf.zeros((1, *s.shape[1:]), s.dtype) for s in (policy.observation_spec, policy.action_spec)
+    observations, actions = tf.nest.map_structure(
+        lambda spec: tf.zeros((1, *spec.shape[1:]), spec.dtype), (policy.observation_spec, policy.action_spec)
     )
     at_theta = gradients.linearize(policy, observations, output=output_specs(agent, actions, credited))
     by_key = dict(zip(at_theta.gradient(), at_theta.variables, strict=True))

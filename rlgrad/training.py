@@ -43,6 +43,7 @@ def train(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     shared_trunk: bool = False,
+    squash_actions: bool = False,
     initial_log_std: float = 0.0,
     from_logits: bool = True,
     max_episode_steps: int | None = None,
@@ -71,6 +72,7 @@ def train(
         hidden_sizes: widths of the default networks.
         activation: of the default networks.
         shared_trunk: let the default policy and value networks share their hidden layers.
+        squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation, for Box actions.
         from_logits: false declares that `model` ends in probabilities.
         max_episode_steps: a time limit, instead of the environment's.
@@ -103,6 +105,7 @@ def train(
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
         shared_trunk=shared_trunk,
+        squash_actions=squash_actions,
         initial_log_std=initial_log_std,
         from_logits=from_logits,
         evaluation_episodes=evaluation_episodes,
@@ -233,6 +236,7 @@ def _assemble(
             hidden_sizes=config.hidden_sizes,
             activation=config.activation,
             shared_trunk=config.shared_trunk,
+            squash_actions=config.squash_actions,
             initial_log_std=config.initial_log_std,
             normalize_observations=agent.normalize_observations,
             from_logits=config.from_logits,

@@ -57,6 +57,8 @@ class Options:
     """Of the hidden layers, a Keras name."""
     shared_trunk: bool = False
     """Let the policy and the value share the hidden layers."""
+    squash_actions: bool = False
+    """Bring continuous actions into their bounds by a tanh, instead of clipping them."""
     initial_log_std: float = 0.0
     """Start of the Gaussian policy's log standard deviation, for continuous actions."""
     evaluation_episodes: int = 100

@@ -5,12 +5,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import Space
 from gymnasium.vector import AutoresetMode
 
 from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.environments import Environment, make
 from rlgrad.rollouts.episodes import Episode, RunningEpisodes, whole_episodes
+from rlgrad.rollouts.masks import with_mask
 from rlgrad.rollouts.playing import Array, Tape, first_episode, play, side_by_side, to_rollout
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
@@ -91,11 +92,11 @@ class GymCollector:
             max_episode_steps=max_episode_steps,
         )
         seeds, draws = stream(seed, streams[0]), stream(seed, streams[1])
-        self._environment = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs)
+        made = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs)
+        self._environment = made._replace(vector=with_mask(made.vector))
         self._open = True
         try:
             self._rows, self._rounds = _layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
-            _check_action_space(self.action_space)
             storage(self.observation_space, (0,))
         except BaseException:
             self.close()
@@ -278,9 +279,3 @@ def _layout(
             "slots itself: give that environment a time limit of its own."
         )
     return num_steps, 0
-
-
-def _check_action_space(space: Space[Any]) -> None:
-    floating = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
-    if not floating and not isinstance(space, spaces.Discrete):
-        raise ValueError(f"Actions are a Discrete space or a Box of floats; {space} is not supported.")
