@@ -47,7 +47,7 @@ class DiagonalGaussian:
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
         """Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
         mean, log_std = parameters["mean"], parameters["log_std"]
-        u = tf.cast(actions, mean.dtype)
+        u = tf.cast(actions, tf.as_dtype(mean.dtype))
         z = (u - mean) * tf.exp(-log_std)
         terms = -0.5 * z * z - log_std - 0.5 * _LOG_2PI
         if self.squash:
@@ -56,7 +56,7 @@ class DiagonalGaussian:
 
     def entropy(self, parameters: Any) -> tf.Tensor:
         """Σ_i log σ_i + ½ log 2πe, of u or, with `squash`, as `entropy_of` says; in nats, shape (…)."""
-        mean = parameters["mean"]
+        mean = tf.convert_to_tensor(parameters["mean"])
         log_std = tf.broadcast_to(parameters["log_std"], tf.shape(mean))
         terms = log_std + 0.5 * (_LOG_2PI + 1.0)
         if self.squash and self.entropy_of == "action":
