@@ -143,6 +143,7 @@ class Run:
             greedy=greedy,
             seed=config.seed,
             env_kwargs=config.env_kwargs,
+            wrappers=config.wrappers,
             max_episode_steps=config.max_episode_steps,
         )
 

@@ -38,6 +38,7 @@ def train(
     value_model: ModelOrBuilder | None = None,
     optimizer: str | keras.optimizers.Optimizer | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] = (),
     run_dir: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     hidden_sizes: Sequence[int] = (64, 64),
@@ -67,6 +68,8 @@ def train(
             multilayer perceptron, if the agent trains a value at all.
         optimizer: a Keras optimizer or its name; none: the agent's.
         env_kwargs: for the environment's constructor.
+        wrappers: around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or
+            with keyword arguments, `"FrameStackObservation(stack_size=4)"`.
         run_dir: a folder for the run; none: a new one under `runs/`.
         callbacks: look on while it trains.
         hidden_sizes: widths of the default networks.
@@ -100,6 +103,7 @@ def train(
         total_timesteps=total_timesteps,
         seed=seed,
         env_kwargs=dict(env_kwargs or {}),
+        wrappers=tuple(wrappers),
         max_episode_steps=max_episode_steps,
         vectorization_mode=vectorization_mode,
         hidden_sizes=tuple(hidden_sizes),
@@ -223,6 +227,7 @@ def _assemble(
         seed=config.seed,
         vectorization_mode=config.vectorization_mode,
         env_kwargs=config.env_kwargs or None,
+        wrappers=config.wrappers,
     )
     try:
         specs = specs_for(collector.observation_space, collector.action_space)

@@ -47,6 +47,8 @@ class Options:
     """Steps per environment per rollout; none: the agent's."""
     env_kwargs: dict[str, int | float | bool | str] = field(default_factory=dict)
     """For the environment's constructor: name value name value …"""
+    wrappers: tuple[str, ...] = ()
+    """Around each environment, the first one innermost: "TimeAwareObservation" "FrameStackObservation(stack_size=4)"."""
     max_episode_steps: int | None = None
     """A time limit, instead of the environment's."""
     vectorization_mode: Literal["sync", "async", "vector_entry_point"] = "sync"

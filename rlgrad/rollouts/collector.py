@@ -1,6 +1,6 @@
 """Collects rollouts from Gymnasium environments: so many steps, or so many whole episodes, of each slot."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -60,6 +60,8 @@ class GymCollector:
             be the same one: environments use its children only, actions the stream itself.
         vectorization_mode: `"sync"`, `"async"` (one process a slot), or `"vector_entry_point"` (an id's own).
         env_kwargs: keyword arguments for the environment's constructor or the function.
+        wrappers: around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or
+            with keyword arguments, `"FrameStackObservation(stack_size=4)"`.
 
     Raises:
         ValueError: options that contradict each other, an unknown id, a space that is not supported, whole episodes
@@ -84,6 +86,7 @@ class GymCollector:
         streams: tuple[StreamName, StreamName] = ("environment", "action"),
         vectorization_mode: str = "sync",
         env_kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[str] = (),
     ) -> None:
         _check_counts(
             num_envs=num_envs,
@@ -92,7 +95,7 @@ class GymCollector:
             max_episode_steps=max_episode_steps,
         )
         seeds, draws = stream(seed, streams[0]), stream(seed, streams[1])
-        made = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs)
+        made = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers)
         self._environment = made._replace(vector=with_mask(made.vector))
         self._open = True
         try:

@@ -4,6 +4,7 @@ Where an environment gives its mask in `info["action_mask"]`, as Taxi does, it j
 score, entropy, divergence and evaluation all meet it at the same place: `{"observation": …, "action_mask": …}`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,18 @@ def with_mask(vector: Any) -> Any:
             f"info[{MASK!r}] holds one number for each action of an environment; got shape {masks.shape[1:]}."
         )
     return MaskInObservation(vector, masks.shape[1])
+
+
+def observed(masked: bool, observation: Any, info: Mapping[str, Any]) -> Any:
+    """What a policy observes of one environment: its observation, with the mask of `info` where it has one.
+
+    Args:
+        masked: whether the policy takes a mask.
+        observation: from `env.reset` or `env.step`.
+        info: from the same call.
+    """
+    brings_its_own = isinstance(observation, dict) and MASK in observation
+    return {OBSERVATION: observation, MASK: info[MASK]} if masked and not brings_its_own else observation
 
 
 def require_allowed(observations: Any, just_ended: np.ndarray[Any, Any], row: int) -> None:
