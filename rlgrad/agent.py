@@ -97,6 +97,8 @@ class Agent(Record):
     """Whole episodes per environment per rollout, where num_steps is none."""
     normalize_observations: bool = False
     """Standardize observations by their running mean and deviation, inside the policy."""
+    scale_rewards: bool = False
+    """Divide rewards by how much their discounted sum varies; what is logged stays in the environment's units."""
     update: Update = Ascent()
     """How the weights move."""
 

@@ -16,6 +16,7 @@ from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective, output_specs
 from rlgrad.policies.policy import Policy
+from rlgrad.reward_scale import RewardScale
 from rlgrad.rollouts.rollout import Rollout
 
 _log = logging.getLogger("rlgrad")
@@ -40,6 +41,7 @@ class Learner:
         layers: for each of them the names of the layers that these weights belong to.
         metrics: names of what `learn` returns.
         state: the update's slots.
+        reward_scale: of the rewards, where the agent asks for one.
         traces: how often the program was traced.
     """
 
@@ -61,6 +63,7 @@ class Learner:
             )
         if not self.uses_value:
             _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
+        self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self.traces = 0
         self.xla = xla
         self._program: Any = None
@@ -126,6 +129,8 @@ class Learner:
 
     def _learn(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         self.traces += 1
+        if self.reward_scale is not None:
+            self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
         batch = self._batch(rollout, progress)
         metrics = self.agent.update.apply(self._objective(batch), self.state, seed)
         if self.uses_value:
@@ -143,6 +148,8 @@ class Learner:
         else:
             values = next_values = None
         rollout = rollout._replace(values=values, next_values=next_values)
+        if self.reward_scale is not None:
+            rollout = rollout._replace(rewards=self.reward_scale.scaled(rollout.rewards))
         estimates = self.agent.estimate(rollout)
         mask = tf.convert_to_tensor(rollout.mask)
         whole = tf.cast(tf.shape(mask)[1], mask.dtype)

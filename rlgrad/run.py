@@ -240,7 +240,9 @@ class Run:
             callback.on_update(self, metrics)
 
     def _variables(self) -> dict[str, Any]:
-        return {"policy": self.policy.variables, "update": self.learner.state.slots}
+        scale = self.learner.reward_scale
+        saved = {"policy": self.policy.variables, "update": self.learner.state.slots}
+        return saved if scale is None else saved | {"reward_scale": scale.variables}
 
     def _state(self) -> dict[str, Any]:
         return {

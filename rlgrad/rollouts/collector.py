@@ -11,7 +11,6 @@ from gymnasium.vector import AutoresetMode
 from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.environments import Environment, make
 from rlgrad.rollouts.episodes import Episode, RunningEpisodes, whole_episodes
-from rlgrad.rollouts.masks import with_mask
 from rlgrad.rollouts.playing import Array, Tape, first_episode, play, side_by_side, to_rollout
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
@@ -95,8 +94,7 @@ class GymCollector:
             max_episode_steps=max_episode_steps,
         )
         seeds, draws = stream(seed, streams[0]), stream(seed, streams[1])
-        made = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers)
-        self._environment = made._replace(vector=with_mask(made.vector))
+        self._environment = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers)
         self._open = True
         try:
             self._rows, self._rounds = _layout(self._environment, num_steps, episodes_per_env, max_episode_steps)

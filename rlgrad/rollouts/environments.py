@@ -13,6 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import TimeLimit
 
 from rlgrad.rollouts import functional
+from rlgrad.rollouts.masks import MaskInObservation, mask_width
 from rlgrad.rollouts.wrapping import Wrap, wrap_all
 
 AnyEnv = Env[Any, Any]
@@ -178,15 +179,17 @@ def _call(function: Callable[..., Any], kwargs: dict[str, Any]) -> AnyEnv:
 def _from_function(
     create: Callable[[], AnyEnv], num_envs: int, max_episode_steps: int | None, vectorization_mode: str
 ) -> Environment:
-    if vectorization_mode == "sync":
-        return _from_environments([create() for _ in range(num_envs)], max_episode_steps)
-    probe = create()
-    specs = [probe.spec]
+    probe = create()  # never played: resetting one of the environments themselves could change what it does later
+    specs, width = [probe.spec], mask_width(probe)
     probe.close()
-    vector: AnyVectorEnv = AsyncVectorEnv(
-        [lambda: _cut(create(), max_episode_steps)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED
-    )
-    return _reset_by_mask(vector, specs, max_episode_steps)
+    if vectorization_mode == "sync":
+        made = _from_environments([create() for _ in range(num_envs)], max_episode_steps)
+    else:
+        vector: AnyVectorEnv = AsyncVectorEnv(
+            [lambda: _cut(create(), max_episode_steps)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED
+        )
+        made = _reset_by_mask(vector, specs, max_episode_steps)
+    return made if width is None else made._replace(vector=MaskInObservation(made.vector, width))
 
 
 def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Environment:

@@ -54,21 +54,26 @@ class MaskInObservation(VectorWrapper):
         return {OBSERVATION: observations, MASK: self._mask}
 
 
-def with_mask(vector: Any) -> Any:
-    """The vector environment, its mask part of its observations where `info` brings one.
+def mask_width(env: Any) -> int | None:
+    """How many numbers the mask in an environment's `info` has; none where there is no such mask.
+
+    Args:
+        env: is reset, if its actions are of a kind that can be masked and its observations bring no mask.
 
     Raises:
         ValueError: the mask is no array of one number for each action.
     """
-    infos = vector.reset()[1]
-    if MASK not in infos:
-        return vector
-    masks = np.stack([np.asarray(mask) for mask in infos[MASK]])
-    if masks.ndim != 2:
-        raise ValueError(
-            f"info[{MASK!r}] holds one number for each action of an environment; got shape {masks.shape[1:]}."
-        )
-    return MaskInObservation(vector, masks.shape[1])
+    choices = isinstance(env.action_space, spaces.Discrete | spaces.MultiDiscrete)
+    brings_its_own = isinstance(env.observation_space, spaces.Dict) and MASK in env.observation_space.spaces
+    if not choices or brings_its_own:
+        return None
+    info = env.reset(seed=0)[1]
+    if MASK not in info:
+        return None
+    mask = np.asarray(info[MASK])
+    if mask.ndim != 1:
+        raise ValueError(f"info[{MASK!r}] holds one number for each action; got shape {mask.shape}.")
+    return len(mask)
 
 
 def observed(masked: bool, observation: Any, info: Mapping[str, Any]) -> Any:

@@ -24,15 +24,11 @@ def wrapper(text: str) -> Wrap:
     """
     module, _, call = text.rpartition(":") if ":" in text.partition("(")[0] else ("", "", text)
     name, options = _parsed(call, text)
-    if module:
-        found = getattr(importlib.import_module(module), name, None)
-    else:
-        found = getattr(gymnasium.wrappers, name, None)
+    home = importlib.import_module(module) if module else gymnasium.wrappers
+    found = getattr(home, name, None)
     if found is None:
-        known = [n for n in dir(gymnasium.wrappers) if isinstance(getattr(gymnasium.wrappers, n), type)]
-        raise ValueError(
-            f"{module or 'gymnasium.wrappers'} has no {name!r}. {close_names(name, [] if module else known)}"
-        )
+        known = [n for n in dir(home) if isinstance(getattr(home, n), type)]
+        raise ValueError(f"{home.__name__} has no {name!r}. {close_names(name, known)}")
 
     def wrap(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
         try:
@@ -66,6 +62,6 @@ def _parsed(call: str, text: str) -> tuple[str, dict[str, Any]]:
     except (SyntaxError, ValueError):
         pass
     raise ValueError(
-        f"A wrapper is written as a name, or as a name with keyword arguments that are numbers, texts, lists or tuples, such as "
-        f"'FrameStackObservation(stack_size=4)'; got {text!r}."
+        "A wrapper is written as a name, or as a name with keyword arguments that are numbers, texts, lists or tuples, such "
+        f"as 'FrameStackObservation(stack_size=4)'; got {text!r}."
     )

@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 
 import rlgrad
+from rlgrad.agents import PPO
 from rlgrad.policies import make_policy
 from rlgrad.rollouts import GymCollector
 from rlgrad.rollouts.wrapping import wrap_all, wrapper
@@ -89,7 +90,7 @@ def test_only_choices_can_be_masked():
 
 
 def test_training_and_evaluation_meet_the_same_mask(tmp_path):
-    agent = rlgrad.agents.PPO(num_envs=2, num_steps=8, update=rlgrad.Ascent(num_epochs=2))
+    agent = PPO(num_envs=2, num_steps=8, update=rlgrad.Ascent(num_epochs=2))
     run = rlgrad.train(
         agent,
         Masked,
