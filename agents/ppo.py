@@ -80,8 +80,8 @@ class PPO(Agent):
         if self.standardize_advantages:
             advantages = estimators.standardize(advantages, batch.weights)
         ratio = tf.exp(now.log_prob - batch.log_probs)
-        counts = tf.where(self._clipped(advantages, ratio, batch.progress), 0.0, 1.0)
-        credit = {"log_prob": advantages * ratio * counts, "value": self._of_value(batch, now)}
+        counts = tf.where(self._clipped(advantages, ratio, batch.progress), 0.0, advantages * ratio)
+        credit = {"log_prob": counts, "value": self._of_value(batch, now)}
         if self.entropy_coefficient:
             credit["entropy"] = scheduled(self.entropy_coefficient, self.entropy_schedule, batch.progress)
         return credit

@@ -20,7 +20,8 @@ class Record(_Transformed):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the subclass a dataclass; an override without an annotation, which dataclasses would ignore, raises."""
         super().__init_subclass__(**kwargs)
-        inherited = {name for base in cls.__mro__[1:] for name in getattr(base, "__dataclass_fields__", {})}
+        records: list[Any] = [base for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)]
+        inherited = {field.name for base in records for field in dataclasses.fields(base)}  # class variables are none
         for name in inherited & cls.__dict__.keys() - inspect.get_annotations(cls).keys():
             raise TypeError(
                 f"{cls.__name__}.{name} is a hyper-parameter and needs its type to be overridden: "

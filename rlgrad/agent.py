@@ -160,6 +160,8 @@ class Agent(Record):
     def measure(self, batch: Batch, now: Outputs) -> Mapping[str, Any]:
         """What the agent wants logged of its own: means over the rows, then over the steps of the update.
 
+        Asked wherever the policy moves, so not of an agent that credits no `"log_prob"`.
+
         Args:
             batch: what was collected and estimated.
             now: the outputs at the current weights.
@@ -210,23 +212,27 @@ def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
         raise ValueError(f"{name}.outputs has {taken!r}, which every policy has already: choose another name.")
     known = (*own, *agent.outputs)
 
-    def methods(batch: Batch) -> tuple[Credit, Mapping[str, Any]]:
-        now = Outputs(**dict.fromkeys(known, batch.log_probs))
-        return agent.credit(batch, now), agent.measure(batch, now)
+    def traced(method: str) -> Any:
+        def on(batch: Batch) -> Any:
+            return getattr(agent, method)(batch, Outputs(**dict.fromkeys(known, batch.log_probs)))
 
-    try:
-        traced = tf.function(methods, autograph=False).get_concrete_function(signature)
-        credit, measured = traced.structured_outputs
-    except AttributeError as error:
-        raise ValueError(f"{name}.credit: {error}") from error
-    except tf.errors.OperatorNotAllowedInGraphError as error:
-        raise ValueError(
-            f"{name}.credit is traced once and compiled, so Python's `if`, `and`, `or`, `not` and `while` cannot look at a "
-            "tensor's numbers: write tf.where(condition, a, b), tf.maximum, or &, | and ~ instead."
-        ) from error
+        try:
+            return tf.function(on, autograph=False).get_concrete_function(signature).structured_outputs
+        except AttributeError as error:
+            raise ValueError(f"{name}.{method}: {error}") from error
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise ValueError(
+                f"{name}.{method} is traced once and compiled, so Python's `if`, `and`, `or`, `not` and `while` cannot "
+                "look at a tensor's numbers: write tf.where(condition, a, b), tf.maximum, or &, | and ~ instead."
+            ) from error
+
+    credit = traced("credit")
     if not isinstance(credit, Mapping) or not credit:
         raise ValueError(f'{name}.credit returns a dict such as {{"log_prob": batch.advantages}}, got {credit!r}.')
     for key in credit:
         if key not in known:
             raise ValueError(f"{name}.credit credits an output {key!r} that does not exist. {close_names(key, known)}")
+    measured = traced("measure")
+    if not isinstance(measured, Mapping):
+        raise ValueError(f'{name}.measure returns a dict such as {{"ratio": ratio}}, got {measured!r}.')
     return DryRun(known, tuple(output for output in known if output in credit), tuple(measured))

@@ -16,6 +16,7 @@ from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective, output_specs
 from rlgrad.policies.policy import Policy
+from rlgrad.reporting import METRICS
 from rlgrad.reward_scale import RewardScale
 from rlgrad.rollouts.rollout import Rollout
 
@@ -49,13 +50,14 @@ class Learner:
         self.agent, self.policy = agent, policy
         signature = batch_signature(policy.observation_spec, policy.action_spec)
         self.outputs, self.credited, self._measured = dry_run(agent, signature, value=policy.has_value)
-        self.variables, by_output = _connected(agent, policy, self.credited)
-        self.layers = {name: _layers(policy, variables) for name, variables in by_output.items()}
-        self.state: Any = agent.update.build(self.variables, num_envs, by_output)
+        self.variables, self._by_output = _connected(agent, policy, self.credited)
+        self.layers = {name: _layers(policy, variables) for name, variables in self._by_output.items()}
+        self.state: Any = agent.update.build(self.variables, num_envs, self._by_output)
         self.whole_episodes = agent.num_steps is None
         self.uses_value = policy.has_value and "value" in self.credited
         of_value = ("explained_variance",) if self.uses_value else ()
         self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics)
+        _require_free_names(type(agent).__name__, self._measured, (*of_value, *agent.update.metrics))
         if not self.uses_value and not self.whole_episodes:
             raise ValueError(
                 f"{type(agent).__name__} trains no value output, so nothing can stand for the rewards after the end of a "
@@ -168,15 +170,15 @@ class Learner:
     def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
         """Which output and which variables: found again, without compilation, at weights that have not moved."""
         batch = self._batch(_tensors(rollout), tf.constant(progress, tf.float32))
-        at_theta = self._objective(batch).linearize()
-        credit = self.agent.credit(batch, Outputs(**at_theta.outputs))
+        objective = self._objective(batch)
+        _, now, credits = objective.credited_outputs()
         found = []
-        for name, given in credit.items():
-            c = batch.weights * given
-            bad = [path for path, g in at_theta.gradient({name: c}).items() if not _finite(g)]
-            culprit = (
-                "the output itself" if not _finite(at_theta.outputs[name]) else "its credit" if not _finite(c) else ""
-            )
+        for name, c in credits.items():
+            mine = self._by_output[name]
+            gradient = objective.of((name,), mine).linearize().gradient({name: c}) if mine else {}
+            bad = [path for path, g in gradient.items() if not _finite(g)]
+            output = getattr(now, name)
+            culprit = "the output itself" if not _finite(output) else "its credit" if not _finite(c) else ""
             if bad or culprit:
                 found.append(f"{name} ({', '.join(filter(None, [culprit, *bad]))})")
         where = "; ".join(found) or "no single output on the whole rollout: the minibatch alone overflows"
@@ -200,6 +202,13 @@ def _connected(
         with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
             by_output[name] = [by_key[key] for key in at_theta.gradient({name: 1.0})]
     return list(by_key.values()), by_output
+
+
+def _require_free_names(agent: str, measured: Sequence[str], others: Sequence[str]) -> None:
+    taken = {"entropy", "approx_kl", "nonfinite_step", *others, *(name.removeprefix("train/") for name in METRICS)}
+    clash = next((name for name in measured if name in taken), None)
+    if clash is not None:
+        raise ValueError(f"{agent}.measure gives {clash!r}, which is logged already: choose another name.")
 
 
 def _layers(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:

@@ -14,6 +14,7 @@ from rlgrad.gradients.selection import keys_of
 from rlgrad.policies.policy import Policy
 
 Metrics = dict[str, tf.Tensor]
+_KL = "KL(π ‖ π′)"  # beside the agent's outputs, whose names are identifiers
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,12 @@ class Objective:
         """
         here = self.policy(self.batch.observations)["policy"]
         specs = output_specs(self.agent, self.batch.actions, self.outputs)
-        specs["kl"] = lambda heads: self.policy.distribution.kl_divergence(here, heads["policy"])
+        specs[_KL] = lambda heads: self.policy.distribution.kl_divergence(here, heads["policy"])
         mine = {id(variable): value for variable, value in zip(self.variables, values, strict=True)}
         placed = {key: mine[id(variable)] for variable, key in keys_of(self.policy) if id(variable) in mine}
         there = gradients.linearize(self.policy, self.batch.observations, output=specs).at(placed).outputs
-        return Outputs(**there), self.mean(there["kl"])
+        kl = self.mean(there.pop(_KL))
+        return Outputs(**there), kl
 
     def _linearize(self, output: Any) -> gradients.Linearization:
         return gradients.linearize(self.policy, self.batch.observations, output=output, weights=list(self.variables))

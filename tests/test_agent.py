@@ -7,21 +7,18 @@ import pytest
 import tensorflow as tf
 
 import rlgrad
-from rlgrad.agent import Agent, batch_signature, credited_outputs
+from rlgrad.agent import Agent, batch_signature, dry_run
 
 SIGNATURE = batch_signature(tf.TensorSpec((None, 4), tf.float32), tf.TensorSpec((None,), tf.int64))
-ALL = ("log_prob", "entropy", "value")
 
 
-def credited(credit, known=ALL):
-    return credited_outputs(type("Mine", (Agent,), {"credit": credit})(), SIGNATURE, known)
+def credited(credit, **attributes):
+    return dry_run(type("Mine", (Agent,), {"credit": credit, **attributes})(), SIGNATURE).credited
 
 
 def test_the_credited_outputs_are_found_by_a_dry_run():
-    assert credited(lambda self, batch, now: {"value": batch.returns - now.value, "log_prob": 1.0}) == (
-        "log_prob",
-        "value",
-    )
+    found = credited(lambda self, batch, now: {"value": batch.returns - now.value, "log_prob": 1.0})
+    assert found == ("log_prob", "value")
 
 
 def test_credit_may_look_at_everything_that_a_batch_holds():
@@ -54,7 +51,57 @@ def test_a_wrong_credit_is_answered_with_what_was_meant(credit, message):
 
 def test_an_agent_without_credit_is_told_to_write_one():
     with pytest.raises(NotImplementedError, match=r"needs a method `credit\(self, batch, now\)`"):
-        credited_outputs(Agent(), SIGNATURE, ALL)
+        dry_run(Agent(), SIGNATURE)
+
+
+def constant(self, batch, now):
+    return {"log_prob": 1.0}
+
+
+def test_an_agents_own_outputs_are_credited_under_their_names():
+    def credit(self, batch, now):
+        return {"log_prob": 1.0, "aux": batch.returns - now.aux}
+
+    assert credited(credit, outputs={"aux": "head", "unused": "other"}) == ("log_prob", "aux")
+
+
+def test_what_an_agent_measures_is_found_by_the_dry_run_too():
+    def measure(self, batch, now):
+        return {"ratio": now.log_prob - batch.log_probs, "one": 1.0}
+
+    assert dry_run(type("Mine", (Agent,), {"credit": constant, "measure": measure})(), SIGNATURE).measured == (
+        "ratio",
+        "one",
+    )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"outputs": {"value": "aux"}}, "outputs has 'value', which every policy has already"),
+        ({"credit": lambda self, batch, now: {"aux": now.aux}}, "credit: There is no output 'aux'"),
+        (
+            {"credit": lambda self, batch, now: {"auks": 1.0}, "outputs": {"aux": "aux"}},
+            "'auks' that does not exist. Did you mean 'aux'",
+        ),
+        (
+            {"measure": lambda self, batch, now: {"size": batch.advantage}},
+            "Mine.measure: A batch has no 'advantage'. Did you mean 'advantages'",
+        ),
+        ({"measure": lambda self, batch, now: now.log_prob}, "measure returns a dict"),
+        ({"measure": lambda self, batch, now: {"any": 1.0 if now.log_prob[0] > 0 else 2.0}}, "measure is traced once"),
+    ],
+)
+def test_an_output_or_a_metric_that_cannot_be_is_answered_with_what_was_meant(attributes, message):
+    agent = type("Mine", (Agent,), {"credit": constant, **attributes})()
+    with pytest.raises(ValueError, match=message):
+        dry_run(agent, SIGNATURE)
+
+
+def test_without_a_value_there_is_none_to_credit():
+    agent = type("Mine", (Agent,), {"credit": lambda self, batch, now: {"value": 1.0}})()
+    with pytest.raises(ValueError, match=r"'value' that does not exist\. Known: entropy, log_prob"):
+        dry_run(agent, SIGNATURE, value=False)
 
 
 def test_a_subclass_is_a_frozen_dataclass_of_its_annotated_attributes():

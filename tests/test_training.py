@@ -14,7 +14,7 @@ import yaml
 import rlgrad
 from rlgrad import gradients
 from rlgrad.agents import Reinforce
-from rlgrad.gradients import LogProb
+from rlgrad.gradients import Entropy, LogProb
 from rlgrad.reporting import METRICS
 from rlgrad.updates import Ascent
 
@@ -57,7 +57,9 @@ def test_the_history_the_csv_and_tensorboard_hold_the_same_metrics(run):
     from rlgrad.reporting import read_csv
 
     csv = read_csv(run.path / "metrics.csv")
-    assert tuple(csv) == tuple(run.history) == METRICS
+    learned = tuple(f"train/{name}" for name in run.learner.metrics)
+    assert "train/gradient_norm" in learned
+    assert tuple(csv) == tuple(run.history) == METRICS + learned
     np.testing.assert_allclose(csv["train/entropy"], run.history["train/entropy"], rtol=1e-6)
     assert run.history["time/timesteps"][-1] == 1024
     events = EventAccumulator(str(run.path)).Reload()
@@ -179,7 +181,8 @@ def test_the_credit_gradient_equals_the_gradient_of_the_surrogate_loss():
     observations, actions = rollout.observations.reshape(60, 4), rollout.actions.reshape(60)
     rng = np.random.default_rng(0)
     advantages, returns = rng.normal(size=(2, 60)).astype(np.float32)
-    lin = policy.linearize(observations, actions, ("log_prob", "entropy", "value"))
+    outputs = {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"}
+    lin = gradients.linearize(policy, observations, output=outputs)
     credit = {
         "log_prob": advantages,
         "entropy": np.full(60, 0.01, np.float32),

@@ -201,12 +201,14 @@ def _typed(
 
 def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
     """The value of an option that decides what the others are, and the arguments without it."""
-    if option not in arguments:
-        return None, arguments
-    at = arguments.index(option)
-    if at + 1 == len(arguments):
-        raise ValueError(f"{option} needs a value.")
-    return arguments[at + 1], arguments[:at] + arguments[at + 2 :]
+    for at, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2], arguments[:at] + arguments[at + 1 :]
+        if argument == option and at + 1 < len(arguments):
+            return arguments[at + 1], arguments[:at] + arguments[at + 2 :]
+        if argument == option:
+            raise ValueError(f"{option} needs a value.")
+    return None, arguments
 
 
 def _spelled_out(arguments: list[str], flag: str) -> list[str]:

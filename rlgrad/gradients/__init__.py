@@ -6,22 +6,29 @@ Sums, never means. Results are dicts keyed by `variable.path` in the order of `m
 
 from rlgrad.gradients.dicts import by_layer, dot, flatten, norm, unflatten
 from rlgrad.gradients.errors import DisconnectedGradientError
+from rlgrad.gradients.factors import Direct
 from rlgrad.gradients.functions import gradient, input_gradient, value_and_gradient
+from rlgrad.gradients.jacobians import jacobian
 from rlgrad.gradients.keras_internals import require_tensorflow_backend
 from rlgrad.gradients.linearization import Linearization, linearize
+from rlgrad.gradients.lookups import Lookup
 from rlgrad.gradients.norms import gram, per_sample_norm
+from rlgrad.gradients.outer_products import OuterProduct
 from rlgrad.gradients.outputs import Entropy, LogProb, Output
-from rlgrad.gradients.per_sample import jacobian, per_sample_gradient
+from rlgrad.gradients.per_sample import per_sample_gradient
 from rlgrad.gradients.planning import Plan, plan
 from rlgrad.gradients.registry import register_rule
 
 require_tensorflow_backend()
 
 __all__ = [
+    "Direct",
     "DisconnectedGradientError",
     "Entropy",
     "Linearization",
     "LogProb",
+    "Lookup",
+    "OuterProduct",
     "Output",
     "Plan",
     "by_layer",

@@ -10,8 +10,9 @@ from rlgrad.gradients import compiled
 from rlgrad.gradients.capture import METHODS, Captured, capture_factors
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.outputs import Output
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose, with_rows
-from rlgrad.gradients.segments import Segmented, prepared
+from rlgrad.gradients.posing import pose
+from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, with_rows
+from rlgrad.gradients.segments import Packing, Segmented, packed, prepared
 
 MEMORY_LIMIT = 2e9
 
@@ -28,16 +29,21 @@ class Asked:
         method: see `capture_factors`.
         chunk_size: at most so many rows at once; `None`: all.
         memory_limit: bytes.
+        packing: how segments fall into chunks, where there are both.
     """
 
     problem: Problem
     method: str
     chunk_size: int | None
     memory_limit: float
+    packing: Packing | None = None
 
     @property
     def chunks(self) -> Iterator[Problem]:
-        """The question about at most `chunk_size` rows at a time."""
+        """The question about at most `chunk_size` rows at a time, or more where one segment has more."""
+        if self.packing is not None:
+            yield from (_of_segments(self.problem, chosen, numbers) for chosen, numbers in self.packing.chunks)
+            return
         rows, size = self.problem.batch_size, self.chunk_size
         if size is None or (rows is not None and rows <= size):
             yield self.problem
@@ -49,6 +55,11 @@ class Asked:
         for start in range(0, rows, size):
             stop = min(rows, start + size)
             yield slice_rows(self.problem, start, stop)
+
+    def joined(self, parts: list[Any], axis: int = 0) -> Any:
+        """What the chunks gave, as one: a row for each sample, or for each segment."""
+        whole = parts[0] if len(parts) == 1 else tf.concat(parts, axis=axis)
+        return whole if self.packing is None else self.packing.in_place(whole, axis)
 
     def require_memory(self, size: float, what: str, advice: str) -> None:
         """Raises where `size` bytes are more than the limit."""
@@ -84,16 +95,15 @@ def ask(
         raise ValueError(f"method= is one of {', '.join(map(repr, METHODS))}; got {method!r}.")
     if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(f"chunk_size= is a positive number of rows, got {chunk_size!r}.")
-    if chunk_size is not None and segments is not None:
-        raise ValueError(
-            "chunk_size= and segments= contradict each other: a segment whose rows lie in two chunks cannot be summed."
-        )
     problem = pose(
         model, x, outputs={SINGLE: Output.of(output)}, layer=layer, weights=weights, sample_weight=sample_weight
     )
     extra = prepared(segments, num_segments, problem.batch_size)
     problem = replace(problem, extra=extra, extra_batched=frozenset({"segments"} & set(extra)))
-    return Asked(problem, method, chunk_size, memory_limit)
+    packing = None
+    if extra and chunk_size is not None and (problem.batch_size is None or problem.batch_size > chunk_size):
+        packing = packed(extra, chunk_size)
+    return Asked(problem, method, chunk_size, memory_limit, packing)
 
 
 def answer(
@@ -124,6 +134,13 @@ def answer(
 def slice_rows(problem: Problem, start: int, stop: int) -> Problem:
     """The question about rows `start … stop − 1`."""
     return replace(with_rows(problem, lambda array: array[start:stop]), batch_size=stop - start)
+
+
+def _of_segments(problem: Problem, rows: Any, numbers: Any) -> Problem:
+    """The question about these rows, which belong to whole segments."""
+    some = replace(with_rows(problem, lambda array: tf.gather(array, rows)), batch_size=len(rows))
+    count = tf.constant(int(numbers[-1]) + 1, tf.int32)
+    return replace(some, extra={"segments": tf.constant(numbers), "num_segments": count})
 
 
 def segmented(problem: Problem, captured: Captured) -> dict[int, Factor]:

@@ -11,7 +11,7 @@ from rlgrad.gradients.factors import Direct, Factor, total
 from rlgrad.gradients.heads import shape_text
 from rlgrad.gradients.problem import SINGLE, Notes, Problem
 from rlgrad.gradients.selection import Selection
-from rlgrad.gradients.taps import Recorded, recording, replaying, taps_of
+from rlgrad.gradients.taps import Recorded, felt, recording, replaying, taps_of
 from rlgrad.gradients.vectorized import gradients_one_by_one
 
 METHODS = ("auto", "factors", "vmap", "loop")
@@ -54,12 +54,13 @@ def capture_factors(problem: Problem, notes: Notes, method: str = "auto") -> Cap
     cotangents, outside = found[: len(calls)], found[len(calls) :]
     free = [i for i, gradient in enumerate(outside) if gradient is not None]
     notes.free = tuple(free)
-    factors = _closed_forms(problem, calls, cotangents, set(free))
+    factors = closed_forms(problem, calls, cotangents, set(free))
     require_connected(problem, {*free, *factors})
     if free:
         if method == "factors":
             _refuse(problem, free)
-        factors |= _others(problem, notes, tape, calls, free)
+        positions, rows = gradients_one_by_one(remaining(problem, tape, calls, free), notes)
+        factors |= {free[i]: Direct(g) for i, g in zip(positions, rows, strict=True)}
     return Captured(value, {i: factors[i] for i in sorted(factors)})
 
 
@@ -76,14 +77,15 @@ def require_scalars(problem: Problem, value: Any) -> None:
         )
 
 
-def _closed_forms(
+def closed_forms(
     problem: Problem, calls: Sequence[Recorded], cotangents: Sequence[Any], free: set[int]
 ) -> dict[int, Factor]:
+    """One factor for each variable that is not `free`, of all calls of its layer, given the calls' cotangents."""
     position = {id(variable): i for i, variable in enumerate(problem.weights.variables)}
     found: dict[int, list[Factor]] = {}
     for call, cotangent in zip(calls, cotangents, strict=True):
         variables = {name: position.get(id(variable)) for name, variable in call.tap.variables.items()}
-        if cotangent is None or all(i is None or i in free for i in variables.values()):
+        if not felt(cotangent) or all(i is None or i in free for i in variables.values()):
             continue
         for name, factor in call.factors(cotangent).items():
             i = variables.get(name)
@@ -92,10 +94,11 @@ def _closed_forms(
     return {i: total(parts) for i, parts in found.items()}
 
 
-def _others(
-    problem: Problem, notes: Notes, tape: Any, calls: Sequence[Recorded], free: Sequence[int]
-) -> dict[int, Factor]:
-    """Vectorized. What the recorded layers said is not computed again where it does not depend on these variables."""
+def remaining(problem: Problem, tape: Any, calls: Sequence[Recorded], free: Sequence[int]) -> Problem:
+    """The same question about the variables at positions `free`, for which there is no closed form.
+
+    What the recorded layers said is not computed again where it does not depend on these variables.
+    """
     selected = problem.weights
     # For the tape a recorded layer's own variables are constants; if one of them is among these, z depends on it.
     ours = {id(selected.variables[i]) for i in free}
@@ -104,16 +107,16 @@ def _others(
     keep = [
         n
         for n, (call, m) in enumerate(zip(calls, moving, strict=True))
-        if not m and all(g is None for g in tape.gradient(call.z, sources))
+        if not m and all(g is None for g in tape.gradient(call.ran.said, sources))
     ]
     some = Selection(tuple(selected.variables[i] for i in free), tuple(selected.keys[i] for i in free), explicit=True)
 
     def replay(kept: Sequence[Any]) -> Any:
-        return replaying(calls, dict(zip(keep, kept, strict=True)))
+        tensors = iter(kept)
+        return replaying(calls, {n: tuple(next(tensors) for _ in calls[n].ran.said) for n in keep})
 
-    smaller = replace(problem, weights=some, kept=tuple(calls[n].z for n in keep), replay=replay)
-    positions, rows = gradients_one_by_one(smaller, notes)
-    return {free[i]: Direct(g) for i, g in zip(positions, rows, strict=True)}
+    kept = tuple(tensor for n in keep for tensor in calls[n].ran.said)
+    return replace(problem, weights=some, kept=kept, replay=replay)
 
 
 def _refuse(problem: Problem, free: Sequence[int]) -> None:

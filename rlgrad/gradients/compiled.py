@@ -5,16 +5,19 @@ sample weights) are passed in, with an open batch axis, so one compiled function
 attribute of a layer (its activation, say) after a first call is not noticed, as with `keras.Model.predict`.
 """
 
+import contextlib
+import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 from rlgrad.gradients.problem import Notes, Problem, weak
 from rlgrad.gradients.recipes import by_value
+from rlgrad.gradients.tensorflow_internals import flat_call
 
 MAX_PROGRAMS_PER_MODEL = 64
 
@@ -34,22 +37,51 @@ class Program:
 
         def traced(numbers: list[Any]) -> Any:
             symbolic = replace(skeleton.with_numbers(numbers), model=model_ref(), layer=layer_ref())
-            return body(symbolic, notes)
+            results = body(symbolic, notes)
+            notes.returned = tf.nest.map_structure(lambda _: None, results)
+            return tf.nest.flatten(results)
 
         specs = [
             tf.TensorSpec([None, *array.shape[1:]] if batched else array.shape, array.dtype)
             for array, batched in problem.numbers()[len(problem.leaves) :]
         ]
-        self.function = tf.function(traced, autograph=False).get_concrete_function([*problem.signature, *specs])
+        self._run = flat_call(tf.function(traced, autograph=False).get_concrete_function([*problem.signature, *specs]))
 
     def __call__(self, problem: Problem) -> Any:
         """Answers the question for these numbers."""
         problem.check_ranges(self.notes)
-        return self.function([array for array, _ in problem.numbers()])
+        return tf.nest.pack_sequence_as(self.notes.returned, self.run([array for array, _ in problem.numbers()]))
+
+    def run(self, numbers: list[Any]) -> list[Any]:
+        """The results, flat, for numbers of the right dtypes and shapes in the order of `Problem.numbers`."""
+        return self._run(numbers)
 
     def fits(self, problem: Problem) -> bool:
         """Whether the layer is still the one that was compiled (ids of objects are reused)."""
         return self.layer_ref() is problem.layer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A program, the question that it answered, and its results, flat."""
+
+    program: Program
+    problem: Problem
+    results: list[Any]
+
+
+_RECORDS = threading.local()
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Answer]]:
+    """Lists what compiled programs answer in this thread while this context is open."""
+    outer, answers = getattr(_RECORDS, "answers", None), list[Answer]()
+    _RECORDS.answers = answers
+    try:
+        yield answers
+    finally:
+        _RECORDS.answers = outer
 
 
 def worthwhile(problem: Problem) -> bool:
@@ -97,12 +129,20 @@ def answer(
     if check is not None:
         check(found.notes)
     try:
-        return found(problem), found.notes
+        return _recorded(found, problem), found.notes
     except tf.errors.OpError:  # vectorized without complaint, and failed when it ran
         if not found.notes.vectorized:
             raise
     found = program(kind, replace(problem, loop=True), body, anew=True)
-    return found(problem), found.notes
+    return _recorded(found, problem), found.notes
+
+
+def _recorded(program: Program, problem: Problem) -> Any:
+    results = program(problem)
+    answers = getattr(_RECORDS, "answers", None)
+    if answers is not None:
+        answers.append(Answer(program, problem, tf.nest.flatten(results)))
+    return results
 
 
 def programs_of(model: Any) -> list[Program]:

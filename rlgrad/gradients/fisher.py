@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from rlgrad.gradients.backward import dense, require_connected
 from rlgrad.gradients.heads import Heads
+from rlgrad.gradients.policy_recipes import DistributionEntropy, LogProbability, distribution_of
 from rlgrad.gradients.problem import Problem
-from rlgrad.gradients.recipes import DistributionEntropy, LogProbability, Recipe, Sum, distribution_of
+from rlgrad.gradients.recipes import Recipe, Sum
 
 
 @dataclass(frozen=True)

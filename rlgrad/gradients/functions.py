@@ -10,9 +10,12 @@ from rlgrad.gradients.errors import DisconnectedGradientError
 from rlgrad.gradients.inputs import leaf_names
 from rlgrad.gradients.linearization import linearize_here
 from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros, pose
+from rlgrad.gradients.posing import pose
+from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros
+from rlgrad.gradients.repeated import repeatable
 
 
+@repeatable
 def gradient(
     model: Any,
     x: Any,
@@ -51,9 +54,10 @@ def gradient(
     Example:
         >>> gradients = gradient(policy, x, output=LogProb(actions), sample_weight=advantages / len(x))
     """
-    return value_and_gradient(model, x, output=output, layer=layer, weights=weights, sample_weight=sample_weight)[1]
+    return _value_and_gradient(model, x, output, layer, weights, sample_weight)[1]
 
 
+@repeatable
 def value_and_gradient(
     model: Any,
     x: Any,
@@ -70,13 +74,10 @@ def value_and_gradient(
     Returns:
         `(f, gradient)`: float (N,), and what `gradient` returns.
     """
-    problem = pose(
-        model, x, outputs={SINGLE: Output.of(output)}, layer=layer, weights=weights, sample_weight=sample_weight
-    )
-    value, gradients, notes = answer("gradient", problem, _value_and_gradient)
-    return value, {problem.weights.keys[i]: g for i, g in zip(notes.listed, gradients, strict=True)}
+    return _value_and_gradient(model, x, output, layer, weights, sample_weight)
 
 
+@repeatable
 def input_gradient(
     model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, sample_weight: Any = None
 ) -> Any:
@@ -120,7 +121,17 @@ def answer(kind: str, problem: Problem, body: Any) -> tuple[Any, list[Any], Note
     return value, results, notes
 
 
-def _value_and_gradient(problem: Problem, notes: Notes) -> tuple[Any, list[Any]]:
+def _value_and_gradient(
+    model: Any, x: Any, output: OutputLike, layer: Any, weights: Any, sample_weight: Any
+) -> tuple[Any, dict[str, Any]]:
+    problem = pose(
+        model, x, outputs={SINGLE: Output.of(output)}, layer=layer, weights=weights, sample_weight=sample_weight
+    )
+    value, gradients, notes = answer("gradient", problem, _one_backward_pass)
+    return value, {problem.weights.keys[i]: g for i, g in zip(notes.listed, gradients, strict=True)}
+
+
+def _one_backward_pass(problem: Problem, notes: Notes) -> tuple[Any, list[Any]]:
     lin = linearize_here(problem, notes)
     value = lin.outputs
     gradients = lin.gradient(weight_for(problem, value))

@@ -6,9 +6,12 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from rlgrad.gradients import keras_internals
+
+_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 @dataclass
@@ -140,11 +143,11 @@ def check_range(array: Any, count: int, what: str) -> None:
     Raises:
         ValueError: with the range that came.
     """
-    known = tf.get_static_value(array)
+    known = np.asarray(array) if tf.executing_eagerly() else tf.get_static_value(array)
     if known is None or known.size == 0:
         return
     # Read as unsigned, a negative number is larger than any count: one pass finds both.
-    if known.view(f"u{known.dtype.itemsize}").max() >= count:
+    if np.maximum.reduce(known.view(_UNSIGNED[known.dtype.itemsize]), axis=None) >= count:
         low, high = int(known.min()), int(known.max())
         raise ValueError(f"{what} are 0 … {count - 1}, got values from {low} to {high}.")
 

@@ -14,6 +14,8 @@ from rlgrad.gradients.heads import shape_text
 
 def numbers(value: Any) -> Any:
     """`value` as a tensor. Python's own numbers become float64: TensorFlow would cut 0.3 to float32 before any cast."""
+    if isinstance(value, tf.Tensor):
+        return value
     plain = isinstance(value, float) or (
         isinstance(value, list | tuple) and not any(map(tf.is_tensor, tf.nest.flatten(value)))
     )
@@ -76,9 +78,14 @@ def prepare(model: Any, x: Any) -> Inputs:
             seen.clear()
         seen[key] = replace(found, leaves=())
         return found
-    dtype = found.signature[0].dtype
-    leaf = tf.convert_to_tensor(x.astype(dtype.as_numpy_dtype, copy=False)) if isinstance(x, np.ndarray) else x
-    return replace(found, leaves=(leaf if leaf.dtype == dtype else tf.cast(leaf, dtype),))
+    return replace(found, leaves=(converted(x, found.signature[0].dtype),))
+
+
+def converted(leaf: Any, dtype: Any) -> Any:
+    """An array as a tensor of that dtype."""
+    if isinstance(leaf, np.ndarray):
+        return tf.convert_to_tensor(leaf.astype(dtype.as_numpy_dtype, copy=False))
+    return leaf if leaf.dtype is dtype else tf.cast(leaf, dtype)
 
 
 def _prepare(model: Any, x: Any, expected: Any) -> Inputs:

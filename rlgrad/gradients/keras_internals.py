@@ -8,13 +8,20 @@ What is relied on:
 - `keras.StatelessScope` decides what `variable.value` is, for everything that runs inside (`values_in_place`).
 - `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
 - `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`untouched`).
+- Cells with dropout have `get_dropout_mask`, and draw a mask also at inference (`draws_at_inference`).
+- Recurrent cells compute, at inference, what `recurrent_rules` writes out for them.
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
+- `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
+  `_trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_source`).
 """
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import keras
@@ -33,6 +40,50 @@ class Captured:
     def __init__(self) -> None:
         self.calls = 0
         self.output: Any = None
+
+
+_INNER_LAYERS = attrgetter("_layers")
+_TRAINABLE, _NON_TRAINABLE = attrgetter("_trainable_variables"), attrgetter("_non_trainable_variables")
+_FLAG, _NAME = attrgetter("_trainable"), attrgetter("name")
+
+
+class Parts:
+    """The layers and variables that a model consists of, their names, and which are trainable. Keeps no layer alive.
+
+    Asking Keras for `model.trainable_variables` walks the model in Python at every call; this walk is one of C.
+    """
+
+    def __init__(self, model: Any) -> None:
+        layers = [model, *all_layers(model)]
+        self._layers = [weakref.ref(layer) for layer in layers]
+        self._state = self._read(layers)
+        self._variables = self._variables_of(layers)  # alive, so that their ids are not taken over
+        # A class that decides for itself what its variables are can do so by anything.
+        self._known = all(
+            getattr(type(layer), name) is getattr(keras.layers.Layer, name)
+            for layer in layers
+            for name in ("variables", "trainable_variables", "trainable")
+        )
+
+    def unchanged(self) -> bool:
+        """Whether the model still consists of these; `False` also where that cannot be known."""
+        layers = [reference() for reference in self._layers]
+        return self._known and None not in layers and self._read(layers) == self._state
+
+    @staticmethod
+    def _variables_of(layers: list[Any]) -> list[Any]:
+        return [*chain.from_iterable(map(_TRAINABLE, layers)), *chain.from_iterable(map(_NON_TRAINABLE, layers))]
+
+    def _read(self, layers: list[Any]) -> list[list[Any]]:
+        variables = self._variables_of(layers)
+        inner = chain.from_iterable(map(_INNER_LAYERS, layers))
+        return [
+            list(map(id, inner)),
+            list(map(id, variables)),
+            list(map(_FLAG, variables)),
+            list(map(_FLAG, layers)),
+            list(map(_NAME, layers)),
+        ]
 
 
 def require_tensorflow_backend() -> None:
@@ -253,3 +304,9 @@ def stateful_layers(model: Any) -> list[str]:
 def has_loops(model: Any) -> bool:
     """Whether a layer runs as a `while` loop over time: an RNN that is not unrolled."""
     return any(isinstance(layer, keras.layers.RNN) and not layer.unroll for layer in [model, *all_layers(model)])
+
+
+def draws_at_inference(model: Any) -> bool:
+    """Whether running the model moves the state of a seed also with `training=False`, as recurrent dropout does."""
+    cells = [layer for layer in all_layers(model) if hasattr(layer, "get_dropout_mask")]
+    return any(cell.dropout or cell.recurrent_dropout for cell in cells)

@@ -1,13 +1,16 @@
 """The closed forms of Keras's own layers: a is what came in, b the cotangent of what came out before the activation."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from rlgrad.gradients.factors import Direct, Factor, Lookup, OuterProduct
+from rlgrad.gradients.factors import Direct, Factor
+from rlgrad.gradients.lookups import Lookup
+from rlgrad.gradients.outer_products import OuterProduct
 from rlgrad.gradients.patches import known, patches
 from rlgrad.gradients.rules import LayerCall, Registered
 
@@ -22,8 +25,7 @@ def dense(call: LayerCall) -> dict[str, Factor]:
 
 def convolution(call: LayerCall) -> dict[str, Factor]:
     """A dense layer on patches, one position per output pixel; groups of channels by themselves."""
-    layer = call.layer
-    _require_channels_last(layer)
+    call, layer = _channels_last(call), call.layer
     seen = patches(call.inputs, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
     channels, groups = seen.shape[-1], layer.groups
     # (N, T, K, C) to (N, T, G, K·C/G), and b to (N, T, G, filters/G).
@@ -37,14 +39,13 @@ def convolution(call: LayerCall) -> dict[str, Factor]:
 
 def depthwise(call: LayerCall) -> dict[str, Factor]:
     """A grouped convolution with one group for each channel."""
-    _require_channels_last(call.layer)
+    call = _channels_last(call)
     return {"kernel": _depthwise(call, call.cotangent, call.values["kernel"].shape), **_bias(call)}
 
 
 def separable(call: LayerCall) -> dict[str, Factor]:
     """A depthwise convolution, then a dense layer on its channels."""
-    layer = call.layer
-    _require_channels_last(layer)
+    call, layer = _channels_last(call), call.layer
     options = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
     between = keras.ops.depthwise_conv(
         call.inputs, call.values["depthwise_kernel"], data_format="channels_last", **options
@@ -60,13 +61,11 @@ def separable(call: LayerCall) -> dict[str, Factor]:
 
 def transposed_convolution(call: LayerCall) -> dict[str, Factor]:
     """A convolution whose input and output have changed roles: the patches are of b."""
-    layer = call.layer
-    _require_channels_last(layer)
-    if layer.output_padding is not None or any(d != 1 for d in layer.dilation_rate):
-        raise NotImplementedError("output_padding and dilation of a transposed convolution have no closed form here")
+    call, layer = _channels_last(call), call.layer
     b, sizes = call.cotangent, known(call.inputs.shape[1:-1])
-    if layer.padding == "valid":  # output pixels beyond the last patch, where the stride is longer than the kernel
-        b = b[(slice(None), *(slice(0, (n - 1) * s + k) for n, s, k in _geometry(sizes, layer)))]
+    if layer.padding == "valid":  # beyond the last patch lie output_padding, and gaps of strides longer than the kernel
+        geometry = zip(sizes, layer.strides, layer.kernel_size, layer.dilation_rate, strict=True)
+        b = b[(slice(None), *(slice(0, (n - 1) * s + (k - 1) * d + 1) for n, s, k, d in geometry))]
     seen = patches(b, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
     if known(seen.shape[1:-2]) != sizes:
         raise NotImplementedError(f"its output is not the transposed convolution of an input of size {sizes}")
@@ -201,13 +200,12 @@ def _sum_to(x: Any, shape: Any) -> Any:
     return tf.reduce_sum(x, axis=broadcast, keepdims=True) if broadcast else x
 
 
-def _geometry(sizes: Sequence[int], layer: Any) -> list[tuple[int, int, int]]:
-    return list(zip(sizes, layer.strides, layer.kernel_size, strict=True))
-
-
-def _require_channels_last(layer: Any) -> None:
-    if layer.data_format != "channels_last":
-        raise NotImplementedError("data_format='channels_first' has no closed form")
+def _channels_last(call: LayerCall) -> LayerCall:
+    """The call with the channels of its inputs and cotangent at the end, wherever the layer has them."""
+    if call.layer.data_format == "channels_last":
+        return call
+    inputs, cotangent = (tf.transpose(x, [0, *range(2, x.shape.rank), 1]) for x in (call.inputs, call.cotangent))
+    return replace(call, inputs=inputs, cotangent=cotangent)
 
 
 RULES: dict[type, Registered] = {

@@ -10,7 +10,8 @@ from rlgrad.gradients.backward import credits_by_name, credits_for, dense, requi
 from rlgrad.gradients.factored import Factored, row_weights
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, placed, pose
+from rlgrad.gradients.posing import pose
+from rlgrad.gradients.problem import SINGLE, Notes, Problem, placed
 
 
 class Linearization:

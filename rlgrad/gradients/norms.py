@@ -11,10 +11,13 @@ from rlgrad.gradients.dicts import by_layer
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.outputs import OutputLike
 from rlgrad.gradients.problem import Notes, Problem
+from rlgrad.gradients.repeated import repeatable
+from rlgrad.gradients.segments import part
 
 PER = ("model", "layer", "variable")
 
 
+@repeatable
 def per_sample_norm(
     model: Any,
     x: Any,
@@ -47,7 +50,7 @@ def per_sample_norm(
         segments: see `per_sample_gradient`: rows with one number are summed before their norm is taken.
         num_segments: see `per_sample_gradient`.
         method: see `per_sample_gradient`.
-        chunk_size: how many rows to compute at once; default all.
+        chunk_size: see `per_sample_gradient`.
         memory_limit: bytes that the layers' inputs and cotangents may take.
 
     Returns:
@@ -81,10 +84,11 @@ def per_sample_norm(
     for chunk in asked.chunks:
         results, listed = answer(("norm", per, squared), asked, chunk, use, _fits(asked, chunk))
         parts.append([result[:0] for result in results] if chunk.batch_size == 0 else results)
-    joined = parts[0] if len(parts) == 1 else [tf.concat(rows, axis=0) for rows in zip(*parts, strict=True)]
+    joined = [asked.joined(list(rows)) for rows in zip(*parts, strict=True)]
     return joined[0] if per == "model" else dict(zip(groups(listed, per), joined, strict=True))
 
 
+@repeatable
 def gram(
     model: Any,
     x: Any,
@@ -115,7 +119,7 @@ def gram(
         segments: see `per_sample_gradient`; not together with `y`.
         num_segments: see `per_sample_gradient`.
         method: see `per_sample_gradient`.
-        chunk_size: how many rows, and columns, to compute at once; default all.
+        chunk_size: see `per_sample_gradient`; of rows, and of columns.
         memory_limit: bytes that the result, and the layers' inputs and cotangents, may take.
 
     Returns:
@@ -200,11 +204,12 @@ def _alike(a: Problem, b: Problem) -> bool:
 
 def _gram_of(asked: Asked, other: Asked | None) -> Any:
     problem = asked.problem
-    columns = problem.batch_size if other is None else other.problem.batch_size
-    if problem.batch_size is not None and columns is not None:
+    count = problem.batch_size if asked.packing is None else asked.packing.count
+    columns = count if other is None else other.problem.batch_size
+    if count is not None and columns is not None:
         asked.require_memory(
-            4 * problem.batch_size * columns,
-            f"A Gram matrix of {problem.batch_size} by {columns} samples",
+            4 * count * columns,
+            f"A Gram matrix of {count} by {columns} {'samples' if asked.packing is None else 'segments'}",
             "Ask for fewer rows at a time with gram(model, x[a:b], x), or raise the limit.",
         )
     if other is None and asked.chunk_size is None:
@@ -216,7 +221,7 @@ def _gram_of(asked: Asked, other: Asked | None) -> Any:
     for i, a in enumerate(rows):  # symmetric: what lies left of the diagonal is already there
         left = [tf.transpose(blocks[j][i]) for j in range(i)]
         blocks.append([*left, _square(asked, a), *(_pair(asked, a, b) for b in rows[i + 1 :])])
-    return tf.concat([tf.concat(row, axis=1) for row in blocks], axis=0)
+    return asked.joined([asked.joined(row, axis=1) for row in blocks])
 
 
 def _square(asked: Asked, problem: Problem) -> Any:
@@ -239,18 +244,25 @@ def _pair(asked: Asked, a: Problem, b: Problem) -> Any:
     )
     rows = None if a.batch_size is None or b.batch_size is None else a.batch_size + b.batch_size
     split = tf.shape(a.leaves[0])[0] if a.batch_size is None else tf.constant(a.batch_size)
-    both = replace(both, batch_size=rows, extra={**both.extra, "split": split})
+    sizes = {"split": split} | ({"num_below": b.extra["num_segments"]} if "num_segments" in b.extra else {})
+    both = replace(both, batch_size=rows, extra={**both.extra, **sizes})
 
     def use(symbolic: Problem, factors: dict[int, Factor]) -> list[Any]:
-        border = symbolic.extra["split"]
-        known = tf.get_static_value(border)
-        border = border if known is None else int(known)
-        above = [factor.with_tensors([t[:border] for t in factor.tensors]) for factor in factors.values()]
-        below = [factor.with_tensors([t[border:] for t in factor.tensors]) for factor in factors.values()]
+        border, count, num_below = (
+            _static(symbolic.extra.get(name)) for name in ("split", "num_segments", "num_below")
+        )
+        above = [part(factor, slice(border), count) for factor in factors.values()]
+        below = [part(factor, slice(border, None), num_below) for factor in factors.values()]
         return [gram_of(above, below)]
 
     (matrix,), _ = answer(("gram", "pair"), asked, both, use, _fits(asked, both))
     return matrix
+
+
+def _static(number: Any) -> Any:
+    """A number as an int where it is known when tracing."""
+    known = None if number is None else tf.get_static_value(number)
+    return number if known is None else int(known)
 
 
 def _fits(asked: Asked, problem: Problem) -> Any:

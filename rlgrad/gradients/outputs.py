@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.gradients.policy_recipes import DistributionEntropy, LogProbability
 from rlgrad.gradients.recipes import (
     Custom,
-    DistributionEntropy,
-    LogProbability,
     Recipe,
     Sum,
     Unit,

@@ -1,7 +1,7 @@
 """What each position of a convolution sees of its input."""
 
 from collections.abc import Sequence
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -37,15 +37,23 @@ def patches(x: Any, kernel: Sequence[int], strides: Sequence[int], dilation: Seq
             sizes = [size + before + after for size, (before, after) in zip(sizes, before_after, strict=True)]
     if all(k == 1 for k in kernel) and all(s == 1 for s in strides):
         return tf.expand_dims(x, -2)
+    counts = [(size - (k - 1) * d - 1) // s + 1 for size, k, s, d in zip(sizes, kernel, strides, dilation, strict=True)]
+    # Neighbors along the last axis of which every patch has all or none are gathered as one: in a graph, where each
+    # gathered piece is copied by itself, that is four times as fast (8 by 8 pixels with stride 4).
+    together = gcd(kernel[-1], strides[-1]) if dilation[-1] == 1 else 1
+    if together > 1:
+        used = (counts[-1] - 1) * strides[-1] + kernel[-1]
+        x = x if used == sizes[-1] else x[..., :used, :]
+        sizes[-1] = used // together
     # Per axis, (position, kernel element) -> input index; then all axes together, as indices into the flattened input.
-    flat, counts = np.zeros([1, 1], np.int64), []
-    for size, k, s, d in zip(sizes, kernel, strides, dilation, strict=True):
-        count = (size - (k - 1) * d - 1) // s + 1
-        along = np.arange(count)[:, None] * s + np.arange(k)[None, :] * d
-        counts.append(count)
-        flat = (flat[:, None, :, None] * size + along[None, :, None, :]).reshape(prod(counts), -1)
-    seen = tf.gather(tf.reshape(x, [-1, prod(sizes), x.shape[-1]]), flat, axis=1)
-    return tf.reshape(seen, [-1, *counts, prod(kernel), x.shape[-1]])
+    flat = np.zeros([1, 1], np.int64)
+    for axis, (size, count, k, s, d) in enumerate(zip(sizes, counts, kernel, strides, dilation, strict=True)):
+        unit = together if axis == len(sizes) - 1 else 1
+        along = np.arange(count)[:, None] * (s // unit) + np.arange(k // unit)[None, :] * d
+        flat = (flat[:, None, :, None] * size + along[None, :, None, :]).reshape(flat.shape[0] * count, -1)
+    channels = x.shape[-1]
+    seen = tf.gather(tf.reshape(x, [-1, prod(sizes), together * channels]), flat, axis=1)
+    return tf.reshape(seen, [-1, *counts, prod(kernel), channels])
 
 
 def known(shape: Any) -> list[int]:

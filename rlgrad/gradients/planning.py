@@ -9,7 +9,8 @@ import tensorflow as tf
 from rlgrad.gradients import keras_internals
 from rlgrad.gradients.capture import capture_factors
 from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, pose
+from rlgrad.gradients.posing import pose
+from rlgrad.gradients.problem import SINGLE, Notes, Problem
 from rlgrad.gradients.registry import rule_for
 from rlgrad.gradients.taps import taps_of
 

@@ -13,7 +13,6 @@ import tensorflow as tf
 from rlgrad.gradients import inputs as model_inputs
 from rlgrad.gradients import keras_internals, selection
 from rlgrad.gradients.heads import Heads, check_range, require_floating
-from rlgrad.gradients.outputs import Output
 from rlgrad.gradients.recipes import Arrays, Recipe
 
 SINGLE = ""  # the name of an output that was not given a name
@@ -37,6 +36,8 @@ class Notes:
     vectorized: bool = False
     # What the results are made of, where that is more than tensors.
     structures: list[Any] = field(default_factory=list)
+    # What the results are, with a `None` in place of each tensor.
+    returned: Any = None
     # Bytes of memory for each sample.
     bytes_per_sample: int = 0
 
@@ -137,7 +138,7 @@ class Problem:
             stack.enter_context(keras_internals.untouched(self.model))
             if self.replay is not None:
                 stack.enter_context(self.replay(self.kept))
-            if self.placed:
+            if self.placed or keras_internals.draws_at_inference(self.model):  # what is assigned there is not kept
                 stack.enter_context(keras_internals.values_in_place(self.in_place))
             return self.model(x, training=False) if self.layer is None else self._layer_output(x)
 
@@ -180,57 +181,6 @@ class Problem:
                 f"{self.model.name!r}, so it has no one output. Take the output of a layer that comes after it."
             )
         return captured.output
-
-
-def pose(
-    model: Any,
-    x: Any,
-    *,
-    outputs: Mapping[str, Output],
-    layer: Any = None,
-    weights: Any = None,
-    sample_weight: Any = None,
-    differentiate_x: bool = False,
-) -> Problem:
-    """Checks a question as far as that goes without running the model.
-
-    Raises:
-        TypeError, ValueError: see the functions of `selection`, `inputs` and `recipes`.
-    """
-    if not getattr(model, "built", False):
-        raise ValueError(
-            f"Model {getattr(model, 'name', type(model).__name__)!r} is not built, so it has no weights yet. Give it a "
-            "keras.Input as its first layer, or call it once on a batch: model(x)."
-        )
-    stateful = keras_internals.stateful_layers(model)
-    if stateful:
-        raise ValueError(
-            f"Layers {stateful} keep their state from call to call (stateful=True), so asking for a gradient would "
-            "change the model. Use stateful=False."
-        )
-    chosen = None if layer is None else selection.select_layer(model, layer)
-    prepared = model_inputs.prepare(model, x)
-    if differentiate_x:
-        _require_floating_inputs(prepared)
-        selected = selection.Selection((), (), explicit=False)
-    else:
-        selected = selection.select_weights(model, weights)
-    arrays = {name: tuple(output.tensors(model)) for name, output in outputs.items()}
-    problem = Problem(
-        model=model,
-        leaves=prepared.leaves,
-        structure=prepared.structure,
-        signature=prepared.signature,
-        recipes={name: output.recipe for name, output in outputs.items()},
-        arrays=arrays,
-        batched={name: _batched(output, arrays[name]) for name, output in outputs.items()},
-        layer=chosen,
-        weights=selected,
-        sample_weight=None if sample_weight is None else _weight(sample_weight),
-        batch_size=prepared.batch_size,
-    )
-    _require_rows(problem)
-    return problem
 
 
 def rows_of(problem: Problem) -> list[Any]:
@@ -295,43 +245,3 @@ def one_of_zeros(problem: Problem) -> Problem:
 def weak(thing: Any) -> Any:
     """A reference that does not keep a model or layer alive; `None` stays `None`."""
     return (lambda: None) if thing is None else weakref.ref(thing)
-
-
-def _batched(output: Output, tensors: tuple[Any, ...]) -> tuple[bool, ...]:
-    return tuple(batched and tensor.shape.rank != 0 for batched, tensor in zip(output.batched, tensors, strict=True))
-
-
-def _require_floating_inputs(prepared: model_inputs.Inputs) -> None:
-    integers = prepared.integer_leaves or tuple(
-        leaf.dtype.name for leaf in prepared.leaves if not leaf.dtype.is_floating
-    )
-    if integers:
-        raise TypeError(
-            f"Input {', '.join(integers)} is made of integers, which have no gradient. Convert it to float; for token "
-            "ids differentiate with respect to the embedding's weights: gradient(model, x, weights='embedding')."
-        )
-
-
-def _weight(sample_weight: Any) -> Any:
-    weight = model_inputs.numbers(sample_weight)
-    return weight if weight.dtype.is_floating else tf.cast(weight, tf.float64)
-
-
-def _require_rows(problem: Problem) -> None:
-    """Arrays that belong to samples must have as many rows as the input."""
-    rows = problem.batch_size
-    if rows is None:
-        return
-    for name, arrays in problem.arrays.items():
-        for array, batched in zip(arrays, problem.batched[name], strict=True):
-            if batched and array.shape.rank and array.shape[0] not in (None, rows):
-                raise ValueError(
-                    f"The input has {rows} rows, so there must be {rows} actions (or units); got shape "
-                    f"{tuple(array.shape)}."
-                )
-    if problem.sample_weight is not None:
-        shape = problem.sample_weight.shape
-        if shape.rank == 0 or (shape.rank is not None and shape[0] not in (None, rows)):
-            raise ValueError(
-                f"sample_weight holds one number for each value of the output, {rows} rows; got shape {tuple(shape)}."
-            )

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from rlgrad.gradients import keras_internals, layer_rules
+from rlgrad.gradients import keras_internals, layer_rules, recurrent_rules
 from rlgrad.gradients.rules import Registered, Rule
 
-_RULES: dict[type, Registered] = dict(layer_rules.RULES)
+_RULES: dict[type, Registered] = layer_rules.RULES | recurrent_rules.RULES
 
 
 def register_rule(layer_class: type, *attributes: str) -> Callable[[Rule], Rule]:
@@ -18,9 +18,9 @@ def register_rule(layer_class: type, *attributes: str) -> Callable[[Rule], Rule]
             the vectorized route.
 
     Returns:
-        A decorator for a function from a `LayerCall` to a factor (`Direct`, `OuterProduct`, `Lookup` or one's own) for
-        each attribute that holds a variable. It may raise `NotImplementedError` with a reason, to leave this layer to
-        the vectorized route; `plan` shows the reason.
+        A decorator for a function from a `LayerCall` to a factor (`gradients.Direct`, `OuterProduct`, `Lookup`) for each
+        attribute that holds a variable. It may raise `NotImplementedError` with a reason, to leave this layer to the
+        vectorized route; `plan` shows the reason.
 
     Raises:
         TypeError: `layer_class` is no class, or `attributes` are missing.
@@ -28,7 +28,7 @@ def register_rule(layer_class: type, *attributes: str) -> Callable[[Rule], Rule]
     Example:
         >>> @register_rule(Scale, "scale")
         ... def scale_rule(call):
-        ...     return {"scale": Direct(call.cotangent * call.inputs)}
+        ...     return {"scale": gradients.Direct(call.cotangent * call.inputs)}
     """
     if not isinstance(layer_class, type) or not attributes:
         raise TypeError("register_rule takes a layer class and the names of the attributes that hold its variables.")

@@ -109,3 +109,62 @@ def prepared(segments: Any, num_segments: Any, rows: int | None) -> dict[str, An
         num_segments = top if num_segments is None else num_segments
     count = tf.reduce_max(ids) + 1 if num_segments is None else num_segments
     return {"segments": ids, "num_segments": tf.cast(count, tf.int32)}
+
+
+def part(factor: Factor, rows: slice, count: Any) -> Factor:
+    """A factor of some of the rows; of `count` segments, where it has segments."""
+    if isinstance(factor, Segmented):
+        return Segmented(part(factor.steps, rows, count), factor.ids[rows], count)
+    return factor.with_tensors([tensor[rows] for tensor in factor.tensors])
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Rows in chunks of whole segments, so that no segment's sum is cut.
+
+    Args:
+        chunks: for each chunk its rows, and for each of these the segment, counted from 0 within the chunk.
+        present: the segments that have rows, in the order of the chunks.
+        count: S, the number of segments.
+    """
+
+    chunks: tuple[tuple[np.ndarray, np.ndarray], ...]
+    present: np.ndarray
+    count: int
+
+    @property
+    def largest(self) -> int:
+        """Rows of the largest chunk: a segment with more rows than a chunk is to have is a chunk by itself."""
+        return max(len(rows) for rows, _ in self.chunks)
+
+    def in_place(self, whole: Any, axis: int = 0) -> Any:
+        """From an axis with the chunks' segments one after the other to one with all S; those without rows are zero."""
+        if np.array_equal(self.present, np.arange(self.count)):
+            return whole
+        places = np.full(self.count, len(self.present))
+        places[self.present] = np.arange(len(self.present))
+        padding = [[0, int(k == axis)] for k in range(whole.shape.rank)]
+        return tf.gather(tf.pad(whole, padding), places, axis=axis)
+
+
+def packed(prepared_segments: dict[str, Any], size: int) -> Packing:
+    """Segments put into chunks of at most `size` rows, in the order of their numbers, as long as the next one fits.
+
+    Raises:
+        ValueError: the numbers are not known when tracing.
+    """
+    ids, count = (tf.get_static_value(prepared_segments[name]) for name in ("segments", "num_segments"))
+    if ids is None or count is None:
+        raise ValueError(
+            "chunk_size= puts whole segments into chunks, so segments= (and num_segments=) must be known when tracing: "
+            "pass a NumPy array from outside of the tf.function, or leave chunk_size out."
+        )
+    order = np.argsort(ids, kind="stable")
+    present, starts = np.unique(ids[order], return_index=True)
+    chunks: list[list[np.ndarray]] = []
+    for segment in np.split(order, starts[1:]):
+        if not chunks or sum(map(len, chunks[-1])) + len(segment) > size:
+            chunks.append([])
+        chunks[-1].append(segment)
+    numbered = ((np.concatenate(c), np.repeat(np.arange(len(c)), [len(rows) for rows in c])) for c in chunks)
+    return Packing(tuple((rows, numbers.astype(np.int32)) for rows, numbers in numbered), present, int(count))

@@ -12,11 +12,11 @@ from rlgrad.gradients import keras_internals
 from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.problem import Problem
 from rlgrad.gradients.registry import covered, rule_for
-from rlgrad.gradients.rules import LayerCall, Registered
+from rlgrad.gradients.rules import LayerCall, Ran, Registered
 
 # A batch size that no layer has by accident: what has this many rows when the model is surveyed has one row per sample.
 _PROBE_ROWS = 7919
-_ELSEWHERE = "it runs inside a loop, a branch or another compiled function"
+_ELSEWHERE = "it runs inside a loop, a branch or another compiled function (a recurrent layer: give it unroll=True)"
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,11 @@ class Tap:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One call of a tapped layer: what it was given, and z, what it computed before its activation."""
+    """One call of a tapped layer: how it ran, and z (or several), on which its variables act directly."""
 
     tap: Tap
-    inputs: Any
+    ran: Ran
     z: Any
-    activation: Callable[[Any], Any] | None
     values: Mapping[str, Any]
     rerun: Callable[[Mapping[str, Any]], Any]
 
@@ -43,10 +42,10 @@ class Recorded:
         """What the rule makes of it, given ∂f/∂z."""
         dtype = tf.as_dtype(next(iter(self.tap.variables.values())).dtype)
         dtype = tf.float32 if dtype.size < tf.float32.size else dtype
-        inputs = tf.cast(self.inputs, dtype) if self.inputs.dtype.is_floating else self.inputs
-        values = {name: tf.cast(value, dtype) for name, value in self.values.items()}
-        call = LayerCall(self.tap.layer, inputs, tf.cast(cotangent, dtype), values, self.rerun)
-        return self.tap.registered.rule(call)
+        inputs, cotangent, values = tf.nest.map_structure(
+            lambda x: tf.cast(x, dtype) if x.dtype.is_floating else x, (self.ran.inputs, cotangent, dict(self.values))
+        )
+        return self.tap.registered.rule(LayerCall(self.tap.layer, inputs, cotangent, values, self.rerun))
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,9 @@ class Finding:
 
 
 @contextlib.contextmanager
-def recording(problem: Problem, tape: Any, taps: Sequence[Tap], elsewhere: list[Tap]) -> Iterator[list[Recorded]]:
+def recording(
+    problem: Problem, tape: Any, taps: Sequence[Tap], elsewhere: list[tuple[Tap, str]]
+) -> Iterator[list[Recorded]]:
     """While this context is open, calls of the tapped layers are recorded, and the tape sees z in place of variables.
 
     For this tape the variables that a rule covers are constants inside of their layer. So what it still connects to
@@ -68,7 +69,7 @@ def recording(problem: Problem, tape: Any, taps: Sequence[Tap], elsewhere: list[
         problem: the question.
         tape: watches its sources.
         taps: the layers to record.
-        elsewhere: gets the layers that ran inside another graph than this, where they cannot be recorded.
+        elsewhere: gets the layers that ran where, or as, they cannot be recorded, and why.
     """
     calls: list[Recorded] = []
     home = _graph()
@@ -84,24 +85,32 @@ def recording(problem: Problem, tape: Any, taps: Sequence[Tap], elsewhere: list[
         mapping = [*problem.in_place, *((variable, values[name]) for name, variable in tap.variables.items())]
 
         def call(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            if _graph() is not home:
-                # A loop, a branch, or a function that the user compiled: what is traced here may be kept and used again.
-                elsewhere.append(tap)
-                return original(*args, **kwargs)
+            def run(place: Sequence[tuple[Any, Any]], watch: Callable[[Any], None]) -> tuple[Ran, Any]:
+                z: list[Any] = []
+
+                def found(part: Any) -> None:
+                    watch(part)
+                    z.append(part)
+
+                with keras_internals.values_in_place(place):
+                    ran = tap.registered.run(tap.layer, original, found, *args, **kwargs)
+                return ran, z[0] if len(z) == 1 else tuple(z)
 
             def rerun(others: Mapping[str, Any]) -> Any:
                 changed = [(tap.variables[name], value) for name, value in others.items()]
-                place = keras_internals.values_in_place([*mapping, *changed])
-                with place, keras_internals.split_activation(tap.layer):
-                    return original(*args, **kwargs)
+                return run([*mapping, *changed], lambda part: None)[1]
 
-            place = keras_internals.values_in_place(mapping)
-            with place, keras_internals.split_activation(tap.layer) as activation:
-                z = original(*args, **kwargs)
-            tape.watch(z)
-            inputs = args[0] if args else next(iter(kwargs.values()))
-            calls.append(Recorded(tap, inputs, z, activation, values, rerun))
-            return z if activation is None else activation(z)
+            if _graph() is not home:
+                # A loop, a branch, or a function that the user compiled: what is traced here may be kept and used again.
+                elsewhere.append((tap, _ELSEWHERE))
+                return original(*args, **kwargs)
+            try:
+                ran, z = run(mapping, tape.watch)
+            except NotImplementedError as error:
+                elsewhere.append((tap, str(error)))
+                return original(*args, **kwargs)
+            calls.append(Recorded(tap, ran, z, values, rerun))
+            return ran.returns(*ran.said)
 
         return call
 
@@ -112,13 +121,18 @@ def recording(problem: Problem, tape: Any, taps: Sequence[Tap], elsewhere: list[
         yield calls
 
 
+def felt(cotangent: Any) -> bool:
+    """Whether f depends on a call with this cotangent of its z."""
+    return all(part is not None for part in tf.nest.flatten(cotangent))
+
+
 def _graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 @contextlib.contextmanager
-def replaying(calls: Sequence[Recorded], keep: Mapping[int, Any]) -> Iterator[None]:
-    """Runs of the model in this context take z of the recorded calls from `keep` (by number), and compute the others."""
+def replaying(calls: Sequence[Recorded], keep: Mapping[int, tuple[Any, ...]]) -> Iterator[None]:
+    """Runs of the model in this context take what recorded calls said from `keep` (by number), and compute the others."""
     numbers: dict[int, list[int]] = {}
     for number, call in enumerate(calls):
         numbers.setdefault(id(call.tap.layer), []).append(number)
@@ -126,10 +140,7 @@ def replaying(calls: Sequence[Recorded], keep: Mapping[int, Any]) -> Iterator[No
     def replacement(own: Iterator[int]) -> Callable[..., Any]:
         def call(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             number = next(own)
-            if number not in keep:
-                return original(*args, **kwargs)
-            activation = calls[number].activation
-            return keep[number] if activation is None else activation(keep[number])
+            return calls[number].ran.returns(*keep[number]) if number in keep else original(*args, **kwargs)
 
         return call
 
@@ -182,7 +193,7 @@ def _survey(problem: Problem, candidates: Mapping[int, Tap]) -> dict[int, Findin
         probe = replace(problem, leaves=tuple(leaves), arrays={}, batched={}, sample_weight=None)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(probe.sources)
-            elsewhere: list[Tap] = []
+            elsewhere: list[tuple[Tap, str]] = []
             try:
                 with recording(probe, tape, list(candidates.values()), elsewhere) as calls:
                     returned = probe.returned()
@@ -191,29 +202,29 @@ def _survey(problem: Problem, candidates: Mapping[int, Tap]) -> dict[int, Findin
                 reason = f"the model does not run on a batch of another size: {line}"
                 findings.update(dict.fromkeys(candidates, Finding(reason=reason)))
                 return
-        recorded = [call for call in calls if tf.is_tensor(call.z)]
+        recorded = [call for call in calls if all(map(tf.is_tensor, tf.nest.flatten(call.z)))]
         outputs = [y for y in tf.nest.flatten(returned) if tf.is_tensor(y) and y.dtype.is_floating]
         cotangents = tape.gradient(outputs, [call.z for call in recorded]) if outputs and recorded else []
         found = dict(zip(map(id, recorded), cotangents, strict=True))
         for index, tap in candidates.items():
             own = [(call, found.get(id(call))) for call in calls if call.tap is tap]
-            outside = any(other is tap for other in elsewhere)
-            findings[index] = Finding(reason=_ELSEWHERE) if outside else _finding(own)
+            outside = [reason for other, reason in elsewhere if other is tap]
+            findings[index] = Finding(reason=outside[0]) if outside else _finding(own)
 
     tf.function(traced, autograph=False).get_concrete_function(specs)
     return findings
 
 
 def _finding(calls: Sequence[tuple[Recorded, Any]]) -> Finding:
-    """Of all calls of one layer, each with its cotangent, `None` where nothing depends on it."""
+    """Of all calls of one layer, each with its cotangent, with `None` where nothing depends on it."""
     if not calls:
         return Finding(reason="it is not called")
     positions: int | None = 0
     for call, cotangent in calls:
-        if cotangent is None:
+        if not felt(cotangent):
             return Finding(reason="the output does not depend on it in a way that a tape can see")
-        rows = [x.shape[0] if tf.is_tensor(x) and x.shape.rank else None for x in (call.inputs, call.z)]
-        if rows != [_PROBE_ROWS] * 2:
+        tensors = tf.nest.flatten((call.ran.inputs, call.z))
+        if any(not tf.is_tensor(x) or not x.shape.rank or x.shape[0] != _PROBE_ROWS for x in tensors):
             return Finding(reason="the first axis of what goes in or out is not the batch")
         try:
             factors = call.factors(cotangent)

@@ -91,12 +91,19 @@ class Ascent(Record):
         Args:
             variables: what is to move.
             num_envs: not used by ascent; part of the signature that all updates share.
-            by_output: likewise.
+            by_output: for each credited output, the variables that it depends on; none: in loops written by hand.
 
         Returns:
             The state that `apply` takes. Each build has an optimizer of its own.
+
+        Raises:
+            ValueError: `target_kl` where no policy moves.
         """
-        del num_envs, by_output
+        del num_envs
+        if self.target_kl is not None and by_output is not None and "log_prob" not in by_output:
+            raise ValueError(
+                "target_kl bounds how far a policy moves, and this ascent moves a value alone: leave it out."
+            )
         optimizer = keras.optimizers.get(self.optimizer)
         if optimizer is self.optimizer:
             optimizer = type(optimizer).from_config(optimizer.get_config())
@@ -117,14 +124,7 @@ class Ascent(Record):
         Returns:
             Means over the steps (`gradient_norm`, `entropy`, …), the learning rate, and `nonfinite_step`: the number of the
             first step that was not taken because it was not finite, −1 if there was none.
-
-        Raises:
-            ValueError: `target_kl` for an objective that does not move a policy.
         """
-        if self.target_kl is not None and "approx_kl" not in objective.metric_names:
-            raise ValueError(
-                "target_kl bounds how far a policy moves, and this ascent moves a value alone: leave it out."
-            )
         if self.learning_rate_schedule != "constant":
             rate = scheduled(state.initial_rate, self.learning_rate_schedule, objective.batch.progress)
             state.optimizer.learning_rate.assign(rate)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from rlgrad._record import Record
+from rlgrad._record import Record, require
 from rlgrad.updates.ascent import Ascent, AscentState, Metrics
 from rlgrad.updates.moves import NoSlots
 from rlgrad.updates.natural_gradient import NaturalGradient
@@ -29,6 +29,16 @@ class PerHead(Record):
     """For every credited output but the value."""
     value: Ascent = Ascent()
     """For the value, after the policy."""
+
+    def __post_init__(self) -> None:
+        """Check that each head has an update of its own kind."""
+        require(
+            isinstance(self.policy, Ascent | NaturalGradient | TrustRegion),
+            "policy",
+            "Ascent, NaturalGradient or TrustRegion",
+            self.policy,
+        )
+        require(isinstance(self.value, Ascent), "value", "Ascent", self.value)
 
     @property
     def metrics(self) -> tuple[str, ...]:

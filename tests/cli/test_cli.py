@@ -1,10 +1,16 @@
 """The command line as a user meets it: what it prints, its exit status, and sentences instead of tracebacks."""
 
+import dataclasses
 import json
 
 import pytest
+import yaml
 
+import rlgrad
+from rlgrad.agents import A2C, NPG, PPO
 from rlgrad.cli import main
+from rlgrad.cli.train import parse
+from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
 AGENT = '''
 import tensorflow as tf
@@ -54,8 +60,6 @@ def test_training_ends_with_a_verdict_and_the_next_commands(capsys, tmp_path):
 def test_a_shipped_config_can_be_overridden(tmp_path):
     options = ["--agent.gamma", "0.5", "--agent.update.policy.learning-rate", "0.1", *QUICK]
     assert main(["train", "cartpole", *options, "--run-dir", "r"]) == 0
-    import yaml
-
     config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
     assert config["agent"]["gamma"] == 0.5
     assert config["agent"]["update"]["policy"]["learning_rate"] == 0.1
@@ -152,8 +156,6 @@ def test_a_table_in_a_terminal_holds_the_same_rows(run_folder, capsys, monkeypat
     ("value", "kept"), [(["--diagnose"], True), (["--diagnose", "True"], True), (["--diagnose", "False"], False)]
 )
 def test_diagnose_is_a_flag_that_the_config_keeps(value, kept, tmp_path):
-    import yaml
-
     options = [*QUICK, "--run-dir", "r", "--evaluation-episodes", "0"]
     assert main(["train", "reinforce", "CartPole-v1", *value, *options]) == 0
     assert yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["diagnose"] is kept
@@ -185,6 +187,85 @@ def test_version(capsys):
     assert rlgrad.__version__ in capsys.readouterr().out
 
 
+def update_of(agent, *arguments, **settings):
+    """The update that settings of a YAML file and arguments lead to."""
+    return parse({"agent": {"name": agent, **settings}}, list(arguments), prog="test").agent.update
+
+
+NESTED = {"type": "per_head", "policy": {"type": "natural_gradient", "fisher": "empirical"}, "value": {"num_epochs": 3}}
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"),
+    [
+        # What is not said stays as the agent has it; another type of update begins with its own defaults.
+        (
+            lambda: update_of("npg", "--agent.update.policy.fisher", "empirical"),
+            PerHead(policy=NaturalGradient(fisher="empirical"), value=NPG().update.value),
+        ),
+        (
+            lambda: update_of(
+                "npg", "--agent.update.policy.type", "trust_region", "--agent.update.policy.damping", "0.3"
+            ),
+            PerHead(policy=TrustRegion(damping=0.3), value=NPG().update.value),
+        ),
+        (
+            lambda: update_of("npg", "--agent.update.policy.type=trust_region", "--agent.update.policy.damping=0.3"),
+            PerHead(policy=TrustRegion(damping=0.3), value=NPG().update.value),
+        ),
+        (lambda: update_of("npg", update={"value": {"num_epochs": 2}}).value.num_minibatches, 16),
+        (
+            lambda: update_of("a2c", update=NESTED),
+            PerHead(policy=NaturalGradient(fisher="empirical"), value=Ascent(num_epochs=3)),
+        ),
+        (
+            lambda: update_of("a2c", "--agent.update.policy.fisher", "exact", update=NESTED).policy,
+            NaturalGradient(fisher="exact"),
+        ),
+        (lambda: update_of("a2c", "--agent.update.type", "ascent", update={}), A2C().update),
+        (
+            lambda: update_of("ppo", "--agent.update.target-kl", "0.02", "--agent.update.num-epochs", "4"),
+            dataclasses.replace(PPO().update, target_kl=0.02, num_epochs=4),
+        ),
+    ],
+)
+def test_updates_inside_updates_are_chosen_by_their_type_and_options(update, expected):
+    assert update() == expected
+
+
+def test_the_help_is_that_of_the_chosen_update(capsys):
+    chosen = ["--agent.update.type", "per_head", "--agent.update.policy.type", "trust_region"]
+    assert status(["train", "a2c", "CartPole-v1", *chosen, "--help"]) == 0
+    output = capsys.readouterr().out
+    assert "--agent.update.policy.backtrack-factor" in output
+    assert "--agent.update.value.num-epochs" in output
+    assert "--agent.update.max-grad-norm" not in output
+
+
+def test_a_run_with_nested_updates_writes_a_config_that_loads_again(tmp_path):
+    small = [
+        *QUICK,
+        "--hidden-sizes",
+        "8",
+        "--agent.update.value.num-epochs",
+        "2",
+        "--agent.update.value.num-minibatches",
+        "4",
+    ]
+    chosen = ["--agent.update.policy.type", "trust_region", "--agent.update.policy.target-kl", "0.02"]
+    assert main(["train", "npg", "CartPole-v1", *small, *chosen, "--run-dir", "first"]) == 0
+    run = rlgrad.load(tmp_path / "first", verbose=False)
+    value = Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=4)
+    assert run.config.agent == NPG(
+        num_envs=4, num_steps=32, update=PerHead(policy=TrustRegion(target_kl=0.02), value=value)
+    )
+    run.close()
+    written = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())
+    written.pop("resolved")
+    assert parse(written, [], prog="test").agent == run.config.agent
+    assert "train/surrogate_improvement" in (tmp_path / "first" / "metrics.csv").read_text()
+
+
 BAD_FILE = "class Lonely: pass"
 
 
@@ -206,6 +287,14 @@ BAD_FILE = "class Lonely: pass"
         (["train", "bad.py:Lonely", "CartPole-v1"], "no subclass of rlgrad.Agent"),
         (["train", "nowhere.yaml"], "there is no file"),
         (["train", "bad.yaml"], "Unknown setting 'totl_timesteps'. Did you mean 'total_timesteps'"),
+        (["train", "nested.yaml"], "Unknown type of update 'natural_gradint'. Did you mean 'natural_gradient'"),
+        (
+            ["train", "npg", "CartPole-v1", "--agent.update.value.type", "trust_region"],
+            "value is Ascent, got TrustRegion",
+        ),
+        (["train", "npg", "CartPole-v1", "--agent.update.policy.type"], "--agent.update.policy.type needs a value"),
+        (["train", "npg", "CartPole-v1", "--agent.update.policy.fischer", "exact"], "--agent.update.policy.fisher"),
+        (["train", "ppo", "CartPole-v1", "--agent.update.type", "trust_region"], "the agents npg and trpo"),
         (["evaluate", "nowhere"], "no run folder"),
         (["evaluate", "nowhere", "--episodes", "0"], "at least 1"),
         (["plot", "nowhere"], "no run folder"),
@@ -218,6 +307,9 @@ BAD_FILE = "class Lonely: pass"
 )
 def test_a_mistake_is_answered_by_a_sentence_and_status_2(arguments, expected, tmp_path, capsys):
     (tmp_path / "bad.py").write_text(BAD_FILE)
+    (tmp_path / "nested.yaml").write_text(
+        "agent: {name: npg, update: {policy: {type: natural_gradint}}}\nenv: CartPole-v1\n"
+    )
     (tmp_path / "bad.yaml").write_text("agent: {name: reinforce}\nenv: CartPole-v1\ntotl_timesteps: 5\n")
     assert status(arguments) == 2
     captured = capsys.readouterr()

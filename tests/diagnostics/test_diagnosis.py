@@ -13,7 +13,7 @@ from rlgrad.agents.reinforce import Reinforce
 from rlgrad.diagnostics import diagnosis as diagnoses
 from rlgrad.diagnostics import inspection, measuring
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS
-from rlgrad.gradients import LogProb
+from rlgrad.gradients import Entropy, LogProb
 from rlgrad.reporting import METRICS, read_csv
 
 QUICK = {"total_timesteps": 768, "evaluation_episodes": 0, "verbose": False}
@@ -84,8 +84,10 @@ def measured(request):
 def written_out(learner, rollout, progress):
     """By output and by kind of credit: float64 (samples, weights); and those of the steps, and their columns and rows."""
     batch = learner._batch(tf.nest.map_structure(tf.constant, rollout), tf.constant(progress))
-    lin = learner.policy.linearize(batch.observations, batch.actions, learner.outputs)
-    credit = learner.agent.credit(batch, rlgrad.Outputs(**lin.outputs))
+    outputs = {"log_prob": LogProb(batch.actions), "entropy": Entropy()}
+    outputs |= {"value": "value"} if learner.policy.has_value else {}
+    now = gradients.linearize(learner.policy, batch.observations, output=outputs).outputs
+    credit = learner.agent.credit(batch, rlgrad.Outputs(**now))
     keep = np.asarray(rollout.mask).reshape(-1) > 0
     column = np.tile(np.arange(rollout.mask.shape[1]), rollout.mask.shape[0])[keep]
 
@@ -199,7 +201,7 @@ def test_diagnosing_changes_no_weight(agent):
     plain, diagnosed = (rlgrad.train(agent, "CartPole-v1", diagnose=on, **QUICK) for on in (False, True))
     for a, b in zip(plain.policy.get_weights(), diagnosed.policy.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert tuple(plain.history) == METRICS
+    assert not [name for name in plain.history if name.startswith("gradient/")]
     assert plain.diagnosis is None
 
 
@@ -208,9 +210,9 @@ def test_the_history_the_csv_and_tensorboard_hold_the_diagnostics():
 
     run = rlgrad.train("reinforce", "CartPole-v1", num_envs=4, num_steps=32, diagnose=True, **QUICK)
     layers = ("hidden_1", "hidden_2", "output")
-    expected = (
-        METRICS + DIAGNOSTICS + tuple(f"gradient/{kind}/{layer}" for kind in ("snr", "value_snr") for layer in layers)
-    )
+    learned = tuple(f"train/{name}" for name in run.learner.metrics)
+    by_layer = tuple(f"gradient/{kind}/{layer}" for kind in ("snr", "value_snr") for layer in layers)
+    expected = METRICS + learned + DIAGNOSTICS + by_layer
     csv = read_csv(run.path / "metrics.csv")
     assert tuple(csv) == tuple(run.history) == run.metrics == expected
     assert np.isfinite(csv["gradient/noise"]).sum() == 6

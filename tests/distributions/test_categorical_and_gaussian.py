@@ -78,3 +78,60 @@ def test_gaussian_actions_are_clipped_for_the_environment_and_stored_unclipped()
     action, _ = gaussian.mode(parameters)
     assert action[0, 0] == 5.0
     assert gaussian.to_environment(action)[0, 0] == 1.0
+
+
+def test_the_divergence_between_two_coins_by_hand():
+    """KL = ¾ log(¾/½) + ¼ log(¼/½), with logits log ¾, log ¼ and 0, 0."""
+    logits, even = np.log([[0.75, 0.25]]), np.zeros((1, 2))
+    expected = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    np.testing.assert_allclose(Categorical().kl_divergence(logits, even), [expected], rtol=1e-12)
+
+
+def test_the_divergence_between_two_normals_is_the_integral_of_its_definition():
+    """∫ π (log π − log π′) on a grid, for each component by itself, and their sum."""
+    mean, log_std, mean2, log_std2 = (np.array([x]) for x in ([0.3, -1.0], [-0.2, 0.4], [-0.5, 0.1], [0.3, 0.1]))
+    x = np.linspace(-15.0, 15.0, 20001)[:, None]
+
+    def log_density(mean, log_std):
+        return -0.5 * ((x - mean) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
+
+    log_p, log_q = log_density(mean, log_std), log_density(mean2, log_std2)
+    expected = (np.exp(log_p) * (log_p - log_q)).sum() * (x[1] - x[0])
+    one, other = {"mean": mean, "log_std": log_std}, {"mean": mean2, "log_std": log_std2}
+    np.testing.assert_allclose(DiagonalGaussian().kl_divergence(one, other), expected, rtol=1e-10)
+
+
+def parameters_of(kind, rng):
+    if kind == "categorical":
+        return rng.normal(size=(50, 4)) * 3.0
+    return {"mean": rng.normal(size=(50, 3)), "log_std": rng.normal(size=(50, 3))}
+
+
+DISTRIBUTIONS = {"categorical": Categorical(), "gaussian": DiagonalGaussian()}
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+def test_the_divergence_is_0_between_equals_and_else_positive(kind):
+    rng = np.random.default_rng(0)
+    one, other = parameters_of(kind, rng), parameters_of(kind, rng)
+    np.testing.assert_allclose(DISTRIBUTIONS[kind].kl_divergence(one, one), 0.0, atol=1e-12)
+    assert np.min(DISTRIBUTIONS[kind].kl_divergence(one, other)) > 1e-3
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+def test_the_curvature_of_the_divergence_is_the_fisher_matrix(kind):
+    """∂²/∂ε² KL(π ‖ π_ε) at ε = 0 along v is vᵀ F v, by central differences in float64."""
+    rng = np.random.default_rng(1)
+    here, v = parameters_of(kind, rng), parameters_of(kind, rng)
+    distribution, step = DISTRIBUTIONS[kind], 1e-4
+
+    def divergence(scale):
+        there = tf.nest.map_structure(lambda x, d: tf.constant(x + scale * d), here, v)
+        return distribution.kl_divergence(tf.nest.map_structure(tf.constant, here), there).numpy()
+
+    curvature = (divergence(step) + divergence(-step)) / step**2  # the divergence at 0 is 0
+    product = distribution.fisher_product(
+        tf.nest.map_structure(tf.constant, here), tf.nest.map_structure(tf.constant, v)
+    )
+    parts = zip(tf.nest.flatten(v), tf.nest.flatten(product), strict=True)
+    np.testing.assert_allclose(curvature, sum((a * b).numpy().sum(-1) for a, b in parts), rtol=1e-4, atol=1e-6)

@@ -215,6 +215,38 @@ MATRIX = {
     "conv2d_transpose_same": ((4, 5, 2), lambda: stack((4, 5, 2), L.Conv2DTranspose(3, 3, strides=2, padding="same"))),
     "conv2d_transpose_gaps": ((4, 4, 2), lambda: stack((4, 4, 2), L.Conv2DTranspose(3, 2, strides=3))),
     "conv3d_transpose": ((2, 3, 3, 2), lambda: stack((2, 3, 3, 2), L.Conv3DTranspose(2, 2, padding="same"))),
+    "conv2d_transpose_dilated": (
+        (4, 5, 2),
+        lambda: stack((4, 5, 2), L.Conv2DTranspose(3, 3, dilation_rate=2, padding="same", activation="tanh")),
+    ),
+    "conv2d_transpose_output_padding": (
+        (4, 5, 2),
+        lambda: stack(
+            (4, 5, 2),
+            L.Conv2DTranspose(3, 3, strides=2, output_padding=1, activation="tanh"),
+            L.Conv2DTranspose(2, 4, strides=3, output_padding=2, padding="same", activation="tanh"),
+        ),
+    ),
+    # On a CPU, TensorFlow's graphs add a bias along the wrong axis where a channels_first convolution has as many filters
+    # as its output is wide; not in these.
+    "conv2d_channels_first": (
+        (2, 7, 9),
+        lambda: stack(
+            (2, 7, 9),
+            L.Conv2D(3, 3, strides=2, padding="same", activation="tanh", data_format="channels_first"),
+            L.Conv2DTranspose(4, 2, strides=3, activation="tanh", data_format="channels_first"),
+        ),
+    ),
+    "conv_channels_first_others": (
+        (2, 6, 7, 8),
+        lambda: stack(
+            (2, 6, 7, 8),
+            L.Conv3D(3, 2, data_format="channels_first", activation="tanh"),
+            L.Reshape((3, 30, 7)),
+            L.DepthwiseConv2D(3, depth_multiplier=2, data_format="channels_first", activation="tanh"),
+            L.SeparableConv2D(4, 3, strides=2, padding="same", data_format="channels_first", activation="tanh"),
+        ),
+    ),
     "depthwise_1d": ((9, 3), lambda: stack((9, 3), L.DepthwiseConv1D(3, depth_multiplier=2, dilation_rate=2))),
     "depthwise_2d": (
         (7, 8, 3),
@@ -254,6 +286,23 @@ MATRIX = {
     "lstm_stacked_unrolled": (
         (3, 2),
         lambda: stack((3, 2), L.LSTM(3, return_sequences=True, unroll=True), L.GRU(2, unroll=True)),
+    ),
+    "gru_reset_before": (
+        (3, 2),
+        lambda: stack(
+            (3, 2),
+            L.GRU(2, unroll=True, reset_after=False, return_sequences=True, dropout=0.3, recurrent_dropout=0.4),
+            L.GRU(3, unroll=True, use_bias=False, go_backwards=True),
+        ),
+    ),
+    "rnn_stacked_cells": ((3, 2), lambda: stack((3, 2), L.RNN([L.LSTMCell(3), L.GRUCell(2)], unroll=True))),
+    "rnn_unrolled": (
+        (2, 2),
+        lambda: stack(
+            (2, 2),
+            L.LSTM(3, return_sequences=True, unroll=True),
+            L.GRU(2, unroll=True, reset_after=False),
+        ),
     ),
     "rnn_bidirectional": ((3, 2), lambda: stack((3, 2), L.Bidirectional(L.SimpleRNN(2, unroll=True)))),
     "lstm_masked": ((4, 3), masked),
@@ -321,17 +370,17 @@ FALLBACKS = {
     "remat": {"remat"},
     "einsum_dense_sum": {"einsum_dense"},
     "lstm": {"lstm_cell"},
-    "lstm_stacked_unrolled": {"lstm_cell", "gru_cell"},
-    "lstm_masked": {"lstm_cell"},
-    "embedding_masked": {"lstm_cell"},
-    "rnn_bidirectional": {"simple_rnn_cell"},
+    "rnn_stacked_cells": {"lstm_cell", "gru_cell"},  # Keras calls them once more, to draw masks of dropout
     "free_variables": {""},
 }
+# What TensorFlow can compute in float64 on a CPU only where XLA compiles it.
+XLA_IN_FLOAT64 = {"conv2d_transpose_dilated", "conv2d_channels_first", "conv_channels_first_others"}
 # One of each rule and of each way around the rules, for compilation by XLA in the ordinary run.
 FEW = [
     "dense_3d", "dense_wide_3d", "conv1d_causal_dilated", "conv2d_same_stride_even", "conv2d_groups_stride", "separable_2d",
-    "conv2d_transpose_same", "embedding_3d", "embedding_tied", "layer_norm_two_axes", "group_norm", "batch_norm_first",
-    "transformer", "inside_function", "shared_three_times", "free_variables", "time_first",
+    "conv2d_transpose_same", "conv2d_channels_first",
+    "embedding_3d", "embedding_tied", "layer_norm_two_axes", "group_norm", "batch_norm_first",
+    "rnn_unrolled", "transformer", "inside_function", "shared_three_times", "free_variables", "time_first",
 ]  # fmt: skip
 
 
@@ -364,7 +413,7 @@ def inputs_for(name, rows=4, dtype="float32", seed=1):
     return [x, x[::-1].copy()] if name == "siamese" else x
 
 
-def jacobian_by_loop(model, x, actions, weights):
+def jacobian_by_loop(model, x, actions, weights, jit=False):
     """(N, P) and the list of (N, *variable.shape): a plain tape on one sample at a time, compiled for a batch of one."""
     variables = [v.value for v in model.trainable_variables]
 
@@ -373,7 +422,7 @@ def jacobian_by_loop(model, x, actions, weights):
             value = tf.nn.log_softmax(model(x, training=False)[0])[action]
         return [tf.convert_to_tensor(g) for g in tape.gradient(value, variables)]
 
-    compiled = tf.function(one, autograph=False)
+    compiled = tf.function(one, autograph=False, jit_compile=jit)
     rows = [
         [w * g.numpy() for g in compiled(zoo.row(tf.nest.map_structure(tf.constant, x), n), tf.constant(actions[n]))]
         for n, w in enumerate(weights)

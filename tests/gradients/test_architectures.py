@@ -1,12 +1,6 @@
 """Every per-sample function on every architecture, against one plain tape per sample, always with random weights.
 
-What fails here if the implementation is wrong in one of the usual ways (each was tried, by patching it in):
-
-- a mean instead of a sum, the bias forgotten, Σ_t forgotten, the activation left in: `dense_3d`;
-- a square kernel transposed: `dense_wide_3d`;
-- patches off by one under 'same', or the last ones forgotten: `conv2d_same_stride_even`;
-- norms of shared calls added, instead of the calls: `shared_three_times`;
-- statistics of the batch (`training=True`): `batch_norm_first`.
+`test_mutations.py` makes the usual mistakes on purpose, and says which entry of the matrix notices each of them.
 """
 
 import architectures
@@ -15,27 +9,41 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rlgrad.gradients import LogProb, flatten, gradient, gram, linearize, per_sample_gradient, per_sample_norm, plan
+from rlgrad.gradients import (
+    LogProb,
+    flatten,
+    gradient,
+    gram,
+    jacobian,
+    linearize,
+    per_sample_gradient,
+    per_sample_norm,
+    plan,
+)
 
 ACTIONS = np.array([2, 0, 1, 1])
 WEIGHTS = np.array([0.7, -1.3, 0.4, 2.1])
 DIRECTION = np.random.default_rng(3)
 
 
-def everything(model, x, actions, weights, tangent):
-    """All quantities from one traced function."""
+def everything(model, x, actions, weights, tangent, quantities):
+    """The quantities that are asked for, from one traced function."""
     output = LogProb(actions)
-    rows = per_sample_gradient(model, x, output=output, sample_weight=weights)
     lin = linearize(model, x, output=output)
-    return {
-        "per_sample": list(rows.values()),
-        "norm": per_sample_norm(model, x, output=output, sample_weight=weights),
-        "gram": gram(model, x, output=output, sample_weight=weights),
-        "gradient": list(gradient(model, x, output=output, sample_weight=weights).values()),
-        "vjp": list(lin.vjp(weights).values()),
-        "jvp": lin.jvp(tangent),
-        "squares": list(lin.sum_of_squares(weights).values()),
+    options = {"output": output, "sample_weight": weights}
+    how = {
+        "per_sample": lambda: list(per_sample_gradient(model, x, **options).values()),
+        "norm": lambda: per_sample_norm(model, x, **options),
+        "gram": lambda: gram(model, x, **options),
+        "gradient": lambda: list(gradient(model, x, **options).values()),
+        "vjp": lambda: list(lin.vjp(weights).values()),
+        "jvp": lambda: lin.jvp(tangent),
+        "squares": lambda: list(lin.sum_of_squares(weights).values()),
     }
+    return {quantity: how[quantity]() for quantity in quantities}
+
+
+QUANTITIES = ("per_sample", "norm", "gram", "gradient", "vjp", "jvp", "squares")
 
 
 def expected_of(rows, tangent):
@@ -51,34 +59,38 @@ def expected_of(rows, tangent):
     }
 
 
-def check(name, dtype, jit):
+def check(name, dtype, jit, quantities=QUANTITIES):
     model, x = architectures.make(name, dtype), architectures.inputs_for(name, dtype=dtype)
-    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS)
+    needs_xla = dtype == "float64" and name in architectures.XLA_IN_FLOAT64
+    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS, jit=needs_xla)
     scale = 1.0 / max(float(np.abs(g).max()) for g in rows)  # so that ‖g‖∞ = 1 over the model
     rows = [scale * g for g in rows]
     tangent = [DIRECTION.standard_normal(v.shape).astype(dtype) for v in model.trainable_variables]
-    keys = list(gradient(model, x, output=LogProb(ACTIONS)))
     expected = expected_of(rows, tangent)
     expected["jvp"], expected["squares"] = expected["jvp"] / scale, [g / scale**2 for g in expected["squares"]]
 
     def traced(x, actions, weights, tangent):
-        return everything(model, x, actions, weights, dict(zip(keys, tangent, strict=True)))
+        keys = list(gradient(model, x, output=LogProb(actions)))
+        return everything(model, x, actions, weights, dict(zip(keys, tangent, strict=True)), quantities)
 
-    got = tf.function(traced, autograph=False, jit_compile=jit)(
+    got = tf.function(traced, autograph=False, jit_compile=jit or needs_xla)(
         tf.nest.map_structure(tf.constant, x),
         tf.constant(ACTIONS),
         tf.constant(scale * WEIGHTS, dtype),
         [tf.constant(v) for v in tangent],
     )
-    got["vjp"], got["squares"] = got["vjp"], [g / scale for g in got["squares"]]
-    tolerance = 1e-5 if dtype == "float32" else 1e-10
-    for quantity, value in expected.items():
+    if "squares" in got:
+        got["squares"] = [g / scale for g in got["squares"]]
+    # Keras keeps LoRA's factors in float32, and what is made of all variables is no more precise than they are.
+    exact = all(v.dtype == "float64" for v in model.trainable_variables)
+    for quantity in quantities:
+        value = expected[quantity]
         mine = got[quantity] if isinstance(value, list) else [got[quantity]]
         value = value if isinstance(value, list) else [value]
         for g, e in zip(mine, value, strict=True):
             assert g.shape == e.shape
             largest = max(float(np.abs(e).max()), 0.1)
-            least = tolerance if g.dtype == tf.float64 else 1e-5  # Keras keeps LoRA's factors in float32
+            least = 1e-10 if exact else 1e-5
             # Of a square the relative error is twice that of its root; the loop's own rounding is in here too.
             least *= 2 if quantity in ("squares", "gram") else 1
             assert np.abs(np.asarray(g) - e).max() <= least * largest, (name, quantity)
@@ -112,6 +124,37 @@ def test_eager_calls_agree_with_one_sample_at_a_time_in_float32(name):
     np.testing.assert_allclose(norms, expected, atol=1e-5 * expected.max())
     kernel = gram(model, x, output=LogProb(ACTIONS), sample_weight=WEIGHTS)
     np.testing.assert_allclose(kernel, matrix @ matrix.T, atol=1e-5 * np.abs(matrix @ matrix.T).max())
+
+
+@pytest.mark.parametrize(("dtype", "jit"), [("float32", False), ("float64", True)])
+@pytest.mark.parametrize("name", architectures.entries([]))
+def test_jacobians_agree_with_one_sample_at_a_time(name, dtype, jit):
+    check_jacobian(name, dtype, jit)
+
+
+@pytest.mark.parametrize("name", ["conv2d_groups_stride", "embedding_tied", "layer_norm_two_axes"])
+def test_jacobians_agree_with_one_sample_at_a_time_in_float64(name):
+    check_jacobian(name, "float64", jit=False)
+
+
+def check_jacobian(name, dtype, jit):
+    """∇ log π(a) = Σ_k (1[k = a] − p_k) ∇y_k: the units' gradients, each with a weight of its own, add up to the loop's."""
+    model, x = architectures.make(name, dtype), architectures.inputs_for(name, dtype=dtype)
+    needs_xla = dtype == "float64" and name in architectures.XLA_IN_FLOAT64
+    rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS, jit=needs_xla)
+    scale = 1.0 / max(float(np.abs(g).max()) for g in rows)
+    traced = tf.function(
+        lambda x, c: list(jacobian(model, x, sample_weight=c).values()), autograph=False, jit_compile=jit or needs_xla
+    )
+    got = traced(tf.nest.map_structure(tf.constant, x), tf.constant(scale * WEIGHTS, dtype))
+    outputs = tf.function(lambda x: model(x, training=False), autograph=False, jit_compile=jit or needs_xla)
+    toward = np.eye(3)[ACTIONS] - np.asarray(tf.nn.softmax(outputs(tf.nest.map_structure(tf.constant, x))))
+    for g, e in zip(got, rows, strict=True):
+        assert g.shape == (4, 3, *e.shape[1:])
+        tolerance = 1e-10 if g.dtype == dtype == "float64" else 1e-5
+        largest = max(float(np.abs(scale * e).max()), float(np.abs(g).max()), 0.1)
+        mine = np.einsum("nk...,nk->n...", np.asarray(g), toward)
+        assert np.abs(mine - scale * e).max() <= tolerance * largest, name
 
 
 @pytest.mark.parametrize("name", architectures.entries())

@@ -12,6 +12,7 @@ import zoo
 
 from rlgrad.gradients import keras_internals
 from rlgrad.gradients.keras_internals import ends_in_probabilities
+from rlgrad.gradients.registry import rule_for
 
 layers = keras.layers
 X = np.ones((2, 4), np.float32)
@@ -134,6 +135,40 @@ def test_recurrent_layers_are_recognized():
     assert keras_internals.stateful_layers(stateful) == ["memory"]
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("implementation", [1, 2])
+@pytest.mark.parametrize("cell", [layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell, "reset_before"])
+def test_keras_cells_still_compute_what_is_written_out_for_them(cell, implementation, bias):
+    options = {"use_bias": bias} | ({} if cell is layers.SimpleRNNCell else {"implementation": implementation})
+    cell = layers.GRUCell(3, reset_after=False, **options) if cell == "reset_before" else cell(3, **options)
+    generator = np.random.default_rng(0)
+    x, *states = (tf.constant(generator.standard_normal((5, n)), tf.float32) for n in (2, 3, 3))
+    states = states if isinstance(cell, layers.LSTMCell) else states[:1]
+    cell(x, states)
+    zoo.randomized(cell)
+    expected, seen = tf.nest.flatten(cell(x, states)), []
+    ran = rule_for(cell).run(cell, cell.call, seen.append, x, states)
+    got = tf.nest.flatten(ran.returns(*ran.said))
+    tolerance = 0.0 if implementation == 2 else 1e-6  # 1 takes the products gate by gate
+    for mine, keras_own in zip(got, expected, strict=True):
+        np.testing.assert_allclose(mine, keras_own, rtol=0, atol=tolerance, err_msg="see recurrent_rules.py")
+    assert seen
+
+
+def test_keras_still_draws_masks_at_inference_and_what_is_assigned_in_a_scope_is_still_not_kept():
+    model = keras.Sequential([keras.Input((3, 2)), layers.LSTM(2, unroll=True, dropout=0.5)])
+    (seed,) = (v for v in model.variables if "seed" in v.path)
+    x = np.ones((1, 3, 2), np.float32)
+    assert keras_internals.draws_at_inference(model)
+    assert not keras_internals.draws_at_inference(zoo.make("recurrent"))
+    before = np.asarray(seed)
+    with keras_internals.values_in_place([]):
+        model(x, training=False)
+    np.testing.assert_array_equal(seed, before)
+    model(x, training=False)
+    assert (np.asarray(seed) != before).any(), "draws_at_inference() is not needed any more"
+
+
 def ends(build):
     x = keras.Input((4,))
     return ends_in_probabilities(keras.Model(x, build(x)))
@@ -183,6 +218,33 @@ def test_each_head_has_an_ending_of_its_own():
         ends_in_probabilities(model)
     with pytest.raises(ValueError, match="head='polcy'"):
         ends_in_probabilities(model, "polcy")
+
+
+def test_the_parts_of_a_model_still_say_what_its_trainable_variables_are():
+    for name in zoo.ONE_OUTPUT:
+        model = zoo.make(name)
+        parts = keras_internals.Parts(model)
+        assert parts.unchanged()
+        assert {id(v) for v in model.trainable_variables} <= {id(v) for v in parts._variables}, (
+            "model.trainable_variables has others than those of _flatten_layers(): see Parts"
+        )
+        for thing in [model, *model._flatten_layers(include_self=False), *model.trainable_variables]:
+            before = list(map(id, model.trainable_variables))
+            thing.trainable = False
+            if before != list(map(id, model.trainable_variables)):
+                assert not parts.unchanged(), f"trainable=False of {thing} is not seen: see Parts"
+            thing.trainable = True
+            model.trainable = True
+        assert keras_internals.Parts(model).unchanged()
+
+
+def test_the_parts_of_a_model_that_decides_itself_what_is_trainable_are_never_known():
+    class Own(keras.Sequential):
+        @property
+        def trainable_variables(self):
+            return self.variables[:1]
+
+    assert not keras_internals.Parts(Own([keras.Input((4,)), layers.Dense(2)])).unchanged()
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch", "openvino"])

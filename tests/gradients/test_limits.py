@@ -92,10 +92,41 @@ def test_segments_have_one_row_each_also_empty_ones_and_in_a_compiled_function(c
         per_sample_norm(model, x, segments=[0, 1, 2, 3], num_segments=2)
     with pytest.raises(TypeError, match="float64"):
         per_sample_norm(model, x, segments=np.ones(4))
-    with pytest.raises(ValueError, match="contradict"):
-        per_sample_norm(model, x, segments=ids, chunk_size=2)
     with pytest.raises(ValueError, match="segments= is missing"):
         per_sample_norm(model, x, num_segments=2)
+
+
+@pytest.mark.parametrize(("mode", "sizes"), [("eager", (1, 2, 5)), ("graph", (5,)), ("xla", (5,))])
+def test_chunks_hold_whole_segments_and_change_nothing(mode, sizes):
+    model, x = zoo.make("functional"), zoo.inputs_for("functional", rows=8)
+    ids, c, actions = np.array([4, 0, 4, 1, 1, 1, 4, 5]), np.linspace(-1, 1, 8), np.arange(8) % 3
+    options = {"output": LogProb(actions), "sample_weight": c, "segments": ids, "num_segments": 7}
+
+    def every(x, size):
+        each = per_sample_gradient(model, x, chunk_size=size, **options)
+        of_layers = per_sample_norm(model, x, chunk_size=size, per="layer", **options)
+        return [gram(model, x, chunk_size=size, **options), *of_layers.values(), *each.values()]
+
+    expected = every(x, None)
+    run = every if mode == "eager" else tf.function(every, autograph=False, jit_compile=mode == "xla")
+    for size in sizes:
+        zoo.assert_close(run(tf.constant(x), size), expected)
+
+
+def test_a_chunk_is_as_large_as_the_largest_segment_where_that_is_larger(case):
+    from rlgrad.gradients.segments import packed, prepared
+
+    packing = packed(prepared(np.array([3, 0, 3, 1, 3, 5, 5]), None, 7), 2)
+    assert [rows.tolist() for rows, _ in packing.chunks] == [[1, 3], [0, 2, 4], [5, 6]]
+    assert [numbers.tolist() for _, numbers in packing.chunks] == [[0, 1], [0, 0, 0], [0, 0]]
+    assert (packing.present.tolist(), packing.count, packing.largest) == ([0, 1, 3, 5], 6, 3)
+    model, x = case
+    symbolic = tf.function(lambda ids: per_sample_norm(model, x, segments=ids, chunk_size=2), autograph=False)
+    with pytest.raises(ValueError, match="must be known when tracing"):
+        symbolic(tf.constant([0, 1, 1, 0]))
+    count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    with pytest.raises(MemoryError, match="5 segments and rows of a chunk"):
+        per_sample_gradient(model, x, segments=[0, 1, 1, 2], chunk_size=2, memory_limit=4 * 5 * count - 1)
 
 
 @pytest.mark.parametrize("name", ["convolution", "embedding", "subclassed", "layer_norm"])
@@ -216,4 +247,7 @@ def test_a_plan_prints_a_line_per_layer_and_its_bytes():
     assert "conv   closed form  9" in str(found)
     assert "bytes for 4 samples" in str(found)
     (looped, _) = plan(zoo.make("recurrent"), zoo.inputs_for("recurrent")).rows
-    assert (looped.route, looped.reason) == ("looped", "no closed form for LSTMCell")
+    assert (looped.route, looped.reason) == (
+        "looped",
+        "it runs inside a loop, a branch or another compiled function (a recurrent layer: give it unroll=True)",
+    )

@@ -17,7 +17,9 @@ from rlgrad.gradients import (
     register_rule,
     registry,
 )
-from rlgrad.gradients.factors import Direct, Factor, Lookup, OuterProduct, total
+from rlgrad.gradients.factors import Direct, Factor, total
+from rlgrad.gradients.lookups import Lookup
+from rlgrad.gradients.outer_products import OuterProduct
 
 layers = keras.layers
 ACTIONS = np.array([2, 0, 1, 1])
@@ -158,6 +160,32 @@ def test_the_model_is_untouched_by_every_per_sample_function_also_when_it_fails(
     assert state() == before
 
 
+def test_seeds_are_untouched_also_by_recurrent_dropout_which_draws_at_inference():
+    model = keras.Sequential([keras.Input((3, 2)), layers.GRU(3, unroll=True, dropout=0.5), layers.Dense(3)])
+    (seed,) = (v for v in model.variables if "seed" in v.path)
+    before, x = np.asarray(seed), zoo.inputs_for("recurrent")
+    gradient(model, x), per_sample_gradient(model, x), linearize(model, x, output=1).norm()
+    per_sample_norm(model, x, output=lambda y: y[:, 0])  # not compiled
+    per_sample_norm(model, x, method="vmap")
+    np.testing.assert_array_equal(seed, before)
+
+
+class AlwaysDropsOut(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.memory, self.out = layers.LSTM(3, unroll=True, dropout=0.5), layers.Dense(3)
+
+    def call(self, x):
+        return self.out(self.memory(x, training=True))
+
+
+def test_a_cell_that_drops_out_keeps_its_own_call():
+    model, x = AlwaysDropsOut(), zoo.inputs_for("recurrent")
+    model(x)
+    cell, _ = plan(model, x, output=1).rows
+    assert (cell.route, cell.reason[:35]) == ("vectorized", "it is called with training=True and")
+
+
 def test_second_derivatives_go_through_closed_forms():
     model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
     kernel = model.layers[0].kernel.value
@@ -185,6 +213,7 @@ def factors():
     yield OuterProduct(normal(3, 2, 1, 30), normal(3, 2, 1, 20), (5, 6, 20))  # pairs of positions are cheaper
     yield OuterProduct(normal(3, 2, 2, 30), normal(3, 2, 2, 20), (30, 2, 20))
     yield Lookup(ids, normal(3, 4, 5), 6)
+    yield Lookup(ids, normal(3, 4, 5), 60)  # pairs of positions are cheaper
     yield Direct(normal(3, 2, 5))
 
 
@@ -207,3 +236,28 @@ def test_every_quantity_of_a_factor_is_that_of_the_gradients_written_out(factor:
     np.testing.assert_allclose(total([factor, factor]).per_sample(), 2 * g, atol=1e-10 * np.abs(g).sum())
     some = factor.with_tensors([t[1:] for t in factor.tensors])
     np.testing.assert_allclose(factor.gram(some), flat @ flat[1:].T, atol=1e-9 * (flat**2).sum())
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_number_of_look_ups_that_is_not_known_when_tracing_takes_one_after_the_other(jit):
+    *_, factor, _ = factors()
+    signature = [tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None, 5), tf.float64)]
+
+    @tf.function(autograph=False, jit_compile=jit, input_signature=signature)
+    def kernel(ids, right):
+        unknown = factor.with_tensors([ids, right])
+        return unknown.gram(unknown), unknown.squared_norm()
+
+    expected = factor.gram(factor).numpy()
+    ids, right = factor.tensors
+    got, squares = kernel(tf.cast(ids, tf.int32), right)
+    np.testing.assert_allclose(got, expected, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(squares, np.diag(expected), rtol=1e-12)
+
+
+def test_blocks_of_two_batches_of_different_size_fit_together(monkeypatch):
+    monkeypatch.setattr("rlgrad.gradients.factors.BLOCK", 40)
+    for factor in factors():
+        g = factor.per_sample().numpy().reshape(3, -1)
+        one = factor.with_tensors([t[:1] for t in factor.tensors])
+        np.testing.assert_allclose(one.gram(factor), g[:1] @ g.T, atol=1e-9 * (g**2).sum())

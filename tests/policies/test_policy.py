@@ -146,10 +146,13 @@ def test_the_last_layer_begins_small_so_that_the_policy_begins_near_uniform():
 def test_outputs_keep_the_time_and_environment_axes():
     policy = make_policy(VECTOR, BOX)
     x, actions = RNG.normal(size=(4, 5, 3)).astype(np.float32), RNG.normal(size=(4, 5, 2)).astype(np.float32)
-    spread = gradients.linearize(
-        policy, x, output={"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"}
-    )
-    flat = policy.linearize(x.reshape(20, 3), actions.reshape(20, 2), ("log_prob", "entropy", "value"))
+
+    def linearized(x, actions):
+        return gradients.linearize(
+            policy, x, output={"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value"}
+        )
+
+    spread, flat = linearized(x, actions), linearized(x.reshape(20, 3), actions.reshape(20, 2))
     for name, values in spread.outputs.items():
         assert values.shape == (4, 5)
         np.testing.assert_allclose(tf.reshape(values, -1), flat.outputs[name], rtol=1e-5)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rlgrad.updates import Ascent
+import rlgrad
+from rlgrad.agents import PPO
+from rlgrad.updates import Ascent, PerHead
 
 
 def variables(*values):
@@ -77,6 +79,8 @@ def test_a_gradient_of_other_variables_is_refused():
         ({"optimizer": "adan"}, "'adan'. Did you mean 'adam'"),
         ({"num_epochs": 0}, "num_epochs is at least 1"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is above 0"),
+        ({"target_kl": 0.0, "num_epochs": 2}, "target_kl is above 0"),
+        ({"target_kl": 0.01}, "take more steps"),
         ({"optimizer": keras.optimizers.Adam(), "learning_rate": 0.1}, "part of the optimizer"),
         (
             {
@@ -90,3 +94,11 @@ def test_a_gradient_of_other_variables_is_refused():
 def test_contradictions_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Ascent(**options)
+
+
+def test_a_target_kl_is_refused_where_no_policy_moves():
+    from by_hand import policy_of
+
+    steps = Ascent(num_epochs=2, target_kl=0.01)
+    with pytest.raises(ValueError, match="this ascent moves a value alone"):
+        rlgrad.Learner(PPO(update=PerHead(policy=Ascent(), value=steps)), policy_of("discrete"), num_envs=8)

@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 import rlgrad
 from rlgrad.agents import Reinforce
-from rlgrad.updates import Ascent, PerHead
+from rlgrad.updates import Ascent, PerHead, TrustRegion
 
 SPACES = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
 
@@ -64,6 +64,13 @@ def test_without_a_value_it_is_refused():
 def test_the_policy_of_reinforce_takes_one_step():
     with pytest.raises(ValueError, match="the policy takes one step"):
         Reinforce(update=PerHead(policy=Ascent(num_epochs=2)))
+
+
+def test_a_value_has_no_divergence_to_measure_its_steps_by():
+    with pytest.raises(ValueError, match=r"value is Ascent, got TrustRegion"):
+        PerHead(value=TrustRegion())
+    with pytest.raises(ValueError, match="policy is Ascent, NaturalGradient or TrustRegion, got PerHead"):
+        PerHead(policy=PerHead())
 
 
 def test_a_bad_value_step_is_reported_and_the_policy_keeps_its_good_one():

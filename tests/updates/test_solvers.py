@@ -1,0 +1,71 @@
+"""Linear systems in weights and in samples: the same solutions."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlgrad.updates.solvers import conjugate_gradients, solve_in_sample_space
+
+
+def problem(seed, size, rank, damping):
+    """A random S of `rank` rows and `size` columns, weights and credits."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rank, size)), rng.uniform(0.1, 1.0, size=rank), rng.normal(size=rank), damping
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0.01, 0.1, 1.0]))
+def test_conjugate_gradients_solve_a_positive_definite_system(seed, size, rank, damping):
+    s, w, c, damping = problem(seed, size, rank, damping)
+    matrix = s.T @ np.diag(w) @ s + damping * np.eye(size)
+    b = s.T @ (w * c)
+    x, residual = conjugate_gradients(lambda v: tf.linalg.matvec(matrix, v), tf.constant(b), iterations=60)
+    x = np.asarray(x)
+    assert float(residual) <= 1e-5
+    np.testing.assert_allclose(np.linalg.norm(b - matrix @ x) / np.linalg.norm(b), residual, atol=1e-10)
+    np.testing.assert_allclose(matrix @ x, b, atol=2e-5 * np.linalg.norm(b))
+
+
+def test_conjugate_gradients_end_after_as_many_products_as_there_are_different_eigenvalues():
+    """By hand: diag(1, 3) and b = (1, 1). r₀ = b, α = 2/4, x₁ = (½, ½), r₁ = (½, −½), β = ¼, p₁ = (¾, −¼), α = ½ / ¾."""
+    matrix = np.diag([1.0, 3.0])
+    for iterations, expected in ((1, [0.5, 0.5]), (2, [1.0, 1 / 3])):
+        x, residual = conjugate_gradients(
+            lambda v: tf.linalg.matvec(matrix, v), tf.ones(2, tf.float64), iterations=iterations
+        )
+        np.testing.assert_allclose(x, expected, atol=1e-12)
+    assert float(residual) < 1e-12
+
+
+def test_a_right_hand_side_of_0_has_the_solution_0_and_no_residual():
+    x, residual = conjugate_gradients(lambda v: 2.0 * v, tf.zeros(3), iterations=5)
+    np.testing.assert_array_equal(x, np.zeros(3))
+    assert float(residual) == 0.0
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0.01, 0.1, 1.0]))
+def test_the_system_among_samples_has_the_solution_of_the_one_among_weights(seed, size, rank, damping):
+    """Woodbury: (Sᵀ W S + λ I)⁻¹ Sᵀ W c = Sᵀ c̃, also where a row weighs nothing."""
+    s, w, c, damping = problem(seed, size, rank, damping)
+    w[0] *= rank == 1  # a single row keeps its weight
+    expected = np.linalg.solve(s.T @ np.diag(w) @ s + damping * np.eye(size), s.T @ (w * c))
+    transformed, residual = solve_in_sample_space(*map(tf.constant, (s @ s.T, w, c)), damping)
+    np.testing.assert_allclose(s.T @ np.asarray(transformed), expected, atol=1e-8)
+    assert float(residual) < 1e-10
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_both_compile(jit_compile):
+    s, w, c, damping = (np.asarray(x, np.float32) for x in problem(0, 5, 4, 0.1))
+    matrix = s.T @ np.diag(w) @ s + damping * np.eye(5, dtype=np.float32)
+
+    @tf.function(jit_compile=jit_compile)
+    def both(gram, w, c):
+        b = tf.linalg.matvec(s, w * c, transpose_a=True)
+        direct, _ = conjugate_gradients(lambda v: tf.linalg.matvec(matrix, v), b, iterations=20)
+        return direct, tf.linalg.matvec(s, solve_in_sample_space(gram, w, c, 0.1)[0], transpose_a=True)
+
+    np.testing.assert_allclose(*both(s @ s.T, w, c), atol=1e-4)
