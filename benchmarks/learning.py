@@ -1,17 +1,17 @@
-"""Learning results: a config, trained from the shell on several seeds, as a table.
+"""Learning results: configs, trained from the shell on several seeds, as tables and plots beside Stable-Baselines3.
 
-    python benchmarks/learning.py cartpole --seeds 0-9
+    python benchmarks/learning.py run cartpole-ppo --seeds 0-9        # adds a line a seed to benchmarks/results/learning.jsonl
+    python benchmarks/learning.py tables                              # writes benchmarks/results/learning.md and its plots
 
 Every seed is `rlgrad train CONFIG --seed k` in a process of its own, and every seed is reported. Metric: the *last* weights;
 training return (mean of the last 100 training episodes, sampled actions) and evaluation over 100 fresh episodes, greedy and
-sampled. Interquartile means and their 95 % bootstrap intervals follow rliable's definitions (Agarwal et al. 2021).
-Writes benchmarks/results/CONFIG.jsonl, one line a seed, and CONFIG.md.
+sampled. The tables take the peers' lines from benchmarks/results/sb3.jsonl, which benchmarks/peers/sb3.py makes under the same
+metric. Interquartile means and their 95 % bootstrap intervals follow rliable's definitions (Agarwal et al. 2021).
 """
 
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -21,7 +21,40 @@ import numpy as np
 import yaml
 
 RESULTS = Path(__file__).parent / "results"
+OURS, PEERS = RESULTS / "learning.jsonl", RESULTS / "sb3.jsonl"
+CURVE_POINTS = 50
 COLUMNS = {"train_return": "training return", "greedy": "greedy", "sampled": "sampled"}
+NAMES = {"reinforce": "REINFORCE", "a2c": "A2C", "ppo": "PPO", "npg": "NPG", "trpo": "TRPO"}
+COLORS = {agent: f"C{i}" for i, agent in enumerate(NAMES)}
+SETTINGS = {
+    "zoo": "the zoo's settings",
+    "zoo-without-gsde": "the zoo's settings without gSDE",
+    "defaults": "default settings, normalized observations",
+}
+# What each agent is held against: Stable-Baselines3's best of these, or the agent of the same name.
+AGAINST = {
+    "CartPole-v1": ("ppo",),
+    "InvertedPendulum-v5": ("ppo",),
+    "Acrobot-v1": ("a2c", "ppo"),
+    "Pendulum-v1": ("ppo",),
+    "LunarLander-v3": ("ppo",),
+    "Hopper-v5": None,
+    "HalfCheetah-v5": None,
+}
+
+INTRODUCTION = """\
+# Learning results
+
+Each config trained from the shell, beside Stable-Baselines3 on the same environment, budget, metric and seeds. Last weights;
+no seed is left out, and none of these seeds was used for tuning (that was done on seeds from 100 on). *Training return*: mean
+of the last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each. Raw returns, also where a peer trains on
+normalized rewards. *Matches*: our interquartile mean is not below the 95 % interval of the peer: of the best one, where the
+environment has several, and of the agent of the same name on Hopper and HalfCheetah.
+
+The seconds are those of a machine with two cores that other work was using at the same time: they say how long this took, and
+nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from
+[learning.jsonl](learning.jsonl) and [sb3.jsonl](sb3.jsonl).
+"""
 
 
 def interquartile_mean(values):
@@ -37,78 +70,210 @@ def bootstrap_interval(values, resamples=50_000):
     return np.percentile(interquartile_mean(draws), [2.5, 97.5])
 
 
-def train(config, seed, extra):
+def train(config, seed):
     """One line of results."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         begun = time.perf_counter()
-        command = ["rlgrad", "train", config, "--seed", str(seed), "--run-dir", str(run), *extra]
+        command = ["rlgrad", "train", config, "--seed", str(seed), "--run-dir", str(run)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - begun
         settings = yaml.safe_load((run / "config.yaml").read_text())
         evaluation = json.loads((run / "evaluation.json").read_text())
-        last = dict(zip(*[line.split(",") for line in _ends((run / "metrics.csv").read_text())], strict=True))
+        header, *rows = [line.split(",") for line in (run / "metrics.csv").read_text().split()]
+    steps, returns, clock = (
+        [float(row[header.index(name)] or "nan") for row in rows]
+        for name in ("time/timesteps", "train/return", "time/seconds")
+    )
+    shown = [
+        i
+        for i in np.unique(np.linspace(0, len(rows) - 1, CURVE_POINTS).round().astype(int))
+        if returns[i] == returns[i]
+    ]
     return {
-        "config": config,
+        "config": Path(config).stem,
+        "agent": settings["agent"]["name"],
         "env": settings["env"],
         "seed": seed,
+        "budget": settings["total_timesteps"],
         "timesteps": evaluation["timesteps"],
-        "train_return": float(last["train/return"]),
+        "train_return": returns[-1],
         "greedy": evaluation["greedy"]["mean_return"],
         "sampled": evaluation["sampled"]["mean_return"],
-        "training_seconds": round(float(last["time/seconds"]), 1),
+        "training_seconds": round(clock[-1], 1),
         "shell_seconds": round(seconds, 1),
+        "curve": {"timesteps": [int(steps[i]) for i in shown], "return": [round(returns[i], 2) for i in shown]},
     }
 
 
-def table(config, rows, command):
-    """The rows as Markdown."""
-    first = rows[0]
+def run(config, seeds, out):
+    """Adds a line for each seed to a file."""
+    first, _, last = seeds.partition("-")
+    for seed in range(int(first), int(last or first) + 1):
+        line = json.dumps(train(config, seed))
+        print(line.partition(', "curve"')[0], flush=True)
+        with out.open("a") as file:
+            file.write(line + "\n")
+
+
+def read(path):
+    """Lines of results; of the same seed of the same thing, the last."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    keys = ("system", "config", "agent", "env", "settings", "seed")
+    return list({(*map(row.get, keys), row.get("budget", row["timesteps"])): row for row in rows}.values())
+
+
+def groups(rows, *keys):
+    """Rows by the values of these keys, in order of appearance; the rows of a group by seed."""
+    found = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return found
+
+
+def section(env, budget, ours, peers):
+    """One environment: a table of agents and peers, the seeds where they are few, the plot."""
+    rival = rivals(env, peers)
+    package = f"Gymnasium {version('gymnasium')}" + (f", MuJoCo {version('mujoco')}" if env.endswith("-v5") else "")
     lines = [
-        f"# {config}",
+        f"## {env}, {budget:,} steps",
         "",
-        f"{first['env']} (Gymnasium {version('gymnasium')}), last weights after {first['timesteps']:,} environment steps, "
-        f"{len(rows)} seeds, none left out, none of them used for tuning. `{command}`",
+        f"{package}. Interquartile mean [95 % interval] (worst seed).",
         "",
-        "| | interquartile mean | 95 % interval | worst seed | best seed |",
-        "|---|---|---|---|---|",
+        "| | " + " | ".join(COLUMNS.values()) + " | seeds | median training, s | matches (training, greedy) |",
+        "|---" * (len(COLUMNS) + 4) + "|",
     ]
-    for key, name in COLUMNS.items():
+    for agent, rows in ours.items():
+        verdict = ", ".join(matches(rows, rival(agent), key) for key in ("train_return", "greedy"))
+        lines.append(table_row(f"**{NAMES[agent]}** `{rows[0]['config']}`", rows, verdict))
+    for (agent, kind), rows in peers.items():
+        lines.append(table_row(f"Stable-Baselines3 {NAMES[agent]}, {SETTINGS[kind]}", rows, ""))
+    few = [(NAMES[agent], rows) for agent, rows in ours.items() if len(rows) < 10]
+    few += [(f"Stable-Baselines3 {NAMES[agent]}", rows) for (agent, _), rows in peers.items() if len(rows) < 10]
+    if few:
+        lines += [
+            "",
+            "Every seed, where there are fewer than ten:",
+            "",
+            "| | seed | " + " | ".join(COLUMNS.values()) + " |",
+        ]
+        lines.append("|---" * (len(COLUMNS) + 2) + "|")
+        lines += [
+            f"| {name} | {row['seed']} | " + " | ".join(f"{row[key]:.1f}" for key in COLUMNS) + " |"
+            for name, rows in few
+            for row in rows
+        ]
+    lines += ["", *(f"    {command}" for command in commands(env, budget, ours, peers))]
+    return [*lines, "", f"![Learning curves on {env}](learning-{env}.png)", ""]
+
+
+def table_row(name, rows, verdict):
+    """One agent's numbers."""
+    cells = []
+    for key in COLUMNS:
         values = [row[key] for row in rows]
         low, high = bootstrap_interval(values)
-        lines.append(
-            f"| {name} | {interquartile_mean(values):.1f} | {low:.1f} to {high:.1f} | {min(values):.1f} | {max(values):.1f} |"
+        cells.append(f"{interquartile_mean(values):.1f} [{low:.1f}, {high:.1f}] ({min(values):.1f})")
+    seconds = np.median([row["training_seconds"] for row in rows])
+    return f"| {name} | " + " | ".join(cells) + f" | {len(rows)} | {seconds:.0f} | {verdict} |"
+
+
+def rivals(env, peers):
+    """For an agent's name the peers' rows that it is held against."""
+    against = AGAINST[env]
+    return lambda agent: [rows for (name, _), rows in peers.items() if name in (against or (agent,))]
+
+
+def matches(rows, rival, key):
+    """Whether our interquartile mean is not below the 95 % interval of the best peer."""
+    if not rival:
+        return "no peer"
+    best = max(rival, key=lambda those: interquartile_mean([row[key] for row in those]))
+    low, _ = bootstrap_interval([row[key] for row in best])
+    return "yes" if interquartile_mean([row[key] for row in rows]) >= low else "**no**"
+
+
+def commands(env, budget, ours, peers):
+    """What made these rows."""
+    for rows in ours.values():
+        yield f"python benchmarks/learning.py run {rows[0]['config']} --seeds {span(rows)}"
+    for (agent, kind), rows in peers.items():
+        options = f"--steps {budget} --seeds {span(rows)}" + (f" --settings {kind}" if kind != "zoo" else "")
+        yield f"python benchmarks/peers/sb3.py {agent} {env} {options} --out benchmarks/results/sb3.jsonl"
+
+
+def span(rows):
+    """The seeds of some rows, as --seeds takes them."""
+    seeds = [row["seed"] for row in rows]
+    return f"{seeds[0]}-{seeds[-1]}" if seeds == list(range(seeds[0], seeds[-1] + 1)) else ",".join(map(str, seeds))
+
+
+def plot(env, budget, ours, peers, path):
+    """Training return against environment steps: interquartile mean over the seeds, band from worst to best seed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for agent, rows in ours.items():
+        curves = [row["curve"] for row in rows]
+        begun = max(curve["timesteps"][0] for curve in curves)
+        steps = np.linspace(begun, min(curve["timesteps"][-1] for curve in curves), 4 * CURVE_POINTS)
+        values = np.array([np.interp(steps, curve["timesteps"], curve["return"]) for curve in curves])
+        axes.plot(
+            steps,
+            interquartile_mean(values.T),
+            color=COLORS[agent],
+            linewidth=1.6,
+            label=f"{NAMES[agent]}, {len(rows)} seeds",
         )
-    for key, name in (("training_seconds", "training, s"), ("shell_seconds", "from the shell, evaluation included, s")):
-        values = [row[key] for row in rows]
-        lines.append(f"| {name} | {interquartile_mean(values):.1f} | | {max(values):.1f} | {min(values):.1f} |")
-    lines += ["", "| seed | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    lines += [f"| {row['seed']} | " + " | ".join(f"{row[key]:.1f}" for key in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+        axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLORS[agent], alpha=0.12, linewidth=0)
+    for agent, rows in {agent: rows for (agent, _), rows in peers.items()}.items():
+        final = interquartile_mean([row["train_return"] for row in rows])
+        axes.axhline(
+            final,
+            color=COLORS[agent],
+            linestyle="--",
+            linewidth=1,
+            label=f"Stable-Baselines3 {NAMES[agent]} at the end",
+        )
+    axes.set_xlim(0, budget)
+    axes.set_title(env, fontsize=10)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("mean return of the last 100 training episodes\ninterquartile mean; band: worst to best seed")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
-def _ends(text):
-    lines = text.strip().splitlines()
-    return lines[0], lines[-1]
+def tables():
+    """Writes learning.md and the plots."""
+    ours, peers = groups(read(OURS), "env", "budget"), groups(read(PEERS), "env", "timesteps")
+    lines = [*INTRODUCTION.splitlines(), ""]
+    order = list(AGAINST)
+    for env, budget in sorted(ours, key=lambda key: order.index(key[0]) if key[0] in order else len(order)):
+        mine = groups(ours[env, budget], "agent")
+        mine = {agent: mine[agent,] for agent in NAMES if (agent,) in mine}
+        theirs = groups(peers.get((env, budget), []), "agent", "settings")
+        lines += section(env, budget, mine, theirs)
+        plot(env, budget, mine, theirs, RESULTS / f"learning-{env}.png")
+    (RESULTS / "learning.md").write_text("\n".join(lines))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config")
-    parser.add_argument("--seeds", default="0-9", help="first-last, both included")
-    parser.add_argument("options", nargs="*", help="further options of `rlgrad train`, after --")
+    actions = parser.add_subparsers(dest="action", required=True)
+    runs = actions.add_parser("run", help="train a config on several seeds")
+    runs.add_argument("config", help="one that ships with rlgrad, or a YAML file")
+    runs.add_argument("--seeds", default="0-9", help="first-last, both included")
+    runs.add_argument("--out", type=Path, default=OURS, help="file that the lines are added to")
+    actions.add_parser("tables", help="write the page and the plots")
     arguments = parser.parse_args()
-    first, _, last = arguments.seeds.partition("-")
-    rows = []
-    for seed in range(int(first), int(last or first) + 1):
-        rows.append(train(arguments.config, seed, arguments.options))
-        print(json.dumps(rows[-1]), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.config}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = " ".join(["python benchmarks/learning.py", *sys.argv[1:]])
-    text = table(arguments.config, rows, command)
-    (RESULTS / f"{arguments.config}.md").write_text(text)
-    print(text)
+    if arguments.action == "run":
+        run(arguments.config, arguments.seeds, arguments.out)
+    else:
+        tables()
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ class Direction:
     curvature: tf.Tensor
     residual: tf.Tensor
 
-    def length(self, kl: float) -> tf.Tensor:
+    def length(self, kl: Any) -> tf.Tensor:
         """The factor on x at which ½ xᵀ (F + λ I) x, the divergence's quadratic model, is `kl` nats; 0 where x is 0."""
+        kl = tf.cast(kl, self.curvature.dtype)
         return tf.sqrt(tf.math.divide_no_nan(2.0 * kl, tf.maximum(self.curvature, 0.0)))
 
 

@@ -31,6 +31,8 @@ class NaturalGradient(Record):
     """Fisher matrix over all actions, or over those that were taken."""
     target_kl: float | None = 0.01
     """Step length: the divergence in nats that its quadratic model allows; none: learning_rate decides."""
+    target_kl_schedule: Schedule = "constant"
+    """Linear falls to 0 at the end of training: full steps never stop, also where only the noise of the advantages is left."""
     learning_rate: float | None = None
     """Factor on the natural gradient, in place of target_kl."""
     learning_rate_schedule: Schedule = "constant"
@@ -48,10 +50,13 @@ class NaturalGradient(Record):
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         if (self.target_kl is None) == (self.learning_rate is None):
             raise ValueError("The step is as long as target_kl or learning_rate says: set one, and the other to none.")
-        if self.learning_rate is None and self.learning_rate_schedule != "constant":
-            raise ValueError(
-                "learning_rate_schedule needs a learning_rate; with target_kl each step has its own length."
-            )
+        for length, schedule in (
+            ("learning_rate", self.learning_rate_schedule),
+            ("target_kl", self.target_kl_schedule),
+        ):
+            if getattr(self, length) is None and schedule != "constant":
+                other = "target_kl" if length == "learning_rate" else "learning_rate"
+                raise ValueError(f"{length}_schedule needs a {length}, and here {other} decides how long a step is.")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -103,7 +108,7 @@ class NaturalGradient(Record):
         if self.target_kl is None:
             scale = scheduled(self.learning_rate, self.learning_rate_schedule, objective.batch.progress)
         else:
-            scale = found.length(self.target_kl)
+            scale = found.length(scheduled(self.target_kl, self.target_kl_schedule, objective.batch.progress))
         values = stepped(state.variables, found.natural.values(), scale)
         _, kl = objective.at(values)
         finite = all_finite([*found.gradient.values(), *values])

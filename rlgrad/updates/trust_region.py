@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from rlgrad import gradients
 from rlgrad._record import Record, require
+from rlgrad.schedules import Schedule, scheduled
 from rlgrad.updates import directions
 from rlgrad.updates.ascent import Metrics
 from rlgrad.updates.moves import NoSlots, all_finite, assign_if, of_the_policy, stepped
@@ -31,6 +32,8 @@ class TrustRegion(Record):
 
     target_kl: float = 0.01
     """δ: how far a step may move the policy, in nats."""
+    target_kl_schedule: Schedule = "constant"
+    """Linear falls to 0 at the end of training: full steps never stop, also where only the noise of the advantages is left."""
     damping: float = 0.1
     """λ, added to the diagonal of the Fisher matrix."""
     cg_iterations: int = 15
@@ -86,13 +89,14 @@ class TrustRegion(Record):
         """
         del seed
         found = directions.exact(objective, self.damping, self.cg_iterations)
-        full, steps = found.length(self.target_kl), found.natural.values()
+        limit = scheduled(self.target_kl, self.target_kl_schedule, objective.batch.progress)
+        full, steps = found.length(limit), found.natural.values()
 
         def search(i: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
             scale = full * tf.pow(self.backtrack_factor, tf.cast(i, full.dtype))
             there, kl = objective.at(stepped(state.variables, steps, scale))
             gain = _surrogate(found, there)
-            good = (kl <= self.target_kl) & (gain > 0.0)  # both false where the numbers are not finite
+            good = (kl <= tf.cast(limit, kl.dtype)) & (gain > 0.0)  # both false where the numbers are not finite
             return i + 1, good, *(tf.where(good, x, tf.zeros_like(x)) for x in (scale, kl, gain))
 
         zero = tf.zeros_like(full)
