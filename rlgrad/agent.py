@@ -97,6 +97,8 @@ class Agent(Record):
     """Whole episodes per environment per rollout, where num_steps is none."""
     normalize_observations: bool = False
     """Standardize observations by their running mean and deviation, inside the policy."""
+    scale_rewards: bool = False
+    """Divide rewards by how much their discounted sum varies; what is logged stays in the environment's units."""
     update: Update = Ascent()
     """How the weights move."""
 
@@ -170,7 +172,7 @@ class Agent(Record):
         return {}
 
 
-def batch_signature(observation_spec: tf.TensorSpec, action_spec: tf.TensorSpec) -> Batch:
+def batch_signature(observation_spec: Any, action_spec: tf.TensorSpec) -> Batch:
     """Specs of a batch with these observations and actions, M unknown."""
     specs: dict[str, Any] = dict.fromkeys(Batch._fields, tf.TensorSpec((None,), tf.float32))
     specs |= {"observations": observation_spec, "actions": action_spec, "progress": tf.TensorSpec((), tf.float32)}

@@ -29,11 +29,13 @@ class Config:
     total_timesteps: int
     seed: int = 0
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
     max_episode_steps: int | None = None
     vectorization_mode: VectorizationMode = "sync"
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     shared_trunk: bool = False
+    squash_actions: bool = False
     initial_log_std: float = 0.0
     from_logits: bool = True
     evaluation_episodes: int = 100
@@ -59,7 +61,7 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
     plain["env"] = config.env if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
-    plain["env_kwargs"] = dict(config.env_kwargs)
+    plain["env_kwargs"], plain["wrappers"] = dict(config.env_kwargs), list(config.wrappers)
     plain["hidden_sizes"] = list(config.hidden_sizes)
     if config.from_logits:  # only a model that was given can differ, and the command line takes none
         del plain["from_logits"]
@@ -93,7 +95,7 @@ def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overr
     check_keys(plain, (f.name for f in dataclasses.fields(Config)), "setting")
     options = dict(plain.pop("agent"))
     name = options.pop("name")
-    plain["hidden_sizes"] = tuple(plain["hidden_sizes"])
+    plain |= {key: tuple(plain[key]) for key in ("hidden_sizes", "wrappers") if key in plain}
     return Config(agent=agent or record_from(agent_class(name), options), **plain)
 
 

@@ -1,6 +1,7 @@
 """How good a policy is: returns of fresh episodes."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,7 @@ def evaluate(
     greedy: bool = True,
     seed: int = 0,
     env_kwargs: Any = None,
+    wrappers: Sequence[str] = (),
     max_episode_steps: int | None = None,
 ) -> Evaluation:
     """Play whole episodes in fresh environments, the same ones for the same seed.
@@ -66,6 +68,7 @@ def evaluate(
         greedy: take the most likely action, instead of a sample.
         seed: for resets and samples; independent of the streams that training with this seed uses.
         env_kwargs: for the environment's constructor.
+        wrappers: around each environment, see `GymCollector`.
         max_episode_steps: a cap, needed where the environment has no time limit.
 
     Returns:
@@ -83,6 +86,7 @@ def evaluate(
         seed=seed,
         streams=("evaluation", "evaluation"),
         env_kwargs=env_kwargs,
+        wrappers=() if made else wrappers,
     ) as collector:
         rollout = collector.collect(policy, greedy=greedy)
     # float64: a return is a sum of up to thousands of rewards.

@@ -17,6 +17,7 @@ from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective, output_specs
 from rlgrad.policies.policy import Policy
 from rlgrad.reporting import METRICS
+from rlgrad.reward_scale import RewardScale
 from rlgrad.rollouts.rollout import Rollout
 
 _log = logging.getLogger("rlgrad")
@@ -41,6 +42,7 @@ class Learner:
         layers: for each of them the names of the layers that these weights belong to.
         metrics: names of what `learn` returns.
         state: the update's slots.
+        reward_scale: of the rewards, where the agent asks for one.
         traces: how often the program was traced.
     """
 
@@ -63,6 +65,7 @@ class Learner:
             )
         if not self.uses_value:
             _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
+        self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self.traces = 0
         self.xla = xla
         self._program: Any = None
@@ -128,12 +131,13 @@ class Learner:
 
     def _learn(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         self.traces += 1
+        if self.reward_scale is not None:
+            self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
         batch = self._batch(rollout, progress)
         metrics = self.agent.update.apply(self._objective(batch), self.state, seed)
         if self.uses_value:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
-        if self.policy.normalizer is not None:
-            self.policy.normalizer.update(batch.observations, tf.reshape(rollout.mask, (-1,)))
+        self.policy.normalize(batch.observations, tf.reshape(rollout.mask, (-1,)))
         return metrics
 
     def _objective(self, batch: Any) -> Objective:
@@ -146,6 +150,8 @@ class Learner:
         else:
             values = next_values = None
         rollout = rollout._replace(values=values, next_values=next_values)
+        if self.reward_scale is not None:
+            rollout = rollout._replace(rewards=self.reward_scale.scaled(rollout.rewards))
         estimates = self.agent.estimate(rollout)
         mask = tf.convert_to_tensor(rollout.mask)
         whole = tf.cast(tf.shape(mask)[1], mask.dtype)
@@ -186,8 +192,8 @@ def _connected(
     agent: Agent, policy: Policy, credited: Sequence[str]
 ) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
     """The variables that at least one output depends on, and those of each output, from one forward pass."""
-    observations, actions = (
-        tf.zeros((1, *s.shape[1:]), s.dtype) for s in (policy.observation_spec, policy.action_spec)
+    observations, actions = tf.nest.map_structure(
+        lambda spec: tf.zeros((1, *spec.shape[1:]), spec.dtype), (policy.observation_spec, policy.action_spec)
     )
     at_theta = gradients.linearize(policy, observations, output=output_specs(agent, actions, credited))
     by_key = dict(zip(at_theta.gradient(), at_theta.variables, strict=True))

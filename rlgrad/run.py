@@ -143,6 +143,7 @@ class Run:
             greedy=greedy,
             seed=config.seed,
             env_kwargs=config.env_kwargs,
+            wrappers=config.wrappers,
             max_episode_steps=config.max_episode_steps,
         )
 
@@ -239,7 +240,9 @@ class Run:
             callback.on_update(self, metrics)
 
     def _variables(self) -> dict[str, Any]:
-        return {"policy": self.policy.variables, "update": self.learner.state.slots}
+        scale = self.learner.reward_scale
+        saved = {"policy": self.policy.variables, "update": self.learner.state.slots}
+        return saved if scale is None else saved | {"reward_scale": scale.variables}
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -38,11 +38,13 @@ def train(
     value_model: ModelOrBuilder | None = None,
     optimizer: str | keras.optimizers.Optimizer | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] = (),
     run_dir: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     shared_trunk: bool = False,
+    squash_actions: bool = False,
     initial_log_std: float = 0.0,
     from_logits: bool = True,
     max_episode_steps: int | None = None,
@@ -66,11 +68,14 @@ def train(
             multilayer perceptron, if the agent trains a value at all.
         optimizer: a Keras optimizer or its name; none: the agent's.
         env_kwargs: for the environment's constructor.
+        wrappers: around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or
+            with keyword arguments, `"FrameStackObservation(stack_size=4)"`.
         run_dir: a folder for the run; none: a new one under `runs/`.
         callbacks: look on while it trains.
         hidden_sizes: widths of the default networks.
         activation: of the default networks.
         shared_trunk: let the default policy and value networks share their hidden layers.
+        squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation, for Box actions.
         from_logits: false declares that `model` ends in probabilities.
         max_episode_steps: a time limit, instead of the environment's.
@@ -98,11 +103,13 @@ def train(
         total_timesteps=total_timesteps,
         seed=seed,
         env_kwargs=dict(env_kwargs or {}),
+        wrappers=tuple(wrappers),
         max_episode_steps=max_episode_steps,
         vectorization_mode=vectorization_mode,
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
         shared_trunk=shared_trunk,
+        squash_actions=squash_actions,
         initial_log_std=initial_log_std,
         from_logits=from_logits,
         evaluation_episodes=evaluation_episodes,
@@ -220,6 +227,7 @@ def _assemble(
         seed=config.seed,
         vectorization_mode=config.vectorization_mode,
         env_kwargs=config.env_kwargs or None,
+        wrappers=config.wrappers,
     )
     try:
         specs = specs_for(collector.observation_space, collector.action_space)
@@ -233,6 +241,7 @@ def _assemble(
             hidden_sizes=config.hidden_sizes,
             activation=config.activation,
             shared_trunk=config.shared_trunk,
+            squash_actions=config.squash_actions,
             initial_log_std=config.initial_log_std,
             normalize_observations=agent.normalize_observations,
             from_logits=config.from_logits,

@@ -204,7 +204,7 @@ def test_the_policy_is_frozen_from_acting_to_the_update_so_that_the_ratio_is_one
     agent = Reinforce(num_envs=3, num_steps=16, normalize_observations=True)
     run = rlgrad.train(agent, "CartPole-v1", **QUICK | {"num_envs": 3, "num_steps": 16, "evaluation_episodes": 0})
     rollout = run.collector.collect(run.policy)
-    assert float(run.policy.normalizer.count) == run.timesteps
+    assert float(run.policy.preparation.normalizers[0].count) == run.timesteps
     now = gradients.linearize(run.policy, rollout.observations, output=LogProb(rollout.actions)).outputs
     np.testing.assert_allclose(np.exp(now - rollout.log_probs), 1.0, atol=1e-5)
 

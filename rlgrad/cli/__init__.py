@@ -19,6 +19,7 @@ Train policy-gradient agents on Gymnasium environments.
   plot RUN...                        learning curves as PNG
   inspect RUN                        signal and noise of the gradients, as a table and PNG
   watch RUN                          see an episode: a window, or a GIF
+  check ENV                          what is worth knowing of an environment before training on it
   agents | envs | configs            what there is
 
   -h, --help                         this help, or that of a command
@@ -38,6 +39,7 @@ _COMMANDS = {
     "plot": "rlgrad.cli.runs:plot",
     "inspect": "rlgrad.cli.inspecting:inspect",
     "watch": "rlgrad.cli.runs:watch",
+    "check": "rlgrad.cli.checking:check",
     "agents": "rlgrad.cli.lists:agents",
     "envs": "rlgrad.cli.lists:envs",
     "configs": "rlgrad.cli.lists:configs",

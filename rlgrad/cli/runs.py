@@ -90,17 +90,20 @@ def watch(arguments: list[str]) -> int:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
     import gymnasium
 
+    from rlgrad.rollouts.masks import observed
+    from rlgrad.rollouts.wrapping import wrap_all
+
     if not isinstance(run.config.env, str):
         raise ValueError("This run's environment was given as an object: there is no id to make it from.")
-    env = gymnasium.make(run.config.env, render_mode="rgb_array" if output else "human", **run.config.env_kwargs)
-    observation, _ = env.reset(seed=options.seed)
+    made = gymnasium.make(run.config.env, render_mode="rgb_array" if output else "human", **run.config.env_kwargs)
+    env = wrap_all(run.config.wrappers)(made)
+    observation, info = env.reset(seed=options.seed)
     frames, total, length, over = [], 0.0, 0, False
     while not over:
         if output:
             frames.append(env.render())
-        observation, reward, terminated, truncated, _ = env.step(
-            run.policy.act(observation, greedy=not options.sampled)
-        )
+        action = run.policy.act(observed(run.policy.masked, observation, info), greedy=not options.sampled)
+        observation, reward, terminated, truncated, info = env.step(action)
         total, length, over = total + float(reward), length + 1, terminated or truncated
     rate = env.metadata.get("render_fps", 30)
     env.close()

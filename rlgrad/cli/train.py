@@ -47,6 +47,8 @@ class Options:
     """Steps per environment per rollout; none: the agent's."""
     env_kwargs: dict[str, int | float | bool | str] = field(default_factory=dict)
     """For the environment's constructor: name value name value …"""
+    wrappers: tuple[str, ...] = ()
+    """Around each environment, the first one innermost: "TimeAwareObservation" "FrameStackObservation(stack_size=4)"."""
     max_episode_steps: int | None = None
     """A time limit, instead of the environment's."""
     vectorization_mode: Literal["sync", "async", "vector_entry_point"] = "sync"
@@ -57,6 +59,8 @@ class Options:
     """Of the hidden layers, a Keras name."""
     shared_trunk: bool = False
     """Let the policy and the value share the hidden layers."""
+    squash_actions: bool = False
+    """Bring continuous actions into their bounds by a tanh, instead of clipping them."""
     initial_log_std: float = 0.0
     """Start of the Gaussian policy's log standard deviation, for continuous actions."""
     evaluation_episodes: int = 100

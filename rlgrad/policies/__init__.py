@@ -1,8 +1,7 @@
 """A policy is a Keras model, a distribution over actions and an observation normalizer."""
 
 from rlgrad.policies.build import make_policy
-from rlgrad.policies.networks import mlp
 from rlgrad.policies.normalizer import RunningNormalizer
 from rlgrad.policies.policy import Policy
 
-__all__ = ["Policy", "RunningNormalizer", "make_policy", "mlp"]
+__all__ = ["Policy", "RunningNormalizer", "make_policy"]

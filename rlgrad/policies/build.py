@@ -11,11 +11,13 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad import random
-from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution
+from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Joint, MultiCategorical
 from rlgrad.gradients.keras_internals import ends_in_probabilities
 from rlgrad.policies import networks
-from rlgrad.policies.normalizer import RunningNormalizer
+from rlgrad.policies.actions import ActionModel, action_model
+from rlgrad.policies.observations import Preparation, has_mask, observation_spec, seen_space
 from rlgrad.policies.policy import Policy
+from rlgrad.rollouts.masks import MASK
 
 ModelOrBuilder: TypeAlias = keras.Model | Callable[[], keras.Model]
 _log = logging.getLogger("rlgrad")
@@ -31,6 +33,7 @@ def make_policy(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     shared_trunk: bool = False,
+    squash_actions: bool = False,
     initial_log_std: float = 0.0,
     normalize_observations: bool = False,
     from_logits: bool = True,
@@ -39,17 +42,21 @@ def make_policy(
     """A policy for an environment.
 
     Args:
-        observation_space: `Box`.
-        action_space: `Discrete` (logits) or `Box` (mean of a diagonal Gaussian).
-        model: observation (N, …) to logits or mean, or to `{"policy": …, "value": …}`; or a function that builds one. None: a
-            multilayer perceptron.
+        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these; what stands under
+            `"action_mask"` in a Dict says which actions are allowed.
+        action_space: Discrete (logits), Box (mean of a diagonal Gaussian), MultiDiscrete, MultiBinary (logits), or a Tuple or
+            Dict of these (all of that side by side).
+        model: observation (N, …) to logits or mean, or to `{"policy": …, "value": …}`; or a function that builds one. It takes
+            the tree of the observation space, numbers as float32, bytes as shares of 255, choices as integers. None: a network
+            after the kinds of its leaves (`rlgrad.policies.networks`).
         value_model: observation to (N, 1), or a function that builds one.
         value: whether a value estimate is needed; if neither model gives one, a default network does.
         hidden_sizes: of the default networks.
         activation: of the default networks.
         shared_trunk: let the default policy and value networks share their hidden layers.
+        squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation.
-        normalize_observations: put a `RunningNormalizer` before the networks.
+        normalize_observations: put a `RunningNormalizer` before what is floating-point.
         from_logits: false declares that `model` ends in probabilities.
         seed: the run's seed: for default networks, for models given as functions, and for `act`.
 
@@ -59,38 +66,38 @@ def make_policy(
     Raises:
         ValueError: a space that is not supported, or a model that does not fit the spaces, with what to change.
     """
-    observation_spec, action_spec = specs_for(observation_space, action_space)
-    shape = tuple(observation_spec.shape[1:])
-    distribution, output_shape = distribution_for(action_space)
+    actions = action_model(action_space, squash_actions)
+    space = seen_space(observation_space)
+    if has_mask(observation_space):
+        _check_mask(observation_space, actions)
     init = random.stream(seed, "init")
-    sizes: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
+    default: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
     if shared_trunk:
         given = [name for name, thing in (("model", model), ("value_model", value_model)) if thing is not None]
         if given or not value:
             why = f"{given[0]} was given" if given else "no value is needed"
             raise ValueError(f"shared_trunk speaks of the default networks, and {why}: leave it out.")
-        network = networks.shared_trunk(shape, output_shape, seed=random.child(init, 0), **sizes)
+        network = networks.shared_trunk(space, actions.raw_shape, seed=random.child(init, 0), **default)
     elif model is None:
-        units, gain = math.prod(output_shape), 0.01
-        shaped = {**sizes, "output_shape": output_shape}
-        network = networks.mlp(shape, units, last_gain=gain, seed=random.child(init, 0), name="policy", **shaped)
+        policy_init = random.child(init, 0)
+        network = networks.network(space, actions.raw_shape, last_gain=0.01, seed=policy_init, name="policy", **default)
     else:
         network = _built(model, random.child(init, 0), "model")
     value_network = _built(value_model, random.child(init, 1), "value_model") if value_model is not None else None
-    own_value = _check_network(network, shape, distribution, output_shape, from_logits)
+    own_value = _check_network(network, space, actions, from_logits)
     if own_value and value_network is not None:
         raise ValueError('model returns a "value" and value_model was given too: leave one of them out.')
     if value_network is not None:
-        _check_value(_try(value_network, shape, "value_model"), "value_model")
+        _check_value(_try(value_network, space, "value_model"), "value_model")
     elif value and not own_value:
-        value_network = networks.mlp(shape, 1, seed=random.child(init, 1), name="value", **sizes)
+        value_network = networks.network(space, (1,), seed=random.child(init, 1), name="value", **default)
     policy = Policy(
         network,
-        distribution,
-        observation_spec=observation_spec,
-        action_spec=action_spec,
+        actions.distribution,
+        observation_space=observation_space,
+        action_spec=actions.spec,
         value_network=value_network,
-        normalizer=RunningNormalizer(shape, name="normalizer") if normalize_observations else None,
+        normalize_observations=normalize_observations,
         initial_log_std=initial_log_std,
         from_logits=from_logits,
         seed=random.child(init, 2),
@@ -100,36 +107,26 @@ def make_policy(
 
 
 def specs_for(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[Any, Any]:
-    """`tf.TensorSpec` of stored observations and of sampled actions, each with a leading batch axis.
-
-    Floating-point observations are stored in float32, others in their own type.
+    """Trees of `tf.TensorSpec` of stored observations and of sampled actions, each with a leading batch axis.
 
     Raises:
         ValueError: a space is not supported.
     """
-    if not isinstance(observation_space, spaces.Box):
+    return observation_spec(observation_space), action_model(action_space).spec
+
+
+def _check_mask(observation_space: Any, actions: ActionModel) -> None:
+    if not isinstance(actions.distribution, Categorical | MultiCategorical):
         raise ValueError(
-            f"Observations are a Box of numbers, got {observation_space}. Wrap the environment to give one."
+            f"Observations bring an {MASK!r}, and only Discrete and MultiDiscrete actions can be masked: take it out, with "
+            "gymnasium.wrappers.FilterObservation."
         )
-    dtype = np.float32 if np.issubdtype(observation_space.dtype, np.floating) else observation_space.dtype
-    distribution, shape = distribution_for(action_space)
-    action = ((None,), tf.int64) if isinstance(distribution, Categorical) else ((None, *shape), tf.float32)
-    return tf.TensorSpec((None, *observation_space.shape), dtype), tf.TensorSpec(*action)
-
-
-def distribution_for(action_space: spaces.Space[Any]) -> tuple[Distribution, tuple[int, ...]]:
-    """The distribution over an action space, and the shape of the parameters that a network gives for it.
-
-    Raises:
-        ValueError: the space is neither `Discrete` nor a floating-point `Box`.
-    """
-    if isinstance(action_space, spaces.Discrete):
-        count = int(action_space.n)
-        return Categorical(count, start=int(action_space.start)), (count,)
-    if isinstance(action_space, spaces.Box) and np.issubdtype(action_space.dtype, np.floating):
-        shape = action_space.shape
-        return DiagonalGaussian(low=action_space.low, high=action_space.high, rank=len(shape)), shape
-    raise ValueError(f"Actions are Discrete or a Box of floating-point numbers, got {action_space}.")
+    shape = observation_space[MASK].shape
+    if shape != actions.raw_shape:
+        raise ValueError(
+            f"The {MASK!r} in the observations has shape {shape}, and there are {actions.raw_shape[0]} actions: one number for "
+            "each, those of the first choice first."
+        )
 
 
 def _built(model: ModelOrBuilder, seed: np.random.SeedSequence, name: str) -> keras.Model:
@@ -141,51 +138,59 @@ def _built(model: ModelOrBuilder, seed: np.random.SeedSequence, name: str) -> ke
     return model
 
 
-def _try(network: keras.Model, shape: tuple[int, ...], name: str) -> Any:
+def _try(network: keras.Model, space: spaces.Space[Any], name: str) -> Any:
     """The network's outputs for two observations, for their structure and shapes."""
+    spec = observation_spec(space)
+    zeros = tf.nest.map_structure(lambda s: np.zeros((2, *s.shape[1:]), s.dtype.as_numpy_dtype), spec)
     try:
-        return network(np.zeros((2, *shape), np.float32), training=False)
+        return network(Preparation(space)(zeros), training=False)
     except (ValueError, TypeError) as error:
+        shapes = tf.nest.map_structure(lambda s: "(N, " + ", ".join(map(str, s.shape[1:])) + ")", spec)
         raise ValueError(
-            f"{name} does not take the environment's observations, shape (N, {', '.join(map(str, shape))}): "
-            f"{str(error).splitlines()[0]}"
+            f"{name} does not take the environment's observations, shape {shapes}: {str(error).splitlines()[0]}"
         ) from error
 
 
-def _check_network(
-    network: keras.Model,
-    shape: tuple[int, ...],
-    distribution: Distribution,
-    output_shape: tuple[int, ...],
-    from_logits: bool,
-) -> bool:
+def _check_network(network: keras.Model, space: spaces.Space[Any], actions: ActionModel, from_logits: bool) -> bool:
     """Check a policy network against the model contract; whether it has a value head."""
-    raw = _try(network, shape, "model")
+    raw, distribution, output_shape = _try(network, space, "model"), actions.distribution, actions.raw_shape
     if isinstance(raw, dict) and "policy" not in raw:
         raise ValueError(f'model returns a dict with the keys {sorted(raw)}: it needs "policy", and may have "value".')
     head = "policy" if isinstance(raw, dict) else None
     output = raw["policy"] if isinstance(raw, dict) else raw
     discrete = isinstance(distribution, Categorical)
-    what = f"{output_shape[0]} actions: one logit each" if discrete else f"actions of shape {output_shape}: their mean"
     if tuple(output.shape) != (2, *output_shape):
         raise ValueError(
-            f"model gives shape (N, {', '.join(map(str, output.shape[1:]))}), and the environment has {what}. "
-            f"End it in keras.layers.Dense({math.prod(output_shape)})."
+            f"model gives shape (N, {', '.join(map(str, output.shape[1:]))}), and the environment has "
+            f"{_described(distribution, output_shape)}. End it in keras.layers.Dense({math.prod(output_shape)})."
         )
     activation = ends_in_probabilities(network, head)
-    if activation and discrete and from_logits:
+    takes_logits = not isinstance(distribution, DiagonalGaussian)
+    if activation and takes_logits and from_logits:
+        fix = ", or declare that it gives probabilities with from_logits=False" if discrete else ""
         raise ValueError(
-            f"model ends in a {activation}, and a policy's model gives logits: leave the activation of its last layer out, "
-            "or declare that it gives probabilities with from_logits=False."
+            f"model ends in a {activation}, and a policy's model gives logits: leave the activation of its last layer "
+            f"out{fix}."
         )
     if not from_logits and not discrete:
         raise ValueError(
-            "from_logits=False speaks of probabilities, and the actions of this environment are continuous."
+            "from_logits=False speaks of the probabilities of one choice among several, and the actions of this environment "
+            f"are another: {_described(distribution, output_shape)}."
         )
     if isinstance(raw, dict) and "value" in raw:
         _check_value(raw["value"], 'model\'s "value"')
         return True
     return False
+
+
+def _described(distribution: Distribution, shape: tuple[int, ...]) -> str:
+    if isinstance(distribution, Categorical):
+        return f"{shape[0]} actions: one logit each"
+    if isinstance(distribution, DiagonalGaussian):
+        return f"actions of shape {shape}: their mean"
+    if isinstance(distribution, Joint):
+        return f"actions of several parts: {shape[0]} numbers, the parts' logits and means in the order of the space"
+    return f"several choices at once: {math.prod(shape)} logits, those of the first choice first"
 
 
 def _check_value(value: Any, name: str) -> None:

@@ -1,4 +1,18 @@
-"""Default networks: multilayer perceptrons with orthogonal initial weights."""
+"""Default networks, by what an observation is: numbers, images, choices, or a tree of these. Orthogonal initial weights.
+
+| leaf of the observation | encoded by |
+|---|---|
+| Box of numbers | flattened |
+| Box (H, W, C), (C, H, W), or frames of either; sides ≥ 36 | Nature CNN: 32 of 8×8 by 4, 64 of 4×4 by 2, 64 of 3×3, dense 512 |
+| the same, smaller; sides ≥ 5 | MinAtar CNN: 16 of 3×3, dense 128 |
+| Discrete, MultiDiscrete | one-hot |
+| MultiBinary | 0 and 1 |
+
+A vector goes through the hidden layers; so do the parts of a tree, side by side; a single image has its dense layer.
+
+Source: orthogonal weights of gain √2 and a small last layer follow Andrychowicz et al. (2021); the CNNs, Mnih et al. (2015) and
+Young & Tian (2019).
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,47 +20,51 @@ from typing import Any
 
 import keras
 import numpy as np
+from gymnasium import spaces
 
 from rlgrad import random
 
+_NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512
+_MINATAR = ((16, 3, 1),), 128
+_GAIN = math.sqrt(2.0)
 
-def mlp(
-    observation_shape: tuple[int, ...],
-    units: int,
+
+def network(
+    space: spaces.Space[Any],
+    output_shape: tuple[int, ...],
     *,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     last_gain: float = 1.0,
     seed: np.random.SeedSequence,
     name: str,
-    output_shape: tuple[int, ...] | None = None,
-) -> keras.Sequential:
-    """A multilayer perceptron, linear at the end.
+) -> keras.Model:
+    """A network with one linear head.
 
     Args:
-        observation_shape: one observation's shape; more than one axis is flattened.
-        units: width of the last layer.
+        space: what it sees.
+        output_shape: of its output for one observation.
         hidden_sizes: widths of the hidden layers.
         activation: of the hidden layers, a Keras name.
         last_gain: scale of the last layer's orthogonal weights; small for a policy, so that it begins near uniform.
         seed: for the initial weights.
-        name: of the model; its variables are `name/hidden_1/kernel`, ….
-        output_shape: what the units are reshaped to; none: (units,).
+        name: of the model; of a vector's, the variables are `name/hidden_1/kernel`, ….
 
     Returns:
-        A built `keras.Sequential`, (N, *observation_shape) to (N, units).
-
-    Source: orthogonal weights of gain √2 and a small last layer follow Andrychowicz et al. (2021).
+        A built model, (N, …) to (N, *output_shape).
     """
-    layers = _hidden(observation_shape, hidden_sizes, activation, seed)
-    layers.append(_dense(units, "linear", last_gain, random.child(seed, len(hidden_sizes)), "output"))
-    if output_shape is not None and len(output_shape) != 1:
-        layers.append(keras.layers.Reshape(output_shape))
+    last = random.child(seed, len(hidden_sizes))
+    head = _head(output_shape, last_gain, last, "output")
+    if not _is_vector(space):
+        inputs, features = _features(space, hidden_sizes, activation, seed)
+        return keras.Model(inputs, _through(head, features), name=name)
+    flatten = [] if len(space.shape or ()) == 1 else [keras.layers.Flatten()]
+    layers = [keras.Input(space.shape), *flatten, *_hidden(hidden_sizes, activation, seed), *head]
     return keras.Sequential(layers, name=name)
 
 
 def shared_trunk(
-    observation_shape: tuple[int, ...],
+    space: spaces.Space[Any],
     output_shape: tuple[int, ...],
     *,
     hidden_sizes: Sequence[int] = (64, 64),
@@ -54,41 +72,109 @@ def shared_trunk(
     last_gain: float = 0.01,
     seed: np.random.SeedSequence,
 ) -> keras.Model:
-    """Hidden layers that the policy and the value share, with a linear head for each.
+    """A network whose policy and value share all but their linear heads.
 
     Args:
-        observation_shape: one observation's shape.
-        output_shape: shape of the distribution's parameters.
+        space: what it sees.
+        output_shape: shape of the policy's output for one observation.
         hidden_sizes: widths of the shared layers.
         activation: of the shared layers.
         last_gain: scale of the policy head's weights; the value's is 1.
         seed: for the initial weights.
 
     Returns:
-        A built model, (N, *observation_shape) to `{"policy": (N, *output_shape), "value": (N, 1)}`.
+        A built model, (N, …) to `{"policy": (N, *output_shape), "value": (N, 1)}`.
     """
-    trunk = keras.Sequential(_hidden(observation_shape, hidden_sizes, activation, seed), name="trunk")
-    observations = keras.Input(observation_shape)
-    features, last = trunk(observations), len(hidden_sizes)
-    policy = _dense(math.prod(output_shape), "linear", last_gain, random.child(seed, last), "policy")(features)
-    if len(output_shape) != 1:
-        policy = keras.layers.Reshape(output_shape)(policy)
-    value = _dense(1, "linear", 1.0, random.child(seed, last + 1), "value")(features)
-    return keras.Model(observations, {"policy": policy, "value": value}, name="actor_critic")
+    inputs, features = _features(space, hidden_sizes, activation, seed)
+    last = len(hidden_sizes)
+    policy = _through(_head(output_shape, last_gain, random.child(seed, last), "policy"), features)
+    value = _through(_head((1,), 1.0, random.child(seed, last + 1), "value"), features)
+    return keras.Model(inputs, {"policy": policy, "value": value}, name="actor_critic")
 
 
-def _hidden(
-    observation_shape: tuple[int, ...], sizes: Sequence[int], activation: str, seed: np.random.SeedSequence
-) -> list[Any]:
-    layers: list[Any] = [keras.Input(observation_shape)]
-    if len(observation_shape) != 1:
-        layers.append(keras.layers.Flatten())
-    gain = math.sqrt(2.0)
-    return layers + [
-        _dense(width, activation, gain, random.child(seed, i), f"hidden_{i + 1}") for i, width in enumerate(sizes)
-    ]
+def _features(
+    space: spaces.Space[Any], hidden_sizes: Sequence[int], activation: str, seed: np.random.SeedSequence
+) -> tuple[Any, Any]:
+    """The inputs, a tree like the space, and what the heads see."""
+    inputs, parts = _encoded(space, random.child(seed, len(hidden_sizes) + 2), ())
+    if len(parts) == 1 and _is_image(space):
+        return inputs, parts[0]
+    together = parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
+    return inputs, _through(_hidden(hidden_sizes, activation, seed), together)
+
+
+def _encoded(space: spaces.Space[Any], seed: np.random.SeedSequence, path: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+    """The inputs of a space, and each leaf as a vector. The path names a leaf's layers."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inner = list(space.items()) if isinstance(space, spaces.Dict) else list(enumerate(space))
+        below = [_encoded(leaf, random.child(seed, i), (*path, key)) for i, (key, leaf) in enumerate(inner)]
+        trees = [inputs for inputs, _ in below]
+        inputs = dict(zip(space, trees, strict=True)) if isinstance(space, spaces.Dict) else tuple(trees)
+        return inputs, [part for _, parts in below for part in parts]
+    shape = tuple(space.shape or ())
+    integers = not isinstance(space, spaces.Box)
+    name = "_".join(map(str, path)) or None
+    x = keras.Input(shape, dtype="int32" if integers else "float32", name=name)
+    if isinstance(space, spaces.Discrete):
+        return x, [keras.ops.one_hot(x - int(space.start), int(space.n))]
+    if isinstance(space, spaces.MultiDiscrete):
+        choices = keras.ops.reshape(x, (-1, math.prod(shape)))
+        counts, start = space.nvec.reshape(-1), space.start.reshape(-1)
+        return x, [keras.ops.one_hot(choices[:, i] - int(start[i]), int(n)) for i, n in enumerate(counts)]
+    if isinstance(space, spaces.MultiBinary):
+        return x, [keras.ops.cast(keras.ops.reshape(x, (-1, math.prod(shape))), "float32")]
+    return x, [_image_features(x, seed, name) if _is_image(space) else keras.layers.Flatten()(x)]
+
+
+def _image_features(x: Any, seed: np.random.SeedSequence, leaf: str | None) -> Any:
+    prefix = "" if leaf is None else f"{leaf}_"
+    if len(x.shape) == 5:  # frames (F, H, W, C) or (F, C, H, W): side by side as channels
+        x = keras.layers.Permute((2, 3, 1, 4) if x.shape[4] < x.shape[2] else (3, 4, 1, 2))(x)
+        x = keras.layers.Reshape((*x.shape[1:3], x.shape[3] * x.shape[4]))(x)
+    elif x.shape[1] < min(x.shape[2:]):  # channels first
+        x = keras.layers.Permute((2, 3, 1))(x)
+    convolutions, width = _NATURE if min(x.shape[1:3]) >= 36 else _MINATAR
+    for i, (filters, size, stride) in enumerate(convolutions):
+        initializer = _orthogonal(_GAIN, random.child(seed, i))
+        convolution = keras.layers.Conv2D(
+            filters, size, stride, activation="relu", kernel_initializer=initializer, name=f"{prefix}conv_{i + 1}"
+        )
+        x = convolution(x)
+    flat = keras.layers.Flatten()(x)
+    return _dense(width, "relu", _GAIN, random.child(seed, len(convolutions)), f"{prefix}features")(flat)
+
+
+def _is_vector(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and not _is_image(space)
+
+
+def _is_image(space: spaces.Space[Any]) -> bool:
+    """Three axes, or four with frames, of which the two longest are the picture's and at least 5 long."""
+    if not isinstance(space, spaces.Box) or len(space.shape) not in (3, 4):
+        return False
+    picture = space.shape[-3:] if len(space.shape) == 3 else space.shape[1:]
+    return sorted(picture)[1] >= 5 and picture[1] >= 5
+
+
+def _hidden(sizes: Sequence[int], activation: str, seed: np.random.SeedSequence) -> list[Any]:
+    return [_dense(width, activation, _GAIN, random.child(seed, i), f"hidden_{i + 1}") for i, width in enumerate(sizes)]
+
+
+def _head(shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str) -> list[Any]:
+    """A linear layer, and what gives its units their shape."""
+    dense = _dense(math.prod(shape), "linear", gain, seed, name)
+    return [dense] if len(shape) == 1 else [dense, keras.layers.Reshape(shape)]
 
 
 def _dense(units: int, activation: str, gain: float, seed: np.random.SeedSequence, name: str) -> keras.layers.Layer:
-    initializer = keras.initializers.Orthogonal(gain, seed=random.integer_seed(seed))
-    return keras.layers.Dense(units, activation, kernel_initializer=initializer, name=name)
+    return keras.layers.Dense(units, activation, kernel_initializer=_orthogonal(gain, seed), name=name)
+
+
+def _orthogonal(gain: float, seed: np.random.SeedSequence) -> keras.initializers.Initializer:
+    return keras.initializers.Orthogonal(gain, seed=random.integer_seed(seed))
+
+
+def _through(layers: list[Any], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x

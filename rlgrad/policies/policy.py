@@ -5,29 +5,34 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from gymnasium import spaces
 
-from rlgrad.distributions import DiagonalGaussian, Distribution
+from rlgrad.distributions import Distribution
+from rlgrad.distributions.base import IMPOSSIBLE
 from rlgrad.policies import actors
-from rlgrad.policies.normalizer import RunningNormalizer
+from rlgrad.policies import observations as seen
+from rlgrad.rollouts.masks import MASK
+from rlgrad.rollouts.trees import map_arrays
 
 
 class Policy(keras.Model):
     """A Keras model from observations to `{"policy": distribution parameters, "value": v(s)}`, and how to act with it.
 
-    Parameters are logits (…, num_actions), or `{"mean": (…, *shape), "log_std": (…, *shape)}`; `"value"` is there if
-    something estimates it, (…,). Observations may have any number of batch axes, (T, N, …) included. Being a Keras model, it
-    goes into every function of `rlgrad.gradients`.
+    Parameters are what the distribution says: logits (…, num_actions), `{"mean": (…, *shape), "log_std": (…, *shape)}`, or
+    those of several parts side by side; `"value"` is there if something estimates it, (…,). Observations may have any number of
+    batch axes, (T, N, …) included. Being a Keras model, it goes into every function of `rlgrad.gradients`.
 
     Use `make_policy` to build one for an environment's spaces.
 
     Args:
-        network: observation (N, *observation_shape) to logits or mean, or to `{"policy": …, "value": …}`.
+        network: observation (N, …), as `rlgrad.policies.observations` prepares it, to logits or mean, or to
+            `{"policy": …, "value": …}`.
         distribution: what the parameters mean.
-        observation_spec: `tf.TensorSpec` of a batch of observations as they are stored, (None, …).
+        observation_space: of one observation; with an `"action_mask"` that its distribution is to honour, a Dict.
         action_spec: `tf.TensorSpec` of a batch of actions as they are sampled, (None, …).
         value_network: observation to (N, 1); none where `network` gives the value, or nothing does.
-        normalizer: standardizes observations; none: they are only cast to float32.
-        initial_log_std: start of the Gaussian's log standard deviation, a variable of the policy.
+        normalize_observations: standardize what is floating-point.
+        initial_log_std: start of the log standard deviations of continuous actions, a variable of the policy.
         from_logits: whether a categorical `network` gives logits (true) or probabilities.
         seed: for `act`.
     """
@@ -37,40 +42,55 @@ class Policy(keras.Model):
         network: keras.Model,
         distribution: Distribution,
         *,
-        observation_spec: tf.TensorSpec,
+        observation_space: spaces.Space[Any],
         action_spec: tf.TensorSpec,
         value_network: keras.Model | None = None,
-        normalizer: RunningNormalizer | None = None,
+        normalize_observations: bool = False,
         initial_log_std: float = 0.0,
         from_logits: bool = True,
         seed: np.random.SeedSequence | int = 0,
     ) -> None:
         super().__init__(name="policy")
-        self.network, self.value_network, self.normalizer = network, value_network, normalizer
+        self.network, self.value_network = network, value_network
         self.distribution, self.from_logits = distribution, from_logits
-        self.observation_spec, self.action_spec = observation_spec, action_spec
-        self.observation_shape = tuple(observation_spec.shape[1:])
+        self.observation_space, self.action_spec = observation_space, action_spec
+        self.masked = seen.has_mask(observation_space)
+        self.preparation = seen.Preparation(seen.seen_space(observation_space), normalize_observations)
         self._generator = np.random.default_rng(seed)
-        observations = self._zeros(2)
-        raw = network(tf.cast(observations, tf.float32))
+        self._ranks = [spec.shape.rank - 1 for spec in tf.nest.flatten(self.observation_spec)]
+        raw = network(self.preparation(self._seen(self._zeros(2))))
         self._several_heads = isinstance(raw, dict)
+        shape = distribution.log_std_shape(tuple((raw["policy"] if self._several_heads else raw).shape[1:]))
         self.log_std = None
-        if isinstance(distribution, DiagonalGaussian):
-            mean = raw["policy"] if self._several_heads else raw
+        if shape is not None:
             start = keras.initializers.Constant(initial_log_std)
-            self.log_std = self.add_weight(shape=mean.shape[1:], initializer=start, name="log_std")
+            self.log_std = self.add_weight(shape=shape, initializer=start, name="log_std")
         self.has_value = value_network is not None or (self._several_heads and "value" in raw)
-        self(observations)
+        self(self._zeros(2))
         self._compiled_actor: actors.Actor | None = None
 
-    def call(self, observations: tf.Tensor) -> dict[str, Any]:
+    @property
+    def observation_spec(self) -> Any:
+        """A tree of `tf.TensorSpec` of a batch of observations as they are stored, (None, …)."""
+        return seen.observation_spec(self.observation_space)
+
+    def call(self, observations: Any) -> dict[str, Any]:
         """Distribution parameters and value, for any number of batch axes."""
         heads: dict[str, Any] = self._over_batch(observations, self._forward)
         return heads
 
-    def value(self, observations: tf.Tensor) -> tf.Tensor:
+    def value(self, observations: Any) -> tf.Tensor:
         """v(s), float (…,), without the policy's part of the network where the two are separate."""
         return self._over_batch(observations, self._value)
+
+    def normalize(self, observations: Any, mask: tf.Tensor) -> None:
+        """Merge a rollout's observations into the normalizers' statistics, if there are any.
+
+        Args:
+            observations: (M, …).
+            mask: float (M,), 0 for rows that do not count.
+        """
+        self.preparation.update(self._seen(observations), mask)
 
     def act(self, observation: Any, *, greedy: bool = False) -> Any:
         """What to do.
@@ -83,73 +103,89 @@ class Policy(keras.Model):
             An action for `env.step` (one observation), or a batch of them.
 
         Raises:
-            ValueError: the observation has another shape.
+            ValueError: the observation has another shape, or a mask that forbids every action.
         """
-        x = np.asarray(observation)
-        single = x.shape == self.observation_shape
-        if not single and x.shape[1:] != self.observation_shape:
+        x = _like(self.observation_spec, observation)
+        shapes = [array.shape for array in tf.nest.flatten(x)]
+        expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(self.observation_spec)]
+        single = shapes == expected
+        if not single and ([shape[1:] for shape in shapes] != expected or len({shape[:1] for shape in shapes}) > 1):
+            one = expected[0] if len(expected) == 1 else expected
             raise ValueError(
-                f"Expected one observation of shape {self.observation_shape} or a batch (N, *{self.observation_shape}), "
-                f"got {x.shape}."
+                f"Expected one observation of shape {one} or a batch with one axis before it, got "
+                f"{shapes[0] if len(shapes) == 1 else shapes}."
             )
-        parameters = self.actor()(x[None] if single else x)
+        parameters = self.actor()(map_arrays(lambda array: array[None], x) if single else x)
         choose = self.distribution.mode if greedy else lambda p: self.distribution.sample(p, self._generator)
         actions = self.distribution.to_environment(choose(parameters)[0])
-        return actions[0] if single else actions
+        return map_arrays(lambda array: array[0], actions) if single else actions
 
     def actor(self) -> actors.Actor:
         """A fast function from a batch of observations to distribution parameters, NumPy in and out, at these weights."""
         layers = actors.dense_stack(self.network) if self.from_logits else None
         if layers is not None:
-            forward = actors.numpy_stack(layers)
-            normalize = self.normalizer.numpy_function() if self.normalizer else _as_float32
-            if self.log_std is None:
-                return lambda x: forward(normalize(x))
-            log_std = self.log_std.numpy()
-            return lambda x: {"mean": forward(normalize(x)), "log_std": log_std}
+            forward, prepare = actors.numpy_stack(layers), self.preparation.numpy_function()
+            log_std = None if self.log_std is None else self.log_std.numpy()
+            if not self.masked:
+                return lambda x: self.distribution.assemble(forward(prepare(x)), log_std)
+            return lambda x: np.where(x[MASK], forward(prepare(seen.without_mask(x))), np.float32(IMPOSSIBLE))
         if self._compiled_actor is None:
             self._compiled_actor = actors.compiled(lambda x: self(x, training=False)["policy"], self.observation_spec)
-        program, dtype = self._compiled_actor, self.observation_spec.dtype.as_numpy_dtype
-        return lambda x: program(x.astype(dtype, copy=False))
+        program, spec = self._compiled_actor, self.observation_spec
+        return lambda x: program(_like(spec, x))
 
-    def _zeros(self, count: int) -> np.ndarray:
-        return np.zeros((count, *self.observation_shape), self.observation_spec.dtype.as_numpy_dtype)
+    def _zeros(self, count: int) -> Any:
+        return tf.nest.map_structure(
+            lambda spec: np.zeros((count, *spec.shape[1:]), spec.dtype.as_numpy_dtype), self.observation_spec
+        )
 
     def _over_batch(self, observations: Any, function: Any) -> Any:
-        """`function` on (M, *observation_shape), its results given the batch axes that came."""
-        x = tf.convert_to_tensor(observations)
-        axes = x.shape.rank - len(self.observation_shape)
+        """`function` on (M, …), its results given the batch axes that came."""
+        leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(observations)]
+        axes = leaves[0].shape.rank - self._ranks[0]
         if axes == 1:
-            return function(x)
-        batch = tf.shape(x)[:axes]
-        flat = function(tf.reshape(x, (-1, *self.observation_shape)))
-        return tf.nest.map_structure(lambda y: tf.reshape(y, tf.concat([batch, y.shape[1:]], axis=0)), flat)
+            return function(tf.nest.pack_sequence_as(observations, leaves))
+        batch = tf.shape(leaves[0])[:axes]
+        flat = [tf.reshape(leaf, tf.concat([[-1], tf.shape(leaf)[axes:]], axis=0)) for leaf in leaves]
+        for leaf, whole in zip(flat, leaves, strict=True):
+            leaf.set_shape((None, *whole.shape[axes:]))
+        results = function(tf.nest.pack_sequence_as(observations, flat))
+        return tf.nest.map_structure(lambda y: tf.reshape(y, tf.concat([batch, y.shape[1:]], axis=0)), results)
 
-    def _forward(self, x: tf.Tensor) -> dict[str, Any]:
-        x = self._normalized(x)
+    def _forward(self, observations: Any) -> dict[str, Any]:
+        x = self.preparation(self._seen(observations))
         raw = self.network(x, training=False)
         heads = dict(raw) if self._several_heads else {"policy": raw}
-        parameters = heads["policy"]
+        output = heads["policy"]
         if not self.from_logits:
-            parameters = tf.math.log(tf.maximum(parameters, np.finfo(np.float32).tiny))
-        if self.log_std is not None:
+            output = tf.math.log(tf.maximum(output, np.finfo(np.float32).tiny))
+        if self.masked:
+            output = tf.where(tf.cast(observations[MASK], tf.bool), output, IMPOSSIBLE)
+        log_std = None
+        if self.log_std is not None:  # one row for each observation
             log_std = tf.convert_to_tensor(self.log_std.value)
-            parameters = {"mean": parameters, "log_std": tf.broadcast_to(log_std, tf.shape(parameters))}
-        heads["policy"] = parameters
+            log_std = tf.broadcast_to(log_std, tf.concat([tf.shape(output)[:1], tf.shape(log_std)], axis=0))
+        heads["policy"] = self.distribution.assemble(output, log_std)
         if self.value_network is not None:
             heads["value"] = self.value_network(x, training=False)
         if self.has_value:
             heads["value"] = tf.reshape(heads["value"], (-1,))
         return heads
 
-    def _value(self, x: tf.Tensor) -> tf.Tensor:
+    def _value(self, observations: Any) -> tf.Tensor:
         if self.value_network is None:
-            return self._forward(x)["value"]
-        return tf.reshape(self.value_network(self._normalized(x), training=False), (-1,))
+            return self._forward(observations)["value"]
+        x = self.preparation(self._seen(observations))
+        return tf.reshape(self.value_network(x, training=False), (-1,))
 
-    def _normalized(self, x: tf.Tensor) -> tf.Tensor:
-        return self.normalizer(x) if self.normalizer else tf.cast(x, tf.float32)
+    def _seen(self, observations: Any) -> Any:
+        return seen.without_mask(observations) if self.masked else observations
 
 
-def _as_float32(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32, copy=False)
+def _like(spec: Any, observations: Any) -> Any:
+    """A tree of arrays in the dtypes of the specs."""
+    if isinstance(spec, dict):
+        return {key: _like(inner, observations[key]) for key, inner in spec.items()}
+    if isinstance(spec, tuple):
+        return tuple(_like(inner, part) for inner, part in zip(spec, observations, strict=True))
+    return np.asarray(observations).astype(spec.dtype.as_numpy_dtype, copy=False)

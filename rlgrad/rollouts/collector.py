@@ -1,11 +1,11 @@
 """Collects rollouts from Gymnasium environments: so many steps, or so many whole episodes, of each slot."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import Space
 from gymnasium.vector import AutoresetMode
 
 from rlgrad.random import StreamName, stream
@@ -59,6 +59,8 @@ class GymCollector:
             be the same one: environments use its children only, actions the stream itself.
         vectorization_mode: `"sync"`, `"async"` (one process a slot), or `"vector_entry_point"` (an id's own).
         env_kwargs: keyword arguments for the environment's constructor or the function.
+        wrappers: around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or
+            with keyword arguments, `"FrameStackObservation(stack_size=4)"`.
 
     Raises:
         ValueError: options that contradict each other, an unknown id, a space that is not supported, whole episodes
@@ -83,6 +85,7 @@ class GymCollector:
         streams: tuple[StreamName, StreamName] = ("environment", "action"),
         vectorization_mode: str = "sync",
         env_kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[str] = (),
     ) -> None:
         _check_counts(
             num_envs=num_envs,
@@ -91,11 +94,10 @@ class GymCollector:
             max_episode_steps=max_episode_steps,
         )
         seeds, draws = stream(seed, streams[0]), stream(seed, streams[1])
-        self._environment = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs)
+        self._environment = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers)
         self._open = True
         try:
             self._rows, self._rounds = _layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
-            _check_action_space(self.action_space)
             storage(self.observation_space, (0,))
         except BaseException:
             self.close()
@@ -278,9 +280,3 @@ def _layout(
             "slots itself: give that environment a time limit of its own."
         )
     return num_steps, 0
-
-
-def _check_action_space(space: Space[Any]) -> None:
-    floating = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
-    if not floating and not isinstance(space, spaces.Discrete):
-        raise ValueError(f"Actions are a Discrete space or a Box of floats; {space} is not supported.")

@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +13,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import TimeLimit
 
 from rlgrad.rollouts import functional
+from rlgrad.rollouts.masks import MaskInObservation, mask_width
+from rlgrad.rollouts.wrapping import Wrap, wrap_all
 
 AnyEnv = Env[Any, Any]
 AnyVectorEnv = VectorEnv[Any, Any, Any]
@@ -51,6 +53,7 @@ def make(
     max_episode_steps: int | None,
     vectorization_mode: str,
     env_kwargs: Mapping[str, Any] | None,
+    wrappers: Sequence[str] = (),
 ) -> Environment:
     """Makes the vector environment; the arguments and errors are those of `GymCollector`, and documented there."""
     if vectorization_mode not in MODES:
@@ -59,7 +62,9 @@ def make(
         raise ValueError("env_kwargs are for an environment that is still to be made: leave them out for this one.")
     if env_kwargs and "max_episode_steps" in env_kwargs:
         raise ValueError("Give max_episode_steps to the collector itself, not in env_kwargs.")
-    kwargs = dict(env_kwargs or {})
+    if wrappers and (isinstance(env, Env | VectorEnv) or vectorization_mode == "vector_entry_point"):
+        raise ValueError("wrappers are for single environments that are still to be made: wrap this one yourself.")
+    kwargs, wrap = dict(env_kwargs or {}), wrap_all(wrappers)
     if isinstance(env, VectorEnv):
         return _from_vector(env, num_envs, max_episode_steps, vectorization_mode)
     if isinstance(env, Env):
@@ -70,7 +75,7 @@ def make(
         return _from_environments([env], max_episode_steps)._replace(owned=False)
     num_envs = 8 if num_envs is None else num_envs
     if isinstance(env, str):
-        return _from_id(env, num_envs, max_episode_steps, vectorization_mode, kwargs)
+        return _from_id(env, num_envs, max_episode_steps, vectorization_mode, kwargs, wrap)
     if not callable(env):
         raise TypeError(
             "env is an id, a gymnasium.Env, a function that makes one, or a gymnasium.vector.VectorEnv; "
@@ -78,7 +83,8 @@ def make(
         )
     if vectorization_mode == "vector_entry_point":
         raise ValueError('vectorization_mode="vector_entry_point" needs an id; for a function use "sync" or "async".')
-    return _from_function(partial(_call, env, kwargs), num_envs, max_episode_steps, vectorization_mode)
+    create = partial(_call, env, kwargs)
+    return _from_function(lambda: wrap(create()), num_envs, max_episode_steps, vectorization_mode)
 
 
 def find_spec(env_id: str) -> EnvSpec:
@@ -111,7 +117,12 @@ def find_spec(env_id: str) -> EnvSpec:
 
 
 def _from_id(
-    env_id: str, num_envs: int, max_episode_steps: int | None, vectorization_mode: str, kwargs: dict[str, Any]
+    env_id: str,
+    num_envs: int,
+    max_episode_steps: int | None,
+    vectorization_mode: str,
+    kwargs: dict[str, Any],
+    wrap: Wrap,
 ) -> Environment:
     spec = find_spec(env_id)
     if vectorization_mode == "vector_entry_point":
@@ -120,7 +131,7 @@ def _from_id(
         raise ValueError(f'{spec.id} makes vector environments only: use vectorization_mode="vector_entry_point".')
 
     def create() -> AnyEnv:
-        return _installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs))
+        return wrap(_installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)))
 
     return _from_function(create, num_envs, None, vectorization_mode)
 
@@ -168,15 +179,17 @@ def _call(function: Callable[..., Any], kwargs: dict[str, Any]) -> AnyEnv:
 def _from_function(
     create: Callable[[], AnyEnv], num_envs: int, max_episode_steps: int | None, vectorization_mode: str
 ) -> Environment:
-    if vectorization_mode == "sync":
-        return _from_environments([create() for _ in range(num_envs)], max_episode_steps)
-    probe = create()
-    specs = [probe.spec]
+    probe = create()  # never played: resetting one of the environments themselves could change what it does later
+    specs, width = [probe.spec], mask_width(probe)
     probe.close()
-    vector: AnyVectorEnv = AsyncVectorEnv(
-        [lambda: _cut(create(), max_episode_steps)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED
-    )
-    return _reset_by_mask(vector, specs, max_episode_steps)
+    if vectorization_mode == "sync":
+        made = _from_environments([create() for _ in range(num_envs)], max_episode_steps)
+    else:
+        vector: AnyVectorEnv = AsyncVectorEnv(
+            [lambda: _cut(create(), max_episode_steps)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED
+        )
+        made = _reset_by_mask(vector, specs, max_episode_steps)
+    return made if width is None else made._replace(vector=MaskInObservation(made.vector, width))
 
 
 def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Environment:

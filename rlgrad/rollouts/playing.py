@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import Space
 
+from rlgrad.rollouts.masks import require_allowed
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
 from rlgrad.rollouts.trees import arrays, map_arrays, put, storage
@@ -58,7 +59,9 @@ def play(
     rewards, terminations, truncations = np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     ended, unfinished = np.zeros(num_envs, np.bool_), np.ones(num_envs, np.bool_)
     for row in range(rows):
-        chosen, log_probs[row] = choose(put(seen, row, observations))
+        acted_on = put(seen, row, observations)
+        require_allowed(acted_on, ended, row)
+        chosen, log_probs[row] = choose(acted_on)
         if row == 0:
             actions = np.zeros((rows, *chosen.shape), chosen.dtype)
         actions[row] = chosen

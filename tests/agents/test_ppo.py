@@ -261,7 +261,7 @@ def test_the_ratio_is_1_at_the_first_minibatch_also_with_normalized_observations
     class Watching(PPO):
         def measure(self, batch, now):
             ratio = tf.exp(now.log_prob - batch.log_probs)
-            counts = tf.cast(self_policy.normalizer.count.value, tf.float32)
+            counts = tf.cast(self_policy.preparation.normalizers[0].count.value, tf.float32)
             tf.py_function(lambda r, n: ratios.append((np.abs(r - 1).max(), float(n))), [ratio, counts], [])
             return super().measure(batch, now)
 

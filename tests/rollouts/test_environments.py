@@ -124,14 +124,6 @@ class Spaces(ScriptedEnv):
         self.action_space = action_space or ScriptedEnv.action_space
 
 
-@pytest.mark.parametrize(
-    "space", [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), spaces.Box(0, 5, (2,), np.int32)], ids=str
-)
-def test_an_action_space_that_is_not_supported_is_named(space):
-    text = refused("is not supported", lambda: Spaces(action_space=space), num_steps=2)
-    assert str(space) in text
-
-
 def test_an_observation_space_that_is_not_supported_is_named():
     space = spaces.Dict(text=spaces.Text(5))
     refused(r"Text.* is not supported", lambda: Spaces(observation_space=space), num_steps=2)

@@ -1,0 +1,78 @@
+"""Several switches at once, each on or off."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rlgrad.distributions.base import integers, require_within
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Independent switches. Parameters: logits of being on, float (…, *shape); actions: int (…, *shape), 0 or 1.
+
+    Args:
+        rank: number of axes of one action.
+    """
+
+    rank: int = 1
+
+    def assemble(self, raw: Any, log_std: Any) -> Any:
+        """The logits."""
+        return raw
+
+    def log_std_shape(self, raw_shape: tuple[int, ...]) -> None:
+        """There are none."""
+
+    def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
+        """Σ_i a_i log p_i + (1 − a_i) log(1 − p_i), shape (…)."""
+        signed = tf.where(tf.cast(actions, tf.bool), parameters, -parameters)
+        return -tf.reduce_sum(tf.nn.softplus(-signed), axis=self._event_axes)
+
+    def entropy(self, parameters: Any) -> tf.Tensor:
+        """−Σ_i p_i log p_i + (1 − p_i) log(1 − p_i) in nats, shape (…)."""
+        p = tf.nn.sigmoid(parameters)
+        return tf.reduce_sum(tf.nn.softplus(parameters) - p * parameters, axis=self._event_axes)
+
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """Σ_i p_i log(p_i / q_i) + (1 − p_i) log((1 − p_i) / (1 − q_i)) in nats, shape (…)."""
+        p = tf.nn.sigmoid(parameters)
+        terms = p * (parameters - other) - tf.nn.softplus(parameters) + tf.nn.softplus(other)
+        return tf.reduce_sum(terms, axis=self._event_axes)
+
+    def fisher_product(self, parameters: Any, tangents: Any) -> tf.Tensor:
+        """Each switch's p (1 − p) times v, shape (…, *shape)."""
+        p = tf.nn.sigmoid(parameters)
+        return p * (1.0 - p) * tangents
+
+    def check_actions(self, actions: Any) -> tf.Tensor:
+        """Integers, 0 or 1 where they are known when called."""
+        actions = integers(actions, "Bernoulli")
+        require_within(actions, 2)
+        return actions
+
+    def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One uniform number a switch."""
+        logits = np.asarray(parameters)
+        on = generator.random(logits.shape) < 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+        return self._with_log_prob(on, logits)
+
+    def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        """On where its probability is above one half."""
+        logits = np.asarray(parameters)
+        return self._with_log_prob(logits > 0.0, logits)
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """As int8, the dtype of `gymnasium.spaces.MultiBinary`."""
+        return actions.astype(np.int8)
+
+    @property
+    def _event_axes(self) -> tuple[int, ...]:
+        return tuple(range(-self.rank, 0))
+
+    def _with_log_prob(self, on: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        signed = np.where(on, logits, -logits)
+        log_probs = -np.logaddexp(0.0, -signed).sum(axis=self._event_axes)
+        return on.astype(np.int64), log_probs.astype(np.float32)

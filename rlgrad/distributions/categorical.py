@@ -1,0 +1,75 @@
+"""One of several actions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rlgrad.distributions.base import integers, log_softmax, require_within
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of `num_actions` actions. Parameters: logits, float (…, num_actions); actions: int (…), from 0.
+
+    Args:
+        num_actions: how many actions; `None` leaves the check of the logits' width to the caller.
+        start: what the environment calls action 0 (`gymnasium.spaces.Discrete.start`).
+    """
+
+    num_actions: int | None = None
+    start: int = 0
+
+    def assemble(self, raw: Any, log_std: Any) -> Any:
+        """The logits."""
+        return raw
+
+    def log_std_shape(self, raw_shape: tuple[int, ...]) -> None:
+        """There are none."""
+
+    def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
+        """Log softmax(logits)[a], shape (…)."""
+        log_probs = tf.nn.log_softmax(parameters)
+        chosen = tf.one_hot(actions, tf.shape(parameters)[-1], on_value=True, off_value=False, dtype=tf.bool)
+        return tf.reduce_sum(tf.where(chosen, log_probs, tf.zeros_like(log_probs)), axis=-1)
+
+    def entropy(self, parameters: Any) -> tf.Tensor:
+        """−Σ_a π(a) log π(a) in nats, shape (…)."""
+        return -tf.reduce_sum(tf.nn.softmax(parameters) * tf.nn.log_softmax(parameters), axis=-1)
+
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """Σ_a π(a) (log π(a) − log π′(a)) in nats, shape (…)."""
+        log_probs = tf.nn.log_softmax(parameters)
+        return tf.reduce_sum(tf.exp(log_probs) * (log_probs - tf.nn.log_softmax(other)), axis=-1)
+
+    def fisher_product(self, parameters: Any, tangents: Any) -> tf.Tensor:
+        """(diag(p) − p pᵀ) v of each row: the Fisher matrix of the logits times v, shape (…, num_actions)."""
+        p = tf.nn.softmax(parameters)
+        return p * (tangents - tf.reduce_sum(p * tangents, axis=-1, keepdims=True))
+
+    def check_actions(self, actions: Any) -> tf.Tensor:
+        """Integer actions, within `0 … num_actions − 1` where they are known when called."""
+        actions = integers(actions, "categorical")
+        if self.num_actions is not None:
+            require_within(actions, self.num_actions)
+        return actions
+
+    def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """By the inverse of the cumulative distribution, one uniform number an action."""
+        log_probs = log_softmax(parameters)
+        cumulative = np.cumsum(np.exp(log_probs), axis=-1)
+        uniforms = generator.random(log_probs.shape[:-1])[..., None] * cumulative[..., -1:]
+        return _with_log_prob((uniforms >= cumulative[..., :-1]).sum(axis=-1), log_probs)
+
+    def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The action of the largest logit; of equal ones, the first."""
+        return _with_log_prob(np.argmax(parameters, axis=-1), log_softmax(parameters))
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The action counted from `start`."""
+        return actions + self.start if self.start else actions
+
+
+def _with_log_prob(actions: np.ndarray, log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return actions, np.take_along_axis(log_probs, actions[..., None], axis=-1)[..., 0]

@@ -1,0 +1,128 @@
+"""Continuous actions."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+_LOG_2PI = math.log(2.0 * math.pi)
+# E[g(z)] for a standard normal z is Σ_k weight_k g(node_k), to 1e-6 for what stands below.
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """Independent normal numbers u. Parameters: `{"mean": (…, *shape), "log_std": broadcastable to it}`.
+
+    The sampled u is what is stored and scored. The environment gets it clipped to the action space; or, with `squash`,
+    a = low + (high − low) (tanh u + 1) / 2, and then probabilities are those of a.
+
+    Args:
+        low: float, lower bound of the environment's actions, broadcastable to an action's shape.
+        high: float, upper bound.
+        rank: number of axes of one action.
+        squash: bring u into the bounds, which are finite, by a tanh instead of clipping it.
+        entropy_of: with `squash`, of what the entropy is: of the action a, H(u) + E[log |da/du|] by Gauss-Hermite quadrature,
+            or of u alone, which squashing to a bound does not lower.
+        dtype: of the environment's actions; integers are rounded to.
+    """
+
+    low: Any = -math.inf
+    high: Any = math.inf
+    rank: int = 1
+    squash: bool = False
+    entropy_of: Literal["action", "unsquashed"] = "action"
+    dtype: Any = np.float32
+
+    def assemble(self, raw: Any, log_std: Any) -> Any:
+        """The mean and log σ."""
+        return {"mean": raw, "log_std": log_std}
+
+    def log_std_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of the mean."""
+        return raw_shape
+
+    def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
+        """Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
+        mean, log_std = parameters["mean"], parameters["log_std"]
+        u = tf.cast(actions, tf.as_dtype(mean.dtype))
+        z = (u - mean) * tf.exp(-log_std)
+        terms = -0.5 * z * z - log_std - 0.5 * _LOG_2PI
+        if self.squash:
+            terms -= self._log_slope(u, tf.nn.softplus)
+        return tf.reduce_sum(terms, axis=self._event_axes)
+
+    def entropy(self, parameters: Any) -> tf.Tensor:
+        """Σ_i log σ_i + ½ log 2πe, of u or, with `squash`, as `entropy_of` says; in nats, shape (…)."""
+        mean = tf.convert_to_tensor(parameters["mean"])
+        log_std = tf.broadcast_to(parameters["log_std"], tf.shape(mean))
+        terms = log_std + 0.5 * (_LOG_2PI + 1.0)
+        if self.squash and self.entropy_of == "action":
+            nodes, weights = (tf.constant(x, mean.dtype) for x in (_NODES, _NODE_WEIGHTS / _NODE_WEIGHTS.sum()))
+            u = mean[..., None] + tf.exp(log_std)[..., None] * nodes
+            slopes = 2.0 * (math.log(2.0) - u - tf.nn.softplus(-2.0 * u))
+            terms += tf.reduce_sum(slopes * weights, axis=-1) + self._log_half_width(mean.dtype.as_numpy_dtype)
+        return tf.reduce_sum(terms, axis=self._event_axes)
+
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """Σ_i log σ′_i − log σ_i + (σ_i² + (μ_i − μ′_i)²) / 2σ′_i² − ½ in nats, shape (…); squashing does not change it."""
+        ratio = parameters["log_std"] - other["log_std"]
+        z = (parameters["mean"] - other["mean"]) * tf.exp(-other["log_std"])
+        return tf.reduce_sum(-ratio + 0.5 * (tf.exp(2.0 * ratio) + z * z - 1.0), axis=self._event_axes)
+
+    def fisher_product(self, parameters: Any, tangents: Any) -> dict[str, tf.Tensor]:
+        """The Fisher matrix of each row times v: v/σ² for the mean, 2 v for log σ (one log σ per component)."""
+        precision = tf.exp(-2.0 * parameters["log_std"])
+        return {"mean": tangents["mean"] * precision, "log_std": 2.0 * tangents["log_std"]}
+
+    def check_actions(self, actions: Any) -> tf.Tensor:
+        """Floating-point actions."""
+        actions = tf.convert_to_tensor(actions)
+        if not actions.dtype.is_floating:
+            raise TypeError(f"A Gaussian distribution takes floating-point actions, got {actions.dtype.name}.")
+        return actions
+
+    def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """μ + σ ε, ε standard normal."""
+        mean = np.asarray(parameters["mean"])
+        noise = generator.standard_normal(mean.shape, dtype=np.float32)
+        return self._at(noise, mean, np.asarray(parameters["log_std"]))
+
+    def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The mean."""
+        mean = np.asarray(parameters["mean"])
+        return self._at(np.zeros_like(mean), mean, np.asarray(parameters["log_std"]))
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The action within the environment's bounds, in its dtype."""
+        if self.squash:
+            inside = self.low + (np.asarray(self.high) - self.low) * 0.5 * (np.tanh(actions) + 1.0)
+        else:
+            inside = np.clip(actions, self.low, self.high)
+        if np.issubdtype(self.dtype, np.integer):
+            inside = np.rint(inside)
+        result: np.ndarray = np.asarray(inside).astype(self.dtype, copy=False)
+        return result
+
+    @property
+    def _event_axes(self) -> tuple[int, ...]:
+        return tuple(range(-self.rank, 0))
+
+    def _log_half_width(self, dtype: Any) -> np.ndarray:
+        half: np.ndarray = np.log((np.asarray(self.high, np.float64) - self.low) / 2.0)
+        return half.astype(dtype)
+
+    def _log_slope(self, u: Any, softplus: Any) -> Any:
+        """Log |da/du| = log (high − low)/2 + log(1 − tanh² u), the latter without cancellation."""
+        kind = u.dtype if isinstance(u, np.ndarray) else u.dtype.as_numpy_dtype
+        return self._log_half_width(kind) + 2.0 * (math.log(2.0) - u - softplus(-2.0 * u))
+
+    def _at(self, noise: np.ndarray, mean: np.ndarray, log_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        terms = -0.5 * noise * noise - log_std - 0.5 * _LOG_2PI
+        u = mean + np.exp(log_std) * noise
+        if self.squash:
+            terms = terms - self._log_slope(u, lambda x: np.logaddexp(np.float32(0.0), x))
+        log_probs: np.ndarray = np.sum(terms, axis=self._event_axes)
+        return u, log_probs

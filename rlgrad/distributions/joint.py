@@ -1,0 +1,178 @@
+"""Actions of several parts: those of Tuple and Dict spaces."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Part:
+    """One leaf of a composite action.
+
+    Args:
+        path: where it stands in the action that the environment gets: keys and positions.
+        distribution: over it.
+        raw_shape: of what the network gives for it: logits, or a mean.
+        shape: of one action of it.
+        dtype: of its stored actions.
+    """
+
+    path: tuple[Any, ...]
+    distribution: Any
+    raw_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Independent parts; log-probability, entropy, divergence and Fisher matrix are the sums (blocks) of theirs.
+
+    Parameters: `{"heads": (…, U), "log_std": (…, C)}`, the parts' logits and means side by side, and the log standard
+    deviations of the continuous ones; no `"log_std"` where there are none. Actions: float (…, D), the parts side by side,
+    whole numbers for discrete ones.
+
+    Args:
+        parts: in the order of the environment's space.
+        structure: `dict` or `tuple`, for each composite level by its path; the root's path is ().
+    """
+
+    parts: tuple[Part, ...]
+    structure: tuple[tuple[tuple[Any, ...], type], ...]
+
+    @property
+    def raw_size(self) -> int:
+        """U."""
+        return sum(math.prod(part.raw_shape) for part in self.parts)
+
+    @property
+    def action_size(self) -> int:
+        """D."""
+        return sum(math.prod(part.shape) for part in self.parts)
+
+    def assemble(self, raw: Any, log_std: Any) -> Any:
+        """The network's output, and the log standard deviations."""
+        return {"heads": raw} if log_std is None else {"heads": raw, "log_std": log_std}
+
+    def log_std_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """(C,), the number of continuous actions."""
+        count = sum(math.prod(part.raw_shape) for part in self.parts if _continuous(part))
+        return (count,) if count else None
+
+    def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
+        """The sum over the parts, shape (…)."""
+        each = zip(self.parts, self._parameters(parameters), self._actions(actions), strict=True)
+        return tf.add_n([part.distribution.log_prob(p, a) for part, p, a in each])
+
+    def entropy(self, parameters: Any) -> tf.Tensor:
+        """The sum over the parts in nats, shape (…)."""
+        each = zip(self.parts, self._parameters(parameters), strict=True)
+        return tf.add_n([part.distribution.entropy(p) for part, p in each])
+
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """The sum over the parts in nats, shape (…)."""
+        each = zip(self.parts, self._parameters(parameters), self._parameters(other), strict=True)
+        return tf.add_n([part.distribution.kl_divergence(p, q) for part, p, q in each])
+
+    def fisher_product(self, parameters: Any, tangents: Any) -> Any:
+        """Block by block."""
+        heads, scales = [], []
+        each = zip(self.parts, self._parameters(parameters), self._parameters(tangents), strict=True)
+        for part, p, v in each:
+            moved = part.distribution.fisher_product(p, v)
+            mean, log_std = (moved["mean"], moved["log_std"]) if isinstance(moved, dict) else (moved, None)
+            heads.append(_flat(mean, len(part.raw_shape)))
+            if log_std is not None:
+                scales.append(_flat(log_std, len(part.raw_shape)))
+        result = {"heads": tf.concat(heads, axis=-1)}
+        return result | {"log_std": tf.concat(scales, axis=-1)} if scales else result
+
+    def check_actions(self, actions: Any) -> tf.Tensor:
+        """Float (…, D), the parts side by side, each checked by its own distribution."""
+        actions = tf.convert_to_tensor(actions)
+        if not actions.dtype.is_floating or actions.shape[-1] != self.action_size:
+            raise TypeError(
+                f"Composite actions are float (…, {self.action_size}), the parts side by side as the collector stores them; "
+                f"got {actions.dtype.name} of shape {tuple(actions.shape)}."
+            )
+        for part, own in zip(self.parts, self._actions(actions), strict=True):
+            part.distribution.check_actions(own)
+        return actions
+
+    def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Each part in turn."""
+        each = zip(self.parts, self._parameters(parameters), strict=True)
+        return self._side_by_side(part.distribution.sample(p, generator) for part, p in each)
+
+    def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Each part's."""
+        each = zip(self.parts, self._parameters(parameters), strict=True)
+        return self._side_by_side(part.distribution.mode(p) for part, p in each)
+
+    def to_environment(self, actions: np.ndarray) -> Any:
+        """The space's own tree of arrays (…, *part shape)."""
+        each = zip(self.parts, self._actions(actions), strict=True)
+        leaves = {part.path: part.distribution.to_environment(own) for part, own in each}
+        return self._tree((), leaves)
+
+    def _tree(self, path: tuple[Any, ...], leaves: dict[tuple[Any, ...], Any]) -> Any:
+        if path in leaves:
+            return leaves[path]
+        kind = dict(self.structure)[path]
+        below = dict.fromkeys(p[: len(path) + 1] for p in leaves if p[: len(path)] == path)
+        parts = {p[-1]: self._tree(p, leaves) for p in below}
+        return parts if kind is dict else tuple(parts.values())
+
+    def _parameters(self, parameters: Any) -> Iterator[Any]:
+        """Each part's own parameters."""
+        at, at_scale = 0, 0
+        for part in self.parts:
+            size = math.prod(part.raw_shape)
+            raw = _shaped(parameters["heads"][..., at : at + size], part.raw_shape)
+            at += size
+            if not _continuous(part):
+                yield raw
+                continue
+            log_std = _shaped(parameters["log_std"][..., at_scale : at_scale + size], part.raw_shape)
+            at_scale += size
+            yield {"mean": raw, "log_std": log_std}
+
+    def _actions(self, actions: Any) -> Iterator[Any]:
+        """Each part's own actions, in its dtype."""
+        at = 0
+        for part in self.parts:
+            size = math.prod(part.shape)
+            own = _shaped(actions[..., at : at + size], part.shape)
+            at += size
+            yield own.astype(part.dtype) if isinstance(own, np.ndarray) else tf.cast(own, part.dtype)
+
+    def _side_by_side(self, drawn: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        actions, log_probs = [], []
+        for part, (own, log_prob) in zip(self.parts, drawn, strict=True):
+            batch = own.shape[: own.ndim - len(part.shape)]
+            actions.append(own.reshape(*batch, -1).astype(np.float32))
+            log_probs.append(log_prob)
+        return np.concatenate(actions, axis=-1), np.sum(log_probs, axis=0)
+
+
+def _continuous(part: Part) -> bool:
+    return part.distribution.log_std_shape(part.raw_shape) is not None
+
+
+def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
+    """The last axis as `shape`."""
+    if len(shape) == 1:
+        return x
+    if isinstance(x, np.ndarray):
+        return x.reshape((*x.shape[:-1], *shape))
+    return tf.reshape(x, tf.concat([tf.shape(x)[:-1], tf.constant(shape, tf.int32)], axis=0))
+
+
+def _flat(x: Any, rank: int) -> Any:
+    """The last `rank` axes as one."""
+    kept = x.shape.rank - rank
+    return tf.reshape(x, tf.concat([tf.shape(x)[:kept], [math.prod(x.shape[kept:])]], axis=0))

@@ -1,0 +1,103 @@
+"""Several choices at once, each among actions of its own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rlgrad.distributions.base import IMPOSSIBLE, integers, require_within
+from rlgrad.distributions.categorical import Categorical
+
+_ONE = Categorical()
+
+
+@dataclass(frozen=True)
+class MultiCategorical:
+    """Independent choices. Parameters: logits, float (…, Σ counts), those of the first choice first; actions: int (…, *shape).
+
+    Args:
+        counts: how many actions each choice has, in the order of the flattened action.
+        shape: of one action; default (len(counts),).
+        start: what the environment calls action 0 of each choice (`gymnasium.spaces.MultiDiscrete.start`), flattened.
+    """
+
+    counts: tuple[int, ...]
+    shape: tuple[int, ...] = ()
+    start: tuple[int, ...] = ()
+
+    def assemble(self, raw: Any, log_std: Any) -> Any:
+        """The logits."""
+        return raw
+
+    def log_std_shape(self, raw_shape: tuple[int, ...]) -> None:
+        """There are none."""
+
+    def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
+        """The sum of the choices' log-probabilities, shape (…)."""
+        table = self._table(parameters)
+        return tf.reduce_sum(_ONE.log_prob(table, tf.reshape(actions, tf.shape(table)[:-1])), axis=-1)
+
+    def entropy(self, parameters: Any) -> tf.Tensor:
+        """The sum of the choices' entropies in nats, shape (…)."""
+        return tf.reduce_sum(_ONE.entropy(self._table(parameters)), axis=-1)
+
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """The sum of the choices' divergences in nats, shape (…)."""
+        return tf.reduce_sum(_ONE.kl_divergence(self._table(parameters), self._table(other)), axis=-1)
+
+    def fisher_product(self, parameters: Any, tangents: Any) -> tf.Tensor:
+        """Block by block, the Fisher matrix of each choice's logits times v, shape (…, Σ counts)."""
+        moved = _ONE.fisher_product(self._table(parameters), self._table(tangents))
+        rows, columns = self._places
+        flat = tf.reshape(moved, tf.concat([tf.shape(moved)[:-2], [-1]], axis=0))
+        return tf.gather(flat, rows * max(self.counts) + columns, axis=-1)
+
+    def check_actions(self, actions: Any) -> tf.Tensor:
+        """Integer actions of the right shape, within each choice's range where they are known when called."""
+        actions = integers(actions, "multi-categorical")
+        require_within(actions, np.reshape(self.counts, self._shape))
+        return actions
+
+    def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One uniform number a choice."""
+        return self._joined(*_ONE.sample(self._numpy_table(parameters), generator))
+
+    def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The largest logit of each choice."""
+        return self._joined(*_ONE.mode(self._numpy_table(parameters)))
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The actions counted from `start`."""
+        return actions + np.reshape(self.start, self._shape) if self.start else actions
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.shape or (len(self.counts),)
+
+    @property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each logit, its choice and its number within it."""
+        rows = np.repeat(np.arange(len(self.counts)), self.counts)
+        return rows, np.concatenate([np.arange(count) for count in self.counts])
+
+    @property
+    def _gather(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each place of a (choices, largest count) table, the logit that stands there, and whether one does."""
+        columns = np.arange(max(self.counts))
+        there = columns < np.array(self.counts)[:, None]
+        first = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+        return np.where(there, first[:, None] + columns, 0), there
+
+    def _table(self, logits: Any) -> tf.Tensor:
+        """Logits (…, Σ counts) as (…, choices, largest count), what is too much impossible."""
+        index, there = self._gather
+        gathered = tf.gather(logits, index, axis=-1)
+        return tf.where(there, gathered, tf.cast(IMPOSSIBLE, gathered.dtype))
+
+    def _numpy_table(self, logits: Any) -> np.ndarray:
+        index, there = self._gather
+        return np.where(there, np.asarray(logits)[..., index], np.float32(IMPOSSIBLE))
+
+    def _joined(self, actions: np.ndarray, log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return actions.reshape(*actions.shape[:-1], *self._shape), log_probs.sum(axis=-1)

@@ -1,0 +1,56 @@
+"""Rewards in units of their discounted sum's deviation."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import rlgrad
+from rlgrad.agents import PPO
+from rlgrad.reward_scale import RewardScale
+
+RNG = np.random.default_rng(0)
+
+
+def discounted(rewards, ends, gamma):
+    """u_t = r_t + γ u_t−1, from 0 at an episode's first step: by a plain loop."""
+    u, sums = np.zeros(rewards.shape[1]), np.zeros_like(rewards)
+    for t in range(len(rewards)):
+        u = rewards[t] + gamma * u
+        sums[t] = u
+        u = u * ~ends[t]
+    return sums
+
+
+@pytest.mark.parametrize("cuts", [(20,), (7, 13), (1, 2, 17)])
+def test_the_scale_is_that_of_all_steps_however_they_were_cut_into_rollouts(cuts):
+    rewards, ends = RNG.normal(size=(20, 3)), RNG.random((20, 3)) < 0.2
+    scale, start = RewardScale(3, 0.9, whole_episodes=False), 0
+    for length in cuts:
+        rows = slice(start, start + length)
+        scale.update(tf.constant(rewards[rows]), tf.constant(ends[rows]), tf.ones((length, 3)))
+        start += length
+    expected = rewards / np.sqrt(discounted(rewards, ends, 0.9).var() + 1e-8)
+    np.testing.assert_allclose(scale.scaled(tf.constant(rewards)), expected, rtol=1e-10)
+
+
+def test_padding_does_not_count_and_no_episode_goes_on_where_columns_are_episodes():
+    rewards, ends = RNG.normal(size=(4, 2)), np.zeros((4, 2), bool)
+    mask = np.array([[1, 1], [1, 1], [1, 0], [1, 0]], np.float32)
+    scale = RewardScale(2, 0.5, whole_episodes=True)
+    for _ in range(2):
+        scale.update(tf.constant(rewards), tf.constant(ends), tf.constant(mask))
+    counted = discounted(rewards, ends, 0.5)[mask > 0]
+    np.testing.assert_allclose(scale.scaled(tf.constant(1.0)), 1.0 / np.sqrt(counted.var() + 1e-8), rtol=1e-6)
+
+
+def test_what_is_logged_and_evaluated_stays_raw_and_the_scale_is_saved(tmp_path):
+    agent = PPO(num_envs=2, num_steps=64, scale_rewards=True, update=rlgrad.Ascent(num_epochs=2, num_minibatches=2))
+    run = rlgrad.train(
+        agent, "CartPole-v1", total_timesteps=1024, run_dir=tmp_path / "run", evaluation_episodes=2, verbose=False
+    )
+    assert run.history["train/return"][-1] == run.history["train/length"][-1]  # CartPole pays 1 a step
+    kept = [v.numpy() for v in run.learner.reward_scale.variables]
+    assert kept[2] == 1024.0
+    again = rlgrad.load(tmp_path / "run", verbose=False)
+    for one, other in zip(again.learner.reward_scale.variables, kept, strict=True):
+        np.testing.assert_array_equal(one, other)
