@@ -77,7 +77,9 @@ def by_hand(policy, rollout, agent, optimizer, seed, steps=None):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value_clip", ["none", "cleanrl", "sb3"])
+@pytest.mark.parametrize(
+    "value_clip", ["none", pytest.param("cleanrl", marks=pytest.mark.slow), pytest.param("sb3", marks=pytest.mark.slow)]
+)
 def test_one_update_equals_numpy(kind, value_clip):
     """Three epochs of two minibatches by Adam; ratios begin far outside of the clip, and the values soon leave theirs."""
     agent = PPO(

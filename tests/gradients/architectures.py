@@ -380,7 +380,7 @@ XLA_IN_FLOAT64 = {"conv2d_transpose_dilated", "conv2d_channels_first", "conv_cha
 # One of each rule and of each way around the rules, for compilation by XLA in the ordinary run.
 FEW = [
     "dense_3d", "dense_wide_3d", "conv1d_causal_dilated", "conv2d_same_stride_even", "conv2d_groups_stride", "separable_2d",
-    "conv2d_transpose_same", "conv2d_channels_first",
+    "conv2d_transpose_same",
     "embedding_3d", "embedding_tied", "layer_norm_two_axes", "group_norm", "batch_norm_first",
     "rnn_unrolled", "transformer", "inside_function", "shared_three_times", "free_variables", "time_first",
 ]  # fmt: skip

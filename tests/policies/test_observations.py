@@ -34,12 +34,19 @@ KINDS = {
 }
 
 
+QUICK = ("discrete", "multi_discrete", "small_image", "frames", "tree")
+
+
+def kinds():
+    return [pytest.param(KINDS[k], id=k, marks=() if k in QUICK else pytest.mark.slow) for k in KINDS]
+
+
 def batch(space, rows, seed=0):
     space.seed(seed)
     return tf.nest.map_structure(lambda *leaves: np.stack(leaves), *(space.sample() for _ in range(rows)))
 
 
-@pytest.mark.parametrize("space", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("space", kinds())
 def test_a_default_network_takes_every_space_alone_and_with_time_and_environment_axes(space):
     policy = make_policy(space, TWO, seed=1)
     x = batch(space, 6)
@@ -53,7 +60,7 @@ def test_a_default_network_takes_every_space_alone_and_with_time_and_environment
     assert policy.act(single, greedy=True) == policy.act(x, greedy=True)[0]
 
 
-@pytest.mark.parametrize("space", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("space", kinds())
 def test_the_network_looks_at_every_leaf(space):
     """Another observation, another output: nothing is dropped on the way in."""
     policy = make_policy(space, TWO, seed=1)

@@ -39,12 +39,9 @@ def trained(agent, make, steps, tmp_path, **options):
     )
 
 
-def with_slow(names, quick):
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("space", with_slow(SPACES, ["dict"]))
-@pytest.mark.parametrize("agent", with_slow(AGENTS, ["ppo"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("agent", AGENTS)
 def test_the_action_is_what_the_observation_asks_for(agent, space, tmp_path):
     run = trained(
         AGENTS[agent], lambda: Identity(SPACES[space]), 24_000, tmp_path, max_episode_steps=1, initial_log_std=-0.5

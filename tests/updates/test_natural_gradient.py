@@ -259,6 +259,7 @@ def test_the_empirical_matrix_is_refused_where_another_output_is_credited():
         rlgrad.Learner(A2C(entropy_coefficient=0.1, update=update), policy_of("discrete"), num_envs=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", UPDATES, ids=lambda u: type(u).__name__)
 def test_the_exact_matrix_takes_entropy_credit_too(update):
     """The direction is that of g + β ∇H; alone it would be another."""
