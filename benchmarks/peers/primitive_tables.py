@@ -20,6 +20,15 @@ WORKS = ("per-sample gradients", "norms", "Gram", "gradient")
 
 Row = dict[str, Any]
 
+CAUSES = """## Rows that miss their target, and why
+
+- **4-64-64-2.** A compiled TensorFlow call takes the time of the column *nothing* of primitive.jsonl before it computes
+  anything, and then reads six variables; a call of JAX takes less. At N = 32 this is more than half of every row. At N = 256
+  the forward pass and the backward pass to each layer take most of what is left, so that norms at no cost would miss too.
+- **CNNs, beside writing.** Two fifths of the time is a compiled fill of the result. The rest is arithmetic: forward and
+  backward pass, and the products of patches and cotangents for each kernel, which on one core take longer than writing does.
+"""
+
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
     """Median, lower and upper quartile."""
@@ -248,7 +257,7 @@ def write_tables(rows: list[Row], path: Path | None) -> str:
         some = [row for row in rows if row["memory"] == memory]
         if some:
             lines += [f"## {title}", "", *tables(some)]
-    text = "\n".join(lines)
+    text = "\n".join([*lines, CAUSES])
     if path is not None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
