@@ -13,7 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import TimeLimit
 
 from rlgrad.rollouts import functional
-from rlgrad.rollouts.masks import MaskInObservation, mask_width
+from rlgrad.rollouts.masks import MaskInObservation, can_be_masked, mask_width
 from rlgrad.rollouts.wrapping import Wrap, wrap_all
 
 AnyEnv = Env[Any, Any]
@@ -179,17 +179,29 @@ def _call(function: Callable[..., Any], kwargs: dict[str, Any]) -> AnyEnv:
 def _from_function(
     create: Callable[[], AnyEnv], num_envs: int, max_episode_steps: int | None, vectorization_mode: str
 ) -> Environment:
-    probe = create()  # never played: resetting one of the environments themselves could change what it does later
-    specs, width = [probe.spec], mask_width(probe)
-    probe.close()
     if vectorization_mode == "sync":
-        made = _from_environments([create() for _ in range(num_envs)], max_episode_steps)
+        envs = [create() for _ in range(num_envs)]
+        made = _from_environments(envs, max_episode_steps)
+        width = _mask_width_of_another(create, envs) if can_be_masked(envs[0]) else None
     else:
+        probe = create()
+        specs, width = [probe.spec], mask_width(probe)
+        probe.close()
         vector: AnyVectorEnv = AsyncVectorEnv(
             [lambda: _cut(create(), max_episode_steps)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED
         )
         made = _reset_by_mask(vector, specs, max_episode_steps)
     return made if width is None else made._replace(vector=MaskInObservation(made.vector, width))
+
+
+def _mask_width_of_another(create: Callable[[], AnyEnv], envs: list[AnyEnv]) -> int | None:
+    # Resetting one of those that are to be played could change what it does later.
+    probe = create()
+    if any(env.unwrapped is probe.unwrapped for env in envs):  # a function that hands out the one environment it has
+        return None
+    width = mask_width(probe)
+    probe.close()
+    return width
 
 
 def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Environment:

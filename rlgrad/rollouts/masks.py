@@ -54,18 +54,22 @@ class MaskInObservation(VectorWrapper):
         return {OBSERVATION: observations, MASK: self._mask}
 
 
+def can_be_masked(env: Any) -> bool:
+    """Whether an environment's actions are of a kind that can be masked, and its observations bring no mask already."""
+    brings_its_own = isinstance(env.observation_space, spaces.Dict) and MASK in env.observation_space.spaces
+    return isinstance(env.action_space, spaces.Discrete | spaces.MultiDiscrete) and not brings_its_own
+
+
 def mask_width(env: Any) -> int | None:
     """How many numbers the mask in an environment's `info` has; none where there is no such mask.
 
     Args:
-        env: is reset, if its actions are of a kind that can be masked and its observations bring no mask.
+        env: is reset, if it can be masked.
 
     Raises:
         ValueError: the mask is no array of one number for each action.
     """
-    choices = isinstance(env.action_space, spaces.Discrete | spaces.MultiDiscrete)
-    brings_its_own = isinstance(env.observation_space, spaces.Dict) and MASK in env.observation_space.spaces
-    if not choices or brings_its_own:
+    if not can_be_masked(env):
         return None
     info = env.reset(seed=0)[1]
     if MASK not in info:

@@ -81,6 +81,32 @@ def test_a_step_that_forbids_everything_names_the_slot():
             collector.collect(policy)
 
 
+def test_looking_for_a_mask_leaves_the_environments_that_are_played_alone():
+    class Counted(Masked):
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    only = Counted("observation")
+    made = [Counted("info"), Counted("info")]
+    with GymCollector(lambda: only, num_envs=1, num_steps=2):
+        assert only.closed == 0
+    left = list(made)
+    with GymCollector(lambda: left.pop(0), num_envs=1, num_steps=2) as collector:
+        assert isinstance(collector.observation_space, spaces.Dict)
+        assert [env.closed for env in made] == [0, 1]  # one is played, another was looked at
+
+    class Unmasked(Masked):
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=seed)[0], {}
+
+    alone = Unmasked("info")
+    alone.close = lambda: pytest.fail("the one environment that there is was closed")
+    made_of_one = GymCollector(lambda: alone, num_envs=1, num_steps=2)
+    assert made_of_one.observation_space == alone.observation_space
+
+
 def test_only_choices_can_be_masked():
     space = spaces.Dict(observation=spaces.Box(-1, 1, (3,)), action_mask=spaces.MultiBinary(2))
     with pytest.raises(ValueError, match="only Discrete and MultiDiscrete"):
