@@ -12,8 +12,8 @@ from rlgrad.agent import Agent, Batch, Outputs
 from rlgrad.gradients import Entropy, LogProb
 from rlgrad.gradients.selection import keys_of
 from rlgrad.policies.policy import Policy
+from rlgrad.updates.ascent import Metrics
 
-Metrics = dict[str, tf.Tensor]
 _KL = "KL(π ‖ π′)"  # beside the agent's outputs, whose names are identifiers
 
 

@@ -1,11 +1,10 @@
 """Rewards in units of how much their discounted sum varies, which a value can learn whatever the environment's units are."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
 from rlgrad import estimators
+from rlgrad.policies.normalizer import RunningNormalizer
 
 
 class RewardScale:
@@ -26,20 +25,14 @@ class RewardScale:
 
     def __init__(self, num_envs: int, gamma: float, whole_episodes: bool) -> None:
         self._gamma, self._whole_episodes = gamma, whole_episodes
-
-        def variable(value: Any, name: str) -> keras.Variable:
-            return keras.Variable(value, dtype="float64", trainable=False, name=f"reward_scale_{name}")
-
-        # In float64: a float32 count stops growing at 2²⁴ steps.
-        self._mean, self._variance, self._count = (
-            variable(x, n) for x, n in ((0.0, "mean"), (1.0, "variance"), (0.0, "count"))
-        )
-        self._running = variable(tf.zeros([num_envs], tf.float64), "running")
-        self.variables = [self._mean, self._variance, self._count, self._running]
+        self._sums = RunningNormalizer((), name="reward_scale")
+        zeros = tf.zeros([num_envs], tf.float64)
+        self._running = keras.Variable(zeros, dtype="float64", trainable=False, name="reward_scale_running")
+        self.variables = [*self._sums.variables, self._running]
 
     def scaled(self, rewards: tf.Tensor) -> tf.Tensor:
         """Rewards at the present scale."""
-        return rewards / tf.cast(tf.sqrt(self._variance.value + 1e-8), rewards.dtype)
+        return rewards / tf.cast(tf.sqrt(self._sums.variance.value + self._sums.epsilon), rewards.dtype)
 
     def update(self, rewards: tf.Tensor, boundaries: tf.Tensor, mask: tf.Tensor) -> None:
         """Take in a rollout.
@@ -49,7 +42,7 @@ class RewardScale:
             boundaries: bool (T, N), the episode ended after this step.
             mask: float (T, N), 0 for steps that do not count.
         """
-        r, mask = tf.cast(rewards, tf.float64), tf.cast(mask, tf.float64)
+        r = tf.cast(rewards, tf.float64)
         goes_on = 1.0 - tf.cast(boundaries, tf.float64)
         carried = tf.zeros_like(r[0]) if self._whole_episodes else self._running.value
         first = tf.concat([(r[0] + self._gamma * carried)[None], r[1:]], axis=0)
@@ -58,11 +51,4 @@ class RewardScale:
         u = estimators.discounted_sums(first[::-1], discounts[::-1])[::-1]
         if not self._whole_episodes:
             self._running.assign(u[-1] * goes_on[-1])
-        added = tf.reduce_sum(mask)
-        mean = tf.reduce_sum(mask * u) / tf.maximum(added, 1.0)
-        squares = tf.reduce_sum(mask * tf.square(u - mean))
-        total, gap = tf.maximum(self._count.value + added, 1.0), mean - self._mean.value
-        squares += self._variance.value * self._count.value + tf.square(gap) * self._count.value * added / total
-        self._mean.assign(self._mean.value + gap * added / total)
-        self._variance.assign(tf.where(self._count.value + added > 0.0, squares / total, self._variance.value))
-        self._count.assign(self._count.value + added)
+        self._sums.update(tf.reshape(u, [-1]), tf.reshape(mask, [-1]))

@@ -14,14 +14,7 @@ from gymnasium import spaces
 
 from rlgrad.policies.normalizer import RunningNormalizer
 from rlgrad.rollouts.masks import MASK, OBSERVATION
-from rlgrad.rollouts.trees import storage
-
-_ADVICE = {
-    spaces.Text: "encode the text, with gymnasium.wrappers.TransformObservation",
-    spaces.Sequence: "pad it to a fixed length, with gymnasium.wrappers.TransformObservation",
-    spaces.Graph: "encode it in arrays of fixed shape, with gymnasium.wrappers.TransformObservation",
-    spaces.OneOf: "make it a Tuple of a choice and its parts, with gymnasium.wrappers.TransformObservation",
-}
+from rlgrad.rollouts.trees import map_arrays, storage
 
 
 def has_mask(space: spaces.Space[Any]) -> bool:
@@ -49,15 +42,7 @@ def observation_spec(space: spaces.Space[Any]) -> Any:
     Raises:
         ValueError: a space without fixed shape, with what to wrap it in.
     """
-    if isinstance(space, spaces.Dict):
-        return {key: observation_spec(inner) for key, inner in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(observation_spec(inner) for inner in space)
-    advice = next((text for kind, text in _ADVICE.items() if isinstance(space, kind)), None)
-    if advice:
-        raise ValueError(f"Observations have a fixed shape; {space} has not: {advice}.")
-    array = storage(space, (1,))
-    return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+    return map_arrays(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), storage(space, (1,)))
 
 
 class Preparation(keras.layers.Layer):
@@ -70,15 +55,13 @@ class Preparation(keras.layers.Layer):
 
     def __init__(self, space: spaces.Space[Any], normalize: bool = False, **kwargs: Any) -> None:
         super().__init__(trainable=False, autocast=False, **kwargs)
-        self.kinds = tuple(tf.nest.flatten(_kinds(space)))
-        kinds = self.kinds
+        self.kinds = kinds = tuple(tf.nest.flatten(_kinds(space)))
         shapes = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(observation_spec(space))]
         names = ["normalizer"] if len(kinds) == 1 else [f"normalizer_{i}" for i in range(len(kinds))]
         self.normalizers = [
             RunningNormalizer(shape, name=name) if normalize and kind == "number" else None
             for kind, shape, name in zip(kinds, shapes, names, strict=True)
         ]
-        self.layers = [layer for layer in self.normalizers if layer is not None]
         self.built = True
 
     def call(self, observations: Any) -> Any:
@@ -110,7 +93,7 @@ class Preparation(keras.layers.Layer):
 
 
 def _kinds(space: spaces.Space[Any]) -> Any:
-    """`"number"`, `"bytes"` or `"choice"` for each leaf."""
+    """`"number"`, `"bytes"`, `"integers"` or `"choice"` for each leaf."""
     if isinstance(space, spaces.Dict):
         return {key: _kinds(inner) for key, inner in space.items()}
     if isinstance(space, spaces.Tuple):

@@ -1,5 +1,6 @@
 """The policy: what acts, what is differentiated, and what is saved."""
 
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -69,7 +70,7 @@ class Policy(keras.Model):
         self(self._zeros(2))
         self._compiled_actor: actors.Actor | None = None
 
-    @property
+    @cached_property  # and no attribute: Keras would wrap its dicts
     def observation_spec(self) -> Any:
         """A tree of `tf.TensorSpec` of a batch of observations as they are stored, (None, …)."""
         return seen.observation_spec(self.observation_space)
@@ -182,10 +183,6 @@ class Policy(keras.Model):
         return seen.without_mask(observations) if self.masked else observations
 
 
-def _like(spec: Any, observations: Any) -> Any:
+def _like(specs: Any, observations: Any) -> Any:
     """A tree of arrays in the dtypes of the specs."""
-    if isinstance(spec, dict):
-        return {key: _like(inner, observations[key]) for key, inner in spec.items()}
-    if isinstance(spec, tuple):
-        return tuple(_like(inner, part) for inner, part in zip(spec, observations, strict=True))
-    return np.asarray(observations).astype(spec.dtype.as_numpy_dtype, copy=False)
+    return map_arrays(lambda spec, x: np.asarray(x).astype(spec.dtype.as_numpy_dtype, copy=False), specs, observations)

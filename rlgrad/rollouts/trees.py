@@ -6,6 +6,13 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
+_ADVICE: dict[type, str] = {
+    spaces.Text: "encode the text, with gymnasium.wrappers.TransformObservation",
+    spaces.Sequence: "pad it to a fixed length, with gymnasium.wrappers.TransformObservation",
+    spaces.Graph: "encode it in arrays of fixed shape, with gymnasium.wrappers.TransformObservation",
+    spaces.OneOf: "make it a Tuple of a choice and its parts, with gymnasium.wrappers.TransformObservation",
+}
+
 
 def storage(space: Space[Any], leading: tuple[int, ...]) -> Any:
     """Zeros for one observation of `space` at each index of `leading`.
@@ -20,16 +27,17 @@ def storage(space: Space[Any], leading: tuple[int, ...]) -> Any:
         own dtype.
 
     Raises:
-        ValueError: a space that has no fixed shape.
+        ValueError: a space that has no fixed shape, with what to wrap it in.
     """
     if isinstance(space, spaces.Dict):
         return {key: storage(inner, leading) for key, inner in space.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(storage(inner, leading) for inner in space)
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        advice = next((text for kind, text in _ADVICE.items() if isinstance(space, kind)), "wrap it into one of these")
         raise ValueError(
             "Observations are Box, Discrete, MultiDiscrete or MultiBinary spaces, or a Dict or Tuple of these; "
-            f"{space} is not supported."
+            f"{space} is not supported: {advice}."
         )
     dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
     return np.zeros((*leading, *(space.shape or ())), dtype)

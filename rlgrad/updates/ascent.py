@@ -21,6 +21,7 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad._record import Record, close_names, require
 from rlgrad.schedules import Schedule, scheduled
+from rlgrad.updates.moves import all_finite
 
 if TYPE_CHECKING:
     from rlgrad.objective import Objective
@@ -226,7 +227,7 @@ class AscentState:
 def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -> tuple[tf.Tensor, tf.Tensor]:
     """One guarded step of the optimizer: the gradient's norm, and whether it was finite."""
     length = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in gradient]))
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradient])
+    finite = all_finite(gradient)
     limit = state.update.max_grad_norm
     scale = 1.0 if limit is None else tf.minimum(1.0, limit / tf.maximum(length, 1e-12))
     descent = [-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient]
