@@ -15,9 +15,9 @@ from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Jo
 from rlgrad.gradients.keras_internals import ends_in_probabilities
 from rlgrad.policies import networks
 from rlgrad.policies.actions import ActionModel, action_model
-from rlgrad.policies.observations import Preparation, has_mask, observation_spec, seen_space
+from rlgrad.policies.observations import Preparation, observation_spec, seen_space
 from rlgrad.policies.policy import Policy
-from rlgrad.rollouts.masks import MASK
+from rlgrad.rollouts.masks import MASK, has_mask
 
 ModelOrBuilder: TypeAlias = keras.Model | Callable[[], keras.Model]
 _log = logging.getLogger("rlgrad")

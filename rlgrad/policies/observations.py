@@ -13,20 +13,15 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad.policies.normalizer import RunningNormalizer
-from rlgrad.rollouts.masks import MASK, OBSERVATION
+from rlgrad.rollouts.masks import MASK, OBSERVATION, has_mask
 from rlgrad.rollouts.trees import map_arrays, storage
-
-
-def has_mask(space: spaces.Space[Any]) -> bool:
-    """Whether an observation space brings an action mask."""
-    return isinstance(space, spaces.Dict) and MASK in space.spaces
 
 
 def seen_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """What of an observation space a network sees: all but the action mask."""
     if not has_mask(space):
         return space
-    rest = {key: inner for key, inner in space.items() if key != MASK}  # type: ignore[attr-defined]
+    rest = {key: inner for key, inner in space.items() if key != MASK}
     return rest[OBSERVATION] if set(rest) == {OBSERVATION} else spaces.Dict(rest)
 
 

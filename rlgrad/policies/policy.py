@@ -12,7 +12,7 @@ from rlgrad.distributions import Distribution
 from rlgrad.distributions.base import IMPOSSIBLE
 from rlgrad.policies import actors
 from rlgrad.policies import observations as seen
-from rlgrad.rollouts.masks import MASK
+from rlgrad.rollouts.masks import MASK, has_mask
 from rlgrad.rollouts.trees import map_arrays
 
 
@@ -55,7 +55,7 @@ class Policy(keras.Model):
         self.network, self.value_network = network, value_network
         self.distribution, self.from_logits = distribution, from_logits
         self.observation_space, self.action_spec = observation_space, action_spec
-        self.masked = seen.has_mask(observation_space)
+        self.masked = has_mask(observation_space)
         self.preparation = seen.Preparation(seen.seen_space(observation_space), normalize_observations)
         self._generator = np.random.default_rng(seed)
         self._ranks = [spec.shape.rank - 1 for spec in tf.nest.flatten(self.observation_spec)]

@@ -5,7 +5,7 @@ score, entropy, divergence and evaluation all meet it at the same place: `{"obse
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from gymnasium import spaces
@@ -54,10 +54,15 @@ class MaskInObservation(VectorWrapper):
         return {OBSERVATION: observations, MASK: self._mask}
 
 
+def has_mask(space: spaces.Space[Any]) -> TypeGuard[spaces.Dict]:
+    """Whether an observation space brings an action mask."""
+    return isinstance(space, spaces.Dict) and MASK in space.spaces
+
+
 def can_be_masked(env: Any) -> bool:
     """Whether an environment's actions are of a kind that can be masked, and its observations bring no mask already."""
-    brings_its_own = isinstance(env.observation_space, spaces.Dict) and MASK in env.observation_space.spaces
-    return isinstance(env.action_space, spaces.Discrete | spaces.MultiDiscrete) and not brings_its_own
+    choices = isinstance(env.action_space, spaces.Discrete | spaces.MultiDiscrete)
+    return choices and not has_mask(env.observation_space)
 
 
 def mask_width(env: Any) -> int | None:
