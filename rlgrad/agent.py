@@ -25,6 +25,9 @@ class Estimates(NamedTuple):
 class Batch(NamedTuple):
     """The numbers that stood fixed when the rollout was collected. M rows: steps, in no particular order.
 
+    Of a policy with memory a row is a sequence of T steps: (M, T) where it says (M,) here, and the observations are the
+    sequences that the policy takes.
+
     Attributes:
         observations: (M, …), what the policy saw. May be a tree of arrays.
         actions: (M, …), as sampled.

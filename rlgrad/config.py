@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium
 import yaml
@@ -17,6 +17,7 @@ from rlgrad.registry import agent_class, agent_name
 from rlgrad.updates import UPDATES
 
 EnvLike = str | gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any, Any] | Callable[..., Any]
+Memory = Literal["gru", "lstm"]
 VectorizationMode = Literal["sync", "async", "vector_entry_point"]
 
 
@@ -35,6 +36,8 @@ class Config:
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     shared_trunk: bool = False
+    memory: Memory | None = None
+    memory_size: int = 64
     squash_actions: bool = False
     initial_log_std: float = 0.0
     from_logits: bool = True
@@ -45,6 +48,8 @@ class Config:
         """Check the numbers."""
         require(self.total_timesteps >= 1, "total_timesteps", "at least 1", self.total_timesteps)
         require(self.evaluation_episodes >= 0, "evaluation_episodes", "at least 0", self.evaluation_episodes)
+        require(self.memory_size >= 1, "memory_size", "at least 1", self.memory_size)
+        require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or none", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
 
     @property

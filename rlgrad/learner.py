@@ -16,6 +16,7 @@ from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective, output_specs
 from rlgrad.policies.policy import Policy
+from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.reporting import METRICS
 from rlgrad.reward_scale import RewardScale
 from rlgrad.rollouts.rollout import Rollout
@@ -110,6 +111,10 @@ class Learner:
             progress: share of the run already done, 0 … 1.
             timesteps: environment steps trained so far, to be kept with it.
         """
+        if isinstance(self.policy, RecurrentPolicy):
+            raise NotImplementedError(
+                "What one step's gradient tells cannot be measured for a policy with memory, which has gradients of sequences."
+            )
         arguments = _arguments(rollout, progress)
         if self._measuring is None:
             self._measuring = tf.function(self._measure, autograph=False).get_concrete_function(*arguments)
@@ -137,16 +142,16 @@ class Learner:
         metrics = self.agent.update.apply(self._objective(batch), self.state, seed)
         if self.uses_value:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
-        self.policy.normalize(batch.observations, tf.reshape(rollout.mask, (-1,)))
+        self.policy.normalize(batch.observations, self.policy.rows(rollout.mask))
         return metrics
 
     def _objective(self, batch: Any) -> Objective:
         return Objective(self.agent, self.policy, batch, self.outputs, self.credited, self.variables, self._measured)
 
     def _batch(self, rollout: Rollout, progress: tf.Tensor) -> Batch:
-        """Values at the current weights, estimates, and time and columns merged into one axis."""
+        """Values at the current weights, estimates, and all of it in rows."""
         if self.uses_value:
-            values, next_values = self.policy.value(rollout.observations), self.policy.value(rollout.final_observations)
+            values, next_values = self.policy.values(rollout)
         else:
             values = next_values = None
         rollout = rollout._replace(values=values, next_values=next_values)
@@ -155,8 +160,8 @@ class Learner:
         estimates = self.agent.estimate(rollout)
         mask = tf.convert_to_tensor(rollout.mask)
         whole = tf.cast(tf.shape(mask)[1], mask.dtype)
-        batch = Batch(
-            observations=rollout.observations,
+        by_step = Batch(
+            observations=(),
             actions=rollout.actions,
             log_probs=rollout.log_probs,
             values=tf.zeros_like(mask) if values is None else values,
@@ -164,8 +169,8 @@ class Learner:
             progress=mask,
             **estimates._asdict(),
         )
-        merged: Batch = tf.nest.map_structure(lambda x: tf.reshape(x, (-1, *x.shape[2:])), batch)
-        return merged._replace(progress=progress)
+        batch: Batch = tf.nest.map_structure(self.policy.rows, by_step)
+        return batch._replace(observations=self.policy.inputs(rollout), progress=progress)
 
     def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
         """Which output and which variables: found again, without compilation, at weights that have not moved."""
@@ -192,10 +197,8 @@ def _connected(
     agent: Agent, policy: Policy, credited: Sequence[str]
 ) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
     """The variables that at least one output depends on, and those of each output, from one forward pass."""
-    observations, actions = tf.nest.map_structure(
-        lambda spec: tf.zeros((1, *spec.shape[1:]), spec.dtype), (policy.observation_spec, policy.action_spec)
-    )
-    at_theta = gradients.linearize(policy, observations, output=output_specs(agent, actions, credited))
+    output = output_specs(agent, policy.zero_actions(1), credited)
+    at_theta = gradients.linearize(policy, policy.zeros(1), output=output)
     by_key = dict(zip(at_theta.gradient(), at_theta.variables, strict=True))
     by_output: dict[str, list[keras.Variable]] = {name: [] for name in credited}
     for name in credited:

@@ -11,7 +11,7 @@ import keras
 
 from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
-from rlgrad.config import Config, EnvLike, VectorizationMode
+from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
 from rlgrad.learner import Learner
 from rlgrad.policies import actors
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
@@ -44,6 +44,8 @@ def train(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     shared_trunk: bool = False,
+    memory: Memory | None = None,
+    memory_size: int = 64,
     squash_actions: bool = False,
     initial_log_std: float = 0.0,
     from_logits: bool = True,
@@ -75,6 +77,8 @@ def train(
         hidden_sizes: widths of the default networks.
         activation: of the default networks.
         shared_trunk: let the default policy and value networks share their hidden layers.
+        memory: give the default networks a memory, `"gru"` or `"lstm"`; none: they see the present observation only.
+        memory_size: units of the memory.
         squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation, for Box actions.
         from_logits: false declares that `model` ends in probabilities.
@@ -109,6 +113,8 @@ def train(
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
         shared_trunk=shared_trunk,
+        memory=memory,
+        memory_size=memory_size,
         squash_actions=squash_actions,
         initial_log_std=initial_log_std,
         from_logits=from_logits,
@@ -241,6 +247,8 @@ def _assemble(
             hidden_sizes=config.hidden_sizes,
             activation=config.activation,
             shared_trunk=config.shared_trunk,
+            memory=config.memory,
+            memory_size=config.memory_size,
             squash_actions=config.squash_actions,
             initial_log_std=config.initial_log_std,
             normalize_observations=agent.normalize_observations,

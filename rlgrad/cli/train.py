@@ -59,6 +59,10 @@ class Options:
     """Of the hidden layers, a Keras name."""
     shared_trunk: bool = False
     """Let the policy and the value share the hidden layers."""
+    memory: Literal["gru", "lstm"] | None = None
+    """Give the networks a memory; none: they see the present observation only."""
+    memory_size: int = 64
+    """Units of the memory."""
     squash_actions: bool = False
     """Bring continuous actions into their bounds by a tanh, instead of clipping them."""
     initial_log_std: float = 0.0

@@ -14,7 +14,7 @@ from rlgrad.gradients.linearization import Linearization, linearize
 from rlgrad.gradients.lookups import Lookup
 from rlgrad.gradients.norms import gram, per_sample_norm
 from rlgrad.gradients.outer_products import OuterProduct
-from rlgrad.gradients.outputs import Entropy, LogProb, Output
+from rlgrad.gradients.outputs import Entropy, LogProb, Output, PerSequence
 from rlgrad.gradients.per_sample import per_sample_gradient
 from rlgrad.gradients.planning import Plan, plan
 from rlgrad.gradients.registry import register_rule
@@ -30,6 +30,7 @@ __all__ = [
     "Lookup",
     "OuterProduct",
     "Output",
+    "PerSequence",
     "Plan",
     "by_layer",
     "dot",

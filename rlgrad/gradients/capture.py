@@ -73,7 +73,8 @@ def require_scalars(problem: Problem, value: Any) -> None:
     if value.shape.rank != 1:
         raise ValueError(
             f"One number per sample is needed, got {shape_text(value.shape[1:])} numbers for each row of the input. "
-            "Flatten the time and environment axes first; for several outputs per sample use jacobian()."
+            "Flatten the time and environment axes first, or add up the steps of sequences with PerSequence(output); for "
+            "several outputs per sample use jacobian()."
         )
 
 

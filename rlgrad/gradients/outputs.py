@@ -13,6 +13,7 @@ import tensorflow as tf
 from rlgrad.gradients.policy_recipes import DistributionEntropy, LogProbability
 from rlgrad.gradients.recipes import (
     Custom,
+    OverTime,
     Recipe,
     Sum,
     Unit,
@@ -125,6 +126,25 @@ class Entropy(Output):
 
     def __init__(self, distribution: Any = None, *, head: str | None = None) -> None:
         super().__init__(DistributionEntropy(head, by_value(distribution)))
+
+
+class PerSequence(Output):
+    """Σ_t w_t f_t, for models whose samples are sequences: one number for each, where the output has one for each step.
+
+    That makes a sequence a sample of `per_sample_gradient`, `per_sample_norm`, `gram` and the others that look at samples.
+
+    Args:
+        output: f, (N, T): `LogProb(actions)`, a head's name, or what else `output=` accepts.
+        weights: w, float (N, T), or one number.
+
+    Example:
+        >>> scores = per_sample_gradient(policy, policy.inputs(rollout), output=PerSequence(LogProb(actions), advantages))
+    """
+
+    def __init__(self, output: Any, weights: Any = 1.0) -> None:
+        term = Output.of(output)
+        has_axes = len(weights.shape if tf.is_tensor(weights) else np.shape(weights)) > 0
+        super().__init__(OverTime(term.recipe), (weights, *term.arrays), (has_axes, *term.batched))
 
 
 def _units(unit: Any) -> tuple[tuple[Any], tuple[bool]]:

@@ -155,6 +155,36 @@ class Sum:
         return total
 
 
+@dataclass(frozen=True)
+class OverTime:
+    """Σ_t w_t f_t of a sequence: one number where the term has one for each step."""
+
+    term: Recipe
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the term is."""
+        return self.term.cacheable
+
+    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
+        """The weights, then the term's own arrays."""
+        weights = arrays[0] if tf.is_tensor(arrays[0]) else tf.constant(arrays[0], tf.float32)
+        return [weights, *self.term.prepare(model, arrays[1:])]
+
+    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
+        """One number for each sequence, float (N,)."""
+        _, weights = arrays.take()
+        value = self.term.value(heads, arrays, False)
+        if value.shape.rank < 2:
+            raise ValueError(
+                f"PerSequence adds up one number for each step of a sequence, (N, T), and this output has the shape "
+                f"{shape_text(value.shape, heads.batch_size)}: leave PerSequence out."
+            )
+        if weights.shape.rank:
+            _require_batch(weights, value.shape, heads, "Weights of the steps")
+        return _sum_after(tf.cast(weights, value.dtype) * value, 1)
+
+
 class Same:
     """Wraps an object that cannot be hashed, so that it equals only itself."""
 

@@ -57,7 +57,7 @@ def numpy_stack(layers: list[keras.layers.Dense]) -> Actor:
     return forward
 
 
-def compiled(function: Callable[[tf.Tensor], Any], spec: tf.TensorSpec) -> Actor:
-    """`function` of a batch of observations as one XLA program for each batch size, with NumPy in and out."""
-    program = tf.function(function, input_signature=[spec], jit_compile=True, autograph=False)
-    return lambda x: tf.nest.map_structure(lambda y: y.numpy(), program(x))
+def compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+    """`function` of batches as one XLA program for each batch size, with NumPy in and out."""
+    program = tf.function(function, input_signature=specs, jit_compile=True, autograph=False)
+    return lambda *batches: tf.nest.map_structure(lambda y: y.numpy(), program(*batches))

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -16,7 +16,8 @@ from rlgrad.gradients.keras_internals import ends_in_probabilities
 from rlgrad.policies import networks
 from rlgrad.policies.actions import ActionModel, action_model
 from rlgrad.policies.observations import Preparation, observation_spec, seen_space
-from rlgrad.policies.policy import Policy
+from rlgrad.policies.policy import Policy, zeros
+from rlgrad.policies.recurrent import RecurrentPolicy, has_memory, one_step, state_spec
 from rlgrad.rollouts.masks import MASK, has_mask
 
 ModelOrBuilder: TypeAlias = keras.Model | Callable[[], keras.Model]
@@ -33,6 +34,8 @@ def make_policy(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     shared_trunk: bool = False,
+    memory: Literal["gru", "lstm"] | None = None,
+    memory_size: int = 64,
     squash_actions: bool = False,
     initial_log_std: float = 0.0,
     normalize_observations: bool = False,
@@ -54,6 +57,8 @@ def make_policy(
         hidden_sizes: of the default networks.
         activation: of the default networks.
         shared_trunk: let the default policy and value networks share their hidden layers.
+        memory: give the default networks a memory; none: they see the present observation only.
+        memory_size: units of the memory.
         squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation.
         normalize_observations: put a `RunningNormalizer` before what is floating-point.
@@ -72,6 +77,12 @@ def make_policy(
         _check_mask(observation_space, actions)
     init = random.stream(seed, "init")
     default: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
+    default |= {"memory": memory, "memory_size": memory_size}
+    if memory is not None and model is not None:
+        raise ValueError(
+            "memory speaks of the default networks, and a model was given: leave it out, and give a model of one step, "
+            'from {"observation": …, "state": …} to {"policy": …, "state": …}.'
+        )
     if shared_trunk:
         given = [name for name, thing in (("model", model), ("value_model", value_model)) if thing is not None]
         if given or not value:
@@ -85,13 +96,18 @@ def make_policy(
         network = _built(model, random.child(init, 0), "model")
     value_network = _built(value_model, random.child(init, 1), "value_model") if value_model is not None else None
     own_value = _check_network(network, space, actions, from_logits)
+    remembers = has_memory(network)
+    if value_network is not None and has_memory(value_network) and not remembers:
+        raise ValueError("value_model has a memory, and the policy has none: give both one, or the policy alone.")
     if own_value and value_network is not None:
         raise ValueError('model returns a "value" and value_model was given too: leave one of them out.')
     if value_network is not None:
         _check_value(_try(value_network, space, "value_model"), "value_model")
     elif value and not own_value:
+        default["memory"] = memory or ("gru" if remembers else None)
         value_network = networks.network(space, (1,), seed=random.child(init, 1), name="value", **default)
-    policy = Policy(
+    kind: type[Policy] = RecurrentPolicy if remembers else Policy
+    policy = kind(
         network,
         actions.distribution,
         observation_space=observation_space,
@@ -141,9 +157,11 @@ def _built(model: ModelOrBuilder, seed: np.random.SeedSequence, name: str) -> ke
 def _try(network: keras.Model, space: spaces.Space[Any], name: str) -> Any:
     """The network's outputs for two observations, for their structure and shapes."""
     spec = observation_spec(space)
-    zeros = tf.nest.map_structure(lambda s: np.zeros((2, *s.shape[1:]), s.dtype.as_numpy_dtype), spec)
     try:
-        return network(Preparation(space)(zeros), training=False)
+        x = Preparation(space)(zeros(spec, (2,)))
+        if not has_memory(network):
+            return network(x, training=False)
+        return one_step(network, x, zeros(state_spec(network), (2,)))[0]
     except (ValueError, TypeError) as error:
         shapes = tf.nest.map_structure(lambda s: "(N, " + ", ".join(map(str, s.shape[1:])) + ")", spec)
         raise ValueError(
@@ -194,6 +212,8 @@ def _described(distribution: Distribution, shape: tuple[int, ...]) -> str:
 
 
 def _check_value(value: Any, name: str) -> None:
+    if isinstance(value, dict) and set(value) == {"value"}:  # of a model with memory
+        value = value["value"]
     if isinstance(value, dict) or tuple(value.shape) not in ((2,), (2, 1)):
         shape = "a dict" if isinstance(value, dict) else f"shape {('N', *value.shape[1:])}"
         raise ValueError(f"{name} gives {shape}; a value is (N, 1): end it in keras.layers.Dense(1).")

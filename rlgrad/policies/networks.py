@@ -8,7 +8,8 @@
 | Discrete, MultiDiscrete | one-hot |
 | MultiBinary | 0 and 1 |
 
-A vector goes through the hidden layers; so do the parts of a tree, side by side; a single image has its dense layer.
+A vector goes through the hidden layers; so do the parts of a tree, side by side; a single image has its dense layer. With
+memory, a GRU or LSTM cell comes after them, and the network makes one step: `rlgrad.policies.recurrent` says what it maps.
 
 Source: orthogonal weights of gain √2 and a small last layer follow Andrychowicz et al. (2021); the CNNs, Mnih et al. (2015) and
 Young & Tian (2019).
@@ -16,14 +17,18 @@ Young & Tian (2019).
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad import random
+from rlgrad.policies.cells import cell
+from rlgrad.rollouts.masks import OBSERVATION
 
+STATE = "state"
 _NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512
 _MINATAR = ((16, 3, 1),), 128
 _GAIN = math.sqrt(2.0)
@@ -35,6 +40,8 @@ def network(
     *,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
+    memory: Literal["gru", "lstm"] | None = None,
+    memory_size: int = 64,
     last_gain: float = 1.0,
     seed: np.random.SeedSequence,
     name: str,
@@ -46,15 +53,20 @@ def network(
         output_shape: of its output for one observation.
         hidden_sizes: widths of the hidden layers.
         activation: of the hidden layers, a Keras name.
+        memory: the cell after the hidden layers; none: no memory.
+        memory_size: units of that cell.
         last_gain: scale of the last layer's orthogonal weights; small for a policy, so that it begins near uniform.
         seed: for the initial weights.
         name: of the model; of a vector's, the variables are `name/hidden_1/kernel`, ….
 
     Returns:
-        A built model, (N, …) to (N, *output_shape).
+        A built model, (N, …) to (N, *output_shape); with memory to a dict in which this stands under `name`.
     """
     last = random.child(seed, len(hidden_sizes))
     head = _head(output_shape, last_gain, last, "output")
+    if memory is not None:
+        inputs, features, after = _remembered(space, hidden_sizes, activation, memory, memory_size, seed)
+        return keras.Model(inputs, {name: _through(head, features), **after}, name=name)
     if not _is_vector(space):
         inputs, features = _features(space, hidden_sizes, activation, seed)
         return keras.Model(inputs, _through(head, features), name=name)
@@ -69,6 +81,8 @@ def shared_trunk(
     *,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
+    memory: Literal["gru", "lstm"] | None = None,
+    memory_size: int = 64,
     last_gain: float = 0.01,
     seed: np.random.SeedSequence,
 ) -> keras.Model:
@@ -79,24 +93,51 @@ def shared_trunk(
         output_shape: shape of the policy's output for one observation.
         hidden_sizes: widths of the shared layers.
         activation: of the shared layers.
+        memory: the cell after them, shared too; none: no memory.
+        memory_size: units of that cell.
         last_gain: scale of the policy head's weights; the value's is 1.
         seed: for the initial weights.
 
     Returns:
         A built model, (N, …) to `{"policy": (N, *output_shape), "value": (N, 1)}`.
     """
-    inputs, features = _features(space, hidden_sizes, activation, seed)
+    if memory is None:
+        inputs, features = _features(space, hidden_sizes, activation, seed)
+        after: dict[str, Any] = {}
+    else:
+        inputs, features, after = _remembered(space, hidden_sizes, activation, memory, memory_size, seed)
     last = len(hidden_sizes)
     policy = _through(_head(output_shape, last_gain, random.child(seed, last), "policy"), features)
     value = _through(_head((1,), 1.0, random.child(seed, last + 1), "value"), features)
-    return keras.Model(inputs, {"policy": policy, "value": value}, name="actor_critic")
+    return keras.Model(inputs, {"policy": policy, "value": value, **after}, name="actor_critic")
+
+
+def _remembered(
+    space: spaces.Space[Any],
+    hidden_sizes: Sequence[int],
+    activation: str,
+    memory: Literal["gru", "lstm"],
+    size: int,
+    seed: np.random.SeedSequence,
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The inputs of one step, what the heads see of it, and what the network gives besides: the state after it."""
+    inputs, features = _features(space, hidden_sizes, activation, seed, (OBSERVATION,))
+    remember = cell(memory, size, random.child(seed, len(hidden_sizes) + 3))
+    widths = tf.nest.flatten(remember.state_size)
+    before = tuple(keras.Input((width,), name=f"{STATE}_{i}") for i, width in enumerate(widths))
+    output, after = remember(features, before)
+    return {OBSERVATION: inputs, STATE: before}, output, {STATE: tuple(after)}
 
 
 def _features(
-    space: spaces.Space[Any], hidden_sizes: Sequence[int], activation: str, seed: np.random.SeedSequence
+    space: spaces.Space[Any],
+    hidden_sizes: Sequence[int],
+    activation: str,
+    seed: np.random.SeedSequence,
+    path: tuple[Any, ...] = (),
 ) -> tuple[Any, Any]:
     """The inputs, a tree like the space, and what the heads see."""
-    inputs, parts = _encoded(space, random.child(seed, len(hidden_sizes) + 2), ())
+    inputs, parts = _encoded(space, random.child(seed, len(hidden_sizes) + 2), path)
     if len(parts) == 1 and _is_image(space):
         return inputs, parts[0]
     together = parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)

@@ -1,5 +1,6 @@
 """The policy: what acts, what is differentiated, and what is saved."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ from rlgrad.distributions.base import IMPOSSIBLE
 from rlgrad.policies import actors
 from rlgrad.policies import observations as seen
 from rlgrad.rollouts.masks import MASK, has_mask
+from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import map_arrays
 
 
@@ -59,16 +61,15 @@ class Policy(keras.Model):
         self.preparation = seen.Preparation(seen.seen_space(observation_space), normalize_observations)
         self._generator = np.random.default_rng(seed)
         self._ranks = [spec.shape.rank - 1 for spec in tf.nest.flatten(self.observation_spec)]
-        raw = network(self.preparation(self._seen(self._zeros(2))))
-        self._several_heads = isinstance(raw, dict)
-        shape = distribution.log_std_shape(tuple((raw["policy"] if self._several_heads else raw).shape[1:]))
+        shapes = self._head_shapes()
+        shape = distribution.log_std_shape(shapes["policy"])
         self.log_std = None
         if shape is not None:
             start = keras.initializers.Constant(initial_log_std)
             self.log_std = self.add_weight(shape=shape, initializer=start, name="log_std")
-        self.has_value = value_network is not None or (self._several_heads and "value" in raw)
-        self(self._zeros(2))
-        self._compiled_actor: actors.Actor | None = None
+        self.has_value = value_network is not None or "value" in shapes
+        self(self.zeros(2))
+        self._compiled_actor: Callable[..., Any] | None = None
 
     @cached_property  # and no attribute: Keras would wrap its dicts
     def observation_spec(self) -> Any:
@@ -84,14 +85,34 @@ class Policy(keras.Model):
         """v(s), float (…,), without the policy's part of the network where the two are separate."""
         return self._over_batch(observations, self._value)
 
-    def normalize(self, observations: Any, mask: tf.Tensor) -> None:
+    def values(self, rollout: Rollout) -> tuple[tf.Tensor, tf.Tensor]:
+        """Values v(s) of the states of a rollout and of their true successors, each float (T, N)."""
+        return self.value(rollout.observations), self.value(rollout.final_observations)
+
+    def inputs(self, rollout: Rollout) -> Any:
+        """What the policy is called with for a rollout, in the layout of `rows`."""
+        return tf.nest.map_structure(self.rows, rollout.observations)
+
+    def rows(self, x: Any) -> tf.Tensor:
+        """Numbers of the steps of a rollout, (T, N, …), with samples along the first axis: (T · N, …)."""
+        return tf.reshape(x, (-1, *x.shape[2:]))
+
+    def zeros(self, count: int) -> Any:
+        """Inputs of `count` rows, as NumPy arrays of zeros."""
+        return zeros(self.observation_spec, (count,))
+
+    def zero_actions(self, count: int) -> Any:
+        """Actions that fit `zeros`."""
+        return zeros(self.action_spec, (count,))
+
+    def normalize(self, inputs: Any, mask: tf.Tensor) -> None:
         """Merge a rollout's observations into the normalizers' statistics, if there are any.
 
         Args:
-            observations: (M, …).
+            inputs: as `inputs` gives them, M rows.
             mask: float (M,), 0 for rows that do not count.
         """
-        self.preparation.update(self._seen(observations), mask)
+        self.preparation.update(self._seen(inputs), mask)
 
     def act(self, observation: Any, *, greedy: bool = False) -> Any:
         """What to do.
@@ -106,20 +127,8 @@ class Policy(keras.Model):
         Raises:
             ValueError: the observation has another shape, or a mask that forbids every action.
         """
-        x = _like(self.observation_spec, observation)
-        shapes = [array.shape for array in tf.nest.flatten(x)]
-        expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(self.observation_spec)]
-        single = shapes == expected
-        if not single and ([shape[1:] for shape in shapes] != expected or len({shape[:1] for shape in shapes}) > 1):
-            one = expected[0] if len(expected) == 1 else expected
-            raise ValueError(
-                f"Expected one observation of shape {one} or a batch with one axis before it, got "
-                f"{shapes[0] if len(shapes) == 1 else shapes}."
-            )
-        parameters = self.actor()(map_arrays(lambda array: array[None], x) if single else x)
-        choose = self.distribution.mode if greedy else lambda p: self.distribution.sample(p, self._generator)
-        actions = self.distribution.to_environment(choose(parameters)[0])
-        return map_arrays(lambda array: array[0], actions) if single else actions
+        x, single = self._batched(observation)
+        return self._chosen(self.actor()(x), greedy, single)
 
     def actor(self) -> actors.Actor:
         """A fast function from a batch of observations to distribution parameters, NumPy in and out, at these weights."""
@@ -135,11 +144,6 @@ class Policy(keras.Model):
         program, spec = self._compiled_actor, self.observation_spec
         return lambda x: program(_like(spec, x))
 
-    def _zeros(self, count: int) -> Any:
-        return tf.nest.map_structure(
-            lambda spec: np.zeros((count, *spec.shape[1:]), spec.dtype.as_numpy_dtype), self.observation_spec
-        )
-
     def _over_batch(self, observations: Any, function: Any) -> Any:
         """`function` on (M, …), its results given the batch axes that came."""
         leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(observations)]
@@ -153,10 +157,39 @@ class Policy(keras.Model):
         results = function(tf.nest.pack_sequence_as(observations, flat))
         return tf.nest.map_structure(lambda y: tf.reshape(y, tf.concat([batch, y.shape[1:]], axis=0)), results)
 
+    def _batched(self, observation: Any) -> tuple[Any, bool]:
+        """Observations with a batch axis, in the dtypes in which they are stored; and whether it was only one."""
+        x = _like(self.observation_spec, observation)
+        shapes = [array.shape for array in tf.nest.flatten(x)]
+        expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(self.observation_spec)]
+        single = shapes == expected
+        if not single and ([shape[1:] for shape in shapes] != expected or len({shape[:1] for shape in shapes}) > 1):
+            one = expected[0] if len(expected) == 1 else expected
+            raise ValueError(
+                f"Expected one observation of shape {one} or a batch with one axis before it, got "
+                f"{shapes[0] if len(shapes) == 1 else shapes}."
+            )
+        return (map_arrays(lambda array: array[None], x) if single else x), single
+
+    def _chosen(self, parameters: Any, greedy: bool, single: bool) -> Any:
+        """Actions for `env.step`."""
+        choose = self.distribution.mode if greedy else lambda p: self.distribution.sample(p, self._generator)
+        actions = self.distribution.to_environment(choose(parameters)[0])
+        return map_arrays(lambda array: array[0], actions) if single else actions
+
+    def _head_shapes(self) -> dict[str, tuple[int, ...]]:
+        raw = self.network(self.preparation(self._seen(self.zeros(2))))
+        return {name: tuple(head.shape[1:]) for name, head in _heads(raw).items()}
+
     def _forward(self, observations: Any) -> dict[str, Any]:
         x = self.preparation(self._seen(observations))
-        raw = self.network(x, training=False)
-        heads = dict(raw) if self._several_heads else {"policy": raw}
+        heads = _heads(self.network(x, training=False))
+        if self.value_network is not None:
+            heads["value"] = self.value_network(x, training=False)
+        return self._meant(heads, observations)
+
+    def _meant(self, heads: dict[str, Any], observations: Any) -> dict[str, Any]:
+        """The network's numbers (M, …) as the distribution's parameters and a value (M,)."""
         output = heads["policy"]
         if not self.from_logits:
             output = tf.math.log(tf.maximum(output, np.finfo(np.float32).tiny))
@@ -167,9 +200,7 @@ class Policy(keras.Model):
             log_std = tf.convert_to_tensor(self.log_std.value)
             log_std = tf.broadcast_to(log_std, tf.concat([tf.shape(output)[:1], tf.shape(log_std)], axis=0))
         heads["policy"] = self.distribution.assemble(output, log_std)
-        if self.value_network is not None:
-            heads["value"] = self.value_network(x, training=False)
-        if self.has_value:
+        if "value" in heads:
             heads["value"] = tf.reshape(heads["value"], (-1,))
         return heads
 
@@ -181,6 +212,16 @@ class Policy(keras.Model):
 
     def _seen(self, observations: Any) -> Any:
         return seen.without_mask(observations) if self.masked else observations
+
+
+def zeros(specs: Any, leading: tuple[int, ...]) -> Any:
+    """NumPy zeros for a tree of `tf.TensorSpec`s, whose first axis `leading` replaces."""
+    return tf.nest.map_structure(lambda spec: np.zeros((*leading, *spec.shape[1:]), spec.dtype.as_numpy_dtype), specs)
+
+
+def _heads(raw: Any) -> dict[str, Any]:
+    """What a network says, by name; a network that says one thing gives the policy."""
+    return dict(raw) if isinstance(raw, dict) else {"policy": raw}
 
 
 def _like(specs: Any, observations: Any) -> Any:

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.environments import Environment, make
 from rlgrad.rollouts.episodes import Episode, RunningEpisodes, whole_episodes
+from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.playing import Array, Tape, first_episode, play, side_by_side, to_rollout
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
@@ -21,13 +22,16 @@ if TYPE_CHECKING:  # the distributions import TensorFlow, which collecting does 
 
 
 class ActingPolicy(Protocol):
-    """What a collector needs of a policy."""
+    """What a collector needs of a policy.
+
+    One with memory has `initial_state(N)` too, a tree of arrays (N, …), and its actor takes states and gives those that follow.
+    """
 
     @property
     def distribution(self) -> "Distribution":
         """What the network's outputs mean: it samples actions, or takes their mode."""
 
-    def actor(self) -> Callable[[Any], Any]:
+    def actor(self) -> Callable[..., Any]:
         """A function from observations (N, …) to the distribution's parameters, at the current weights."""
 
 
@@ -106,6 +110,7 @@ class GymCollector:
         self._generator = np.random.Generator(np.random.PCG64(draws))
         self._observations: Any = None
         self._running = RunningEpisodes(self.num_envs)
+        self._memory = Memory(self.num_envs)
         self._resets_first = np.zeros(self.num_envs, np.bool_)
         self._finished: list[Episode] = []
 
@@ -205,9 +210,11 @@ class GymCollector:
         observations, self._observations = self._observations, None
         if observations is None:  # the first rollout, or the one after an interrupted one
             observations = self._slots.restart()
+            self._memory.begin(policy)
             self._running = RunningEpisodes(self.num_envs)
             self._resets_first[:] = False
-        tape, observations = self._play(policy.actor(), policy.distribution, greedy, observations)
+        initial_states = self._memory.of(policy)
+        tape, observations = self._play(self._memory.actor(policy), policy.distribution, greedy, observations)
         ends = tape.terminations | tape.truncations
         mask = np.ones(ends.shape, np.bool_)
         if self._environment.autoreset_mode is AutoresetMode.NEXT_STEP:
@@ -215,21 +222,24 @@ class GymCollector:
             mask[0], mask[1:] = ~self._resets_first, ~ends[:-1]
             tape.rewards[~mask] = 0.0
             self._resets_first = ends[-1]
-        rollout = to_rollout(tape, mask, columns_per_slot=1)
+        rollout = to_rollout(tape, mask, columns_per_slot=1, initial_states=initial_states)
         self._finished += self._running.advance(tape.rewards, tape.terminations, ends, mask)
         self._observations = observations
         return rollout
 
     def _collect_episodes(self, policy: ActingPolicy, greedy: bool) -> Rollout:
-        actor = policy.actor()
+        self._memory.begin(policy)
+        actor, distribution = self._memory.actor(policy), policy.distribution
         tapes, masks = [], []
         for _ in range(self._rounds):
-            tape, _ = self._play(actor, policy.distribution, greedy, self._slots.restart())
+            self._memory.begin(policy)
+            tape, _ = self._play(actor, distribution, greedy, self._slots.restart())
             tape, mask = first_episode(tape)
             tapes.append(tape)
             masks.append(mask)
         tape, mask = side_by_side(tapes, masks)
-        rollout = to_rollout(tape, mask, columns_per_slot=self._rounds)
+        initial_states = Memory(mask.shape[1]).of(policy)
+        rollout = to_rollout(tape, mask, columns_per_slot=self._rounds, initial_states=initial_states)
         self._finished += whole_episodes(tape.rewards, tape.terminations, mask)
         return rollout
 
@@ -248,6 +258,7 @@ class GymCollector:
             observations,
             choose=choose,
             to_environment=distribution.to_environment,
+            forget=self._memory.forget,
             one_episode=self._rounds > 0,
         )
 

@@ -37,6 +37,7 @@ def play(
     *,
     choose: Callable[[Any], tuple[Array, Array]],
     to_environment: Callable[[Array], Array],
+    forget: Callable[[Array], None],
     one_episode: bool,
 ) -> tuple[Tape, Any]:
     """Steps all slots T times, or only until each has ended an episode.
@@ -48,6 +49,7 @@ def play(
         observations: (N, …), what to act on first.
         choose: from observations (N, …) to actions (N, …) and their log-probabilities (N,).
         to_environment: from those actions to what the environments get.
+        forget: is told the slots, bool (N,), whose next observation begins an episode.
         one_episode: stop when each slot has ended one episode, and begin no second one.
 
     Returns:
@@ -58,6 +60,7 @@ def play(
     actions, log_probs = np.zeros(0), np.zeros(shape, np.float32)
     rewards, terminations, truncations = np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     ended, unfinished = np.zeros(num_envs, np.bool_), np.ones(num_envs, np.bool_)
+    late = slots.resets_late
     for row in range(rows):
         acted_on = put(seen, row, observations)
         require_allowed(acted_on, ended, row)
@@ -67,9 +70,13 @@ def play(
         actions[row] = chosen
         observations, rewards[row], terminations[row], truncations[row], infos = slots.step(to_environment(chosen))
         put(successors, row, observations)
+        if late and np.count_nonzero(ended):
+            forget(ended)
         np.logical_or(terminations[row], truncations[row], out=ended)
         if np.count_nonzero(ended):
             unfinished &= ~ended
+            if not late:
+                forget(ended)
             observations = slots.renew(ended, observations, infos, successors, row=row, idle=one_episode)
             if one_episode and not unfinished.any():
                 break
@@ -104,8 +111,14 @@ def side_by_side(tapes: list[Tape], masks: list[Array]) -> tuple[Tape, Array]:
     return Tape(*map_arrays(interleave, *tapes)), interleave(*masks)
 
 
-def to_rollout(tape: Tape, mask: Array, columns_per_slot: int) -> Rollout:
+def to_rollout(tape: Tape, mask: Array, columns_per_slot: int, initial_states: Any) -> Rollout:
     """The rollout of a tape whose steps count where `mask`, bool (T, N), is True.
+
+    Args:
+        tape: what was played.
+        mask: bool (T, N).
+        columns_per_slot: for messages.
+        initial_states: (N, …), of a policy with memory.
 
     Raises:
         FloatingPointError: a reward or an observation is not finite.
@@ -132,6 +145,7 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int) -> Rollout:
         mask=mask.astype(np.float32),
         values=np.zeros(mask.shape, np.float32),
         next_values=np.zeros(mask.shape, np.float32),
+        initial_states=initial_states,
     )
 
 

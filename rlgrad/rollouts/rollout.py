@@ -22,6 +22,7 @@ class Rollout(NamedTuple):
         mask: float32 (T, N), 1 for a real step.
         values: float32 (T, N), v(s_t). Zeros until the learner fills it.
         next_values: float32 (T, N), v of the true successor. Zeros until the learner fills it.
+        initial_states: (N, …), what a policy with memory remembered before the first row: a tree of arrays. Nothing for others.
     """
 
     observations: Any
@@ -34,3 +35,4 @@ class Rollout(NamedTuple):
     mask: Any
     values: Any
     next_values: Any
+    initial_states: Any = ()

@@ -32,6 +32,11 @@ class Slots:
         self.generation = 0
         self._seeded = False
 
+    @property
+    def resets_late(self) -> bool:
+        """Whether an episode begins only after another step, which resets."""
+        return self._environment.autoreset_mode is AutoresetMode.NEXT_STEP
+
     def restart(self) -> Any:
         """Begins a new episode in every slot and returns the first observations (N, …)."""
         if self._environment.seeds_each_episode:
@@ -72,11 +77,10 @@ class Slots:
         Returns:
             (N, …).
         """
-        mode = self._environment.autoreset_mode
-        if mode is AutoresetMode.NEXT_STEP:
+        if self.resets_late:
             return observations
         slots = np.flatnonzero(ended).tolist()
-        if mode is AutoresetMode.SAME_STEP:
+        if self._environment.autoreset_mode is AutoresetMode.SAME_STEP:
             for slot in slots:
                 put_one(successors, (row, slot), _final_observation(infos, slot))
             return observations

@@ -1,0 +1,257 @@
+"""Policies with memory: what they have seen of an episode goes on in a state, from one step to the next.
+
+Their networks make one step, as a Keras model of explicit state:
+
+    {"observation": x_t, "state": h_t-1}  →  {"policy": …, "value": …, "state": h_t}
+
+A batch row is a sequence: the steps that one environment slot took in a rollout, with the state that it began with. Gradients
+go back through all of it, and the initial state counts as a constant. Where an episode begins inside the sequence, the state is
+set to zero, so that nothing is carried over a border, forwards or backwards.
+
+So a sample of the functions that look at samples (`per_sample_gradient`, `gram`, …) is a sequence: the gradient of the sum over
+its steps. What is one number for each step, such as a log-probability, has the shape (N, T), and so has its credit.
+
+Source: Hausknecht & Stone (2015), "Deep recurrent Q-learning"; stored states after Kapturowski et al. (2019), section 3.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rlgrad.policies import actors
+from rlgrad.policies.networks import STATE
+from rlgrad.policies.policy import Policy, zeros
+from rlgrad.rollouts.masks import OBSERVATION
+from rlgrad.rollouts.rollout import Rollout
+from rlgrad.rollouts.trees import map_arrays
+
+BEGINS = "begins"
+
+
+class RecurrentPolicy(Policy):
+    """A policy with memory. It is called with sequences, and its outputs have the axes (N, T, …).
+
+    A sequence is `{"observation": (N, T, …), "begins": bool (N, T), "state": (N, …)}`: what was observed, where an episode
+    begins, and the state before the first step. `inputs` makes them of a rollout.
+
+    Args:
+        network: one step, `{"observation": (N, …), "state": (N, …)}` to `{"policy": …, "state": …}`, with `"value"` if it
+            estimates the value too.
+        value_network: likewise, to `{"value": (N, 1), "state": …}`; or without memory, observation to (N, 1).
+
+    The other arguments are those of `Policy`.
+    """
+
+    def __init__(self, network: keras.Model, *arguments: Any, value_network: Any = None, **options: Any) -> None:
+        self._remembering = {"policy": network}
+        if value_network is not None and has_memory(value_network):
+            self._remembering["value"] = value_network
+        super().__init__(network, *arguments, value_network=value_network, **options)
+
+    def initial_state(self, count: int) -> Any:
+        """The state at the beginning of `count` episodes: a tree of zeros, (count, …)."""
+        return {name: zeros(state_spec(network), (count,)) for name, network in self._remembering.items()}
+
+    def zeros(self, count: int) -> Any:
+        """Inputs of `count` sequences of one step, as NumPy arrays of zeros."""
+        observations, begins = zeros(self.observation_spec, (count, 1)), np.zeros((count, 1), np.bool_)
+        return {OBSERVATION: observations, BEGINS: begins, STATE: self.initial_state(count)}
+
+    def zero_actions(self, count: int) -> Any:
+        """Actions that fit `zeros`."""
+        return zeros(self.action_spec, (count, 1))
+
+    def inputs(self, rollout: Rollout) -> Any:
+        """The sequences of a rollout."""
+        ends = tf.convert_to_tensor(rollout.terminations) | tf.convert_to_tensor(rollout.truncations)
+        # After the last step of an episode, or after the step that only resets, whatever the environments do.
+        begins = tf.roll(ends | (tf.convert_to_tensor(rollout.mask) == 0.0), 1, axis=0)
+        begins &= tf.range(tf.shape(begins)[0])[:, None] > 0  # where one begins at the first step, its state is zero
+        observations = tf.nest.map_structure(self.rows, rollout.observations)
+        return {OBSERVATION: observations, BEGINS: self.rows(begins), STATE: rollout.initial_states}
+
+    def rows(self, x: Any) -> tf.Tensor:
+        """Numbers of the steps of a rollout, (T, N, …), as sequences: (N, T, …)."""
+        return _swapped(x)
+
+    def call(self, observations: Any) -> dict[str, Any]:
+        """Distribution parameters and value of sequences, each (N, T, …)."""
+        x = self._prepared(observations)
+        heads, _ = self._scanned("policy", x, observations)
+        if self.value_network is not None:
+            heads["value"] = self._value_of(x, observations)[0]
+        steps = observations[BEGINS].shape[1]
+        flat = self._meant(tf.nest.map_structure(_flat, heads), tf.nest.map_structure(_flat, observations[OBSERVATION]))
+        shaped: dict[str, Any] = tf.nest.map_structure(lambda y: _unflat(y, steps), flat)
+        return shaped
+
+    def value(self, observations: Any) -> tf.Tensor:
+        """Values v(s) of the states of sequences, float (N, T)."""
+        return self._value_of(self._prepared(observations), observations)[0]
+
+    def values(self, rollout: Rollout) -> tuple[tf.Tensor, tf.Tensor]:
+        """Values v(s) of the states of a rollout and of their true successors, each float (T, N)."""
+        sequences = self.inputs(rollout)
+        value, states = self._value_of(self._prepared(sequences), sequences)
+        # The successor of each step, seen with what was remembered after that step.
+        successors = {**sequences, OBSERVATION: tf.nest.map_structure(self.rows, rollout.final_observations)}
+        x = tf.nest.map_structure(_flat, self._prepared(successors))
+        network = self.network if self.value_network is None else self.value_network
+        following = (
+            one_step(network, x, tf.nest.map_structure(_flat, states))[0]["value"]
+            if has_memory(network)
+            else network(x, training=False)
+        )
+        return self.rows(value), self.rows(_unflat(tf.reshape(following, (-1,)), value.shape[1]))
+
+    def normalize(self, inputs: Any, mask: tf.Tensor) -> None:
+        """Merge the observations of sequences into the normalizers' statistics, if there are any."""
+        super().normalize(tf.nest.map_structure(_flat, inputs[OBSERVATION]), _flat(mask))
+
+    def act(self, observation: Any, *, greedy: bool = False, state: Any = None) -> Any:
+        """What to do, and what to remember.
+
+        Args:
+            observation: one observation, or a batch with one leading axis.
+            greedy: take the most likely action, instead of a sample.
+            state: what `act` returned the step before; none: an episode begins.
+
+        Returns:
+            An action for `env.step` and the state for the next step, or a batch of each.
+
+        Raises:
+            ValueError: the observation has another shape, or a mask that forbids every action.
+        """
+        x, single = self._batched(observation)
+        if state is None:
+            state = self.initial_state(len(tf.nest.flatten(x)[0]))
+        elif single:
+            state = map_arrays(lambda array: array[None], state)
+        parameters, state = self.actor()(x, state)
+        return self._chosen(parameters, greedy, single), map_arrays(lambda array: array[0], state) if single else state
+
+    def actor(self) -> Any:
+        """A function from observations and states (N, …) to distribution parameters and the states after, NumPy in and out."""
+        if self._compiled_actor is None:
+            state = {name: state_spec(network) for name, network in self._remembering.items()}
+            self._compiled_actor = actors.compiled(self._acted, self.observation_spec, state)
+        program, like = self._compiled_actor, self._batched
+        return lambda x, state: program(like(x)[0], state)
+
+    def _acted(self, observations: Any, state: Any) -> tuple[Any, Any]:
+        x, after = self.preparation(self._seen(observations)), {}
+        for name, network in self._remembering.items():
+            heads, after[name] = one_step(network, x, state[name])
+            if name == "policy":
+                parameters = self._meant({"policy": heads["policy"]}, observations)["policy"]
+        return parameters, after
+
+    def _head_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(head.shape[1:]) for name, head in self.network.output.items() if name != STATE}
+
+    def _prepared(self, sequences: Any) -> Any:
+        """Observations (N, T, …) as the networks see them."""
+        flat = tf.nest.map_structure(_flat, sequences[OBSERVATION])
+        steps = sequences[BEGINS].shape[1]
+        return tf.nest.map_structure(lambda y: _unflat(y, steps), self.preparation(self._seen(flat)))
+
+    def _scanned(self, name: str, x: Any, sequences: Any) -> tuple[dict[str, Any], Any]:
+        return scan(self._remembering[name], x, sequences[BEGINS], sequences[STATE][name])
+
+    def _value_of(self, x: Any, sequences: Any) -> tuple[Any, Any]:
+        """The value (N, T) of prepared observations, and what is remembered after each step, if anything."""
+        states = None
+        if self.value_network is None or "value" in self._remembering:
+            heads, states = self._scanned("policy" if self.value_network is None else "value", x, sequences)
+            value = heads["value"]
+        else:
+            value = self.value_network(tf.nest.map_structure(_flat, x), training=False)
+        return tf.reshape(value, (-1, sequences[BEGINS].shape[1])), states
+
+
+def has_memory(network: keras.Model) -> bool:
+    """Whether a model makes one step of a recurrence: it takes an observation and a state, and gives a state."""
+    inputs, outputs = (getattr(network, name, None) for name in ("input", "output"))
+    return (
+        isinstance(inputs, dict)
+        and set(inputs) == {OBSERVATION, STATE}
+        and isinstance(outputs, dict)
+        and STATE in outputs
+    )
+
+
+def state_spec(network: keras.Model) -> Any:
+    """A tree of `tf.TensorSpec` of what a model with memory remembers, (None, …)."""
+    return _specs(network.input[STATE])
+
+
+def one_step(network: keras.Model, x: Any, state: Any) -> tuple[dict[str, Any], Any]:
+    """What a network says of observations (N, …) besides the state, by name, and the state after them."""
+    inputs = tf.nest.map_structure(tf.convert_to_tensor, {OBSERVATION: x, STATE: state})
+    heads = dict(network(inputs, training=False))
+    after = heads.pop(STATE)
+    return heads, after
+
+
+def scan(network: keras.Model, x: Any, begins: Any, state: Any) -> tuple[dict[str, Any], Any]:
+    """A network of one step, along sequences.
+
+    Args:
+        network: see `RecurrentPolicy`.
+        x: observations (N, T, …) as it sees them, T known when traced.
+        begins: bool (N, T), where the state is set to zero first.
+        state: (N, …), before the first step.
+
+    Returns:
+        What the network says besides the state, by name, and the states after each step; all (N, T, …).
+    """
+    batch, steps = begins.shape
+    if steps is None:
+        raise ValueError(f"The number of steps of sequences must be known when traced; got shape {begins.shape}.")
+    x, begins = tf.nest.map_structure(_swapped, (x, begins))
+    specs = _specs(network.output)
+    written = tf.nest.map_structure(
+        lambda spec: tf.TensorArray(spec.dtype, size=steps, element_shape=(batch, *spec.shape[1:])), specs
+    )
+
+    def step(t: tf.Tensor, state: Any, written: Any) -> tuple[tf.Tensor, Any, Any]:
+        state = tf.nest.map_structure(lambda s: tf.where(_beside(begins[t], s), tf.zeros_like(s), s), state)
+        heads, after = one_step(network, tf.nest.map_structure(lambda y: y[t], x), state)
+        outputs = {**heads, STATE: after}
+        return t + 1, after, {name: _write(written[name], t, outputs[name]) for name in written}
+
+    # A loop in the graph: unrolled, 100 steps compile for minutes. Its length is static, as XLA wants it.
+    *_, written = tf.while_loop(
+        lambda t, *_: t < steps, step, (tf.constant(0), state, written), maximum_iterations=steps
+    )
+    heads = tf.nest.map_structure(lambda array: _swapped(array.stack()), written)
+    return heads, heads.pop(STATE)
+
+
+def _write(arrays: Any, t: tf.Tensor, values: Any) -> Any:
+    return tf.nest.map_structure(lambda array, value: array.write(t, value), arrays, values)
+
+
+def _specs(tensors: Any) -> Any:
+    return tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), tensors)
+
+
+def _flat(x: Any) -> tf.Tensor:
+    """(N, T, …) to (N · T, …)."""
+    return tf.reshape(x, (-1, *x.shape[2:]))
+
+
+def _unflat(x: Any, steps: int) -> tf.Tensor:
+    """(N · T, …) to (N, T, …)."""
+    return tf.reshape(x, (-1, steps, *x.shape[1:]))
+
+
+def _swapped(x: Any) -> tf.Tensor:
+    return tf.transpose(x, (1, 0, *range(2, len(x.shape))))
+
+
+def _beside(flags: Any, x: Any) -> tf.Tensor:
+    """Flags (N,) with as many axes as x, (N, …)."""
+    return tf.reshape(flags, (-1, *[1] * (len(x.shape) - 1)))
