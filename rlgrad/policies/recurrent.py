@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.gradients import through_time
 from rlgrad.policies import actors
 from rlgrad.policies.networks import STATE
 from rlgrad.policies.policy import Policy, zeros
@@ -207,31 +208,23 @@ def scan(network: keras.Model, x: Any, begins: Any, state: Any) -> tuple[dict[st
     Returns:
         What the network says besides the state, by name, and the states after each step; all (N, T, …).
     """
-    batch, steps = begins.shape
-    if steps is None:
+    if begins.shape[1] is None:
         raise ValueError(f"The number of steps of sequences must be known when traced; got shape {begins.shape}.")
-    x, begins = tf.nest.map_structure(_swapped, (x, begins))
-    specs = _specs(network.output)
-    written = tf.nest.map_structure(
-        lambda spec: tf.TensorArray(spec.dtype, size=steps, element_shape=(batch, *spec.shape[1:])), specs
-    )
+    trained, others = network.trainable_variables, network.non_trainable_variables
+    names = sorted(name for name in network.output if name != STATE)
 
-    def step(t: tf.Tensor, state: Any, written: Any) -> tuple[tf.Tensor, Any, Any]:
-        state = tf.nest.map_structure(lambda s: tf.where(_beside(begins[t], s), tf.zeros_like(s), s), state)
-        heads, after = one_step(network, tf.nest.map_structure(lambda y: y[t], x), state)
-        outputs = {**heads, STATE: after}
-        return t + 1, after, {name: _write(written[name], t, outputs[name]) for name in written}
+    def step(theta: list[Any], seen: list[Any], state: list[Any]) -> tuple[list[Any], list[Any]]:
+        *leaves, first = seen
+        state = [tf.where(_beside(first, s), tf.zeros_like(s), s) for s in state]
+        inputs = {OBSERVATION: tf.nest.pack_sequence_as(x, leaves), STATE: tf.nest.pack_sequence_as(like, state)}
+        said, _ = network.stateless_call(theta[: len(trained)], theta[len(trained) :], inputs, training=False)
+        return [said[name] for name in names], tf.nest.flatten(said[STATE])
 
-    # A loop in the graph: unrolled, 100 steps compile for minutes. Its length is static, as XLA wants it.
-    *_, written = tf.while_loop(
-        lambda t, *_: t < steps, step, (tf.constant(0), state, written), maximum_iterations=steps
-    )
-    heads = tf.nest.map_structure(lambda array: _swapped(array.stack()), written)
-    return heads, heads.pop(STATE)
-
-
-def _write(arrays: Any, t: tf.Tensor, values: Any) -> Any:
-    return tf.nest.map_structure(lambda array, value: array.write(t, value), arrays, values)
+    like, xs = state, [*tf.nest.flatten(x), begins]
+    theta = [tf.convert_to_tensor(v.value) for v in (*trained, *others)]
+    outputs, states = through_time.scan(step, theta, [_swapped(leaf) for leaf in xs], tf.nest.flatten(state))
+    heads = dict(zip(names, map(_swapped, outputs), strict=True))
+    return heads, tf.nest.pack_sequence_as(like, [_swapped(leaf) for leaf in states])
 
 
 def _specs(tensors: Any) -> Any:

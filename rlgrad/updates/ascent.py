@@ -11,6 +11,7 @@ With `target_kl` the steps on a rollout end before the first minibatch on which 
 target_kl from the one that collected it, by the estimate `approx_kl`; 1.5 is what Stable-Baselines3 and Spinning Up allow.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ from rlgrad.updates.moves import all_finite
 
 if TYPE_CHECKING:
     from rlgrad.objective import Objective
+
+_log = logging.getLogger("rlgrad")
 
 Metrics = dict[str, tf.Tensor]
 _KL_SLACK = 1.5
@@ -49,7 +52,7 @@ class Ascent(Record):
     num_epochs: int = 1
     """Passes over each rollout."""
     num_minibatches: int = 1
-    """Equal parts that each pass is shuffled into, one step for each."""
+    """Equal parts that each pass is shuffled into, one step for each; with memory at most one for each environment."""
     target_kl: float | None = None
     """Stop a rollout's steps once the policy has moved 1.5 times as far, in nats; none: take all of them."""
 
@@ -118,7 +121,8 @@ class Ascent(Record):
         """Move the weights: `num_epochs` passes of `num_minibatches` steps.
 
         Args:
-            objective: what is climbed; its batch has M rows, and `num_minibatches` divides M.
+            objective: what is climbed; its batch has M rows, and `num_minibatches` divides M. Of whole sequences there may
+                be fewer: then each is a minibatch.
             state: from `build`.
             seed: int32 (2,), for the shuffles.
 
@@ -129,30 +133,44 @@ class Ascent(Record):
         if self.learning_rate_schedule != "constant":
             rate = scheduled(state.initial_rate, self.learning_rate_schedule, objective.batch.progress)
             state.optimizer.learning_rate.assign(rate)
-        steps = self.num_epochs * self.num_minibatches
+        minibatches = self._minibatches(objective.batch.weights.shape)
+        steps = self.num_epochs * minibatches
         if steps == 1:
             gradient, metrics = objective.gradient()
             metrics["gradient_norm"], finite = ascend(state, list(gradient.values()))
             nonfinite_step = tf.where(finite, -1, 0)
         else:
-            metrics, nonfinite_step = self._loop(objective, state, seed, steps)
+            metrics, nonfinite_step = self._loop(objective, state, seed, minibatches)
         rate = tf.cast(state.optimizer.learning_rate, tf.float32)
         return metrics | {"learning_rate": rate, "nonfinite_step": nonfinite_step}
 
-    def _loop(self, objective: "Objective", state: "AscentState", seed: Any, steps: int) -> tuple[Metrics, tf.Tensor]:
+    def _minibatches(self, shape: tf.TensorShape) -> int:
+        """How many parts a batch of this shape is shuffled into."""
+        if self.num_minibatches == 1:
+            return 1
+        rows, whole_sequences = shape[0], shape.rank > 1
+        if whole_sequences and rows is not None and rows < self.num_minibatches:
+            _log.info("A policy with memory learns from whole sequences: %d minibatches, one for each.", rows)
+            return int(rows)
+        if rows is None or rows % self.num_minibatches:
+            what = "sequences" if whole_sequences else "steps"
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches} does not divide the {rows} {what} of a rollout: choose a divisor."
+            )
+        return self.num_minibatches
+
+    def _loop(
+        self, objective: "Objective", state: "AscentState", seed: Any, minibatches: int
+    ) -> tuple[Metrics, tf.Tensor]:
         """The steps as one graph loop: unrolled in Python it would compile for minutes."""
         rows = objective.batch.weights.shape[0]
-        if rows is None or rows % self.num_minibatches:
-            raise ValueError(
-                f"num_minibatches={self.num_minibatches} does not divide the {rows} steps of a rollout: choose a divisor."
-            )
-        size = rows // self.num_minibatches
+        steps, size = self.num_epochs * minibatches, rows // minibatches
         order = tf.reshape(random.permutations(seed, self.num_epochs, rows), (steps, size))
 
         def body(
             i: tf.Tensor, go: tf.Tensor, bad: tf.Tensor, sums: Metrics
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Metrics]:
-            part = objective.on(order[i], share=float(self.num_minibatches))
+            part = objective.on(order[i], share=float(minibatches))
             gradient, metrics = part.gradient()
             near = True if self.target_kl is None else metrics["approx_kl"] <= _KL_SLACK * self.target_kl
             length, finite = ascend(state, list(gradient.values()), near)

@@ -60,6 +60,11 @@ def exact(objective: "Objective", damping: float, iterations: int) -> Direction:
 
 def empirical(objective: "Objective", damping: float, iterations: int) -> Direction:
     """Through the N × N Gram matrix of the scores; if N is large and P small, by conjugate gradients on the same matrix."""
+    if objective.batch.weights.shape.rank != 1:
+        raise ValueError(
+            "fisher='empirical' needs the score of each step, and a policy with memory has one for each sequence: use "
+            "fisher='exact'."
+        )
     _, now, credits = objective.credited_outputs()
     scores, weights = objective.scores(), _share(objective.batch.weights)
     gradient = scores.gradient(credits["log_prob"])
