@@ -98,11 +98,12 @@ def watch(arguments: list[str]) -> int:
     made = gymnasium.make(run.config.env, render_mode="rgb_array" if output else "human", **run.config.env_kwargs)
     env = wrap_all(run.config.wrappers)(made)
     observation, info = env.reset(seed=options.seed)
+    act = run.policy.player(greedy=not options.sampled)
     frames, total, length, over = [], 0.0, 0, False
     while not over:
         if output:
             frames.append(env.render())
-        action = run.policy.act(observed(run.policy.masked, observation, info), greedy=not options.sampled)
+        action = act(observed(run.policy.masked, observation, info))
         observation, reward, terminated, truncated, info = env.step(action)
         total, length, over = total + float(reward), length + 1, terminated or truncated
     rate = env.metadata.get("render_fps", 30)

@@ -37,7 +37,6 @@ def scan(step: Step, theta: Sequence[Any], xs: Sequence[Any], state: Sequence[An
     """
     steps, counts = int(xs[0].shape[0]), (len(theta), len(xs))
 
-    @tf.custom_gradient
     def run(*given: Any) -> Any:
         theta, xs, state = _split(given, counts)
         outputs, states = _forward(step, theta, xs, state, steps)
@@ -48,7 +47,7 @@ def scan(step: Step, theta: Sequence[Any], xs: Sequence[Any], state: Sequence[An
 
         return [*outputs, *states], backward
 
-    results = run(*map(tf.convert_to_tensor, (*theta, *xs, *state)))
+    results = tf.custom_gradient(run)(*map(tf.convert_to_tensor, (*theta, *xs, *state)))
     return results[: -len(state)], results[-len(state) :]
 
 
@@ -69,7 +68,6 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
     """Jᵀ u for θ, x and h_0: none where there is no floating-point number."""
     count = len(cotangents)
 
-    @tf.custom_gradient
     def pull(*arguments: Any) -> Any:
         u, given = list(arguments[:count]), list(arguments[count:])
         of_theta, of_xs, of_states = _split(given, counts)
@@ -134,7 +132,7 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
 
         return [*total, *(array.stack() for array in written), *first], push
 
-    found = iter(pull(*cotangents, *given))
+    found = iter(tf.custom_gradient(pull)(*cotangents, *given))
     return [next(found) if x.dtype.is_floating else None for x in given]
 
 

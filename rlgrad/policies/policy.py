@@ -130,6 +130,13 @@ class Policy(keras.Model):
         x, single = self._batched(observation)
         return self._chosen(self.actor()(x), greedy, single)
 
+    def player(self, *, greedy: bool = False) -> Callable[[Any], Any]:
+        """What to do in one episode: a function that takes one observation after the other, or batches, and gives actions.
+
+        It remembers what a policy with memory remembers; take a new one for each episode.
+        """
+        return lambda observation: self.act(observation, greedy=greedy)
+
     def actor(self) -> actors.Actor:
         """A fast function from a batch of observations to distribution parameters, NumPy in and out, at these weights."""
         layers = actors.dense_stack(self.network) if self.from_logits else None

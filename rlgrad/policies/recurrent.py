@@ -14,6 +14,7 @@ its steps. What is one number for each step, such as a log-probability, has the 
 Source: Hausknecht & Stone (2015), "Deep recurrent Q-learning"; stored states after Kapturowski et al. (2019), section 3.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -132,6 +133,17 @@ class RecurrentPolicy(Policy):
             state = map_arrays(lambda array: array[None], state)
         parameters, state = self.actor()(x, state)
         return self._chosen(parameters, greedy, single), map_arrays(lambda array: array[0], state) if single else state
+
+    def player(self, *, greedy: bool = False) -> Callable[[Any], Any]:
+        """What to do in one episode: a function that takes one observation after the other, or batches, and gives actions."""
+        state = None
+
+        def play(observation: Any) -> Any:
+            nonlocal state
+            action, state = self.act(observation, greedy=greedy, state=state)
+            return action
+
+        return play
 
     def actor(self) -> Any:
         """A function from observations and states (N, …) to distribution parameters and the states after, NumPy in and out."""

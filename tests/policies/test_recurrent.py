@@ -217,9 +217,10 @@ def test_acting_step_by_step_is_what_evaluation_plays(options):
     env = gymnasium.make("CartPole-v1")
     env.reset(seed=0)
     env.unwrapped.state = begun.astype(np.float64)
-    observation, state, total, over = begun, None, 0.0, False
+    observation, state, total, over, play = begun, None, 0.0, False, policy.player(greedy=True)
     while not over:
         action, state = policy.act(observation, greedy=True, state=state)
+        assert play(observation) == action
         observation, reward, terminated, truncated, _ = env.step(action)
         total, over = total + reward, terminated or truncated
     assert total == result.mean_return
