@@ -80,7 +80,7 @@ def _run(name: str, arguments: list[str]) -> int:
         return command(arguments)
     except FloatingPointError as error:
         return fail(str(error), status=1)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         if not _ours(error.__traceback__):
             raise
         return fail(str(error))

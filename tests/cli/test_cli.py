@@ -269,6 +269,16 @@ def test_a_run_with_nested_updates_writes_a_config_that_loads_again(tmp_path):
 BAD_FILE = "class Lonely: pass"
 
 
+@pytest.mark.slow
+def test_every_command_takes_a_run_with_memory(capsys):
+    assert main(["train", "ppo", "CartPole-v1", *QUICK, "--memory", "lstm", "--run-dir", "r"]) == 0
+    for command in (["evaluate", "r", "--episodes", "2"], ["watch", "r", "--output", "e.gif"], ["plot", "r"]):
+        assert main(command) == 0
+    assert main(["inspect", "r"]) == 2
+    assert "gradients of sequences" in capsys.readouterr().err
+    assert main(["resume", "r", "--total-timesteps", "1024"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

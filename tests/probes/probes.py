@@ -84,3 +84,60 @@ class Endless(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+class Recall(gymnasium.Env[Any, Any]):
+    """The first of four observations says which action the last one asks for. Unsolved where nothing is remembered, or where
+    what is remembered is lost on its way: at the border of a rollout, in a minibatch, in evaluation."""
+
+    observation_space, action_space = spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._time, self._cue = 0, int(self.np_random.integers(2))
+        return np.array([2 * self._cue - 1, 0], np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._time += 1
+        over = self._time == 4
+        return np.array([0, self._time == 3], np.float32), float(over and action == self._cue), over, False, {}
+
+
+class Forbidden(gymnasium.Env[Any, Any]):
+    """One step, nothing to see: the higher the action, the more it pays, and the highest two of five are forbidden in turn.
+
+    Unsolved where the mask is forgotten in the score or in evaluation; playing what is forbidden is an error.
+    """
+
+    observation_space, action_space = spaces.Box(-1.0, 1.0, (1,), np.float32), spaces.Discrete(5)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._mask = np.ones(5, np.int8)
+        self._mask[3 + int(self.np_random.integers(2))] = 0
+        return np.zeros(1, np.float32), {"action_mask": self._mask}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if not self._mask[action]:
+            raise ValueError(f"Action {action} is forbidden.")
+        best = int(np.flatnonzero(self._mask).max())
+        return np.zeros(1, np.float32), 1.0 - 0.25 * (best - int(action)), True, False, {"action_mask": self._mask}
+
+
+class Cut(gymnasium.Env[Any, Any]):
+    """Two states: action 1 moves on and pays 0, action 0 stays and pays 0.2; who has moved on is paid 1 for each step after.
+
+    A time limit of 3 cuts it. Unsolved where a cut episode leaks into the next one, or counts as the end of the task.
+    """
+
+    observation_space, action_space = spaces.Box(0.0, 1.0, (1,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._moved = False
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = 1.0 if self._moved else 0.2 * float(action == 0)
+        self._moved |= action == 1
+        return np.full(1, float(self._moved), np.float32), reward, False, False, {}

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from probes import Constant, Delayed, Endless, Identity
+from probes import Constant, Cut, Delayed, Endless, Forbidden, Identity, Recall
 
 import rlgrad
 from rlgrad.agents import A2C, NPG, PPO, TRPO, Reinforce
@@ -70,3 +70,30 @@ def test_a_time_limit_is_not_the_end_of_the_task(name, tmp_path):
     run = trained(agent, lambda: gymnasium.wrappers.TimeLimit(Endless(), 5), 24_000, tmp_path)
     value = float(run.policy.value(np.zeros((1, 1), np.float32))[0])
     assert 9.0 < value < 11.0, value  # 1 / (1 − 0.9); without the bootstrap it would be below 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+@every_agent
+def test_what_was_seen_first_is_remembered(agent, memory, tmp_path):
+    run = trained(agent, Recall, 48_000, tmp_path, max_episode_steps=4, memory=memory, memory_size=16)
+    assert run.evaluate(40).mean_return == 1.0, run.evaluate(40).mean_return
+
+
+@pytest.mark.slow
+def test_without_memory_what_was_seen_first_is_guessed(tmp_path):
+    assert trained(AGENTS["ppo"], Recall, 24_000, tmp_path, max_episode_steps=4).evaluate(100).mean_return < 0.7
+
+
+@pytest.mark.slow
+@every_agent
+def test_what_is_forbidden_is_not_done_and_not_learned(agent, tmp_path):
+    run = trained(agent, Forbidden, 16_000, tmp_path, max_episode_steps=1)
+    assert run.evaluate(20).mean_return > 0.85, run.evaluate(20).mean_return
+
+
+@pytest.mark.slow
+@every_agent
+def test_a_cut_is_the_end_of_an_episode_and_not_of_the_task(agent, tmp_path):
+    run = trained(agent, lambda: gymnasium.wrappers.TimeLimit(Cut(), 3), 24_000, tmp_path)
+    assert run.evaluate(5).mean_return == 2.0, run.evaluate(5).mean_return
