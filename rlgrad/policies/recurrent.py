@@ -204,7 +204,7 @@ def one_step(network: keras.Model, x: Any, state: Any) -> tuple[dict[str, Any], 
     """What a network says of observations (N, …) besides the state, by name, and the state after them."""
     inputs = tf.nest.map_structure(tf.convert_to_tensor, {OBSERVATION: x, STATE: state})
     heads = dict(network(inputs, training=False))
-    after = heads.pop(STATE)
+    after = tf.nest.pack_sequence_as(state, tf.nest.flatten(heads.pop(STATE)))
     return heads, after
 
 

@@ -79,8 +79,9 @@ def map_arrays(function: Callable[..., Any], *trees: Any) -> Any:
     first = trees[0]
     if isinstance(first, dict):
         return {key: map_arrays(function, *(tree[key] for tree in trees)) for key in first}
-    if isinstance(first, tuple):
-        return tuple(map_arrays(function, *parts) for parts in zip(*trees, strict=True))
+    if isinstance(first, tuple | list):
+        parts = [map_arrays(function, *parts) for parts in zip(*trees, strict=True)]
+        return parts if isinstance(first, list) else tuple(parts)
     return function(*trees)
 
 

@@ -21,14 +21,22 @@ VECTOR, TWO = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(2)
 SMALL = {"hidden_sizes": (5,), "memory_size": 4}
 
 
-def step_model(value=True):
+def listed_model():
+    """One step of a Keras cell with two states, in a list as Keras gives them, and no value."""
+    observation, state = keras.Input((4,), name="observation"), [keras.Input((3,)), keras.Input((3,))]
+    output, after = keras.layers.LSTMCell(3)(observation, state)
+    return keras.Model(
+        {"observation": observation, "state": state}, {"policy": keras.layers.Dense(2)(output), "state": after}
+    )
+
+
+def step_model():
     """One step of a memory that is no Keras cell: an exponential mean of features, which decays as it learns to."""
     observation, state = keras.Input((4,), name="observation"), keras.Input((6,), name="state")
     features = keras.layers.Dense(6, "tanh")(observation)
     gate = keras.layers.Dense(6, "sigmoid")(features)
     after = gate * state + (1.0 - gate) * features
-    heads = {"policy": keras.layers.Dense(2)(after), "state": after}
-    heads |= {"value": keras.layers.Dense(1)(after)} if value else {}
+    heads = {"policy": keras.layers.Dense(2)(after), "value": keras.layers.Dense(1)(after), "state": after}
     return keras.Model({"observation": observation, "state": state}, heads)
 
 
@@ -37,7 +45,7 @@ KINDS = {
     "lstm": {"memory": "lstm", **SMALL},
     "shared": {"memory": "gru", "shared_trunk": True, **SMALL},
     "own": {"model": step_model},
-    "own, value apart": {"model": lambda: step_model(value=False)},
+    "own, value apart": {"model": listed_model},
 }
 QUICK = ("gru", "own, value apart")  # the others are slow only because each compiles
 every_kind = pytest.mark.parametrize(
@@ -145,6 +153,19 @@ def test_successors_are_valued_with_what_is_remembered_of_their_own_episode(opti
         state = tf.nest.map_structure(lambda s, slot=slot: s[slot : slot + 1], states[t])
         said = network({"observation": tf.constant(rollout.final_observations[t, slot][None]), "state": state})
         np.testing.assert_allclose(following[t, slot], said["value"][0, 0], atol=1e-6)
+
+
+def test_a_value_may_do_without_memory():
+    value_model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    policy, rollout = played({**KINDS["gru"], "value_model": value_model})
+    values, following = policy.values(rollout)
+    np.testing.assert_allclose(
+        values, value_model(rollout.observations.reshape(-1, 4)).numpy().reshape(12, 3), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        following, value_model(rollout.final_observations.reshape(-1, 4)).numpy().reshape(12, 3), rtol=1e-5
+    )
+    np.testing.assert_allclose(policy(policy.inputs(rollout))["value"], np.transpose(values), rtol=1e-5)
 
 
 def test_a_sample_is_a_sequence():
