@@ -46,11 +46,11 @@ INTRODUCTION = """\
 # Learning results
 
 Each config trained from the shell, beside Stable-Baselines3 on the same environment, budget, metric and seeds. Last weights;
-no seed is left out. Settings were chosen on seeds from 100 on; `cartpole`, `hopper-ppo`, `half-cheetah-ppo` and `pendulum-ppo`
-were changed once more, on those seeds, after first settings had done worse on the seeds below. *Training return*: mean of the
-last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each. Raw returns, also where a peer trains on normalized
-rewards. *Matches*: our interquartile mean is not below the 95 % interval of the peer: of the best one, where the environment
-has several, and of the agent of the same name on Hopper and HalfCheetah.
+no seed is left out. Settings were chosen on seeds from 100 on; `cartpole`, `hopper-ppo`, `half-cheetah-ppo`, `pendulum-ppo`,
+`inverted-pendulum-npg` and `inverted-pendulum-trpo` were changed once more, on those seeds, after first settings had done worse
+on the seeds below. *Training return*: mean of the last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each.
+Raw returns, also where a peer trains on normalized rewards. *Matches*: our interquartile mean is not below the 95 % interval of
+the peer: of the best one, where the environment has several, and of the agent of the same name on Hopper and HalfCheetah.
 
 The seconds are those of a machine with two cores that other work was using at the same time, and some runs were paused: they
 say nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from
