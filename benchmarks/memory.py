@@ -23,7 +23,7 @@ from gymnasium import spaces
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "memory.jsonl"
 MEMORIES = (None, "gru", "lstm")
-STEPS, LENGTH = 200_000, 20
+STEPS, LENGTH = 300_000, 20
 
 
 class TMaze(gymnasium.Env[Any, Any]):
@@ -72,7 +72,9 @@ def train(memory: str | None, seed: int) -> dict[str, Any]:
         num_steps=128,
         entropy_coefficient=0.05,
         entropy_schedule="linear",
-        update=Ascent(learning_rate=2e-3, max_grad_norm=0.5, num_epochs=4, num_minibatches=4),
+        update=Ascent(
+            learning_rate=2e-3, learning_rate_schedule="linear", max_grad_norm=0.5, num_epochs=8, num_minibatches=4
+        ),
     )
     with tempfile.TemporaryDirectory() as folder:
         run = rlgrad.train(
@@ -106,7 +108,8 @@ def table() -> str:
         "# T-maze of length 20: with memory and without",
         "",
         f"PPO, {STEPS:,} steps, last weights; every seed. The goal pays 4; without memory no policy has a mean above 1.95.",
-        "Settings were chosen on seed 0. The seconds are those of a machine that did other work too.",
+        "Settings were chosen on seeds from 100 on, after first settings (half the epochs, two thirds of the steps) had solved it on",
+        "one of the seeds 1 and 2 with a GRU, and on seed 1 not with an LSTM. The seconds are those of a machine that did other work.",
         "",
         "| memory | seed | training return | greedy | sampled | training, s |",
         "|---|---|---|---|---|---|",
