@@ -95,6 +95,29 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(run, tmp_path):
     )
 
 
+def test_convolutions_are_trained_without_xla_on_a_cpu_and_to_the_bit_as_well(run):
+    class Picture(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 255, (10, 10, 4), np.uint8)
+        action_space = gymnasium.spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self._observation(), {}
+
+        def step(self, action):
+            return self._observation(), float(action), False, False, {}
+
+        def _observation(self):
+            return self.np_random.integers(0, 256, (10, 10, 4), np.uint8)
+
+    quick = QUICK | {"total_timesteps": 256, "evaluation_episodes": 0}
+    first, second = (rlgrad.train("ppo", Picture, run_dir=name, **quick) for name in "ab")
+    for one, other in zip(first.policy.variables, second.policy.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert run.learner.xla
+    assert first.learner.xla is bool(tf.config.list_physical_devices("GPU"))
+
+
 def test_sync_and_async_give_the_same_weights_to_the_bit(run, tmp_path):
     again = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "b", vectorization_mode="async", **QUICK)
     again.close()
