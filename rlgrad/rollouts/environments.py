@@ -141,7 +141,10 @@ def _from_id(
     def create() -> AnyEnv:
         return wrap(_installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)))
 
-    return _from_function(create, num_envs, None, vectorization_mode)
+    try:
+        return _from_function(create, num_envs, None, vectorization_mode)
+    except FileNotFoundError as error:  # in making one, or in the reset that looks for a mask
+        raise FileNotFoundError(f"{spec.id} needs a file that its package has not brought: {error}") from error
 
 
 def _from_vector_entry_point(
@@ -254,7 +257,7 @@ def _threshold(specs: list[EnvSpec | None]) -> float | None:
 
 
 def _installed(spec: EnvSpec, create: Callable[[], Made]) -> Made:
-    """What `create` makes, or an error that says what is missing, and the command that installs it."""
+    """What `create` makes, or an ImportError with the command that installs what is missing."""
     try:
         return create()
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
@@ -262,5 +265,3 @@ def _installed(spec: EnvSpec, create: Callable[[], Made]) -> Made:
         extra = _EXTRAS.get(path.split(".", maxsplit=1)[0]) if package == "gymnasium" else None
         advice = f"pip install 'gymnasium[{extra}]'" if extra else str(error)
         raise ImportError(f"{spec.id} needs a package that is not installed: {advice}") from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{spec.id} needs a file that its package has not brought: {error}") from error

@@ -107,10 +107,11 @@ def test_a_missing_package_of_another_environment_is_named(monkeypatch):
 
 
 def test_a_file_that_a_package_should_have_brought_is_named():
-    def needs_a_file():
-        return open("maze.png")
+    class NeedsAFile(ScriptedEnv):
+        def reset(self, *, seed=None, options=None):
+            return open("maze.png")
 
-    gymnasium.register("Needs-v0", entry_point=needs_a_file, max_episode_steps=3)
+    gymnasium.register("Needs-v0", entry_point=NeedsAFile, max_episode_steps=3)
     try:
         refused("Needs-v0 needs a file .*: .*maze.png", "Needs-v0", error=FileNotFoundError)
     finally:
