@@ -1,17 +1,20 @@
 """How good a policy is: returns of fresh episodes."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
+import tensorflow as tf
 
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts import GymCollector
 
 _MAX_SLOTS = 100
+_MAX_BYTES = 500_000  # of one observation in all slots: with what follows each, a gigabyte in a thousand steps
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,31 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes is at least 1, got {episodes}.")
     made = hasattr(env, "step")
-    slots = getattr(env, "num_envs", 1) if made else min(episodes, _MAX_SLOTS)
+    slots = getattr(env, "num_envs", 1) if made else min(episodes, _most_slots(policy))
+    returns, lengths = [], []
     with GymCollector(
         _another(env) if made else env,
         num_envs=slots,
-        episodes_per_env=-(-episodes // slots),
+        episodes_per_env=1,
         max_episode_steps=max_episode_steps,
         seed=seed,
         streams=("evaluation", "evaluation"),
         env_kwargs=env_kwargs,
         wrappers=() if made else wrappers,
     ) as collector:
-        rollout = collector.collect(policy, greedy=greedy)
-    # float64: a return is a sum of up to thousands of rewards.
-    returns = (rollout.rewards * rollout.mask).sum(axis=0, dtype=np.float64)
-    lengths = rollout.mask.sum(axis=0).astype(np.int64)
-    return Evaluation(returns[:episodes], lengths[:episodes], greedy)
+        for _ in range(-(-episodes // slots)):
+            rollout = collector.collect(policy, greedy=greedy)
+            # float64: a return is a sum of up to thousands of rewards.
+            returns.append((rollout.rewards * rollout.mask).sum(axis=0, dtype=np.float64))
+            lengths.append(rollout.mask.sum(axis=0).astype(np.int64))
+    by_slot = [np.stack(each, axis=1).reshape(-1)[:episodes] for each in (returns, lengths)]
+    return Evaluation(by_slot[0], by_slot[1], greedy)
+
+
+def _most_slots(policy: Policy) -> int:
+    specs = tf.nest.flatten(policy.observation_spec)
+    size: int = sum(spec.dtype.size * math.prod(spec.shape[1:]) for spec in specs)
+    return max(1, min(_MAX_SLOTS, _MAX_BYTES // size))
 
 
 def _another(env: Any) -> Any:

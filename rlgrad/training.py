@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
+from rlgrad.gradients.keras_internals import all_layers
 from rlgrad.learner import Learner
 from rlgrad.policies import actors
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
+from rlgrad.policies.policy import Policy
 from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
 from rlgrad.rollouts import GymCollector
@@ -255,11 +258,17 @@ def _assemble(
             from_logits=config.from_logits,
             seed=config.seed,
         )
-        learner = Learner(agent, policy, num_envs=collector.num_envs)
+        learner = Learner(agent, policy, num_envs=collector.num_envs, xla=_gains_from_xla(policy))
     except BaseException:
         collector.close()
         raise
     return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks])
+
+
+def _gains_from_xla(policy: Policy) -> bool:
+    """False for convolutions on a CPU, whose gradients take XLA many times as long as TensorFlow's own kernels."""
+    kinds = {kind.__name__ for layer in all_layers(policy) for kind in type(layer).__mro__}
+    return not any("Conv" in kind for kind in kinds) or bool(tf.config.list_physical_devices("GPU"))
 
 
 def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:

@@ -67,6 +67,18 @@ def test_the_history_the_csv_and_tensorboard_hold_the_same_metrics(run):
     np.testing.assert_allclose(list(scalars.values()), run.history["train/entropy"], rtol=1e-6)
 
 
+def test_large_observations_are_evaluated_in_as_many_slots_as_fit_into_memory_and_the_same_episodes(run, monkeypatch):
+    monkeypatch.setattr("rlgrad.evaluation._MAX_BYTES", 2 * 4 * 4 + 1)  # two observations of CartPole, and not three
+    evaluated = run.evaluate(episodes=5)
+    streams = ("evaluation", "evaluation")
+    with rlgrad.GymCollector("CartPole-v1", num_envs=2, episodes_per_env=3, streams=streams) as collector:
+        rollout = collector.collect(run.policy, greedy=True)
+    np.testing.assert_array_equal(evaluated.returns, rollout.rewards.sum(axis=0)[:5])
+    np.testing.assert_array_equal(evaluated.lengths, rollout.mask.sum(axis=0)[:5])
+    monkeypatch.setattr("rlgrad.evaluation._MAX_BYTES", 0)
+    assert run.evaluate(episodes=1).episodes == 1
+
+
 def test_evaluations_of_the_same_weights_are_the_same(run):
     first, second = run.evaluate(episodes=6), run.evaluate(episodes=6)
     np.testing.assert_array_equal(first.returns, second.returns)
@@ -93,6 +105,29 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(run, tmp_path):
     assert not all(
         np.array_equal(a, b) for a, b in zip(run.policy.get_weights(), other.policy.get_weights(), strict=True)
     )
+
+
+def test_convolutions_are_trained_without_xla_on_a_cpu_and_to_the_bit_as_well(run):
+    class Picture(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 255, (10, 10, 4), np.uint8)
+        action_space = gymnasium.spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self._observation(), {}
+
+        def step(self, action):
+            return self._observation(), float(action), False, False, {}
+
+        def _observation(self):
+            return self.np_random.integers(0, 256, (10, 10, 4), np.uint8)
+
+    quick = QUICK | {"total_timesteps": 256, "evaluation_episodes": 0}
+    first, second = (rlgrad.train("ppo", Picture, run_dir=name, **quick) for name in "ab")
+    for one, other in zip(first.policy.variables, second.policy.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert run.learner.xla
+    assert first.learner.xla is bool(tf.config.list_physical_devices("GPU"))
 
 
 def test_sync_and_async_give_the_same_weights_to_the_bit(run, tmp_path):

@@ -24,6 +24,9 @@ MODES = ("sync", "async", "vector_entry_point")
 # The extra of the gymnasium distribution that each family of its environments needs.
 _EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "phys2d": "jax", "tabular": "jax"}
 
+# Packages that register their environments when they are imported, by how the ids begin.
+_MODULES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+
 
 class Environment(NamedTuple):
     """A vector environment and what must be known to collect from it.
@@ -106,14 +109,19 @@ def find_spec(env_id: str) -> EnvSpec:
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        by_lower_case = {known.lower(): known for known in gymnasium.registry}
-        close = difflib.get_close_matches(name.lower(), by_lower_case, n=3)
-        hint = (
-            f"did you mean {' or '.join(by_lower_case[match] for match in close)}?"
-            if close
-            else "gymnasium.pprint_registry() lists them, and 'module:id' imports the module that registers one first."
-        )
-        raise ValueError(f"No environment is registered as {name!r}: {hint}") from error
+        raise ValueError(f"No environment is registered as {name!r}: {_meant(name, module)}") from error
+
+
+def _meant(name: str, module: str) -> str:
+    """What an id that is not registered may have been meant to be."""
+    registers = next((home for start, home in _MODULES.items() if name.startswith(start) and home != module), None)
+    if registers is not None:
+        return f"write '{registers}:{name}', which imports the package that registers it."
+    by_lower_case = {known.lower(): known for known in gymnasium.registry}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=3)
+    if close:
+        return f"did you mean {' or '.join(by_lower_case[match] for match in close)}?"
+    return "gymnasium.pprint_registry() lists them, and 'module:id' imports the module that registers one first."
 
 
 def _from_id(
@@ -133,7 +141,10 @@ def _from_id(
     def create() -> AnyEnv:
         return wrap(_installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)))
 
-    return _from_function(create, num_envs, None, vectorization_mode)
+    try:
+        return _from_function(create, num_envs, None, vectorization_mode)
+    except FileNotFoundError as error:  # in making one, or in the reset that looks for a mask
+        raise FileNotFoundError(f"{spec.id} needs a file that its package has not brought: {error}") from error
 
 
 def _from_vector_entry_point(
@@ -249,7 +260,7 @@ def _installed(spec: EnvSpec, create: Callable[[], Made]) -> Made:
     """What `create` makes, or an ImportError with the command that installs what is missing."""
     try:
         return create()
-    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         package, _, path = str(spec.entry_point or spec.vector_entry_point).partition(".envs.")
         extra = _EXTRAS.get(path.split(".", maxsplit=1)[0]) if package == "gymnasium" else None
         advice = f"pip install 'gymnasium[{extra}]'" if extra else str(error)

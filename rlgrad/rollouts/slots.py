@@ -9,6 +9,11 @@ from rlgrad.random import child, integer_seed
 from rlgrad.rollouts.environments import Environment
 from rlgrad.rollouts.trees import put_one
 
+_SEVERAL = (
+    "The environment gives several numbers where a step has one reward, one 'terminated' and one 'truncated', as those of "
+    "several agents do: wrap it so that it gives one of each."
+)
+
 
 class Slots:
     """Starts episodes, each with its own seed where the vector environment takes one.
@@ -48,10 +53,15 @@ class Slots:
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One step of every slot, as the vector environment returns it."""
         try:
-            return self._environment.vector.step(actions)
+            stepped = self._environment.vector.step(actions)
         except ValueError as error:
+            if "array element with a sequence" in str(error):  # Gymnasium's, where a step gives a tuple of rewards
+                raise ValueError(_SEVERAL) from error
             self._explain(error)
             raise
+        if np.shape(stepped[1]) != (len(self.started),):
+            raise ValueError(_SEVERAL)
+        return stepped
 
     def renew(
         self,

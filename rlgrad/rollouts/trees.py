@@ -29,18 +29,41 @@ def storage(space: Space[Any], leading: tuple[int, ...]) -> Any:
     Raises:
         ValueError: a space that has no fixed shape, with what to wrap it in.
     """
+    _require_fixed_shape(space)
+    return _zeros(space, leading)
+
+
+def _zeros(space: Space[Any], leading: tuple[int, ...]) -> Any:
     if isinstance(space, spaces.Dict):
-        return {key: storage(inner, leading) for key, inner in space.items()}
+        return {key: _zeros(inner, leading) for key, inner in space.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(storage(inner, leading) for inner in space)
-    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        advice = next((text for kind, text in _ADVICE.items() if isinstance(space, kind)), "wrap it into one of these")
-        raise ValueError(
-            "Observations are Box, Discrete, MultiDiscrete or MultiBinary spaces, or a Dict or Tuple of these; "
-            f"{space} is not supported: {advice}."
-        )
+        return tuple(_zeros(inner, leading) for inner in space)
     dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
     return np.zeros((*leading, *(space.shape or ())), dtype)
+
+
+def _require_fixed_shape(space: Space[Any]) -> None:
+    refused = _shapeless(space)
+    if refused is None:
+        return
+    otherwise = "encode it in arrays, with gymnasium.wrappers.TransformObservation"
+    advice = next((text for kind, text in _ADVICE.items() if isinstance(refused, kind)), otherwise)
+    kept = [key for key, inner in space.items() if _shapeless(inner) is None] if isinstance(space, spaces.Dict) else []
+    if kept:
+        advice = f'leave it out, with the wrapper "FilterObservation(filter_keys={kept})", or {advice}'
+    raise ValueError(
+        "Observations are Box, Discrete, MultiDiscrete or MultiBinary spaces, or a Dict or Tuple of these; "
+        f"{refused} is not supported: {advice}."
+    )
+
+
+def _shapeless(space: Space[Any]) -> Space[Any] | None:
+    """The first leaf of a space that has no fixed shape."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inner = space.values() if isinstance(space, spaces.Dict) else space
+        return next((leaf for leaf in map(_shapeless, inner) if leaf is not None), None)
+    fixed = isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+    return None if fixed else space
 
 
 def put(store: Any, index: int, values: Any) -> Any:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -24,7 +25,7 @@ def wrapper(text: str) -> Wrap:
     """
     module, _, call = text.rpartition(":") if ":" in text.partition("(")[0] else ("", "", text)
     name, options = _parsed(call, text)
-    home = importlib.import_module(module) if module else gymnasium.wrappers
+    home = _imported(module, text) if module else gymnasium.wrappers
     found = getattr(home, name, None)
     if found is None:
         known = [n for n in dir(home) if isinstance(getattr(home, n), type)]
@@ -33,7 +34,9 @@ def wrapper(text: str) -> Wrap:
     def wrap(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
         try:
             wrapped: gymnasium.Env[Any, Any] = found(env, **options)
-        except (TypeError, AssertionError) as error:
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+            raise ImportError(f"{text!r} needs a package that is not installed: {error}") from error
+        except (TypeError, ValueError, AssertionError) as error:
             raise ValueError(f"{text!r} cannot wrap {env}: {error}") from error
         return wrapped
 
@@ -50,6 +53,13 @@ def wrap_all(texts: Sequence[str]) -> Wrap:
         return env
 
     return wrap
+
+
+def _imported(module: str, text: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{text!r} asks for the module {module!r}, which cannot be imported: {error}.") from error
 
 
 def _parsed(call: str, text: str) -> tuple[str, dict[str, Any]]:

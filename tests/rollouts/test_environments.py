@@ -1,3 +1,4 @@
+import re
 import sys
 
 import gymnasium
@@ -58,6 +59,23 @@ def test_an_unknown_id_is_answered_with_close_names():
     refused("pprint_registry.. lists them", "nowhere/Qwertyuiop-v0")
 
 
+def test_an_id_whose_package_has_to_be_imported_first_is_answered_with_how_to_write_it(monkeypatch):
+    for name in ("ALE/Pong-v5", "MiniGrid-Empty-5x5-v0"):
+        monkeypatch.delitem(gymnasium.registry, name, raising=False)
+    refused("write 'ale_py:ALE/Pong-v5', which imports the package", "ALE/Pong-v5")
+    refused("write 'minigrid:MiniGrid-Empty-5x5-v0', which imports", "MiniGrid-Empty-5x5-v0")
+
+
+def test_an_environment_that_has_left_gymnasium_says_where_it_is():
+    refused("Ant-v3 needs a package that is not installed: .*gymnasium-robotics", "Ant-v3", error=ImportError)
+    refused(
+        "GymV21Environment-v0 needs a package .*shimmy",
+        "GymV21Environment-v0",
+        error=ImportError,
+        env_kwargs={"env_id": "CartPole-v1"},
+    )
+
+
 def test_a_module_can_be_named_with_the_id():
     with GymCollector("gymnasium:CartPole-v1", num_envs=1, num_steps=2) as c:
         assert c.collect(RandomPolicy()).observations.shape == (2, 1, 4)
@@ -84,6 +102,18 @@ def test_a_missing_package_of_another_environment_is_named(monkeypatch):
     gymnasium.register("Needs-v0", entry_point=needs_a_package, max_episode_steps=3)
     try:
         refused("Needs-v0 needs a package .*: No module named 'simulator'", "Needs-v0", error=ImportError)
+    finally:
+        del gymnasium.registry["Needs-v0"]
+
+
+def test_a_file_that_a_package_should_have_brought_is_named():
+    class NeedsAFile(ScriptedEnv):
+        def reset(self, *, seed=None, options=None):
+            return open("maze.png")
+
+    gymnasium.register("Needs-v0", entry_point=NeedsAFile, max_episode_steps=3)
+    try:
+        refused("Needs-v0 needs a file .*: .*maze.png", "Needs-v0", error=FileNotFoundError)
     finally:
         del gymnasium.registry["Needs-v0"]
 
@@ -126,7 +156,36 @@ class Spaces(ScriptedEnv):
 
 def test_an_observation_space_that_is_not_supported_is_named():
     space = spaces.Dict(text=spaces.Text(5))
-    refused(r"Text.* is not supported", lambda: Spaces(observation_space=space), num_steps=2)
+    refused(r"Text.* is not supported: encode the text", lambda: Spaces(observation_space=space), num_steps=2)
+
+
+class Instructed(ScriptedEnv):
+    """Its observation has a text beside its numbers."""
+
+    observation_space = spaces.Dict(x=ScriptedEnv.observation_space, instruction=spaces.Text(9))
+
+    def _observation(self):
+        return {"x": super()._observation(), "instruction": "go"}
+
+
+def test_what_is_supported_of_an_observation_is_kept_by_the_wrapper_that_the_refusal_names():
+    text = refused(r"Text.* is not supported: leave it out, with the wrapper .*, or encode", Instructed, num_steps=2)
+    advised = re.search(r'the wrapper "(.*)",', text).group(1)
+    with GymCollector(Instructed, num_envs=1, num_steps=2, wrappers=[advised]) as c:
+        assert set(c.collect(RandomPolicy()).observations) == {"x"}
+
+
+class OfTwoAgents(ScriptedEnv):
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, (reward, reward), terminated, truncated, info
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_several_rewards_in_a_step_are_refused(mode):
+    c = GymCollector(OfTwoAgents, num_envs=2, num_steps=2, vectorization_mode=mode)
+    with c, pytest.raises(ValueError, match=r"one reward, .* several agents"):
+        c.collect(RandomPolicy())
 
 
 @pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])

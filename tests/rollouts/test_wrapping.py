@@ -1,5 +1,7 @@
 """Wrappers named in a config, and action masks wherever an environment gives them."""
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -147,11 +149,19 @@ def test_a_wrapper_of_ones_own_is_found_by_its_module():
         ("FrameStackObservation(3)", "keyword arguments"),
         ("FrameStackObservation(stack_size=open('x'))", "keyword arguments"),
         ("FrameStackObservation(size=3)", "cannot wrap"),
+        ("FrameStackObservation(stack_size=0)", "cannot wrap .* stack_size"),
+        ("no_such_module:Wrapper", "the module 'no_such_module', which cannot be imported"),
     ],
 )
 def test_a_wrapper_that_is_misspelt_is_refused_with_what_was_meant(text, message):
     with pytest.raises(ValueError, match=message):
         wrap_all([text])(gymnasium.make("CartPole-v1"))
+
+
+def test_a_wrapper_whose_package_is_not_installed_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match=r"AtariPreprocessing' needs a package .* run `pip install"):
+        wrap_all(["AtariPreprocessing"])(gymnasium.make("CartPole-v1"))
 
 
 def test_wrappers_are_written_into_the_config_and_used_when_the_run_is_loaded(tmp_path):
