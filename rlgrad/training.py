@@ -275,6 +275,7 @@ def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBu
     network = run.policy.network
     resolved = {
         "actor": "numpy" if run.policy.from_logits and actors.dense_stack(network) else "xla",
+        "xla": run.learner.xla,
         "trained_outputs": list(run.learner.credited),
         "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),
     }
