@@ -74,8 +74,11 @@ def test_a_time_limit_is_not_the_end_of_the_task(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["gru", "lstm"])
-@every_agent
-def test_what_was_seen_first_is_remembered(agent, memory, tmp_path):
+@pytest.mark.parametrize("name", AGENTS)
+def test_what_was_seen_first_is_remembered(name, memory, tmp_path):
+    # A natural gradient of full steps goes too far once the policy is nearly sure: nothing checks its steps.
+    careful = NaturalGradient(target_kl=0.02, target_kl_schedule="linear")
+    agent = NPG(num_steps=32, update=PerHead(policy=careful, value=VALUE)) if name == "npg" else AGENTS[name]
     run = trained(agent, Recall, 48_000, tmp_path, max_episode_steps=4, memory=memory, memory_size=16)
     assert run.evaluate(40).mean_return == 1.0, run.evaluate(40).mean_return
 
