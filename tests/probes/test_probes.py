@@ -98,5 +98,5 @@ def test_what_is_forbidden_is_not_done_and_not_learned(agent, tmp_path):
 @pytest.mark.slow
 @every_agent
 def test_a_cut_is_the_end_of_an_episode_and_not_of_the_task(agent, tmp_path):
-    run = trained(agent, lambda: gymnasium.wrappers.TimeLimit(Cut(), 3), 24_000, tmp_path)
+    run = trained(agent, Cut, 24_000, tmp_path, max_episode_steps=3)
     assert run.evaluate(5).mean_return == 2.0, run.evaluate(5).mean_return
