@@ -79,7 +79,7 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"episodes is at least 1, got {episodes}.")
-    made = hasattr(env, "step")
+    made = hasattr(env, "step") and not isinstance(env, type)
     slots = getattr(env, "num_envs", 1) if made else min(episodes, _most_slots(policy))
     returns, lengths = [], []
     with GymCollector(

@@ -199,7 +199,7 @@ def load(
 def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int | None, optimizer: Any) -> Agent:
     """The agent with what `train` was told folded in."""
     changes: dict[str, Any] = {}
-    if num_envs is None and hasattr(env, "step"):
+    if num_envs is None and hasattr(env, "step") and not isinstance(env, type):  # a class makes as many as are wanted
         num_envs = getattr(env, "num_envs", 1)
     if num_envs is not None:
         changes["num_envs"] = num_envs

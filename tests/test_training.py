@@ -13,7 +13,7 @@ import yaml
 
 import rlgrad
 from rlgrad import gradients
-from rlgrad.agents import Reinforce
+from rlgrad.agents import A2C, Reinforce
 from rlgrad.gradients import Entropy, LogProb
 from rlgrad.reporting import METRICS
 from rlgrad.updates import Ascent
@@ -366,3 +366,20 @@ def test_the_default_network_gives_way_to_a_function_that_builds_one_reproducibl
     first, second = (rlgrad.train("reinforce", "CartPole-v1", model=build, **QUICK) for _ in range(2))
     for a, b in zip(first.policy.get_weights(), second.policy.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_class_of_an_environment_makes_as_many_as_the_agent_wants(tmp_path):
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    agent = A2C(num_envs=3, num_steps=8)
+    run = rlgrad.train(
+        agent,
+        CartPoleEnv,
+        total_timesteps=48,
+        max_episode_steps=20,
+        run_dir=tmp_path / "run",
+        evaluation_episodes=0,
+        verbose=False,
+    )
+    assert run.collector.num_envs == 3
+    assert run.evaluate(4).episodes == 4
