@@ -1,6 +1,6 @@
 """A task that cannot be done without memory: the T-maze, with and without a recurrent policy.
 
-    python benchmarks/memory.py run --seeds 1-5      # adds a line a seed and a memory to benchmarks/results/memory.jsonl
+    python benchmarks/memory.py run --seeds 1-4      # adds a line a seed and a memory to benchmarks/results/memory.jsonl
     python benchmarks/memory.py table                # writes benchmarks/results/memory.md
 
 A corridor of 20 steps. What is seen at its beginning says on which side the goal is at its end, and nothing seen later does: a
@@ -110,8 +110,8 @@ def table() -> str:
         "",
         f"PPO, {STEPS:,} steps, last weights; every seed. The goal pays 4; without memory no policy has a mean above 1.95.",
         "Policy and value share their memory: what the value has to know, the policy can read. Settings were chosen on seeds",
-        "from 100 on, after first ones with a memory for each had solved it on one of the seeds 1 and 2 with a GRU, and not on",
-        "seed 1 with an LSTM. The seconds are those of a machine that did other work.",
+        "from 100 on; first ones, with a memory for each and by mistake with one environment in place of 16, had failed on some",
+        "of the seeds 1 and 2. The seconds are those of a machine that did other work.",
         "",
         "| memory | seed | training return | greedy | sampled | training, s |",
         "|---|---|---|---|---|---|",
@@ -133,7 +133,7 @@ def table() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("run", "table"))
-    parser.add_argument("--seeds", default="1-5", help="first-last, both included")
+    parser.add_argument("--seeds", default="1-4", help="first-last, both included")
     options = parser.parse_args()
     if options.action == "table":
         (RESULTS / "memory.md").write_text(table())

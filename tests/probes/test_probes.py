@@ -52,13 +52,13 @@ def test_the_action_is_what_the_observation_asks_for(agent, space, tmp_path):
 @pytest.mark.slow
 @every_agent
 def test_what_pays_is_done(agent, tmp_path):
-    assert trained(agent, Constant, 8_000, tmp_path, max_episode_steps=1).evaluate(5).mean_return == 1.0
+    assert trained(agent, Constant, 8_000, tmp_path, num_envs=1, max_episode_steps=1).evaluate(5).mean_return == 1.0
 
 
 @pytest.mark.slow
 @every_agent
 def test_a_reward_counts_for_what_led_to_it(agent, tmp_path):
-    assert trained(agent, Delayed, 16_000, tmp_path, max_episode_steps=3).evaluate(5).mean_return == 1.0
+    assert trained(agent, Delayed, 16_000, tmp_path, num_envs=1, max_episode_steps=3).evaluate(5).mean_return == 1.0
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_what_was_seen_first_is_remembered(name, memory, tmp_path):
     # A natural gradient of full steps goes too far once the policy is nearly sure: nothing checks its steps.
     careful = NaturalGradient(target_kl=0.02, target_kl_schedule="linear")
     agent = NPG(num_steps=32, update=PerHead(policy=careful, value=VALUE)) if name == "npg" else AGENTS[name]
-    run = trained(agent, Recall, 48_000, tmp_path, max_episode_steps=4, memory=memory, memory_size=16)
+    run = trained(agent, Recall, 96_000, tmp_path, max_episode_steps=4, memory=memory, memory_size=16)
     assert run.evaluate(40).mean_return == 1.0, run.evaluate(40).mean_return
 
 
@@ -91,12 +91,12 @@ def test_without_memory_what_was_seen_first_is_guessed(tmp_path):
 @pytest.mark.slow
 @every_agent
 def test_what_is_forbidden_is_not_done_and_not_learned(agent, tmp_path):
-    run = trained(agent, Forbidden, 16_000, tmp_path, max_episode_steps=1)
+    run = trained(agent, Forbidden, 16_000, tmp_path, num_envs=1, max_episode_steps=1)
     assert run.evaluate(20).mean_return > 0.85, run.evaluate(20).mean_return
 
 
 @pytest.mark.slow
 @every_agent
 def test_a_cut_is_the_end_of_an_episode_and_not_of_the_task(agent, tmp_path):
-    run = trained(agent, Cut, 24_000, tmp_path, max_episode_steps=3)
+    run = trained(agent, Cut, 24_000, tmp_path, num_envs=1, max_episode_steps=3)
     assert run.evaluate(5).mean_return == 2.0, run.evaluate(5).mean_return
