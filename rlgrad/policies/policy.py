@@ -149,7 +149,7 @@ class Policy(keras.Model):
         if self._compiled_actor is None:
             self._compiled_actor = actors.compiled(lambda x: self(x, training=False)["policy"], self.observation_spec)
         program, spec = self._compiled_actor, self.observation_spec
-        return lambda x: program(_like(spec, x))
+        return lambda x: program(like(spec, x))
 
     def _over_batch(self, observations: Any, function: Any) -> Any:
         """`function` on (M, …), its results given the batch axes that came."""
@@ -166,7 +166,7 @@ class Policy(keras.Model):
 
     def _batched(self, observation: Any) -> tuple[Any, bool]:
         """Observations with a batch axis, in the dtypes in which they are stored; and whether it was only one."""
-        x = _like(self.observation_spec, observation)
+        x = like(self.observation_spec, observation)
         shapes = [array.shape for array in tf.nest.flatten(x)]
         expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(self.observation_spec)]
         single = shapes == expected
@@ -231,6 +231,6 @@ def _heads(raw: Any) -> dict[str, Any]:
     return dict(raw) if isinstance(raw, dict) else {"policy": raw}
 
 
-def _like(specs: Any, observations: Any) -> Any:
+def like(specs: Any, observations: Any) -> Any:
     """A tree of arrays in the dtypes of the specs."""
     return map_arrays(lambda spec, x: np.asarray(x).astype(spec.dtype.as_numpy_dtype, copy=False), specs, observations)

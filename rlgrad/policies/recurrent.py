@@ -24,7 +24,7 @@ import tensorflow as tf
 from rlgrad.gradients import through_time
 from rlgrad.policies import actors
 from rlgrad.policies.networks import STATE
-from rlgrad.policies.policy import Policy, zeros
+from rlgrad.policies.policy import Policy, like, zeros
 from rlgrad.rollouts.masks import OBSERVATION
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import map_arrays
@@ -150,8 +150,8 @@ class RecurrentPolicy(Policy):
         if self._compiled_actor is None:
             state = {name: state_spec(network) for name, network in self._remembering.items()}
             self._compiled_actor = actors.compiled(self._acted, self.observation_spec, state)
-        program, like = self._compiled_actor, self._batched
-        return lambda x, state: program(like(x)[0], state)
+        program, spec = self._compiled_actor, self.observation_spec
+        return lambda x, state: program(like(spec, x), state)
 
     def _acted(self, observations: Any, state: Any) -> tuple[Any, Any]:
         x, after = self.preparation(self._seen(observations)), {}
@@ -228,15 +228,15 @@ def scan(network: keras.Model, x: Any, begins: Any, state: Any) -> tuple[dict[st
     def step(theta: list[Any], seen: list[Any], state: list[Any]) -> tuple[list[Any], list[Any]]:
         *leaves, first = seen
         state = [tf.where(_beside(first, s), tf.zeros_like(s), s) for s in state]
-        inputs = {OBSERVATION: tf.nest.pack_sequence_as(x, leaves), STATE: tf.nest.pack_sequence_as(like, state)}
+        inputs = {OBSERVATION: tf.nest.pack_sequence_as(x, leaves), STATE: tf.nest.pack_sequence_as(tree, state)}
         said, _ = network.stateless_call(theta[: len(trained)], theta[len(trained) :], inputs, training=False)
         return [said[name] for name in names], tf.nest.flatten(said[STATE])
 
-    like, xs = state, [*tf.nest.flatten(x), begins]
+    tree, xs = state, [*tf.nest.flatten(x), begins]
     theta = [tf.convert_to_tensor(v.value) for v in (*trained, *others)]
     outputs, states = through_time.scan(step, theta, [_swapped(leaf) for leaf in xs], tf.nest.flatten(state))
     heads = dict(zip(names, map(_swapped, outputs), strict=True))
-    return heads, tf.nest.pack_sequence_as(like, [_swapped(leaf) for leaf in states])
+    return heads, tf.nest.pack_sequence_as(tree, [_swapped(leaf) for leaf in states])
 
 
 def _specs(tensors: Any) -> Any:

@@ -228,7 +228,6 @@ class GymCollector:
         return rollout
 
     def _collect_episodes(self, policy: ActingPolicy, greedy: bool) -> Rollout:
-        self._memory.begin(policy)
         actor, distribution = self._memory.actor(policy), policy.distribution
         tapes, masks = [], []
         for _ in range(self._rounds):

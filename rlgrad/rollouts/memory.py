@@ -41,7 +41,7 @@ class Memory:
     def actor(self, policy: Any) -> Callable[[Any], Any]:
         """A function from observations (N, …) to the distribution's parameters, which remembers them."""
         act: Callable[..., Any] = policy.actor()
-        if not self._states:
+        if not self.of(policy):
             return act
 
         def remembering(observations: Any) -> Any:
