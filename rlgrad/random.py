@@ -1,14 +1,21 @@
 """All randomness of a run comes from one seed, split here into independent named streams.
 
-TensorFlow's own float samplers give different numbers under XLA than without it, for the same seed. Random numbers inside
-compiled programs are therefore built here, from integer bits that agree in every mode.
+TensorFlow's own float samplers give different numbers under XLA than without it, for the same seed, and they take one seed for a
+whole batch. Random numbers inside compiled programs are therefore built here, from the bits of a counter-based generator in
+integer arithmetic, which is the same in every mode: numbers are a pure function of a seed, int32 (…, 2), and each row of a batch
+of seeds has numbers of its own, whatever the other rows are.
+
+Source: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3" (Threefry-2x32, 20 rounds).
 """
+
+import math
 
 from typing import Any, Literal
 
 import numpy as np
 
 StreamName = Literal["init", "action", "environment", "shuffle", "evaluation"]
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _STREAMS: tuple[StreamName, ...] = ("init", "action", "environment", "shuffle", "evaluation")
 
 
@@ -57,3 +64,136 @@ def permutations(seed: Any, count: int, length: int) -> Any:
     # "philox" by name: the automatic choice is another algorithm under XLA.
     keys = tf.random.stateless_uniform((count, length), seed, minval=None, maxval=None, dtype=tf.int32, alg="philox")
     return tf.argsort(keys, axis=-1, stable=True)
+
+
+def seed_of(sequence: np.random.SeedSequence) -> np.ndarray:
+    """A seed for the functions below, int32 (2,)."""
+    return sequence.generate_state(2).view(np.int32)
+
+
+def bits(seed: Any, count: int) -> Any:
+    """Random bits.
+
+    Args:
+        seed: int32 (…, 2).
+        count: how many words for each seed.
+
+    Returns:
+        uint32 (…, count).
+    """
+    import tensorflow as tf
+
+    pairs = tf.range((count + 1) // 2, dtype=tf.int32)
+    x, y = _threefry(_key(seed), tf.zeros_like(pairs), pairs)
+    words = tf.stack([x, y], axis=-1)
+    return tf.reshape(words, tf.concat([tf.shape(words)[:-2], [-1]], axis=0))[..., :count]
+
+
+def uniform(seed: Any, shape: tuple[int, ...] = ()) -> Any:
+    """Numbers from [0, 1), multiples of 2⁻²⁴.
+
+    Args:
+        seed: int32 (…, 2).
+        shape: of the numbers for each seed.
+
+    Returns:
+        float32 (…, *shape).
+    """
+    import tensorflow as tf
+
+    count = math.prod(shape)
+    words = tf.bitwise.right_shift(bits(seed, count), tf.constant(8, tf.uint32))
+    numbers = tf.cast(tf.bitcast(words, tf.int32), tf.float32) * 2.0**-24
+    return tf.reshape(numbers, tf.concat([tf.shape(numbers)[:-1], tf.constant(shape, tf.int32)], axis=0))
+
+
+def normal(seed: Any, shape: tuple[int, ...] = ()) -> Any:
+    """Standard normal numbers, by the method of Box and Muller; none is further than 5.8 from 0.
+
+    Args:
+        seed: int32 (…, 2).
+        shape: of the numbers for each seed.
+
+    Returns:
+        float32 (…, *shape).
+    """
+    import tensorflow as tf
+
+    pairs = uniform(seed, (2, *shape))
+    first, second = tf.unstack(pairs, axis=-1 - len(shape))
+    return tf.sqrt(-2.0 * tf.math.log(1.0 - first)) * tf.cos(2.0 * math.pi * second)
+
+
+def integers(seed: Any, bound: int, shape: tuple[int, ...] = ()) -> Any:
+    """Whole numbers from 0 … bound − 1, each as likely as another up to a share of bound · 2⁻²⁴.
+
+    Args:
+        seed: int32 (…, 2).
+        bound: at most 2¹⁶.
+        shape: of the numbers for each seed.
+
+    Returns:
+        int32 (…, *shape).
+    """
+    import tensorflow as tf
+
+    return tf.cast(uniform(seed, shape) * float(bound), tf.int32)
+
+
+def split(seed: Any, count: int) -> Any:
+    """Seeds that are independent of each other and of the one they come from.
+
+    Args:
+        seed: int32 (…, 2).
+        count: how many for each.
+
+    Returns:
+        int32 (…, count, 2).
+    """
+    import tensorflow as tf
+
+    words = tf.bitcast(bits(seed, 2 * count), tf.int32)
+    return tf.reshape(words, tf.concat([tf.shape(words)[:-1], [count, 2]], axis=0))
+
+
+def fold_in(seed: Any, number: Any) -> Any:
+    """The seed that belongs to a number, such as a time step.
+
+    Args:
+        seed: int32 (…, 2).
+        number: int32, broadcastable to (…).
+
+    Returns:
+        int32 (…, 2).
+    """
+    import tensorflow as tf
+
+    # A first counter that `bits` never uses.
+    number = tf.convert_to_tensor(number, tf.int32)[..., None]
+    x, y = _threefry(_key(seed), tf.ones_like(number), number)
+    return tf.bitcast(tf.concat([x, y], axis=-1), tf.int32)
+
+
+def _key(seed: Any) -> tuple[Any, Any]:
+    """The two words of each seed, uint32 (…, 1)."""
+    import tensorflow as tf
+
+    words = tf.bitcast(tf.convert_to_tensor(seed, tf.int32), tf.uint32)
+    return words[..., :1], words[..., 1:]
+
+
+def _threefry(key: tuple[Any, Any], x: Any, y: Any) -> tuple[Any, Any]:
+    """Two words of counters, int32 (k,), scrambled by keys, uint32 (…, 1): two of uint32 (…, k)."""
+    import tensorflow as tf
+
+    keys = (*key, tf.bitwise.bitwise_xor(tf.bitwise.bitwise_xor(*key), tf.constant(0x1BD11BDA, tf.uint32)))
+    x, y = tf.bitcast(x, tf.uint32) + keys[0], tf.bitcast(y, tf.uint32) + keys[1]
+    for block in range(5):
+        for rotation in _ROTATIONS[block % 2]:
+            x += y
+            left = tf.bitwise.left_shift(y, tf.constant(rotation, tf.uint32))
+            right = tf.bitwise.right_shift(y, tf.constant(32 - rotation, tf.uint32))
+            y = tf.bitwise.bitwise_xor(tf.bitwise.bitwise_or(left, right), x)
+        x += keys[(block + 1) % 3]
+        y += keys[(block + 2) % 3] + tf.constant(block + 1, tf.uint32)
+    return x, y

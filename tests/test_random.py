@@ -34,3 +34,56 @@ def test_permutations_are_permutations_and_agree_under_xla():
     np.testing.assert_array_equal(plain, compiled)
     np.testing.assert_array_equal(np.sort(plain, axis=-1), np.tile(np.arange(100), (5, 1)))
     assert len({tuple(row) for row in plain.numpy()}) == 5
+
+
+MODES = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}
+SEED = np.array([7, -3], np.int32)
+
+
+def test_bits_are_those_of_the_published_test_vectors():
+    key = tuple(tf.constant([word], tf.uint32) for word in (0x13198A2E, 0x03707344))
+    counters = (tf.constant([word], tf.int32) for word in (0x243F6A88, 0x85A308D3 - 2**32))
+    words = [int(word[0]) for word in random._threefry(key, *counters)]
+    assert words == [0xC4923A9C, 0x483DF7A0]
+    zero = [int(word) for word in random.bits(tf.zeros(2, tf.int32), 2)]
+    assert zero == [0x6B200159, 0x99BA4EFE]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda seed: random.uniform(seed, (3, 5)),
+        lambda seed: random.integers(seed, 7, (4,)),
+        lambda seed: random.split(seed, 3),
+        lambda seed: random.fold_in(seed, 12),
+    ],
+)
+def test_numbers_are_the_same_eager_compiled_and_in_any_batch(mode, draw):
+    seeds = np.stack([SEED, [1, 2], [5, 5]]).astype(np.int32)
+    np.testing.assert_array_equal(draw(SEED), MODES[mode](draw)(tf.constant(seeds))[0])
+
+
+def test_normal_numbers_agree_to_rounding_eager_and_compiled():
+    compiled = tf.function(lambda seed: random.normal(seed, (1000,)), jit_compile=True)
+    np.testing.assert_allclose(random.normal(SEED, (1000,)), compiled(tf.constant(SEED)), rtol=1e-5, atol=1e-6)
+
+
+def test_uniform_numbers_and_normal_numbers_are_what_they_say():
+    many = random.split(SEED, 20_000)
+    u, z = random.uniform(many, (2,)).numpy().astype(np.float64), random.normal(many, (2,)).numpy().astype(np.float64)
+    assert 0.0 <= u.min() and u.max() < 1.0
+    cells = np.histogram2d(u[:, 0], u[:, 1], bins=20, range=[[0, 1], [0, 1]])[0]
+    assert ((cells - 50) ** 2 / 50).sum() < 399 + 5 * np.sqrt(2 * 399)  # χ² of 399 degrees of freedom, five deviations
+    for moment, expected in [(1, 0), (2, 1), (3, 0), (4, 3)]:
+        assert (z**moment).mean() == pytest.approx(expected, abs=5 * np.sqrt((z ** (2 * moment)).mean() / z.size))
+    assert abs(np.corrcoef(z.T)[0, 1]) < 5 / np.sqrt(len(z))
+
+
+def test_seeds_that_were_split_or_folded_differ_from_each_other():
+    seeds = np.concatenate([random.split(SEED, 500), [random.fold_in(SEED, i) for i in range(500)], [SEED]])
+    assert len(np.unique(seeds, axis=0)) == 1001
+
+
+def test_integers_reach_every_number_below_the_bound():
+    assert set(random.integers(SEED, 6, (1000,)).numpy()) == set(range(6))
