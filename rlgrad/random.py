@@ -1,15 +1,14 @@
 """All randomness of a run comes from one seed, split here into independent named streams.
 
-TensorFlow's own float samplers give different numbers under XLA than without it, for the same seed, and they take one seed for a
+TensorFlow's own float samplers give different numbers under XLA than without it, for the same seed, and take one seed for a
 whole batch. Random numbers inside compiled programs are therefore built here, from the bits of a counter-based generator in
-integer arithmetic, which is the same in every mode: numbers are a pure function of a seed, int32 (…, 2), and each row of a batch
+integer arithmetic, which is the same in every mode. They are a pure function of a seed, int32 (…, 2), and each row of a batch
 of seeds has numbers of its own, whatever the other rows are.
 
 Source: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3" (Threefry-2x32, 20 rounds).
 """
 
 import math
-
 from typing import Any, Literal
 
 import numpy as np
