@@ -100,8 +100,12 @@ class Learner:
         metrics = {name: float(value) for name, value in results.items()}
         step = int(metrics.pop("nonfinite_step"))
         if step >= 0:
-            raise NonFiniteError(self._diagnosis(rollout, progress, step))
+            raise self.failure(rollout, progress, step)
         return metrics
+
+    def failure(self, rollout: Rollout, progress: float, step: int) -> NonFiniteError:
+        """What to raise after a step that was not finite: which output and which variables, found again without compilation."""
+        return NonFiniteError(self._diagnosis(rollout, progress, step))
 
     def diagnose(self, rollout: Rollout, progress: float, timesteps: int = 0) -> Diagnosis:
         """What the per-sample gradients of a rollout tell; nothing is moved.
@@ -130,11 +134,12 @@ class Learner:
     def _run(self, *arguments: Any) -> Any:
         """One call of the compiled program. A concrete function skips the search for one that fits the arguments."""
         if self._program is None:
-            program = tf.function(self._learn, jit_compile=self.xla or None, autograph=False)
+            program = tf.function(self.move, jit_compile=self.xla or None, autograph=False)
             self._program = program.get_concrete_function(*arguments)
         return self._program(*arguments)
 
-    def _learn(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`learn` as part of a compiled program: float32 (), by name, and `nonfinite_step`, −1 where every step was taken."""
         self.traces += 1
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
@@ -173,7 +178,6 @@ class Learner:
         return batch._replace(observations=self.policy.inputs(rollout), progress=progress)
 
     def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
-        """Which output and which variables: found again, without compilation, at weights that have not moved."""
         batch = self._batch(_tensors(rollout), tf.constant(progress, tf.float32))
         objective = self._objective(batch)
         _, now, credits = objective.credited_outputs()

@@ -43,6 +43,15 @@ class Distribution(Protocol):
     def to_environment(self, actions: np.ndarray) -> Any:
         """NumPy: what `env.step` gets for these actions."""
 
+    def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
+        """TensorFlow: sampled actions (…, event), as they are stored, one for each of the seeds, int32 (…, 2)."""
+
+    def most_likely(self, parameters: Any) -> tf.Tensor:
+        """TensorFlow: the actions of `mode`."""
+
+    def for_environment(self, actions: tf.Tensor) -> Any:
+        """TensorFlow: the actions of `to_environment`."""
+
 
 def integers(actions: Any, name: str) -> tf.Tensor:
     """`actions` as an integer tensor.

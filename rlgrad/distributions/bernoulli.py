@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad import random
 from rlgrad.distributions.base import integers, require_within
 
 
@@ -67,6 +68,19 @@ class Bernoulli:
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """As int8, the dtype of `gymnasium.spaces.MultiBinary`."""
         return actions.astype(np.int8)
+
+    def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
+        """One uniform number a switch."""
+        uniforms = random.uniform(seeds, tuple(parameters.shape[-self.rank :]))
+        return tf.cast(uniforms < tf.nn.sigmoid(parameters), tf.int64)
+
+    def most_likely(self, parameters: Any) -> tf.Tensor:
+        """On where its probability is above one half."""
+        return tf.cast(parameters > 0.0, tf.int64)
+
+    def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """As int8, the dtype of `gymnasium.spaces.MultiBinary`."""
+        return tf.cast(actions, tf.int8)
 
     @property
     def _event_axes(self) -> tuple[int, ...]:

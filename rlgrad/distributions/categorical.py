@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad import random
 from rlgrad.distributions.base import integers, log_softmax, require_within
 
 
@@ -67,6 +68,20 @@ class Categorical:
         return _with_log_prob(np.argmax(parameters, axis=-1), log_softmax(parameters))
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The action counted from `start`."""
+        return actions + self.start if self.start else actions
+
+    def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
+        """As `sample` does it."""
+        cumulative = tf.cumsum(tf.nn.softmax(parameters), axis=-1)
+        uniforms = random.uniform(seeds)[..., None] * cumulative[..., -1:]
+        return tf.reduce_sum(tf.cast(uniforms >= cumulative[..., :-1], tf.int64), axis=-1)
+
+    def most_likely(self, parameters: Any) -> tf.Tensor:
+        """The action of the largest logit; of equal ones, the first."""
+        return tf.argmax(parameters, axis=-1, output_type=tf.int64)
+
+    def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """The action counted from `start`."""
         return actions + self.start if self.start else actions
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from rlgrad import random
+
 _LOG_2PI = math.log(2.0 * math.pi)
 # E[g(z)] for a standard normal z is Σ_k weight_k g(node_k), to 1e-6 for what stands below.
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
@@ -105,6 +107,25 @@ class DiagonalGaussian:
             inside = np.rint(inside)
         result: np.ndarray = np.asarray(inside).astype(self.dtype, copy=False)
         return result
+
+    def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
+        """μ + σ ε, ε standard normal."""
+        mean = parameters["mean"]
+        noise = random.normal(seeds, tuple(mean.shape[mean.shape.rank - self.rank :]))
+        return mean + tf.exp(parameters["log_std"]) * noise
+
+    def most_likely(self, parameters: Any) -> tf.Tensor:
+        """The mean."""
+        return tf.convert_to_tensor(parameters["mean"])
+
+    def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """Clipped or squashed into the space, in its dtype."""
+        low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
+        if self.squash:
+            inside = low + (high - low) * 0.5 * (tf.tanh(actions) + 1.0)
+        else:
+            inside = tf.clip_by_value(actions, low, high)
+        return tf.cast(tf.round(inside) if np.issubdtype(self.dtype, np.integer) else inside, self.dtype)
 
     @property
     def _event_axes(self) -> tuple[int, ...]:

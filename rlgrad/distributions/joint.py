@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad import random
+
 
 @dataclass(frozen=True)
 class Part:
@@ -119,6 +121,22 @@ class Joint:
         leaves = {part.path: part.distribution.to_environment(own) for part, own in each}
         return self._tree((), leaves)
 
+    def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
+        """Each part with a seed of its own."""
+        each = zip(self.parts, self._parameters(parameters), strict=True)
+        own = random.split(seeds, len(self.parts))
+        return self._concatenated(part.distribution.draw(p, own[..., i, :]) for i, (part, p) in enumerate(each))
+
+    def most_likely(self, parameters: Any) -> tf.Tensor:
+        """Each part's."""
+        each = zip(self.parts, self._parameters(parameters), strict=True)
+        return self._concatenated(part.distribution.most_likely(p) for part, p in each)
+
+    def for_environment(self, actions: tf.Tensor) -> Any:
+        """The space's own tree of tensors (…, *part shape)."""
+        each = zip(self.parts, self._actions(actions), strict=True)
+        return self._tree((), {part.path: part.distribution.for_environment(own) for part, own in each})
+
     def _tree(self, path: tuple[Any, ...], leaves: dict[tuple[Any, ...], Any]) -> Any:
         if path in leaves:
             return leaves[path]
@@ -149,6 +167,10 @@ class Joint:
             own = _shaped(actions[..., at : at + size], part.shape)
             at += size
             yield own.astype(part.dtype) if isinstance(own, np.ndarray) else tf.cast(own, part.dtype)
+
+    def _concatenated(self, actions: Iterator[tf.Tensor]) -> tf.Tensor:
+        flat = [_flat(own, len(part.shape)) for part, own in zip(self.parts, actions, strict=True)]
+        return tf.concat([tf.cast(own, tf.float32) for own in flat], axis=-1)
 
     def _side_by_side(self, drawn: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         actions, log_probs = [], []

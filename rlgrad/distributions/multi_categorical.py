@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad import random
 from rlgrad.distributions.base import IMPOSSIBLE, integers, require_within
 from rlgrad.distributions.categorical import Categorical
 
@@ -71,6 +72,18 @@ class MultiCategorical:
         """The actions counted from `start`."""
         return actions + np.reshape(self.start, self._shape) if self.start else actions
 
+    def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
+        """One uniform number a choice."""
+        return self._shaped(_ONE.draw(self._table(parameters), random.split(seeds, len(self.counts))))
+
+    def most_likely(self, parameters: Any) -> tf.Tensor:
+        """The largest logit of each choice."""
+        return self._shaped(_ONE.most_likely(self._table(parameters)))
+
+    def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """The actions counted from `start`."""
+        return actions + np.reshape(self.start, self._shape) if self.start else actions
+
     @property
     def _shape(self) -> tuple[int, ...]:
         return self.shape or (len(self.counts),)
@@ -98,6 +111,9 @@ class MultiCategorical:
     def _numpy_table(self, logits: Any) -> np.ndarray:
         index, there = self._gather
         return np.where(there, np.asarray(logits)[..., index], np.float32(IMPOSSIBLE))
+
+    def _shaped(self, actions: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(actions, tf.concat([tf.shape(actions)[:-1], self._shape], axis=0))
 
     def _joined(self, actions: np.ndarray, log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return actions.reshape(*actions.shape[:-1], *self._shape), log_probs.sum(axis=-1)

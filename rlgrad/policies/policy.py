@@ -137,6 +137,15 @@ class Policy(keras.Model):
         """
         return lambda observation: self.act(observation, greedy=greedy)
 
+    def initial_state(self, count: int) -> Any:
+        """What is remembered at the beginning of `count` episodes: nothing."""
+        del count
+        return ()
+
+    def step(self, observations: Any, state: Any = ()) -> tuple[Any, Any]:
+        """TensorFlow: distribution parameters for observations (N, …), and what is remembered after them."""
+        return self(observations)["policy"], state
+
     def actor(self) -> actors.Actor:
         """A fast function from a batch of observations to distribution parameters, NumPy in and out, at these weights."""
         layers = actors.dense_stack(self.network) if self.from_logits else None

@@ -149,11 +149,12 @@ class RecurrentPolicy(Policy):
         """A function from observations and states (N, …) to distribution parameters and the states after, NumPy in and out."""
         if self._compiled_actor is None:
             state = {name: state_spec(network) for name, network in self._remembering.items()}
-            self._compiled_actor = actors.compiled(self._acted, self.observation_spec, state)
+            self._compiled_actor = actors.compiled(self.step, self.observation_spec, state)
         program, spec = self._compiled_actor, self.observation_spec
         return lambda x, state: program(like(spec, x), state)
 
-    def _acted(self, observations: Any, state: Any) -> tuple[Any, Any]:
+    def step(self, observations: Any, state: Any = ()) -> tuple[Any, Any]:
+        """TensorFlow: distribution parameters for observations and states (N, …), and the states after them."""
         x, after = self.preparation(self._seen(observations)), {}
         for name, network in self._remembering.items():
             heads, after[name] = one_step(network, x, state[name])

@@ -91,7 +91,7 @@ class GymCollector:
         env_kwargs: Mapping[str, Any] | None = None,
         wrappers: Sequence[str] = (),
     ) -> None:
-        _check_counts(
+        check_counts(
             num_envs=num_envs,
             num_steps=num_steps,
             episodes_per_env=episodes_per_env,
@@ -262,7 +262,8 @@ class GymCollector:
         )
 
 
-def _check_counts(**counts: int | None) -> None:
+def check_counts(**counts: int | None) -> None:
+    """Raise a ValueError for a count that is no integer ≥ 1, or for two kinds of rollouts at once."""
     for name, count in counts.items():
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise ValueError(f"{name} is an integer ≥ 1, got {count!r}.")

@@ -125,16 +125,7 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int, initial_states: A
     """
     with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinite, and is reported below
         rewards = tape.rewards.astype(np.float32)
-    played = int(np.flatnonzero(mask.any(axis=1)).max(initial=-1)) + 1  # whole episodes may end long before the limit
-    # Successors come first: where one is not finite, the step that led to it is named, not the one that began there.
-    for when, tree, what in [
-        ("at", rewards, "reward"),
-        ("after", tape.final_observations, "observation"),
-        ("before", tape.observations, "observation"),
-    ]:
-        for name, array in arrays(tree, what):
-            _check_finite(array[:played], f"{name} {when}", columns_per_slot)
-    return Rollout(
+    rollout = Rollout(
         observations=tape.observations,
         actions=tape.actions,
         rewards=rewards,
@@ -147,6 +138,27 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int, initial_states: A
         next_values=np.zeros(mask.shape, np.float32),
         initial_states=initial_states,
     )
+    require_finite(rollout, columns_per_slot)
+    return rollout
+
+
+def require_finite(rollout: Rollout, columns_per_slot: int) -> None:
+    """Raise a FloatingPointError that names slot and step, where a reward or an observation is not finite.
+
+    Args:
+        rollout: of NumPy arrays.
+        columns_per_slot: of its columns.
+    """
+    # Whole episodes may end long before the limit.
+    played = int(np.flatnonzero(rollout.mask.any(axis=1)).max(initial=-1)) + 1
+    # Successors come first: where one is not finite, the step that led to it is named, not the one that began there.
+    for when, tree, what in [
+        ("at", rollout.rewards, "reward"),
+        ("after", rollout.final_observations, "observation"),
+        ("before", rollout.observations, "observation"),
+    ]:
+        for name, array in arrays(tree, what):
+            _check_finite(array[:played], f"{name} {when}", columns_per_slot)
 
 
 def _check_finite(array: Array, what: str, columns_per_slot: int) -> None:

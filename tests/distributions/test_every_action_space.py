@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
+from rlgrad import random
 from rlgrad.distributions import DiagonalGaussian, Joint
 from rlgrad.policies.actions import action_model
 
@@ -208,3 +209,41 @@ def test_squashing_needs_bounds():
         action_model(CONTINUOUS["unbounded"], squash=True)
     with pytest.raises(ValueError, match="there are none"):
         action_model(spaces.Discrete(2), squash=True)
+
+
+@each
+def test_actions_of_compiled_programs_are_those_of_numpy(space):
+    model = action_model(space)
+    parameters = parameters_of(model, 50, seed=4)
+
+    @tf.function(jit_compile=True)
+    def compiled(parameters):
+        chosen = model.distribution.most_likely(parameters)
+        return chosen, model.distribution.for_environment(chosen)
+
+    chosen, acted = compiled(tf.nest.map_structure(tf.constant, parameters))
+    expected, _ = model.distribution.mode(parameters)
+    np.testing.assert_array_equal(chosen, expected)
+    assert chosen.dtype == model.spec.dtype
+    tf.nest.map_structure(
+        lambda a, b: (np.testing.assert_allclose(a, b, rtol=1e-6), np.testing.assert_equal(a.dtype.name, b.dtype.name)),
+        acted,
+        model.distribution.to_environment(expected),
+    )
+
+
+@each
+def test_compiled_programs_and_numpy_draw_from_the_same_distribution(space):
+    model, many = action_model(space), 40_000
+    parameters = tf.nest.map_structure(lambda x: np.repeat(x, many, axis=0), parameters_of(model, 1, seed=5))
+    seeds = random.split(tf.constant([1, 2]), many)
+    drawn = tf.function(model.distribution.draw, jit_compile=True)(parameters, seeds).numpy().reshape(many, -1)
+    other = model.distribution.sample(parameters, np.random.default_rng(0))[0].reshape(many, -1)
+    for power in (1, 2):
+        a, b = drawn.astype(np.float64) ** power, other.astype(np.float64) ** power
+        tolerance = 5 * np.sqrt((a.var(axis=0) + b.var(axis=0)) / many) + 1e-12
+        assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < tolerance).all()
+    if drawn.shape[1] > 1:  # parts are independent
+        with np.errstate(invalid="ignore"):  # a choice among one action does not vary
+            correlation = np.corrcoef(drawn.T) - np.eye(drawn.shape[1])
+        assert np.abs(correlation[np.isfinite(correlation)]).max() < 5 / np.sqrt(many)

@@ -1,0 +1,80 @@
+"""Which collector plays an environment: a compiled one where it is written in TensorFlow, else Gymnasium's."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium.experimental.functional import FuncEnv
+
+from rlgrad import registry
+from rlgrad.rollouts.collector import GymCollector
+from rlgrad.rollouts.compiled import CompiledCollector
+from rlgrad.rollouts.functional import AnyFuncEnv, FunctionalEnv
+
+Collector = GymCollector | CompiledCollector
+
+
+def make_collector(
+    env: Any,
+    *,
+    vectorization_mode: str = "auto",
+    env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] = (),
+    **options: Any,
+) -> Collector:
+    """The collector for an environment, by a fixed rule.
+
+    An environment written in TensorFlow, without wrappers, is compiled together with the policy, unless a mode of `GymCollector`
+    is asked for. Everything else goes to `GymCollector`.
+
+    Args:
+        env: what `GymCollector` takes; or a functional environment, its class; or `file.py:Name` of a class of either kind.
+        vectorization_mode: `"auto"`, `"compiled"`, or a mode of `GymCollector`.
+        env_kwargs: for the environment's constructor.
+        wrappers: around each environment.
+        options: those that both collectors have.
+
+    Raises:
+        ValueError: `"compiled"` for an environment that is not written in TensorFlow, or with wrappers.
+    """
+    kwargs = dict(env_kwargs or {})
+    if isinstance(env, str) and env.rpartition(":")[0].endswith(".py"):
+        path, _, name = env.rpartition(":")
+        env = registry.from_file(Path(path), name)
+    may_compile = vectorization_mode in ("auto", "compiled") and not wrappers
+    functional = _functional(env, kwargs) if may_compile else None
+    if functional is not None:
+        return CompiledCollector(functional, **options)
+    if vectorization_mode == "compiled":
+        what = "this one is wrapped" if wrappers else f"{env} is none"
+        raise ValueError(
+            f'vectorization_mode="compiled" is for environments written in TensorFlow and without wrappers, and {what}: leave '
+            "it out, or see docs/compiled-environments.md."
+        )
+    if isinstance(env, FuncEnv) or _is_functional_class(env):
+        env, kwargs = partial(_stepwise, env, kwargs), {}
+    return GymCollector(
+        env, vectorization_mode=vectorization_mode, env_kwargs=kwargs or None, wrappers=wrappers, **options
+    )
+
+
+def _functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
+    """The functional environment that a user means, if it is one."""
+    if isinstance(env, str) and env in registry.envs():
+        env = registry.envs()[env].load()
+    if isinstance(env, FuncEnv):
+        return env
+    return env(**kwargs) if _is_functional_class(env) else None
+
+
+def _is_functional_class(env: Any) -> bool:
+    return isinstance(env, type) and issubclass(env, FuncEnv)
+
+
+def _stepwise(env: Any, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    functional = env if isinstance(env, FuncEnv) else env(**kwargs)
+    limit = getattr(functional, "max_episode_steps", None)
+    single = FunctionalEnv(functional)
+    return single if limit is None else gymnasium.wrappers.TimeLimit(single, limit)

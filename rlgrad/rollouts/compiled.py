@@ -1,0 +1,328 @@
+"""Collects rollouts from environments written in TensorFlow: acting, stepping and resetting are one compiled program."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import tensorflow as tf
+from gymnasium import Space
+from gymnasium.experimental.functional import FuncEnv
+
+from rlgrad import random
+from rlgrad.rollouts.collector import check_counts
+from rlgrad.rollouts.episodes import Episode
+from rlgrad.rollouts.playing import require_finite
+from rlgrad.rollouts.rollout import Rollout
+from rlgrad.rollouts.trees import map_arrays, storage
+
+AnyFuncEnv = FuncEnv[Any, Any, Any, Any, Any, Any, Any]
+_PURPOSES = 4  # of the seeds of a step: to act, to move, to see, to begin anew
+
+
+class Slots(NamedTuple):
+    """Where every slot stands between two steps: a tree of tensors (N, …).
+
+    Attributes:
+        states: of the environments.
+        observations: what to act on next, as they are stored.
+        returns: float32 (N,), what the running episode has earned so far.
+        lengths: int32 (N,), how many steps it has taken.
+        memories: what a policy with memory remembers.
+    """
+
+    states: Any
+    observations: Any
+    returns: Any
+    lengths: Any
+    memories: Any
+
+
+class Ends(NamedTuple):
+    """The episodes that ended at each step of a rollout, (T, N).
+
+    Attributes:
+        ended: bool.
+        returns: float32, in the environment's units; meaningful where one ended.
+        lengths: int32, likewise.
+        terminated: bool.
+    """
+
+    ended: Any
+    returns: Any
+    lengths: Any
+    terminated: Any
+
+
+class _Row(NamedTuple):
+    rollout: Rollout
+    ends: Ends
+
+
+class CompiledCollector:
+    """Plays a policy in N slots of an environment written in TensorFlow, and records what it met.
+
+    Rollouts are those of `GymCollector`: by steps, or by whole episodes. An episode that ends is followed by the next one at
+    once, so no step is spent on resetting. `collect` plays one rollout in one compiled call; `play` is the same inside of a
+    larger compiled program.
+
+    The numbers of rollout k are a pure function of the seed and of k; each slot and step has seeds of its own.
+
+    Args:
+        functional: pure functions of batches; see `rlgrad.rollouts.functional`.
+        num_envs: slots.
+        num_steps: T, for rollouts by steps.
+        episodes_per_env: for rollouts of whole episodes; 1 if neither is given.
+        max_episode_steps: episodes are truncated after so many steps; none: the environment's limit.
+        seed: an integer ≥ 0.
+        streams: as for `GymCollector`; the first one is drawn from.
+
+    Raises:
+        ValueError: options that contradict each other, a space that is not supported, or whole episodes without a limit.
+    """
+
+    def __init__(
+        self,
+        functional: AnyFuncEnv,
+        *,
+        num_envs: int | None = None,
+        num_steps: int | None = None,
+        episodes_per_env: int | None = None,
+        max_episode_steps: int | None = None,
+        seed: int = 0,
+        streams: tuple[random.StreamName, random.StreamName] = ("environment", "action"),
+    ) -> None:
+        num_envs = 8 if num_envs is None else num_envs
+        check_counts(
+            num_envs=num_envs,
+            num_steps=num_steps,
+            episodes_per_env=episodes_per_env,
+            max_episode_steps=max_episode_steps,
+        )
+        self.functional = functional
+        self.num_envs = num_envs
+        self.time_limit = max_episode_steps or getattr(functional, "max_episode_steps", None)
+        self._whole = num_steps is None
+        rows = self.time_limit if num_steps is None else num_steps
+        if rows is None:
+            raise ValueError("Rollouts of whole episodes need a bound on their length: give max_episode_steps=.")
+        self.shape = (rows, num_envs * (episodes_per_env or 1))
+        self._zeros = storage(self.observation_space, (0,))
+        self._seed = random.seed_of(random.stream(seed, streams[0]))
+        self._number = 0
+        self._slots: Any = None
+        self._programs: dict[tuple[int, bool], tuple[Any, Any]] = {}
+        self._finished: list[Episode] = []
+
+    @property
+    def observation_space(self) -> Space[Any]:
+        """One environment's observation space."""
+        return self.functional.observation_space
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """One environment's action space."""
+        return self.functional.action_space
+
+    @property
+    def max_rollout_steps(self) -> int:
+        """The most steps that one rollout can hold."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def reward_threshold(self) -> float | None:
+        """The mean return from which the environment calls its task solved, if it says."""
+        return getattr(self.functional, "reward_threshold", None)
+
+    def collect(self, policy: Any, greedy: bool = False) -> Rollout:
+        """Plays one rollout with the policy's weights of now.
+
+        Args:
+            policy: see `play`.
+            greedy: take the distribution's mode instead of sampling.
+
+        Returns:
+            A rollout of NumPy arrays whose two leading axes are `shape`.
+
+        Raises:
+            FloatingPointError: a reward or an observation is not finite.
+        """
+        key = (id(policy), greedy)
+        if key not in self._programs:
+            self._programs[key] = (policy, self._program(policy, greedy))  # which keeps the policy, and so its id
+        rollout, ends = tf.nest.map_structure(lambda x: x.numpy(), self._programs[key][1](self.seeds(1)[0]))
+        self.advance(1, ends)
+        rollout = rollout._replace(
+            values=np.zeros(self.shape, np.float32), next_values=np.zeros(self.shape, np.float32)
+        )
+        require_finite(rollout, self.shape[1] // self.num_envs)
+        return rollout
+
+    def play(self, policy: Any, slots: Any, seed: Any, greedy: bool = False) -> tuple[Rollout, Any, Ends]:
+        """One rollout, as part of a compiled program.
+
+        Args:
+            policy: has `distribution`, `observation_spec`, `action_spec`, `initial_state(N)` and `step(observations, state)`.
+            slots: where each slot stands; not looked at for rollouts of whole episodes.
+            seed: int32 (2,).
+            greedy: take the distribution's mode instead of sampling.
+
+        Returns:
+            The rollout, without values; where each slot stands after it; and the episodes that ended.
+        """
+        rows, columns = self.shape
+        if self._whole:
+            slots = self._begun(policy, random.split(random.fold_in(seed, -1), columns))
+        specs = self.row_specs(policy)
+        tape = [tf.TensorArray(x.dtype, rows, element_shape=x.shape) for x in tf.nest.flatten(specs)]
+
+        def body(t: Any, going: Any, slots: Slots, tape: list[Any]) -> tuple[Any, Any, Slots, list[Any]]:
+            now = random.split(random.fold_in(seed, t), _PURPOSES)
+            *seeds, again = (random.split(now[purpose], columns) for purpose in range(_PURPOSES))
+            row, after = self._step(policy, slots, seeds, going, greedy)
+            if self._whole:
+                after, going = _where(going, after, slots), going & ~row.ends.ended
+            else:
+                after = _where(row.ends.ended, self._begun(policy, again), after)
+            written = [array.write(t, x) for array, x in zip(tape, tf.nest.flatten(row), strict=True)]
+            return t + 1, going, after, written
+
+        start = (tf.constant(0), tf.ones((columns,), tf.bool), slots, tape)
+        _, _, after, tape = tf.while_loop(lambda t, going, *_: (t < rows) & tf.reduce_any(going), body, start)
+        played = tf.nest.pack_sequence_as(specs, [array.stack() for array in tape])
+        return played.rollout._replace(initial_states=slots.memories), () if self._whole else after, played.ends
+
+    def slots(self, policy: Any) -> Any:
+        """Variables that hold where each slot stands between two rollouts by steps; at first, at an episode's beginning."""
+        if self._slots is None and not self._whole:
+            seeds = random.split(random.fold_in(self._seed, -1), self.num_envs)
+            self._slots = tf.nest.map_structure(tf.Variable, self._begun(policy, seeds))
+        return () if self._whole else self._slots
+
+    def seeds(self, count: int) -> np.ndarray:
+        """Seeds of the next rollouts, int32 (count, 2)."""
+        numbers = np.arange(self._number, self._number + count, dtype=np.int32)
+        seeds: np.ndarray = random.fold_in(np.broadcast_to(self._seed, (count, 2)), numbers).numpy()
+        return seeds
+
+    def advance(self, count: int, ends: Ends) -> None:
+        """Take note of rollouts that were played.
+
+        Args:
+            count: how many.
+            ends: NumPy arrays (…, T, N).
+        """
+        self._number += count
+        columns = (ends.returns[ends.ended], ends.lengths[ends.ended], ends.terminated[ends.ended])
+        self._finished += map(Episode, *(column.tolist() for column in columns))
+
+    def drain_episodes(self) -> list[Episode]:
+        """The episodes finished since the last call, by time and then by slot."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def state(self) -> dict[str, Any]:
+        """What a later collector needs to go on, besides `slots`: plain numbers that JSON can hold."""
+        return {"rollouts": self._number}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was taken, with the `slots` that were saved with it."""
+        self._number = state["rollouts"]
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _program(self, policy: Any, greedy: bool) -> Any:
+        slots = self.slots(policy)
+
+        def program(seed: tf.Tensor) -> tuple[Rollout, Ends]:
+            rollout, after, ends = self.play(policy, tf.nest.map_structure(tf.identity, slots), seed, greedy)
+            tf.nest.map_structure(lambda variable, x: variable.assign(x), slots, after)
+            return rollout, ends
+
+        spec = tf.TensorSpec((2,), tf.int32)
+        compiled = tf.function(program, input_signature=[spec], jit_compile=True, autograph=False)
+        return compiled.get_concrete_function()
+
+    def _begun(self, policy: Any, seeds: Any) -> Slots:
+        """The beginnings of episodes, one for each of the seeds, int32 (columns, 2)."""
+        columns = self.shape[1]
+        both = random.split(seeds, 2)
+        states = self.functional.initial(both[:, 0])
+        memories = tf.nest.map_structure(tf.convert_to_tensor, policy.initial_state(columns))
+        observations = self._stored(self.functional.observation(states, both[:, 1]))
+        return Slots(states, observations, tf.zeros((columns,)), tf.zeros((columns,), tf.int32), memories)
+
+    def _step(self, policy: Any, slots: Slots, seeds: Any, going: Any, greedy: bool) -> tuple[_Row, Slots]:
+        """What happens in one step, and where it leads if no episode ends."""
+        act, move, see = seeds
+        functional, distribution = self.functional, policy.distribution
+        parameters, memories = policy.step(slots.observations, slots.memories)
+        actions = distribution.most_likely(parameters) if greedy else distribution.draw(parameters, act)
+        taken = distribution.for_environment(actions)
+        states = functional.transition(slots.states, taken, move)
+        rewards = tf.where(going, tf.cast(functional.reward(slots.states, taken, states, move), tf.float32), 0.0)
+        terminations = functional.terminal(states, move) & going
+        observations, lengths = self._stored(functional.observation(states, see)), slots.lengths + 1
+        truncations = lengths >= self.time_limit if self.time_limit else tf.zeros_like(terminations)
+        truncations &= going
+        after = Slots(states, observations, slots.returns + rewards, lengths, memories)
+        rollout = Rollout(
+            observations=slots.observations,
+            actions=tf.cast(actions, policy.action_spec.dtype),
+            rewards=rewards,
+            terminations=terminations,
+            truncations=truncations,
+            final_observations=observations,
+            log_probs=distribution.log_prob(parameters, actions),
+            mask=tf.cast(going, tf.float32),
+            values=(),
+            next_values=(),
+        )
+        return _Row(rollout, Ends(terminations | truncations, after.returns, lengths, terminations)), after
+
+    def row_specs(self, policy: Any) -> _Row:
+        """A tree of `tf.TensorSpec` like what `_step` says happens."""
+        columns = self.shape[1]
+
+        def of(dtype: Any) -> tf.TensorSpec:
+            return tf.TensorSpec((columns,), dtype)
+
+        def batch(spec: tf.TensorSpec) -> tf.TensorSpec:
+            return tf.TensorSpec((columns, *spec.shape[1:]), spec.dtype)
+
+        seen = tf.nest.map_structure(batch, policy.observation_spec)
+        return _Row(
+            Rollout(
+                observations=seen,
+                actions=batch(policy.action_spec),
+                rewards=of(tf.float32),
+                terminations=of(tf.bool),
+                truncations=of(tf.bool),
+                final_observations=seen,
+                log_probs=of(tf.float32),
+                mask=of(tf.float32),
+                values=(),
+                next_values=(),
+            ),
+            Ends(of(tf.bool), of(tf.float32), of(tf.int32), of(tf.bool)),
+        )
+
+    def _stored(self, observations: Any) -> Any:
+        """Observations in the dtypes in which rollouts hold them."""
+        return map_arrays(lambda zeros, x: tf.cast(x, zeros.dtype), self._zeros, observations)
+
+
+def _where(flags: Any, yes: Any, no: Any) -> Any:
+    """Trees of tensors (N, …), row by row from one or the other."""
+    return tf.nest.map_structure(
+        lambda a, b: tf.where(tf.reshape(flags, (-1, *[1] * (a.shape.rank - 1))), a, b), yes, no
+    )
