@@ -3,9 +3,14 @@
 `gymnasium.register_envs(rlgrad.envs)` makes them ordinary Gymnasium environments; rlgrad's own commands find them without it.
 """
 
+from rlgrad.envs.acrobot import Acrobot
+from rlgrad.envs.cartpole import CartPole
+from rlgrad.envs.mountain_car import MountainCar
+from rlgrad.envs.mountain_car_continuous import MountainCarContinuous
+from rlgrad.envs.pendulum import Pendulum
 from rlgrad.envs.short_corridor import ShortCorridor
 from rlgrad.rollouts.functional import register
 
 register()
 
-__all__ = ["ShortCorridor"]
+__all__ = ["Acrobot", "CartPole", "MountainCar", "MountainCarContinuous", "Pendulum", "ShortCorridor"]

@@ -29,7 +29,7 @@ class ShortCorridor(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
 
     def initial(self, rng: Any, params: Any = None) -> tf.Tensor:
         """The leftmost state."""
-        return tf.constant(0, tf.int32)
+        return tf.zeros(tf.shape(rng)[:-1], tf.int32)
 
     def transition(self, state: Any, action: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """One step left or right; the wall on the left holds, and state 1 switches the actions."""
@@ -38,11 +38,11 @@ class ShortCorridor(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
 
     def observation(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """The same everywhere."""
-        return tf.ones((*state.shape, 1), tf.float32)
+        return tf.ones_like(state, tf.float32)[..., None]
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """−1."""
-        return -tf.ones(state.shape, tf.float32)
+        return -tf.ones_like(next_state, tf.float32)
 
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """At the goal."""
