@@ -39,6 +39,7 @@ class Fused:
 
     def __init__(self, collector: CompiledCollector, learner: Learner, size: int) -> None:
         self._collector, self._learner, self._size = collector, learner, size
+        self._slots = collector.slots(learner.policy)
         self._names = [*learner.metrics, "nonfinite_step"]
         self._compiled: Any = None
 
@@ -77,22 +78,38 @@ class Fused:
         return updates
 
     def _run(self, *arguments: Any) -> "_Results":
-        if self._compiled is None:
-            _log.info("Compiling rollout and update into one program …")
-            begun = time.perf_counter()
-            program = tf.function(self._program, jit_compile=True, autograph=False)
-            self._compiled = program.get_concrete_function(*map(tf.constant, arguments))
-            results: _Results = self._compiled(*map(tf.constant, arguments))
-            _log.info("Compiled, and made the first updates, in %.1f s.", time.perf_counter() - begun)
-            return results
-        return self._compiled(*map(tf.constant, arguments))
+        if self._compiled is not None:
+            return self._compiled(*map(tf.constant, arguments))
+        _log.info("Compiling rollout and update into one program …")
+        begun = time.perf_counter()
+        try:
+            results = self._first(*arguments)
+        except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
+            if not self._collector.xla:
+                raise
+            _log.warning(
+                "XLA cannot compile this model; training runs as a plain graph. (%s)", str(error).splitlines()[0]
+            )
+            self._collector.xla = self._learner.xla = False
+            results = self._first(*arguments)
+        _log.info("Compiled, and made the first updates, in %.1f s.", time.perf_counter() - begun)
+        return results
+
+    def _first(self, *arguments: Any) -> "_Results":
+        # Where XLA does not pay for the learner, the rollout inside is compiled all the same.
+        program = tf.function(self._program, jit_compile=self._learner.xla or None, autograph=False)
+        tensors = [tf.constant(x) for x in arguments]
+        compiled = program.get_concrete_function(*tensors)
+        results: _Results = compiled(*tensors)
+        self._compiled = compiled
+        return results
 
     def _padded(self, seeds: np.ndarray) -> np.ndarray:
         return np.concatenate([seeds, np.zeros((self._size - len(seeds), 2), np.int32)])
 
     def _program(self, count: Any, timesteps: Any, total: Any, seeds: Any, shuffles: Any) -> "_Results":
         collector, learner, size = self._collector, self._learner, self._size
-        policy, variables = learner.policy, collector.slots(learner.policy)
+        policy, variables = learner.policy, self._slots
         specs = collector.row_specs(policy)
         shape = collector.shape
         rows = tf.nest.map_structure(lambda spec: tf.TensorSpec((shape[0], *spec.shape), spec.dtype), specs)

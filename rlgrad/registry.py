@@ -38,7 +38,7 @@ def agent_class(name: str) -> "type[Agent]":
     """
     path, colon, class_name = name.rpartition(":")
     if colon:
-        return _checked(_from_file(Path(path), class_name), name)
+        return _checked(from_file(Path(path), class_name), name)
     known = agents()
     if name not in known:
         raise ValueError(f"There is no agent {name!r}. {close_names(name, known)} Your own: my_agent.py:MyAgent.")
@@ -55,10 +55,15 @@ def agent_name(agent: "Agent") -> str:
     return f"{getattr(module, '__file__', None) or cls.__module__}:{cls.__qualname__}"
 
 
-def _from_file(path: Path, class_name: str) -> Any:
+def from_file(path: Path, class_name: str) -> Any:
+    """The class of a name in a Python file, which is executed.
+
+    Raises:
+        ValueError: there is no such file or class; says what was meant.
+    """
     if not path.is_file():
         raise ValueError(f"There is no file {str(path)!r}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.specfrom_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{str(path)!r} is no Python file.")
     module = importlib.util.module_from_spec(spec)

@@ -21,7 +21,10 @@ from rlgrad.learner import Learner
 from rlgrad.plotting import plot_runs
 from rlgrad.policies.policy import Policy
 from rlgrad.reporting import METRICS, Callback
-from rlgrad.rollouts import GymCollector, Rollout
+from rlgrad.fused import Fused
+from rlgrad.rollouts import Rollout
+from rlgrad.rollouts.choosing import Collector
+from rlgrad.rollouts.compiled import CompiledCollector
 
 _log = logging.getLogger("rlgrad")
 _WINDOW = 100  # episodes that train/return and train/length are means of
@@ -49,7 +52,7 @@ class Run:
         config: Config,
         policy: Policy,
         learner: Learner,
-        collector: GymCollector,
+        collector: Collector,
         path: Path,
         callbacks: Sequence[Callback],
     ) -> None:
@@ -65,6 +68,7 @@ class Run:
         self.stop = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._shuffle = random.stream(config.seed, "shuffle")
+        self._fused: Fused | None = None
 
     def train(self, total_timesteps: int | None = None) -> "Run":
         """Train until so many environment steps have been taken in all.
@@ -95,6 +99,8 @@ class Run:
         saved, self.stop = self.timesteps, False
         for callback in self.callbacks:
             callback.on_start(self)
+        if isinstance(self.collector, CompiledCollector) and not self._diagnosing:
+            self._fused = self._fused or Fused(self.collector, self.learner, every)
         rows: list[dict[str, float]] = []
         fresh: dict[str, float] = {}  # of the diagnosis made since the last row
         due, spacing = float(self.timesteps), 0.0 if by_steps else total / _ROWS
@@ -102,12 +108,15 @@ class Run:
         before = self.seconds
         try:
             while self.timesteps + needed <= total and not self.stop:
-                rollout = self.collector.collect(self.policy)
-                ends_a_row = len(rows) + 1 >= every or self.timesteps + 2 * needed > total
-                if self._diagnosing and ends_a_row and self.timesteps >= due:
-                    due = self.timesteps + spacing
-                    fresh = self._diagnose(rollout, total)
-                rows.append(self._update(rollout, total))
+                if self._fused is None:
+                    rollout = self.collector.collect(self.policy)
+                    ends_a_row = len(rows) + 1 >= every or self.timesteps + 2 * needed > total
+                    if self._diagnosing and ends_a_row and self.timesteps >= due:
+                        due = self.timesteps + spacing
+                        fresh = self._diagnose(rollout, total)
+                    rows.append(self._update(rollout, total))
+                else:
+                    rows += self._updates(self._fused, every - len(rows), total)
                 self.seconds = before + time.perf_counter() - begun
                 last = self.timesteps + needed > total
                 if len(rows) == every or last or self.stop:
@@ -211,14 +220,25 @@ class Run:
         return self.diagnosis.metrics()
 
     def _update(self, rollout: Rollout, total: int) -> dict[str, float]:
-        seed = random.child(self._shuffle, self.updates).generate_state(2).view(np.int32)
-        metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), seed)
+        metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), self._shuffles(1)[0])
+        self._count(1, int(rollout.mask.sum()))
+        return metrics
+
+    def _updates(self, fused: Fused, count: int, total: int) -> list[dict[str, float]]:
+        made = fused.advance(count, self.timesteps, total, self._shuffles(count))
+        self._count(len(made), sum(update.timesteps for update in made))
+        return [update.metrics for update in made]
+
+    def _shuffles(self, count: int) -> np.ndarray:
+        """Seeds for the shuffles of the next updates, int32 (count, 2)."""
+        return np.stack([random.seed_of(random.child(self._shuffle, self.updates + i)) for i in range(count)])
+
+    def _count(self, updates: int, timesteps: int) -> None:
         finished = self.collector.drain_episodes()
         self._recent.extend((episode.return_, episode.length) for episode in finished)
-        self.timesteps += int(rollout.mask.sum())
-        self.updates += 1
+        self.timesteps += timesteps
+        self.updates += updates
         self.episodes += len(finished)
-        return metrics
 
     def _report(self, rows: list[dict[str, float]], rate: float, diagnosed: dict[str, float]) -> None:
         recent = np.array(self._recent, np.float64).reshape(-1, 2)
@@ -242,6 +262,8 @@ class Run:
     def _variables(self) -> dict[str, Any]:
         scale = self.learner.reward_scale
         saved = {"policy": self.policy.variables, "update": self.learner.state.slots}
+        if isinstance(self.collector, CompiledCollector):
+            saved["slots"] = self.collector.variables(self.policy)
         return saved if scale is None else saved | {"reward_scale": scale.variables}
 
     def _state(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
 from rlgrad.policies.policy import Policy
 from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
-from rlgrad.rollouts import GymCollector
+from rlgrad.rollouts.choosing import make_collector
 from rlgrad.run import Run
 from rlgrad.updates import Ascent
 
@@ -227,7 +227,7 @@ def _assemble(
 ) -> Run:
     agent = config.agent
     by_steps = agent.num_steps is not None
-    collector = GymCollector(
+    collector = make_collector(
         config.env,
         num_envs=agent.num_envs,
         num_steps=agent.num_steps,

@@ -7,17 +7,16 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import tensorflow as tf
 from gymnasium import Space
-from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random
 from rlgrad.rollouts.collector import check_counts
 from rlgrad.rollouts.episodes import Episode
+from rlgrad.rollouts.functional import AnyFuncEnv, move, start
 from rlgrad.rollouts.playing import require_finite
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import map_arrays, storage
 
-AnyFuncEnv = FuncEnv[Any, Any, Any, Any, Any, Any, Any]
-_PURPOSES = 4  # of the seeds of a step: to act, to move, to see, to begin anew
+_PURPOSES = 3  # of the seeds of a step: to act, to move, to begin anew
 
 
 class Slots(NamedTuple):
@@ -77,6 +76,12 @@ class CompiledCollector:
         seed: an integer ≥ 0.
         streams: as for `GymCollector`; the first one is drawn from.
 
+    Attributes:
+        functional: the environment.
+        num_envs: slots.
+        shape: the two leading axes of every rollout: (T, N), or (time limit, N * episodes_per_env) for whole episodes.
+        xla: compile rollouts with XLA; false for a model that it cannot compile.
+
     Raises:
         ValueError: options that contradict each other, a space that is not supported, or whole episodes without a limit.
     """
@@ -110,6 +115,7 @@ class CompiledCollector:
         self._zeros = storage(self.observation_space, (0,))
         self._seed = random.seed_of(random.stream(seed, streams[0]))
         self._number = 0
+        self.xla = True
         self._slots: Any = None
         self._programs: dict[tuple[int, bool], tuple[Any, Any]] = {}
         self._finished: list[Episode] = []
@@ -170,27 +176,11 @@ class CompiledCollector:
         Returns:
             The rollout, without values; where each slot stands after it; and the episodes that ended.
         """
-        rows, columns = self.shape
-        if self._whole:
-            slots = self._begun(policy, random.split(random.fold_in(seed, -1), columns))
-        specs = self.row_specs(policy)
-        tape = [tf.TensorArray(x.dtype, rows, element_shape=x.shape) for x in tf.nest.flatten(specs)]
-
-        def body(t: Any, going: Any, slots: Slots, tape: list[Any]) -> tuple[Any, Any, Slots, list[Any]]:
-            now = random.split(random.fold_in(seed, t), _PURPOSES)
-            *seeds, again = (random.split(now[purpose], columns) for purpose in range(_PURPOSES))
-            row, after = self._step(policy, slots, seeds, going, greedy)
-            if self._whole:
-                after, going = _where(going, after, slots), going & ~row.ends.ended
-            else:
-                after = _where(row.ends.ended, self._begun(policy, again), after)
-            written = [array.write(t, x) for array, x in zip(tape, tf.nest.flatten(row), strict=True)]
-            return t + 1, going, after, written
-
-        start = (tf.constant(0), tf.ones((columns,), tf.bool), slots, tape)
-        _, _, after, tape = tf.while_loop(lambda t, going, *_: (t < rows) & tf.reduce_any(going), body, start)
-        played = tf.nest.pack_sequence_as(specs, [array.stack() for array in tape])
-        return played.rollout._replace(initial_states=slots.memories), () if self._whole else after, played.ends
+        program = tf.function(
+            lambda slots, seed: self._play(policy, slots, seed, greedy), jit_compile=self.xla or None, autograph=False
+        )
+        rollout, after, ends = program(slots, seed)
+        return rollout, after, ends
 
     def slots(self, policy: Any) -> Any:
         """Variables that hold where each slot stands between two rollouts by steps; at first, at an episode's beginning."""
@@ -198,6 +188,10 @@ class CompiledCollector:
             seeds = random.split(random.fold_in(self._seed, -1), self.num_envs)
             self._slots = tf.nest.map_structure(tf.Variable, self._begun(policy, seeds))
         return () if self._whole else self._slots
+
+    def variables(self, policy: Any) -> list[tf.Variable]:
+        """What a checkpoint keeps besides `state`."""
+        return list(tf.nest.flatten(self.slots(policy)))
 
     def seeds(self, count: int) -> np.ndarray:
         """Seeds of the next rollouts, int32 (count, 2)."""
@@ -249,29 +243,48 @@ class CompiledCollector:
             return rollout, ends
 
         spec = tf.TensorSpec((2,), tf.int32)
-        compiled = tf.function(program, input_signature=[spec], jit_compile=True, autograph=False)
-        return compiled.get_concrete_function()
+        return tf.function(program, input_signature=[spec], autograph=False).get_concrete_function()
+
+    def _play(self, policy: Any, slots: Any, seed: Any, greedy: bool) -> tuple[Rollout, Any, Ends]:
+        rows, columns = self.shape
+        if self._whole:
+            slots = self._begun(policy, random.split(random.fold_in(seed, -1), columns))
+        specs = self.row_specs(policy)
+        tape = [tf.TensorArray(x.dtype, rows, element_shape=x.shape) for x in tf.nest.flatten(specs)]
+
+        def body(t: Any, going: Any, slots: Slots, tape: list[Any]) -> tuple[Any, Any, Slots, list[Any]]:
+            now = random.split(random.fold_in(seed, t), _PURPOSES)
+            to_act, to_move, to_begin = (random.split(now[purpose], columns) for purpose in range(_PURPOSES))
+            row, after = self._step(policy, slots, (to_act, to_move), going, greedy)
+            if self._whole:
+                after, going = _where(going, after, slots), going & ~row.ends.ended
+            else:
+                after = _where(row.ends.ended, self._begun(policy, to_begin), after)
+            written = [array.write(t, x) for array, x in zip(tape, tf.nest.flatten(row), strict=True)]
+            return t + 1, going, after, written
+
+        begin = (tf.constant(0), tf.ones((columns,), tf.bool), slots, tape)
+        _, _, after, tape = tf.while_loop(lambda t, going, *_: (t < rows) & tf.reduce_any(going), body, begin)
+        played = tf.nest.pack_sequence_as(specs, [array.stack() for array in tape])
+        return played.rollout._replace(initial_states=slots.memories), () if self._whole else after, played.ends
 
     def _begun(self, policy: Any, seeds: Any) -> Slots:
         """The beginnings of episodes, one for each of the seeds, int32 (columns, 2)."""
         columns = self.shape[1]
-        both = random.split(seeds, 2)
-        states = self.functional.initial(both[:, 0])
+        states, observations = start(self.functional, seeds)
         memories = tf.nest.map_structure(tf.convert_to_tensor, policy.initial_state(columns))
-        observations = self._stored(self.functional.observation(states, both[:, 1]))
-        return Slots(states, observations, tf.zeros((columns,)), tf.zeros((columns,), tf.int32), memories)
+        return Slots(states, self._stored(observations), tf.zeros((columns,)), tf.zeros((columns,), tf.int32), memories)
 
     def _step(self, policy: Any, slots: Slots, seeds: Any, going: Any, greedy: bool) -> tuple[_Row, Slots]:
         """What happens in one step, and where it leads if no episode ends."""
-        act, move, see = seeds
-        functional, distribution = self.functional, policy.distribution
+        to_act, to_move = seeds
+        distribution = policy.distribution
         parameters, memories = policy.step(slots.observations, slots.memories)
-        actions = distribution.most_likely(parameters) if greedy else distribution.draw(parameters, act)
+        actions = distribution.most_likely(parameters) if greedy else distribution.draw(parameters, to_act)
         taken = distribution.for_environment(actions)
-        states = functional.transition(slots.states, taken, move)
-        rewards = tf.where(going, tf.cast(functional.reward(slots.states, taken, states, move), tf.float32), 0.0)
-        terminations = functional.terminal(states, move) & going
-        observations, lengths = self._stored(functional.observation(states, see)), slots.lengths + 1
+        states, observations, rewards, terminations = move(self.functional, slots.states, taken, to_move)
+        observations, rewards = self._stored(observations), tf.where(going, tf.cast(rewards, tf.float32), 0.0)
+        terminations, lengths = terminations & going, slots.lengths + 1
         truncations = lengths >= self.time_limit if self.time_limit else tf.zeros_like(terminations)
         truncations &= going
         after = Slots(states, observations, slots.returns + rewards, lengths, memories)
