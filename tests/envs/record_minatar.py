@@ -3,8 +3,9 @@
     pip install --no-deps minatar==1.0.15 && python tests/envs/record_minatar.py
 
 The package itself would bring pandas, SciPy and seaborn, which its rules do not need. Actions are never sticky. The player of a
-game follows the ball a part of the time that is drawn for the game, so that there are short games and games that clear the
-wall; whether it meets the ball straight or aslant is drawn too, or the ball would go in circles.
+game follows the ball a part of the time that is drawn for the game, in some games only when the ball comes down, and else goes
+on with what it drew before: so there are short games, games that clear the wall, and paddles that push against the ends. Whether
+it meets the ball straight or aslant is drawn too, or the ball would go in circles.
 """
 
 from pathlib import Path
@@ -29,16 +30,18 @@ def record(seed=0):
     rng = np.random.default_rng(seed)
     env = Environment("breakout", sticky_action_prob=0.0)
     env.seed(seed)
-    sides, rows, new, care = [], [], True, 0.0
+    sides, rows, new, care, lazy, habit = [], [], True, 0.0, False, 0
     while len(rows) < TRANSITIONS:
         if new:
             env.reset()
             sides.append(env.env.ball_x == 9)
-            care = rng.choice([0.0, 0.5, 0.9, 0.98, 1.0])
-        action = follow(env.env, rng.random() < 0.5) if rng.random() < care else rng.integers(6)
+            care, lazy = rng.choice([0.0, 0.5, 0.9, 1.0]), rng.random() < 0.5
+        cares = rng.random() < care and not (lazy and env.env.ball_dir in (0, 1))
+        habit = rng.integers(6) if rng.random() < 0.25 else habit
+        action = follow(env.env, rng.random() < 0.5) if cares else habit
         reward, terminal = env.act(action)
         rows.append((new, action, reward, terminal, np.packbits(env.state())))
-        new = terminal or rng.random() < 0.001
+        new = terminal or rng.random() < 0.002
     first, actions, rewards, terminals, observations = map(np.array, zip(*rows, strict=True))
     return {
         "side": np.array(sides),
