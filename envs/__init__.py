@@ -4,6 +4,7 @@
 """
 
 from rlgrad.envs.acrobot import Acrobot
+from rlgrad.envs.breakout import Breakout
 from rlgrad.envs.cartpole import CartPole
 from rlgrad.envs.mountain_car import MountainCar
 from rlgrad.envs.mountain_car_continuous import MountainCarContinuous
@@ -13,4 +14,4 @@ from rlgrad.rollouts.functional import register
 
 register()
 
-__all__ = ["Acrobot", "CartPole", "MountainCar", "MountainCarContinuous", "Pendulum", "ShortCorridor"]
+__all__ = ["Acrobot", "Breakout", "CartPole", "MountainCar", "MountainCarContinuous", "Pendulum", "ShortCorridor"]

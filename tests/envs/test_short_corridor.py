@@ -45,6 +45,7 @@ def test_rlgrad_finds_it_without_registration_and_learns_to_be_undecided(tmp_pat
         hidden_sizes=(),
         run_dir=tmp_path / "a",
         evaluation_episodes=0,
+        vectorization_mode="vector_entry_point",
         verbose=False,
     )
     logits = run.policy(np.ones((1, 1), np.float32))["policy"]
