@@ -63,17 +63,17 @@ def make(
     if wrappers and (isinstance(env, Env | VectorEnv) or vectorization_mode == "vector_entry_point"):
         raise ValueError("wrappers are for single environments that are still to be made: wrap this one yourself.")
     kwargs, wrap = dict(env_kwargs or {}), wrap_all(wrappers)
-    num_envs = 8 if num_envs is None and not isinstance(env, Env | VectorEnv) else num_envs
-    if vectorization_mode == "auto":
-        vectorization_mode = resolved_mode(env, num_envs, max_episode_steps, kwargs, wrappers)
     if isinstance(env, VectorEnv):
         return _from_vector(env, num_envs, max_episode_steps, vectorization_mode)
     if isinstance(env, Env):
         if num_envs is not None and num_envs > 1:
             raise ValueError(f"One environment cannot fill num_envs={num_envs} slots: pass a function that makes one.")
-        if vectorization_mode != "sync":
+        if vectorization_mode not in ("auto", "sync"):
             raise ValueError(f"An instance runs in sync only: pass a function for {vectorization_mode!r}.")
         return _from_environments([env], max_episode_steps)._replace(owned=False)
+    num_envs = 8 if num_envs is None else num_envs
+    if vectorization_mode == "auto":
+        vectorization_mode = resolved_mode(env, num_envs, max_episode_steps, kwargs, wrappers)
     if isinstance(env, str):
         return _from_id(env, num_envs, max_episode_steps, vectorization_mode, kwargs, wrap)
     if not callable(env):
@@ -88,7 +88,7 @@ def make(
 
 
 def resolved_mode(
-    env: Any, num_envs: int | None, max_episode_steps: int | None, kwargs: dict[str, Any], wrappers: Sequence[str]
+    env: Any, num_envs: int, max_episode_steps: int | None, kwargs: dict[str, Any], wrappers: Sequence[str]
 ) -> str:
     """What `vectorization_mode="auto"` becomes: a rule that looks at the environment alone, never at timings.
 
@@ -180,7 +180,7 @@ def _from_vector(
 ) -> Environment:
     if num_envs is not None and num_envs != vector.num_envs:
         raise ValueError(f"num_envs={num_envs}, but the vector environment has {vector.num_envs}: leave num_envs out.")
-    if vectorization_mode != "sync":
+    if vectorization_mode not in ("auto", "sync"):
         raise ValueError("A vector environment is vectorized already: leave vectorization_mode out.")
     mode, base = _autoreset_mode(vector), vector.unwrapped
     specs = [env.spec for env in base.envs] if isinstance(base, SyncVectorEnv) else [base.spec]
