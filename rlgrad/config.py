@@ -18,7 +18,7 @@ from rlgrad.updates import UPDATES
 
 EnvLike = str | gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any, Any] | Callable[..., Any]
 Memory = Literal["gru", "lstm"]
-VectorizationMode = Literal["sync", "async", "vector_entry_point"]
+VectorizationMode = Literal["auto", "sync", "async", "vector_entry_point"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Config:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     max_episode_steps: int | None = None
-    vectorization_mode: VectorizationMode = "sync"
+    vectorization_mode: VectorizationMode = "auto"
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     shared_trunk: bool = False

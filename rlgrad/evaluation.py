@@ -61,6 +61,7 @@ def evaluate(
     env_kwargs: Any = None,
     wrappers: Sequence[str] = (),
     max_episode_steps: int | None = None,
+    vectorization_mode: str = "auto",
 ) -> Evaluation:
     """Play whole episodes in fresh environments, the same ones for the same seed.
 
@@ -73,6 +74,7 @@ def evaluate(
         env_kwargs: for the environment's constructor.
         wrappers: around each environment, see `GymCollector`.
         max_episode_steps: a cap, needed where the environment has no time limit.
+        vectorization_mode: see `GymCollector`.
 
     Returns:
         Returns and lengths.
@@ -91,6 +93,8 @@ def evaluate(
         streams=("evaluation", "evaluation"),
         env_kwargs=env_kwargs,
         wrappers=() if made else wrappers,
+        # As many processes as there are slots would be too many, and the numbers are those of "sync".
+        vectorization_mode="sync" if vectorization_mode == "async" else vectorization_mode,
     ) as collector:
         for _ in range(-(-episodes // slots)):
             rollout = collector.collect(policy, greedy=greedy)

@@ -13,6 +13,7 @@ from rlgrad import estimators, gradients
 from rlgrad.agent import Agent, Batch, Outputs, batch_signature, dry_run
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
+from rlgrad.gradients.keras_internals import all_layers
 from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective, output_specs
 from rlgrad.policies.policy import Policy
@@ -35,7 +36,8 @@ class Learner:
         agent: says how much each gradient counts.
         policy: what is to learn; its weights are moved in place.
         num_envs: columns that a rollout has.
-        xla: compile with XLA; the program falls back to a plain graph, and says so, if the model cannot be compiled.
+        xla: compile with XLA; the program falls back to a plain graph, and says so, if the model cannot be compiled. None: if
+            the model gains from it, so not for convolutions on a CPU.
 
     Attributes:
         credited: names of the outputs that the agent trains.
@@ -47,7 +49,7 @@ class Learner:
         traces: how often the program was traced.
     """
 
-    def __init__(self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool = True) -> None:
+    def __init__(self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool | None = None) -> None:
         self.agent, self.policy = agent, policy
         signature = batch_signature(policy.observation_spec, policy.action_spec)
         self.outputs, self.credited, self._measured = dry_run(agent, signature, value=policy.has_value)
@@ -68,7 +70,7 @@ class Learner:
             _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self.traces = 0
-        self.xla = xla
+        self.xla = gains_from_xla(policy) if xla is None else xla
         self._program: Any = None
         self._measuring: Any = None
 
@@ -195,6 +197,12 @@ class Learner:
             f"The gradient is not finite at step {step} of this update, through: {where}. The step was not taken; the weights "
             "are the last good ones. Look at the rewards' size, lower the learning rate, or set max_grad_norm."
         )
+
+
+def gains_from_xla(policy: Policy) -> bool:
+    """False for convolutions on a CPU, whose gradients take XLA many times as long as TensorFlow's own kernels."""
+    kinds = {kind.__name__ for layer in all_layers(policy) for kind in type(layer).__mro__}
+    return not any("Conv" in kind for kind in kinds) or bool(tf.config.list_physical_devices("GPU"))
 
 
 def _connected(

@@ -154,6 +154,7 @@ class Run:
             env_kwargs=config.env_kwargs,
             wrappers=config.wrappers,
             max_episode_steps=config.max_episode_steps,
+            vectorization_mode=config.vectorization_mode,
         )
 
     def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
-from rlgrad.gradients.keras_internals import all_layers
 from rlgrad.learner import Learner
 from rlgrad.policies import actors
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
-from rlgrad.policies.policy import Policy
 from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
 from rlgrad.rollouts.choosing import make_collector
@@ -53,7 +50,7 @@ def train(
     initial_log_std: float = 0.0,
     from_logits: bool = True,
     max_episode_steps: int | None = None,
-    vectorization_mode: VectorizationMode = "sync",
+    vectorization_mode: VectorizationMode = "auto",
     evaluation_episodes: int = 100,
     diagnose: bool = False,
     verbose: bool = True,
@@ -86,7 +83,8 @@ def train(
         initial_log_std: start of the Gaussian's log standard deviation, for Box actions.
         from_logits: false declares that `model` ends in probabilities.
         max_episode_steps: a time limit, instead of the environment's.
-        vectorization_mode: `"sync"`, `"async"` (a process for each environment) or `"vector_entry_point"`.
+        vectorization_mode: `"sync"`, `"async"` (a process for each environment), `"vector_entry_point"` (an id's own), or
+            `"auto"`: an id's own where it means the same, else `"sync"`.
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
         diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
         verbose: show progress.
@@ -258,22 +256,17 @@ def _assemble(
             from_logits=config.from_logits,
             seed=config.seed,
         )
-        learner = Learner(agent, policy, num_envs=collector.num_envs, xla=_gains_from_xla(policy))
+        learner = Learner(agent, policy, num_envs=collector.num_envs)
     except BaseException:
         collector.close()
         raise
     return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks])
 
 
-def _gains_from_xla(policy: Policy) -> bool:
-    """False for convolutions on a CPU, whose gradients take XLA many times as long as TensorFlow's own kernels."""
-    kinds = {kind.__name__ for layer in all_layers(policy) for kind in type(layer).__mro__}
-    return not any("Conv" in kind for kind in kinds) or bool(tf.config.list_physical_devices("GPU"))
-
-
 def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:
     network = run.policy.network
     resolved = {
+        "vectorization_mode": run.collector.vectorization_mode,
         "actor": "numpy" if run.policy.from_logits and actors.dense_stack(network) else "xla",
         "xla": run.learner.xla,
         "trained_outputs": list(run.learner.credited),

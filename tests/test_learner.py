@@ -87,8 +87,9 @@ def test_training_stops_with_the_last_good_weights_saved(tmp_path):
         def credit(self, batch, now):
             return {"log_prob": tf.where(batch.progress > 0.4, np.nan, 1.0), "value": batch.returns - now.value}
 
+    options = {"run_dir": tmp_path / "run", "vectorization_mode": "sync", "verbose": False}
     with pytest.raises(rlgrad.NonFiniteError, match="log_prob"):
-        rlgrad.train(Explodes(), "CartPole-v1", total_timesteps=320, run_dir=tmp_path / "run", verbose=False)
+        rlgrad.train(Explodes(), "CartPole-v1", total_timesteps=320, **options)
     loaded = rlgrad.load(tmp_path / "run", agent=Explodes(), verbose=False)
     assert loaded.timesteps == 160
     assert all(np.isfinite(w).all() for w in loaded.policy.get_weights())

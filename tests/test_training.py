@@ -19,6 +19,7 @@ from rlgrad.reporting import METRICS
 from rlgrad.updates import Ascent
 
 QUICK = {"total_timesteps": 1024, "num_envs": 4, "num_steps": 32, "evaluation_episodes": 4, "verbose": False}
+QUICK |= {"vectorization_mode": "sync"}  # in which every step counts
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,7 @@ def test_the_config_says_what_was_resolved(run):
     config = yaml.safe_load((run.path / "config.yaml").read_text())
     assert config["agent"]["name"] == "reinforce"
     assert (config["agent"]["num_envs"], config["agent"]["num_steps"]) == (4, 32)
+    assert config["resolved"]["vectorization_mode"] == "sync"
     assert config["resolved"]["actor"] == "numpy"
     assert config["resolved"]["versions"]["rlgrad"] == rlgrad.__version__
 
@@ -71,7 +73,8 @@ def test_large_observations_are_evaluated_in_as_many_slots_as_fit_into_memory_an
     monkeypatch.setattr("rlgrad.evaluation._MAX_BYTES", 2 * 4 * 4 + 1)  # two observations of CartPole, and not three
     evaluated = run.evaluate(episodes=5)
     streams = ("evaluation", "evaluation")
-    with rlgrad.GymCollector("CartPole-v1", num_envs=2, episodes_per_env=3, streams=streams) as collector:
+    options = {"streams": streams, "vectorization_mode": "sync"}
+    with rlgrad.GymCollector("CartPole-v1", num_envs=2, episodes_per_env=3, **options) as collector:
         rollout = collector.collect(run.policy, greedy=True)
     np.testing.assert_array_equal(evaluated.returns, rollout.rewards.sum(axis=0)[:5])
     np.testing.assert_array_equal(evaluated.lengths, rollout.mask.sum(axis=0)[:5])
@@ -131,7 +134,7 @@ def test_convolutions_are_trained_without_xla_on_a_cpu_and_to_the_bit_as_well(ru
 
 
 def test_sync_and_async_give_the_same_weights_to_the_bit(run, tmp_path):
-    again = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "b", vectorization_mode="async", **QUICK)
+    again = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "b", **QUICK | {"vectorization_mode": "async"})
     again.close()
     assert all(np.array_equal(a, b) for a, b in zip(run.policy.get_weights(), again.policy.get_weights(), strict=True))
 
@@ -282,7 +285,7 @@ class Memory(rlgrad.Callback):
         self.sizes.append(psutil.Process().memory_info().rss)
 memory = Memory()
 run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=1000 * 64, num_envs=4, num_steps=16, callbacks=[memory],
-                   run_dir={str(tmp_path / "run")!r}, evaluation_episodes=0, verbose=False)
+                   run_dir={str(tmp_path / "run")!r}, evaluation_episodes=0, verbose=False, vectorization_mode="sync")
 assert run.updates == 1000 and run.learner.traces == 1, (run.updates, run.learner.traces)
 print((memory.sizes[-1] - memory.sizes[len(memory.sizes) // 5]) / 2**20)
 """
@@ -307,7 +310,7 @@ def cart(**kwargs):
     ],
 )
 def test_an_environment_may_be_an_id_or_a_function(env, options):
-    run = rlgrad.train("reinforce", env, **QUICK, **options)
+    run = rlgrad.train("reinforce", env, **QUICK | options)
     assert run.timesteps == 1024 or options.get("vectorization_mode")
     assert run.evaluate(episodes=2).episodes == 2
 

@@ -21,7 +21,7 @@ def check(arguments: list[str]) -> int:
     import gymnasium
 
     from rlgrad.checking import check as look
-    from rlgrad.rollouts.environments import find_spec
+    from rlgrad.rollouts.specs import find_spec
     from rlgrad.rollouts.wrapping import wrap_all
 
     spec, wrap = find_spec(options.env), wrap_all(options.wrappers)

@@ -61,7 +61,8 @@ class GymCollector:
         seed: an integer ≥ 0.
         streams: the two streams of the seed (`rlgrad.random.stream`) that environments and actions draw from. They may
             be the same one: environments use its children only, actions the stream itself.
-        vectorization_mode: `"sync"`, `"async"` (one process a slot), or `"vector_entry_point"` (an id's own).
+        vectorization_mode: `"sync"`, `"async"` (one process a slot), `"vector_entry_point"` (an id's own), or `"auto"`: an
+            id's own vector entry point where it means the same, else `"sync"`.
         env_kwargs: keyword arguments for the environment's constructor or the function.
         wrappers: around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or
             with keyword arguments, `"FrameStackObservation(stack_size=4)"`.
@@ -87,7 +88,7 @@ class GymCollector:
         max_episode_steps: int | None = None,
         seed: int = 0,
         streams: tuple[StreamName, StreamName] = ("environment", "action"),
-        vectorization_mode: str = "sync",
+        vectorization_mode: str = "auto",
         env_kwargs: Mapping[str, Any] | None = None,
         wrappers: Sequence[str] = (),
     ) -> None:
@@ -128,6 +129,11 @@ class GymCollector:
     def num_envs(self) -> int:
         """N, the number of slots."""
         return self._environment.vector.num_envs
+
+    @property
+    def vectorization_mode(self) -> str:
+        """How the slots are stepped: what `"auto"` became, or `"given"` for a vector environment that was."""
+        return self._environment.vectorization_mode
 
     @property
     def shape(self) -> tuple[int, int]:

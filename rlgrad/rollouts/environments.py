@@ -1,10 +1,8 @@
 """From whatever a user calls an environment (an id, an instance, a function) to one vector environment."""
 
-import difflib
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import gymnasium
 from gymnasium import Env
@@ -12,20 +10,15 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from rlgrad.rollouts import functional
 from rlgrad.rollouts.masks import MaskInObservation, can_be_masked, mask_width
+from rlgrad.rollouts.specs import find_spec, installed
 from rlgrad.rollouts.wrapping import Wrap, wrap_all
 
 AnyEnv = Env[Any, Any]
 AnyVectorEnv = VectorEnv[Any, Any, Any]
-Made = TypeVar("Made")
-MODES = ("sync", "async", "vector_entry_point")
+MODES = ("auto", "sync", "async", "vector_entry_point")
 
-# The extra of the gymnasium distribution that each family of its environments needs.
-_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "phys2d": "jax", "tabular": "jax"}
-
-# Packages that register their environments when they are imported, by how the ids begin.
-_MODULES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+_ATARI_LIMIT = "max_num_frames_per_episode"  # Atari environments count frames, of which a step has several
 
 
 class Environment(NamedTuple):
@@ -39,6 +32,7 @@ class Environment(NamedTuple):
         limits_itself: whether the environment ends episodes at `time_limit`, so that nobody else has to.
         reward_threshold: the mean return from which its specification calls the task solved, or `None`.
         owned: whether it was made here, and is closed here.
+        vectorization_mode: how it is stepped: never `"auto"`, but what that became; `"given"` for a vector environment.
     """
 
     vector: AnyVectorEnv
@@ -48,6 +42,7 @@ class Environment(NamedTuple):
     limits_itself: bool
     reward_threshold: float | None
     owned: bool
+    vectorization_mode: str
 
 
 def make(
@@ -73,10 +68,12 @@ def make(
     if isinstance(env, Env):
         if num_envs is not None and num_envs > 1:
             raise ValueError(f"One environment cannot fill num_envs={num_envs} slots: pass a function that makes one.")
-        if vectorization_mode != "sync":
+        if vectorization_mode not in ("auto", "sync"):
             raise ValueError(f"An instance runs in sync only: pass a function for {vectorization_mode!r}.")
         return _from_environments([env], max_episode_steps)._replace(owned=False)
     num_envs = 8 if num_envs is None else num_envs
+    if vectorization_mode == "auto":
+        vectorization_mode = resolved_mode(env, num_envs, max_episode_steps, kwargs, wrappers)
     if isinstance(env, str):
         return _from_id(env, num_envs, max_episode_steps, vectorization_mode, kwargs, wrap)
     if not callable(env):
@@ -90,38 +87,39 @@ def make(
     return _from_function(lambda: wrap(create()), num_envs, max_episode_steps, vectorization_mode)
 
 
-def find_spec(env_id: str) -> EnvSpec:
-    """The specification of a registered id, or of `module:id`, which imports the module first.
+def resolved_mode(
+    env: Any, num_envs: int, max_episode_steps: int | None, kwargs: dict[str, Any], wrappers: Sequence[str]
+) -> str:
+    """What `vectorization_mode="auto"` becomes: a rule that looks at the environment alone, never at timings.
 
-    Raises:
-        ValueError: unknown, with the names that come close.
+    `"vector_entry_point"` for several slots of an id that has one which means the same: it takes the same arguments, has the
+    spaces of the single environment, and keeps to a time limit that is asked for. Else `"sync"`.
     """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{env_id!r} asks for the module {module!r}, which cannot be imported: {error}."
-            ) from error
-    if name not in gymnasium.registry:
-        functional.register()
+    if not isinstance(env, str) or num_envs == 1 or wrappers:
+        return "sync"
+    spec = find_spec(env)
+    limited = max_episode_steps is None or spec.max_episode_steps is not None
+    same = spec.vector_entry_point is not None and limited and _same_as_single(spec, kwargs)
+    return "vector_entry_point" if same else "sync"
+
+
+def _same_as_single(spec: EnvSpec, kwargs: dict[str, Any]) -> bool:
+    if spec.entry_point is None:
+        return True
     try:
-        return gymnasium.spec(name)
-    except gymnasium.error.Error as error:
-        raise ValueError(f"No environment is registered as {name!r}: {_meant(name, module)}") from error
-
-
-def _meant(name: str, module: str) -> str:
-    """What an id that is not registered may have been meant to be."""
-    registers = next((home for start, home in _MODULES.items() if name.startswith(start) and home != module), None)
-    if registers is not None:
-        return f"write '{registers}:{name}', which imports the package that registers it."
-    by_lower_case = {known.lower(): known for known in gymnasium.registry}
-    close = difflib.get_close_matches(name.lower(), by_lower_case, n=3)
-    if close:
-        return f"did you mean {' or '.join(by_lower_case[match] for match in close)}?"
-    return "gymnasium.pprint_registry() lists them, and 'module:id' imports the module that registers one first."
+        single = gymnasium.make(spec, **kwargs)
+        vector = gymnasium.make_vec(spec, 1, vectorization_mode="vector_entry_point", **kwargs)
+    except Exception:  # whatever it is, the mode that is then taken says so in words, if it has the same trouble
+        return False
+    same = (
+        single.observation_space == vector.single_observation_space
+        and single.action_space == vector.single_action_space
+        and mask_width(single) is None  # nobody says how a vector entry point gives its masks
+        and "autoreset_mode" in vector.metadata
+    )
+    single.close()
+    vector.close()
+    return same
 
 
 def _from_id(
@@ -139,7 +137,7 @@ def _from_id(
         raise ValueError(f'{spec.id} makes vector environments only: use vectorization_mode="vector_entry_point".')
 
     def create() -> AnyEnv:
-        return wrap(_installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)))
+        return wrap(installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)))
 
     try:
         return _from_function(create, num_envs, None, vectorization_mode)
@@ -153,14 +151,28 @@ def _from_vector_entry_point(
     if spec.vector_entry_point is None:
         raise ValueError(f'{spec.id} has no vector entry point: use vectorization_mode="sync" or "async".')
     # Gymnasium hands a specification's limit to its vector entry point, so where there is one the entry point takes it.
-    takes_limit = spec.max_episode_steps is not None
+    own_limit, takes_limit = spec.max_episode_steps, spec.max_episode_steps is not None
     if takes_limit and max_episode_steps is not None:
         kwargs = {**kwargs, "max_episode_steps": max_episode_steps}
-    vector = _installed(
+    elif _ATARI_LIMIT in spec.kwargs:
+        frames, skip = ({**spec.kwargs, **kwargs}[name] for name in (_ATARI_LIMIT, "frameskip"))
+        own_limit, takes_limit = frames // skip, True
+        kwargs = kwargs if max_episode_steps is None else {**kwargs, _ATARI_LIMIT: max_episode_steps * skip}
+    vector = installed(
         spec, lambda: gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
     )
-    limit = max_episode_steps or spec.max_episode_steps
-    return Environment(vector, _autoreset_mode(vector), False, limit, takes_limit, spec.reward_threshold, True)
+    limit = max_episode_steps or own_limit
+    mode = _autoreset_mode(vector)
+    return Environment(
+        vector,
+        mode,
+        False,
+        limit,
+        takes_limit,
+        spec.reward_threshold,
+        owned=True,
+        vectorization_mode="vector_entry_point",
+    )
 
 
 def _from_vector(
@@ -168,7 +180,7 @@ def _from_vector(
 ) -> Environment:
     if num_envs is not None and num_envs != vector.num_envs:
         raise ValueError(f"num_envs={num_envs}, but the vector environment has {vector.num_envs}: leave num_envs out.")
-    if vectorization_mode != "sync":
+    if vectorization_mode not in ("auto", "sync"):
         raise ValueError("A vector environment is vectorized already: leave vectorization_mode out.")
     mode, base = _autoreset_mode(vector), vector.unwrapped
     specs = [env.spec for env in base.envs] if isinstance(base, SyncVectorEnv) else [base.spec]
@@ -176,7 +188,16 @@ def _from_vector(
     limit = min(max_episode_steps or own_limit, own_limit) if own_limit else max_episode_steps
     # Gymnasium's own two take a list of seeds with the mask; of others, only the one-seed reset is promised.
     seeds_each_episode = mode is AutoresetMode.DISABLED and isinstance(base, SyncVectorEnv | AsyncVectorEnv)
-    return Environment(vector, mode, seeds_each_episode, limit, limit == own_limit, _threshold(specs), False)
+    return Environment(
+        vector,
+        mode,
+        seeds_each_episode,
+        limit,
+        limit == own_limit,
+        _threshold(specs),
+        owned=False,
+        vectorization_mode="given",
+    )
 
 
 def _call(function: Callable[..., Any], kwargs: dict[str, Any]) -> AnyEnv:
@@ -201,7 +222,7 @@ def _from_function(
         vector: AnyVectorEnv = AsyncVectorEnv(
             [lambda: _cut(create(), max_episode_steps)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED
         )
-        made = _reset_by_mask(vector, specs, max_episode_steps)
+        made = _reset_by_mask(vector, specs, max_episode_steps)._replace(vectorization_mode="async")
     return made if width is None else made._replace(vector=MaskInObservation(made.vector, width))
 
 
@@ -227,7 +248,14 @@ def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Env
 def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], max_episode_steps: int | None) -> Environment:
     limits = [limit for limit in (_common_limit(specs), max_episode_steps) if limit is not None]
     return Environment(
-        vector, AutoresetMode.DISABLED, True, min(limits, default=None), True, _threshold(specs), owned=True
+        vector,
+        AutoresetMode.DISABLED,
+        True,
+        min(limits, default=None),
+        True,
+        _threshold(specs),
+        owned=True,
+        vectorization_mode="sync",
     )
 
 
@@ -254,14 +282,3 @@ def _common_limit(specs: list[EnvSpec | None]) -> int | None:
 
 def _threshold(specs: list[EnvSpec | None]) -> float | None:
     return specs[0].reward_threshold if specs[0] is not None else None
-
-
-def _installed(spec: EnvSpec, create: Callable[[], Made]) -> Made:
-    """What `create` makes, or an ImportError with the command that installs what is missing."""
-    try:
-        return create()
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        package, _, path = str(spec.entry_point or spec.vector_entry_point).partition(".envs.")
-        extra = _EXTRAS.get(path.split(".", maxsplit=1)[0]) if package == "gymnasium" else None
-        advice = f"pip install 'gymnasium[{extra}]'" if extra else str(error)
-        raise ImportError(f"{spec.id} needs a package that is not installed: {advice}") from error

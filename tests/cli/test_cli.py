@@ -26,6 +26,7 @@ class MyAgent(rlgrad.Agent):
         return {"log_prob": tf.tanh(batch.advantages / self.temperature), "value": batch.returns - now.value}
 '''
 QUICK = ["--total-timesteps", "512", "--num-envs", "4", "--num-steps", "32", "--evaluation-episodes", "2"]
+QUICK += ["--vectorization-mode", "sync"]
 
 
 @pytest.fixture(autouse=True)

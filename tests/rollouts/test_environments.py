@@ -35,7 +35,7 @@ def test_counts_are_integers_from_one(name, count):
 def test_options_that_contradict_each_other_are_refused():
     refused("give one of them", num_steps=4, episodes_per_env=1)
     refused("seed is an integer", seed=-1)
-    refused("one of sync, async, vector_entry_point; got 'thread'", vectorization_mode="thread")
+    refused("one of auto, sync, async, vector_entry_point; got 'thread'", vectorization_mode="thread")
     refused("needs an id", CartPoleEnv, vectorization_mode="vector_entry_point", num_steps=2)
     refused("num_envs=3 slots: pass a function that makes one", CartPoleEnv(), num_envs=3, num_steps=2)
     refused("An instance runs in sync only", CartPoleEnv(), vectorization_mode="async", num_steps=2)
@@ -249,10 +249,58 @@ def test_a_vector_entry_point_without_a_limit_is_cut_in_whole_episodes_and_refus
             assert rollout.mask.shape == (4, 4)
             assert rollout.mask.all()
         refused("a time limit of its own", "Unlimited-v0", num_steps=4, **options)
-        refused("makes vector environments only", "Unlimited-v0", num_steps=4)
+        refused("makes vector environments only", "Unlimited-v0", num_steps=4, vectorization_mode="sync")
     finally:
         del gymnasium.registry["Unlimited-v0"]
     refused("has no vector entry point", "Acrobot-v1", vectorization_mode="vector_entry_point", num_steps=2)
+
+
+def test_auto_takes_a_vector_entry_point_where_it_means_the_same():
+    def resolved(env, num_envs=2, **options):
+        with GymCollector(env, num_envs=num_envs, num_steps=2, **options) as c:
+            return c.vectorization_mode
+
+    assert resolved("CartPole-v1") == resolved("CartPole-v1", max_episode_steps=9) == "vector_entry_point"
+    assert resolved("CartPole-v1", env_kwargs={"sutton_barto_reward": True}) == "vector_entry_point"
+    assert resolved("CartPole-v1", num_envs=1) == resolved("Acrobot-v1") == "sync"
+    assert resolved("CartPole-v1", wrappers=["TimeAwareObservation"]) == resolved(CartPoleEnv) == "sync"
+    assert resolved("CartPole-v1", vectorization_mode="sync") == "sync"
+    assert resolved(CartPoleEnv(), None) == "sync"
+    assert resolved(vector()) == "given"
+    others = {
+        "Unlimited-v0": ({"max_episode_steps": 9}, CartPoleVectorEnv),  # which nobody could cut
+        "Preprocessing-v0": ({}, Preprocessing),
+        "Choosy-v0": ({}, lambda num_envs, max_episode_steps: CartPoleVectorEnv(num_envs)),
+    }
+    for name, (options, entry_point) in others.items():
+        limit = None if options else 500
+        gymnasium.register(name, CartPoleEnv, vector_entry_point=entry_point, max_episode_steps=limit)
+        try:
+            kwargs = {"sutton_barto_reward": True} if name == "Choosy-v0" else {}
+            assert resolved(name, env_kwargs=kwargs, **options) == "sync", name
+        finally:
+            del gymnasium.registry[name]
+
+
+class Preprocessing(CartPoleVectorEnv):
+    def __init__(self, num_envs, max_episode_steps=500):
+        super().__init__(num_envs, max_episode_steps)
+        self.single_observation_space = gymnasium.spaces.Box(-1, 1, (4,))
+
+
+def test_an_atari_vector_environment_has_its_limit_in_frames():
+    ale_py = pytest.importorskip("ale_py")
+    gymnasium.register_envs(ale_py)
+    options = {"num_envs": 2, "vectorization_mode": "vector_entry_point"}
+    with GymCollector("ale_py:ALE/Pong-v5", **options) as c:
+        assert c.observation_space.shape == (4, 84, 84)
+        assert c.shape == (27_000, 2)
+    with GymCollector("ale_py:ALE/Pong-v5", max_episode_steps=20, **options) as c:
+        assert c.collect(RandomPolicy(6)).mask.sum(axis=0).tolist() == [20, 20]
+    with GymCollector("ale_py:ALE/Pong-v5", num_steps=45, max_episode_steps=20, **options) as c:
+        rollout = c.collect(RandomPolicy(6))
+        assert rollout.truncations.sum(axis=0).tolist() == [2, 2]
+        assert rollout.mask.sum() == 2 * 43  # a step after each episode only resets
 
 
 def test_an_instance_fills_one_slot():
