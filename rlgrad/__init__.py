@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlgrad.learner import Learner, NonFiniteError
     from rlgrad.policies import Policy, make_policy
     from rlgrad.rollouts import GymCollector, Rollout
+    from rlgrad.rollouts.compiled import CompiledCollector
     from rlgrad.training import Callback, Run, load, train
     from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
@@ -34,6 +35,7 @@ _HOME = {
     "NonFiniteError": "rlgrad.learner",
     "Policy": "rlgrad.policies",
     "make_policy": "rlgrad.policies",
+    "CompiledCollector": "rlgrad.rollouts.compiled",
     "GymCollector": "rlgrad.rollouts",
     "Rollout": "rlgrad.rollouts",
     "Callback": "rlgrad.training",
@@ -50,6 +52,7 @@ __all__ = [
     "Ascent",
     "Batch",
     "Callback",
+    "CompiledCollector",
     "Credit",
     "Estimates",
     "GymCollector",

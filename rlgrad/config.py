@@ -10,15 +10,22 @@ from typing import Any, Literal, get_args
 
 import gymnasium
 import yaml
+from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad._record import Record, check_keys, fields, require
 from rlgrad.agent import Agent
 from rlgrad.registry import agent_class, agent_name
 from rlgrad.updates import UPDATES
 
-EnvLike = str | gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any, Any] | Callable[..., Any]
+EnvLike = (
+    str
+    | gymnasium.Env[Any, Any]
+    | gymnasium.vector.VectorEnv[Any, Any, Any]
+    | FuncEnv[Any, Any, Any, Any, Any, Any, Any]
+    | Callable[..., Any]
+)
 Memory = Literal["gru", "lstm"]
-VectorizationMode = Literal["auto", "sync", "async", "vector_entry_point"]
+VectorizationMode = Literal["auto", "compiled", "sync", "async", "vector_entry_point"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad.policies.policy import Policy
-from rlgrad.rollouts import GymCollector
+from rlgrad.rollouts.choosing import make_collector
 
 _MAX_SLOTS = 100
 _MAX_BYTES = 500_000  # of one observation in all slots: with what follows each, a gigabyte in a thousand steps
@@ -72,9 +72,9 @@ def evaluate(
         greedy: take the most likely action, instead of a sample.
         seed: for resets and samples; independent of the streams that training with this seed uses.
         env_kwargs: for the environment's constructor.
-        wrappers: around each environment, see `GymCollector`.
+        wrappers: around each environment, see `rlgrad.train`.
         max_episode_steps: a cap, needed where the environment has no time limit.
-        vectorization_mode: see `GymCollector`.
+        vectorization_mode: see `rlgrad.train`.
 
     Returns:
         Returns and lengths.
@@ -84,7 +84,7 @@ def evaluate(
     made = hasattr(env, "step") and not isinstance(env, type)
     slots = getattr(env, "num_envs", 1) if made else min(episodes, _most_slots(policy))
     returns, lengths = [], []
-    with GymCollector(
+    with make_collector(
         _another(env) if made else env,
         num_envs=slots,
         episodes_per_env=1,

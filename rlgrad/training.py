@@ -59,7 +59,8 @@ def train(
 
     Args:
         agent: a name (`rlgrad agents` lists them), or an instance.
-        env: an id, an environment (then the only one: pass a function for more), or a function that makes one.
+        env: an id, an environment (then the only one: pass a function for more), a function that makes one; or one written in
+            TensorFlow, or its class (docs/compiled-environments.md); or `file.py:Name` of a class.
         total_timesteps: environment steps to take, over all environments together.
         seed: same seed, same machine: the same weights to the bit.
         num_envs: environments side by side; none: the agent's.
@@ -83,8 +84,9 @@ def train(
         initial_log_std: start of the Gaussian's log standard deviation, for Box actions.
         from_logits: false declares that `model` ends in probabilities.
         max_episode_steps: a time limit, instead of the environment's.
-        vectorization_mode: `"sync"`, `"async"` (a process for each environment), `"vector_entry_point"` (an id's own), or
-            `"auto"`: an id's own where it means the same, else `"sync"`.
+        vectorization_mode: `"compiled"` (environments written in TensorFlow), `"sync"`, `"async"` (a process for each
+            environment), `"vector_entry_point"` (an id's own), or `"auto"`: the first that fits of compiled, an id's own where it
+            means the same, and sync.
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
         diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
         verbose: show progress.
@@ -263,11 +265,17 @@ def _assemble(
     return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks])
 
 
+def _actor(run: Run) -> str:
+    if run.collector.vectorization_mode == "compiled":
+        return "compiled"
+    return "numpy" if run.policy.from_logits and actors.dense_stack(run.policy.network) else "xla"
+
+
 def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:
     network = run.policy.network
     resolved = {
         "vectorization_mode": run.collector.vectorization_mode,
-        "actor": "numpy" if run.policy.from_logits and actors.dense_stack(network) else "xla",
+        "actor": _actor(run),
         "xla": run.learner.xla,
         "trained_outputs": list(run.learner.credited),
         "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),

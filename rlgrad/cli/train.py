@@ -51,8 +51,9 @@ class Options:
     """Around each environment, the first one innermost: "TimeAwareObservation" "FrameStackObservation(stack_size=4)"."""
     max_episode_steps: int | None = None
     """A time limit, instead of the environment's."""
-    vectorization_mode: Literal["auto", "sync", "async", "vector_entry_point"] = "auto"
-    """Step environments one by one, in a process each, or by their own vectorized class; auto: the last, if it is the same."""
+    vectorization_mode: Literal["auto", "compiled", "sync", "async", "vector_entry_point"] = "auto"
+    """Environments compiled together with the policy, stepped one by one, in a process each, or by their own vectorized class;
+    auto: compiled if they are written in TensorFlow, else their own class if it means the same, else one by one."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the policy and of the value network."""
     activation: str = "tanh"

@@ -11,7 +11,7 @@ from gymnasium.experimental.functional import FuncEnv
 from rlgrad import registry
 from rlgrad.rollouts.collector import GymCollector
 from rlgrad.rollouts.compiled import CompiledCollector
-from rlgrad.rollouts.functional import AnyFuncEnv, FunctionalEnv
+from rlgrad.rollouts.functional import AnyFuncEnv, FunctionalEnv, functional_of
 
 Collector = GymCollector | CompiledCollector
 
@@ -66,7 +66,7 @@ def _functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
         env = registry.envs()[env].load()
     if isinstance(env, FuncEnv):
         return env
-    return env(**kwargs) if _is_functional_class(env) else None
+    return functional_of(env, kwargs) if _is_functional_class(env) else None
 
 
 def _is_functional_class(env: Any) -> bool:
@@ -74,7 +74,7 @@ def _is_functional_class(env: Any) -> bool:
 
 
 def _stepwise(env: Any, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    functional = env if isinstance(env, FuncEnv) else env(**kwargs)
+    functional = env if isinstance(env, FuncEnv) else functional_of(env, kwargs)
     limit = getattr(functional, "max_episode_steps", None)
     single = FunctionalEnv(functional)
     return single if limit is None else gymnasium.wrappers.TimeLimit(single, limit)

@@ -86,6 +86,8 @@ class CompiledCollector:
         ValueError: options that contradict each other, a space that is not supported, or whole episodes without a limit.
     """
 
+    vectorization_mode = "compiled"
+
     def __init__(
         self,
         functional: AnyFuncEnv,

@@ -188,16 +188,16 @@ def register() -> None:
 
 
 def _make(cls: Any, **kwargs: Any) -> FunctionalEnv:
-    return FunctionalEnv(_functional(cls, kwargs))
+    return FunctionalEnv(functional_of(cls, kwargs))
 
 
 def _make_vector(cls: Any, num_envs: int = 1, max_episode_steps: int | None = None, **kwargs: Any) -> Any:
     from rlgrad.rollouts.functional_vector import FunctionalVectorEnv
 
-    return FunctionalVectorEnv(_functional(cls, kwargs), num_envs, max_episode_steps)
+    return FunctionalVectorEnv(functional_of(cls, kwargs), num_envs, max_episode_steps)
 
 
-def _functional(cls: Any, kwargs: dict[str, Any]) -> AnyFuncEnv:
+def functional_of(cls: Any, kwargs: dict[str, Any]) -> AnyFuncEnv:
     """The functional environment with these arguments: one for all that ask for it, since it is compiled once each."""
     try:
         functional: AnyFuncEnv = _shared(cls, **kwargs)
