@@ -79,7 +79,8 @@ class Fused:
 
     def _run(self, *arguments: Any) -> "_Results":
         if self._compiled is not None:
-            return self._compiled(*map(tf.constant, arguments))
+            again: _Results = self._compiled(*map(tf.constant, arguments))
+            return again
         _log.info("Compiling rollout and update into one program …")
         begun = time.perf_counter()
         try:

@@ -17,11 +17,11 @@ from rlgrad import checkpoints, random
 from rlgrad.config import Config
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.evaluation import Evaluation, evaluate
+from rlgrad.fused import Fused
 from rlgrad.learner import Learner
 from rlgrad.plotting import plot_runs
 from rlgrad.policies.policy import Policy
 from rlgrad.reporting import METRICS, Callback
-from rlgrad.fused import Fused
 from rlgrad.rollouts import Rollout
 from rlgrad.rollouts.choosing import Collector
 from rlgrad.rollouts.compiled import CompiledCollector
@@ -60,6 +60,8 @@ class Run:
         self.callbacks = list(callbacks)
         self.diagnosis: Diagnosis | None = None
         self._diagnosing = config.diagnose
+        self._diagnosed: dict[str, float] = {}  # since the last row
+        self._due = 0.0  # when to diagnose again
         learned = tuple(f"train/{name}" for name in learner.metrics)
         self.metrics = (*METRICS, *learned, *(diagnostic_metrics(learner) if config.diagnose else ()))
         self.history: dict[str, list[float]] = {name: [] for name in self.metrics}
@@ -102,27 +104,19 @@ class Run:
         if isinstance(self.collector, CompiledCollector) and not self._diagnosing:
             self._fused = self._fused or Fused(self.collector, self.learner, every)
         rows: list[dict[str, float]] = []
-        fresh: dict[str, float] = {}  # of the diagnosis made since the last row
-        due, spacing = float(self.timesteps), 0.0 if by_steps else total / _ROWS
+        self._due, spacing = float(self.timesteps), 0.0 if by_steps else total / _ROWS
         begun, started_at = time.perf_counter(), self.timesteps
         before = self.seconds
         try:
             while self.timesteps + needed <= total and not self.stop:
-                if self._fused is None:
-                    rollout = self.collector.collect(self.policy)
-                    ends_a_row = len(rows) + 1 >= every or self.timesteps + 2 * needed > total
-                    if self._diagnosing and ends_a_row and self.timesteps >= due:
-                        due = self.timesteps + spacing
-                        fresh = self._diagnose(rollout, total)
-                    rows.append(self._update(rollout, total))
-                else:
-                    rows += self._updates(self._fused, every - len(rows), total)
+                ends_a_row = len(rows) + 1 >= every or self.timesteps + 2 * needed > total
+                rows += self._advance(every - len(rows), total, spacing if ends_a_row else None)
                 self.seconds = before + time.perf_counter() - begun
                 last = self.timesteps + needed > total
                 if len(rows) == every or last or self.stop:
                     rate = (self.timesteps - started_at) / (self.seconds - before)
-                    self._report(rows, rate, fresh)
-                    rows, fresh = [], {}
+                    self._report(rows, rate)
+                    rows = []
                 if self.timesteps - saved >= total / _CHECKPOINTS:
                     saved = self.timesteps
                     self.save()
@@ -220,15 +214,22 @@ class Run:
             return {}
         return self.diagnosis.metrics()
 
-    def _update(self, rollout: Rollout, total: int) -> dict[str, float]:
+    def _advance(self, count: int, total: int, spacing: float | None) -> list[dict[str, float]]:
+        """Make one update, or up to `count` where they are fused, and return the metrics of each.
+
+        With a spacing the update ends a row: it is diagnosed if the last diagnosis is as many steps ago.
+        """
+        if self._fused is not None:
+            made = self._fused.advance(count, self.timesteps, total, self._shuffles(count))
+            self._count(len(made), sum(update.timesteps for update in made))
+            return [update.metrics for update in made]
+        rollout = self.collector.collect(self.policy)
+        if self._diagnosing and spacing is not None and self.timesteps >= self._due:
+            self._due = self.timesteps + spacing
+            self._diagnosed = self._diagnose(rollout, total)
         metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), self._shuffles(1)[0])
         self._count(1, int(rollout.mask.sum()))
-        return metrics
-
-    def _updates(self, fused: Fused, count: int, total: int) -> list[dict[str, float]]:
-        made = fused.advance(count, self.timesteps, total, self._shuffles(count))
-        self._count(len(made), sum(update.timesteps for update in made))
-        return [update.metrics for update in made]
+        return [metrics]
 
     def _shuffles(self, count: int) -> np.ndarray:
         """Seeds for the shuffles of the next updates, int32 (count, 2)."""
@@ -241,7 +242,7 @@ class Run:
         self.updates += updates
         self.episodes += len(finished)
 
-    def _report(self, rows: list[dict[str, float]], rate: float, diagnosed: dict[str, float]) -> None:
+    def _report(self, rows: list[dict[str, float]], rate: float) -> None:
         recent = np.array(self._recent, np.float64).reshape(-1, 2)
         value, length = recent.mean(axis=0) if len(recent) else (math.nan, math.nan)
         metrics = {
@@ -254,7 +255,8 @@ class Run:
             "train/episodes": float(self.episodes),
         }
         metrics |= {f"train/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        metrics |= diagnosed
+        metrics |= self._diagnosed
+        self._diagnosed = {}
         for name in self.metrics:
             self.history[name].append(metrics.get(name, math.nan))
         for callback in self.callbacks:

@@ -59,8 +59,8 @@ def train(
 
     Args:
         agent: a name (`rlgrad agents` lists them), or an instance.
-        env: an id, an environment (then the only one: pass a function for more), a function that makes one; or one written in
-            TensorFlow, or its class (docs/compiled-environments.md); or `file.py:Name` of a class.
+        env: an id, an environment (then the only one: pass a function for more), or a function that makes one; an environment
+            written in TensorFlow (docs/compiled-environments.md) or its class; or `file.py:Name` of a class.
         total_timesteps: environment steps to take, over all environments together.
         seed: same seed, same machine: the same weights to the bit.
         num_envs: environments side by side; none: the agent's.
@@ -85,8 +85,8 @@ def train(
         from_logits: false declares that `model` ends in probabilities.
         max_episode_steps: a time limit, instead of the environment's.
         vectorization_mode: `"compiled"` (environments written in TensorFlow), `"sync"`, `"async"` (a process for each
-            environment), `"vector_entry_point"` (an id's own), or `"auto"`: the first that fits of compiled, an id's own where it
-            means the same, and sync.
+            environment), `"vector_entry_point"` (an id's own), or `"auto"`: the first that fits of compiled, an id's own
+            where it means the same, and sync.
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
         diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
         verbose: show progress.

@@ -72,7 +72,8 @@ def test_normal_numbers_agree_to_rounding_eager_and_compiled():
 def test_uniform_numbers_and_normal_numbers_are_what_they_say():
     many = random.split(SEED, 20_000)
     u, z = random.uniform(many, (2,)).numpy().astype(np.float64), random.normal(many, (2,)).numpy().astype(np.float64)
-    assert u.min() >= 0.0 and u.max() < 1.0
+    assert u.min() >= 0.0
+    assert u.max() < 1.0
     cells = np.histogram2d(u[:, 0], u[:, 1], bins=20, range=[[0, 1], [0, 1]])[0]
     assert ((cells - 50) ** 2 / 50).sum() < 399 + 5 * np.sqrt(2 * 399)  # χ² of 399 degrees of freedom, five deviations
     for moment, expected in [(1, 0), (2, 1), (3, 0), (4, 3)]:

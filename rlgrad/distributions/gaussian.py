@@ -121,10 +121,8 @@ class DiagonalGaussian:
     def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """Clipped or squashed into the space, in its dtype."""
         low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
-        if self.squash:
-            inside = low + (high - low) * 0.5 * (tf.tanh(actions) + 1.0)
-        else:
-            inside = tf.clip_by_value(actions, low, high)
+        share = 0.5 * (tf.tanh(actions) + 1.0)  # of the way from low to high
+        inside = low + (high - low) * share if self.squash else tf.clip_by_value(actions, low, high)
         return tf.cast(tf.round(inside) if np.issubdtype(self.dtype, np.integer) else inside, self.dtype)
 
     @property

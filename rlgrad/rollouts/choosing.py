@@ -26,8 +26,8 @@ def make_collector(
 ) -> Collector:
     """The collector for an environment, by a fixed rule.
 
-    An environment written in TensorFlow, without wrappers, is compiled together with the policy, unless a mode of `GymCollector`
-    is asked for. Everything else goes to `GymCollector`.
+    An environment written in TensorFlow, without wrappers, is compiled together with the policy, unless a mode of
+    `GymCollector` is asked for. Everything else goes to `GymCollector`.
 
     Args:
         env: what `GymCollector` takes; or a functional environment, its class; or `file.py:Name` of a class of either kind.

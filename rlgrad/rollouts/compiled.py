@@ -158,11 +158,10 @@ class CompiledCollector:
         key = (id(policy), greedy)
         if key not in self._programs:
             self._programs[key] = (policy, self._program(policy, greedy))  # which keeps the policy, and so its id
-        rollout, ends = tf.nest.map_structure(lambda x: x.numpy(), self._programs[key][1](self.seeds(1)[0]))
+        played, ends = tf.nest.map_structure(lambda x: x.numpy(), self._programs[key][1](self.seeds(1)[0]))
         self.advance(1, ends)
-        rollout = rollout._replace(
-            values=np.zeros(self.shape, np.float32), next_values=np.zeros(self.shape, np.float32)
-        )
+        unfilled = np.zeros((2, *self.shape), np.float32)
+        rollout: Rollout = played._replace(values=unfilled[0], next_values=unfilled[1])
         require_finite(rollout, self.shape[1] // self.num_envs)
         return rollout
 
