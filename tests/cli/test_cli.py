@@ -174,7 +174,7 @@ def test_resume_goes_on(run_folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("command", "expected"),
-    [("agents", "reinforce"), ("envs", "rlgrad/ShortCorridor-v0"), ("envs", "CartPole-v1"), ("configs", "cartpole")],
+    [("agents", "reinforce"), ("envs", "rlgrad/Breakout-v1"), ("envs", "CartPole-v1"), ("configs", "cartpole")],
 )
 def test_lists(command, expected, capsys):
     assert main([command]) == 0

@@ -4,8 +4,8 @@
 
 The package itself would bring pandas, SciPy and seaborn, which its rules do not need. Actions are never sticky. The player of a
 game follows the ball a part of the time that is drawn for the game, in some games only when the ball comes down, and else goes
-on with what it drew before: so there are short games, games that clear the wall, and paddles that push against the ends. Whether
-it meets the ball straight or aslant is drawn too, or the ball would go in circles.
+on with what it drew before: so there are short games, games that clear the wall, and paddles that push against the ends. It
+meets the ball straight or aslant, which is drawn too, or the ball would go in circles.
 """
 
 from pathlib import Path

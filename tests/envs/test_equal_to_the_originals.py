@@ -35,8 +35,8 @@ def risen(s):
 
 
 def upside_down(s):
-    """Pendulum's episodes never end, but its angle is wrapped here."""
-    return np.abs(s[:, 0]) - PI
+    """Pendulum's episodes never end, but here its angle is wrapped."""
+    return s[:, 0] % (2 * PI) - PI
 
 
 class Case(NamedTuple):
@@ -77,7 +77,7 @@ CONTINUOUS = Case(
     low=[-1.2, -0.07],
     reward_tolerance=1e-5,
 )
-PENDULUM = Case("Pendulum-v1", envs.Pendulum, {}, [PI, 8.0], upside_down, angles=1, reward_tolerance=1e-5)
+PENDULUM = Case("Pendulum-v1", envs.Pendulum, {}, [3 * PI, 8.0], upside_down, angles=1, reward_tolerance=1e-5)
 DEFAULTS = [CARTPOLE, ACROBOT, CAR, CONTINUOUS, PENDULUM]
 CASES = [
     *DEFAULTS,
