@@ -76,7 +76,7 @@ class Breakout(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         sticky_action_prob: how likely the last action is played again.
     """
 
-    observation_space = gymnasium.spaces.Box(0.0, 1.0, (_SIZE, _SIZE, 4), bool)  # type: ignore[arg-type]
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (_SIZE, _SIZE, 4), bool)
     action_space = gymnasium.spaces.Discrete(3)
     max_episode_steps = 1000
     reward_threshold = None

@@ -93,15 +93,22 @@ def assert_same(agent, **options):
     return learner
 
 
-@pytest.mark.parametrize("agent", AGENTS.values(), ids=AGENTS)
+QUICK = ("reinforce", "ppo")  # the others are slow only because each compiles
+
+
+@pytest.mark.parametrize(
+    "agent", [pytest.param(v, id=k, marks=() if k in QUICK else pytest.mark.slow) for k, v in AGENTS.items()]
+)
 def test_weights_metrics_and_episodes_are_those_of_updates_one_by_one(agent):
     assert_same(agent)
 
 
+@pytest.mark.slow
 def test_with_continuous_actions():
     assert_same(PPO(**EIGHT, update=Ascent(num_epochs=2, num_minibatches=2)), functional=Pendulum)
 
 
+@pytest.mark.slow
 def test_with_memory():
     assert_same(A2C(**EIGHT), memory="gru")
 
