@@ -76,6 +76,11 @@ class Policy(keras.Model):
         """A tree of `tf.TensorSpec` of a batch of observations as they are stored, (None, …)."""
         return seen.observation_spec(self.observation_space)
 
+    @cached_property
+    def programs(self) -> dict[Any, Any]:
+        """What others have compiled for this policy, by keys of theirs; it lives as long as the policy."""
+        return {}
+
     def call(self, observations: Any) -> dict[str, Any]:
         """Distribution parameters and value, for any number of batch axes."""
         heads: dict[str, Any] = self._over_batch(observations, self._forward)

@@ -119,7 +119,6 @@ class CompiledCollector:
         self._number = 0
         self.xla = True
         self._slots: Any = None
-        self._programs: dict[tuple[int, bool], tuple[Any, Any]] = {}
         self._finished: list[Episode] = []
 
     @property
@@ -155,32 +154,34 @@ class CompiledCollector:
         Raises:
             FloatingPointError: a reward or an observation is not finite.
         """
-        key = (id(policy), greedy)
-        if key not in self._programs:
-            self._programs[key] = (policy, self._program(policy, greedy))  # which keeps the policy, and so its id
-        played, ends = tf.nest.map_structure(lambda x: x.numpy(), self._programs[key][1](self.seeds(1)[0]))
+        # Whole episodes begin anew each time, so that all collectors of the same ones share a program.
+        key = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
+        if key not in policy.programs:
+            policy.programs[key] = self._program(policy)
+        results = policy.programs[key](self.seeds(1)[0], tf.constant(greedy))
+        played, ends = tf.nest.map_structure(lambda x: x.numpy(), results)
         self.advance(1, ends)
         unfilled = np.zeros((2, *self.shape), np.float32)
         rollout: Rollout = played._replace(values=unfilled[0], next_values=unfilled[1])
         require_finite(rollout, self.shape[1] // self.num_envs)
         return rollout
 
-    def play(self, policy: Any, slots: Any, seed: Any, greedy: bool = False) -> tuple[Rollout, Any, Ends]:
+    def play(self, policy: Any, slots: Any, seed: Any, greedy: Any = False) -> tuple[Rollout, Any, Ends]:
         """One rollout, as part of a compiled program.
 
         Args:
             policy: has `distribution`, `observation_spec`, `action_spec`, `initial_state(N)` and `step(observations, state)`.
             slots: where each slot stands; not looked at for rollouts of whole episodes.
             seed: int32 (2,).
-            greedy: take the distribution's mode instead of sampling.
+            greedy: bool (), take the distribution's mode instead of sampling.
 
         Returns:
             The rollout, without values; where each slot stands after it; and the episodes that ended.
         """
         program = tf.function(
-            lambda slots, seed: self._play(policy, slots, seed, greedy), jit_compile=self.xla or None, autograph=False
+            lambda *arguments: self._play(policy, *arguments), jit_compile=self.xla or None, autograph=False
         )
-        rollout, after, ends = program(slots, seed)
+        rollout, after, ends = program(slots, seed, tf.convert_to_tensor(greedy))
         return rollout, after, ends
 
     def slots(self, policy: Any) -> Any:
@@ -235,18 +236,18 @@ class CompiledCollector:
     ) -> None:
         self.close()
 
-    def _program(self, policy: Any, greedy: bool) -> Any:
+    def _program(self, policy: Any) -> Any:
         slots = self.slots(policy)
 
-        def program(seed: tf.Tensor) -> tuple[Rollout, Ends]:
+        def program(seed: tf.Tensor, greedy: tf.Tensor) -> tuple[Rollout, Ends]:
             rollout, after, ends = self.play(policy, tf.nest.map_structure(tf.identity, slots), seed, greedy)
             tf.nest.map_structure(lambda variable, x: variable.assign(x), slots, after)
             return rollout, ends
 
-        spec = tf.TensorSpec((2,), tf.int32)
-        return tf.function(program, input_signature=[spec], autograph=False).get_concrete_function()
+        specs = [tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.bool)]
+        return tf.function(program, input_signature=specs, autograph=False).get_concrete_function()
 
-    def _play(self, policy: Any, slots: Any, seed: Any, greedy: bool) -> tuple[Rollout, Any, Ends]:
+    def _play(self, policy: Any, slots: Any, seed: Any, greedy: Any) -> tuple[Rollout, Any, Ends]:
         rows, columns = self.shape
         if self._whole:
             slots = self._begun(policy, random.split(random.fold_in(seed, -1), columns))
@@ -276,12 +277,12 @@ class CompiledCollector:
         memories = tf.nest.map_structure(tf.convert_to_tensor, policy.initial_state(columns))
         return Slots(states, self._stored(observations), tf.zeros((columns,)), tf.zeros((columns,), tf.int32), memories)
 
-    def _step(self, policy: Any, slots: Slots, seeds: Any, going: Any, greedy: bool) -> tuple[_Row, Slots]:
+    def _step(self, policy: Any, slots: Slots, seeds: Any, going: Any, greedy: Any) -> tuple[_Row, Slots]:
         """What happens in one step, and where it leads if no episode ends."""
         to_act, to_move = seeds
         distribution = policy.distribution
         parameters, memories = policy.step(slots.observations, slots.memories)
-        actions = distribution.most_likely(parameters) if greedy else distribution.draw(parameters, to_act)
+        actions = tf.where(greedy, distribution.most_likely(parameters), distribution.draw(parameters, to_act))
         taken = distribution.for_environment(actions)
         states, observations, rewards, terminations = move(self.functional, slots.states, taken, to_move)
         observations, rewards = self._stored(observations), tf.where(going, tf.cast(rewards, tf.float32), 0.0)
