@@ -97,6 +97,12 @@ def test_only_what_is_written_in_tensorflow_is_compiled(env):
         make_collector(env, vectorization_mode="compiled", num_steps=3)
 
 
+@pytest.mark.parametrize("env", ["rlgrad/CartPole-v1", CartPole])
+def test_processes_of_their_own_are_refused(env):
+    with pytest.raises(ValueError, match="TensorFlow does not survive"):
+        make_collector(env, vectorization_mode="async", num_steps=3)
+
+
 def test_arguments_reach_the_environment():
     collector = make_collector(Clock, env_kwargs={"length": 2}, num_envs=1, num_steps=4)
     policy = rlgrad.make_policy(collector.observation_space, collector.action_space, hidden_sizes=(4,))

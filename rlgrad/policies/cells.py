@@ -30,6 +30,7 @@ def cell(kind: Literal["gru", "lstm"], units: int, seed: np.random.SeedSequence)
     scales = np.random.default_rng(random.child(seed, 2)).uniform(1.0, _LONGEST - 1.0, units)
     keeps, zeros = np.log(scales), np.zeros(units)
     options = {"kernel_initializer": kernel, "recurrent_initializer": recurrent, "name": kind}
+    options["seed"] = random.integer_seed(random.child(seed, 3))  # of a dropout that is 0, but a variable all the same
     if kind == "gru":  # gates: update (how much is kept), reset, candidate; a second row for the recurrent part
         bias = np.stack([np.concatenate([keeps, zeros, zeros]), np.zeros(3 * units)])
         return keras.layers.GRUCell(units, bias_initializer=_Given(bias), **options)

@@ -37,15 +37,19 @@ def make_collector(
         options: those that both collectors have.
 
     Raises:
-        ValueError: `"compiled"` for an environment that is not written in TensorFlow, or with wrappers.
+        ValueError: `"compiled"` for an environment that is not written in TensorFlow, or with wrappers; `"async"` for one that is.
     """
     kwargs = dict(env_kwargs or {})
     if isinstance(env, str) and env.rpartition(":")[0].endswith(".py"):
         path, _, name = env.rpartition(":")
         env = registry.from_file(Path(path), name)
-    may_compile = vectorization_mode in ("auto", "compiled") and not wrappers
-    functional = _functional(env, kwargs) if may_compile else None
-    if functional is not None:
+    functional = _functional(env, kwargs)
+    if functional is not None and vectorization_mode == "async":
+        raise ValueError(
+            "An environment written in TensorFlow cannot be stepped in processes of its own, which TensorFlow does not survive: "
+            'leave vectorization_mode out, or set it to "sync".'
+        )
+    if functional is not None and vectorization_mode in ("auto", "compiled") and not wrappers:
         return CompiledCollector(functional, **options)
     if vectorization_mode == "compiled":
         what = "this one is wrapped" if wrappers else f"{env} is none"
@@ -53,8 +57,8 @@ def make_collector(
             f'vectorization_mode="compiled" is for environments written in TensorFlow and without wrappers, and {what}: leave '
             "it out, or see docs/compiled-environments.md."
         )
-    if isinstance(env, FuncEnv) or _is_functional_class(env):
-        env, kwargs = partial(_stepwise, env, kwargs), {}
+    if functional is not None and not isinstance(env, str):
+        env, kwargs = partial(_stepwise, functional), {}
     return GymCollector(
         env, vectorization_mode=vectorization_mode, env_kwargs=kwargs or None, wrappers=wrappers, **options
     )
@@ -73,8 +77,7 @@ def _is_functional_class(env: Any) -> bool:
     return isinstance(env, type) and issubclass(env, FuncEnv)
 
 
-def _stepwise(env: Any, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    functional = env if isinstance(env, FuncEnv) else functional_of(env, kwargs)
+def _stepwise(functional: AnyFuncEnv) -> gymnasium.Env[Any, Any]:
     limit = getattr(functional, "max_episode_steps", None)
     single = FunctionalEnv(functional)
     return single if limit is None else gymnasium.wrappers.TimeLimit(single, limit)
