@@ -37,7 +37,8 @@ def make_collector(
         options: those that both collectors have.
 
     Raises:
-        ValueError: `"compiled"` for an environment that is not written in TensorFlow, or with wrappers; `"async"` for one that is.
+        ValueError: `"compiled"` for an environment that is not written in TensorFlow, or with wrappers; `"async"` for one
+            that is.
     """
     kwargs = dict(env_kwargs or {})
     if isinstance(env, str) and env.rpartition(":")[0].endswith(".py"):
@@ -46,8 +47,8 @@ def make_collector(
     functional = _functional(env, kwargs)
     if functional is not None and vectorization_mode == "async":
         raise ValueError(
-            "An environment written in TensorFlow cannot be stepped in processes of its own, which TensorFlow does not survive: "
-            'leave vectorization_mode out, or set it to "sync".'
+            "An environment written in TensorFlow cannot be stepped in processes of its own, which TensorFlow does not "
+            'survive: leave vectorization_mode out, or set it to "sync".'
         )
     if functional is not None and vectorization_mode in ("auto", "compiled") and not wrappers:
         return CompiledCollector(functional, **options)
