@@ -128,7 +128,7 @@ class Occasion:
             alone = len(possible) == 1
             found = [] if alone else [(settings, self.once(name, row, side, settings, -1)) for settings in possible]
             chosen[side] = possible[0] if alone else quickest(found)
-        for repeat in range(row.repeats or self.options.repeats):
+        for repeat in range(self.options.repeats or row.repeats):
             for side, settings in chosen.items():
                 self.once(name, row, side, settings, repeat)
 
@@ -136,7 +136,7 @@ class Occasion:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[], metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--repeats", type=int, default=5, help="of each side; rows 10 and 11 take ten seeds")
+    parser.add_argument("--repeats", type=int, help="of each side; by default 5, and rows 10 and 11 ten seeds")
     parser.add_argument("--sides", nargs="+", choices=("rlgrad", "peer"), default=["rlgrad", "peer"])
     parser.add_argument("--rlgrad-python", default=sys.executable)
     parser.add_argument("--peer-python", help="with stable-baselines3, or what CleanRL's script needs")

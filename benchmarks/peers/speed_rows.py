@@ -35,7 +35,8 @@ class Row:
         ours: settings of rlgrad that may be chosen freely; the fastest in the qualifying round is measured.
         theirs: likewise for the peer.
         targets: what is aimed at.
-        repeats: how often it is measured, where that is part of the row.
+        repeats: how often it is measured.
+        metrics: what the table shows of it.
     """
 
     work: str
@@ -45,7 +46,7 @@ class Row:
     ours: tuple[Settings, ...]
     theirs: tuple[Settings, ...] = ()
     targets: tuple[Target, ...] = ()
-    repeats: int | None = None
+    repeats: int = 5
     metrics: tuple[str, ...] = field(default=("steady", "whole"))
 
 
@@ -197,7 +198,7 @@ ROWS: dict[str, Row] = {
             "num_steps": 128,
             "minibatches": 8,
             "learning_rate": 5e-4,
-            "steps": 262_144,
+            "steps": 65_536,
         },
         (AS_IT_COMES,),
         JAX,

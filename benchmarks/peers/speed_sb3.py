@@ -6,6 +6,7 @@ pip install torch stable-baselines3 'gymnasium[box2d,mujoco]' ale-py opencv-pyth
 # ruff: noqa: E402  (warnings are silenced before the imports that warn)
 import time
 import warnings
+from functools import partial
 
 warnings.filterwarnings("ignore")
 import gymnasium
@@ -18,18 +19,20 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
 
 
+def atari(env_id, **options):
+    """One game, in whichever process. The wrapper repeats actions itself."""
+    import ale_py
+
+    gymnasium.register_envs(ale_py)
+    return gymnasium.make(env_id, frameskip=1, **options)
+
+
 def environments(work):
     """The vector environment, with Atari's usual preprocessing where the row asks for it."""
     kind = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}[work["vec"]]
     if not work.get("atari"):
         return make_vec_env(work["env"], work["num_envs"], seed=work["seed"], vec_env_cls=kind)
-    import ale_py
-
-    gymnasium.register_envs(ale_py)
-    # The wrapper repeats actions itself.
-    env = make_atari_env(
-        work["env"], work["num_envs"], seed=work["seed"], vec_env_cls=kind, env_kwargs={"frameskip": 1}
-    )
+    env = make_atari_env(partial(atari, work["env"]), work["num_envs"], seed=work["seed"], vec_env_cls=kind)
     return VecFrameStack(env, 4)
 
 

@@ -27,8 +27,8 @@ Medians (lowest to highest) of repeats in which the two sides take turns, each s
 measured whole on one occasion; *load* is the mean number of processes that wanted a core when a measurement began, on a
 machine with the cores of the column ({machine}). *Ratio*: ours to the peer's. The same networks (two
 hidden layers of 64 tanh units for actor and critic each, where no CNN is named), rollouts, epochs and minibatches on both
-sides. *With compilation*: the first training of a process; *after* it: the second. *Compilation*: the difference between the two
-in time. *From the shell*: from the start of the process, without the time that evaluating took; a policy is evaluated every
+sides. *With it*: the first training of a process, compilation included; *after compilation*: the second, equally long.
+*Compilation*: the difference between the two in time. *From the shell*: from the start of the process, without the time that evaluating took; a policy is evaluated every
 1,024 steps, over 10 greedy episodes and, where these reach 475, over 100. *Collecting* is held against the same environments,
 vectorized in the same way, under random actions.
 
