@@ -11,7 +11,7 @@ Line = dict[str, Any]
 # What a metric is called, and how its numbers are written.
 METRICS = {
     "steady": ("steps/s, after compilation", "{:,.0f}"),
-    "whole": ("steps/s, with it", "{:,.0f}"),
+    "whole": ("steps/s, with compilation", "{:,.0f}"),
     "compile": ("compilation, s", "{:.2f}"),
     "share": ("collecting, share of the environment's own speed", "{:.0%}"),
     "seconds": ("training, s", "{:.2f}"),
@@ -23,16 +23,27 @@ METRICS = {
 INTRODUCTION = """\
 # Training speed beside the peers
 
-Medians (lowest to highest) of repeats in which the two sides take turns, each side in its fastest setting. Every row was
-measured whole on one occasion; *load* is the mean number of processes that wanted a core when a measurement began, on a
-machine with the cores of the column ({machine}). *Ratio*: ours to the peer's. The same networks (two
-hidden layers of 64 tanh units for actor and critic each, where no CNN is named), rollouts, epochs and minibatches on both
-sides. *With it*: the first training of a process, compilation included; *after compilation*: the second, equally long.
-*Compilation*: the difference between the two in time. *From the shell*: from the start of the process, without the time that evaluating took; a policy is evaluated every
-1,024 steps, over 10 greedy episodes and, where these reach 475, over 100. *Collecting* is held against the same environments,
-vectorized in the same way, under random actions.
+Medians (lowest to highest) of repeats in which the two sides take turns, each side in its fastest setting. The two sides of a
+row were measured on the same occasion; the machine is {machine}. The same networks (two hidden layers of 64 tanh units for the
+actor and as many for the critic, where no CNN is named), rollouts, epochs and minibatches on both sides. *Ratio*: ours to the
+peer's.
+
+- *Steps/s, with compilation*: environment steps per second of the first training in a process. *After compilation*: of the
+  second, equally long. *Compilation*: the difference between the two in time.
+- *Collecting*: rollouts, beside the same environments vectorized in the same way under random actions.
+- *To a greedy return of 475*: a policy is evaluated every 1,024 steps, over 10 greedy episodes and, where these reach 475, over
+  100; every repeat is another seed. *Training, s*: with compilation, without evaluating. *From the shell*: from the start of
+  the process, without evaluating.
 
 `python benchmarks/speed.py --rows …` measures and adds to [speed.jsonl](speed.jsonl), `--table` writes this page from it.
+"""
+
+
+CONDITIONS = """\
+## Conditions
+
+*Load*: the mean number of processes that wanted a core in the minute before a measurement; the one before it, on one core,
+makes it about 1.
 """
 
 
