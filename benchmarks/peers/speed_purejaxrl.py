@@ -7,7 +7,9 @@ wrappers import brax and navix for environments that are not measured here, so e
 
 PureJaxRL's networks see flattened observations. Where a row asks for a CNN, the class of the networks is replaced by one that
 puts the observation back into its shape and encodes it as rlgrad does: 16 filters of 3×3 and a dense layer of 128, each with a
-ReLU, once for the actor and once for the critic. All else is the authors'.
+ReLU, once for the actor and once for the critic. The convolution is either flax's or a dense layer on the nine shifted images
+side by side: XLA's gradient of a convolution is slow inside a loop on a CPU, and this training is a loop. All else is the
+authors'.
 """
 
 import os
@@ -27,13 +29,18 @@ def stand_in_for(*names):
         sys.modules[name] = module
 
 
-def cnn(shape):
+def cnn(shape, convolution):
     """The class of the networks, for observations of this shape (H, W, C)."""
     import distrax
     import jax.numpy as jnp
     import numpy as np
     from flax import linen
     from flax.linen.initializers import orthogonal
+
+    def patches(images):
+        rows, columns = shape[0] - 2, shape[1] - 2
+        shifted = [images[..., i : i + rows, j : j + columns, :] for i in range(3) for j in range(3)]
+        return jnp.concatenate(shifted, axis=-1)
 
     class ConvolutionalActorCritic(linen.Module):
         action_dim: int
@@ -46,7 +53,11 @@ def cnn(shape):
 
             def output(size, gain):
                 gained = orthogonal(np.sqrt(2))
-                y = linen.relu(linen.Conv(16, (3, 3), padding="VALID", kernel_init=gained)(images))
+                if convolution == "flax":
+                    y = linen.Conv(16, (3, 3), padding="VALID", kernel_init=gained)(images)
+                else:
+                    y = linen.Dense(16, kernel_init=gained)(patches(images))
+                y = linen.relu(y)
                 y = y.reshape((*x.shape[:-1], -1))
                 y = linen.relu(linen.Dense(128, kernel_init=gained)(y))
                 return linen.Dense(size, kernel_init=orthogonal(gain))(y)
@@ -68,7 +79,7 @@ def main():
 
     if work.get("cnn"):
         env, params = gymnax.make(work["peer_env"])
-        ppo.ActorCritic = cnn(env.observation_space(params).shape)
+        ppo.ActorCritic = cnn(env.observation_space(params).shape, work["convolution"])
     config = {
         "LR": work["learning_rate"],
         "NUM_ENVS": work["num_envs"],

@@ -201,7 +201,7 @@ ROWS: dict[str, Row] = {
             "steps": 65_536,
         },
         (AS_IT_COMES,),
-        JAX,
+        ({"flags": "", "convolution": "flax"}, {"flags": "", "convolution": "patches"}),
         (Target("steady", "≥", 1.2), Target("compile", "≤", 1.0)),
         metrics=("steady", "whole", "compile"),
     ),

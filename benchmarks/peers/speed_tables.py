@@ -138,4 +138,4 @@ def chosen(lines: list[Line]) -> str:
     if not lines:
         return "–"
     settings = ", ".join(f"{key} {value}" for key, value in lines[0]["settings"].items() if value != "")
-    return f"{settings or 'as it comes'}, {len(lines)} repeats"
+    return f"{settings or 'as it comes'}, {len(lines)} ×"
