@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(

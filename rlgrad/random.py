@@ -15,6 +15,7 @@ import numpy as np
 
 StreamName = Literal["init", "action", "environment", "shuffle", "evaluation"]
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_ROUNDS, _LEAST_HEIGHT = 4, 8  # of permutations
 _STREAMS: tuple[StreamName, ...] = ("init", "action", "environment", "shuffle", "evaluation")
 
 
@@ -50,6 +51,11 @@ def integer_seed(sequence: np.random.SeedSequence) -> int:
 def permutations(seed: Any, count: int, length: int) -> Any:
     """`count` independent random permutations of `0 … length − 1`, the same eager and compiled.
 
+    Sorting random keys takes an XLA program on a CPU as long as a small network's whole epoch. So where the length has a divisor
+    from 8 to its root, the numbers stand on a torus, and four times each column is moved down and each row to the right by a
+    random distance of its own. Every number comes to every place equally often, and sets of numbers spread over parts of the
+    result as they do when all permutations are equally likely, as far as tests can tell. Other lengths are sorted.
+
     Args:
         seed: int32 (2,).
         count: how many.
@@ -57,12 +63,24 @@ def permutations(seed: Any, count: int, length: int) -> Any:
 
     Returns:
         int32 (count, length).
+
+    Source: an unbalanced Feistel network, Luby & Rackoff (1988), with tables of random numbers.
     """
     import tensorflow as tf
 
-    # "philox" by name: the automatic choice is another algorithm under XLA.
-    keys = tf.random.stateless_uniform((count, length), seed, minval=None, maxval=None, dtype=tf.int32, alg="philox")
-    return tf.argsort(keys, axis=-1, stable=True)
+    height = max(d for d in range(1, math.isqrt(length) + 1) if length % d == 0)
+    if height < _LEAST_HEIGHT:
+        return tf.argsort(tf.bitcast(bits(split(seed, count), length), tf.int32), axis=-1, stable=True)
+    width = length // height
+    distances = uniform(split(seed, count), (_ROUNDS, height + width))
+    right = tf.cast(distances[..., :height] * float(width), tf.int32)
+    down = tf.cast(distances[..., height:] * float(height), tf.int32)
+    place = tf.broadcast_to(tf.range(length), (count, length))
+    row, column = place // width, place % width
+    for i in range(_ROUNDS):
+        row = (row + tf.gather(down[:, i], column, batch_dims=1)) % height
+        column = (column + tf.gather(right[:, i], row, batch_dims=1)) % width
+    return row * width + column
 
 
 def seed_of(sequence: np.random.SeedSequence) -> np.ndarray:

@@ -27,13 +27,31 @@ def test_a_seed_is_a_natural_number(seed):
         random.stream(seed, "init")
 
 
-def test_permutations_are_permutations_and_agree_under_xla():
+@pytest.mark.parametrize("length", [64, 100, 1024, 7, 94, 509])  # the last three have no divisor that a torus could have
+def test_permutations_are_permutations_and_agree_under_xla(length):
     seed = np.array([7, -3], np.int32)
-    plain = random.permutations(seed, 5, 100)
-    compiled = tf.function(lambda s: random.permutations(s, 5, 100), jit_compile=True)(seed)
+    plain = random.permutations(seed, 5, length)
+    compiled = tf.function(lambda s: random.permutations(s, 5, length), jit_compile=True)(seed)
     np.testing.assert_array_equal(plain, compiled)
-    np.testing.assert_array_equal(np.sort(plain, axis=-1), np.tile(np.arange(100), (5, 1)))
+    np.testing.assert_array_equal(np.sort(plain, axis=-1), np.tile(np.arange(length), (5, 1)))
     assert len({tuple(row) for row in plain.numpy()}) == 5
+
+
+@pytest.mark.parametrize("length", [64, 160, 94])
+def test_sets_spread_over_a_quarter_of_a_permutation_as_if_all_were_equally_likely(length):
+    """Mean and variance of how many of a set come into the first quarter are those of the hypergeometric distribution."""
+    many, quarter = 20_000, length // 4
+    first = random.permutations(SEED, many, length).numpy()[:, :quarter]
+    inside = np.zeros((many, length), bool)
+    np.put_along_axis(inside, first, True, axis=1)
+    q, places = quarter / length, np.arange(length)
+    sets = [places < 8, places % 8 == 0, places < length // 2, places % 2 == 0, places == 5, (places == 0) | (places == 9)]
+    for chosen in sets:
+        size = chosen.sum()
+        count, variance = inside[:, chosen].sum(axis=1), size * q * (1 - q) * (length - size) / (length - 1)
+        assert count.mean() == pytest.approx(size * q, abs=5 * np.sqrt(variance / many))
+        assert count.var() == pytest.approx(variance, rel=7.5 * np.sqrt(2 / many))
+
 
 
 MODES = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}

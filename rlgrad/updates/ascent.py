@@ -22,6 +22,7 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad._record import Record, close_names, require
 from rlgrad.schedules import Schedule, scheduled
+from rlgrad.updates.flat import Flat, flat_or_none
 from rlgrad.updates.moves import all_finite
 
 if TYPE_CHECKING:
@@ -113,9 +114,10 @@ class Ascent(Record):
             optimizer = type(optimizer).from_config(optimizer.get_config())
         if self.learning_rate is not None:
             optimizer.learning_rate = self.learning_rate
-        optimizer.build(list(variables))
+        flat = flat_or_none(optimizer, variables)
+        optimizer.build(list(variables) if flat is None else [flat.vector])
         rate = float(optimizer.learning_rate.numpy())
-        return AscentState(self, optimizer, list(variables), rate)
+        return AscentState(self, optimizer, list(variables), rate, flat)
 
     def apply(self, objective: "Objective", state: "AscentState", seed: Any) -> Metrics:
         """Move the weights: `num_epochs` passes of `num_minibatches` steps.
@@ -133,6 +135,8 @@ class Ascent(Record):
         if self.learning_rate_schedule != "constant":
             rate = scheduled(state.initial_rate, self.learning_rate_schedule, objective.batch.progress)
             state.optimizer.learning_rate.assign(rate)
+        if state.flat is not None:
+            state.flat.read()
         minibatches = self._minibatches(objective.batch.weights.shape)
         steps = self.num_epochs * minibatches
         if steps == 1:
@@ -165,12 +169,14 @@ class Ascent(Record):
         """The steps as one graph loop: unrolled in Python it would compile for minutes."""
         rows = objective.batch.weights.shape[0]
         steps, size = self.num_epochs * minibatches, rows // minibatches
-        order = tf.reshape(random.permutations(seed, self.num_epochs, rows), (steps, size))
+        order = None  # a minibatch that is the whole batch needs none
+        if minibatches > 1:
+            order = tf.reshape(random.permutations(seed, self.num_epochs, rows), (steps, size))
 
         def body(
             i: tf.Tensor, go: tf.Tensor, bad: tf.Tensor, sums: Metrics
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Metrics]:
-            part = objective.on(order[i], share=float(minibatches))
+            part = objective if order is None else objective.on(order[i], share=float(minibatches))
             gradient, metrics = part.gradient()
             near = True if self.target_kl is None else metrics["approx_kl"] <= _KL_SLACK * self.target_kl
             length, finite = ascend(state, list(gradient.values()), near)
@@ -203,12 +209,13 @@ class Ascent(Record):
 
 @dataclass(frozen=True)
 class AscentState:
-    """A Keras optimizer bound to the variables it moves. `optimizer.variables` is what a checkpoint keeps."""
+    """A Keras optimizer bound to the variables it moves, or to the vector of them. Its `slots` are what a checkpoint keeps."""
 
     update: Ascent
     optimizer: keras.optimizers.Optimizer
     variables: list[keras.Variable]
     initial_rate: float
+    flat: Flat | None = None
 
     @property
     def slots(self) -> list[keras.Variable]:
@@ -235,6 +242,8 @@ class AscentState:
                 f"Expected a gradient for the {len(expected)} variables given to build, of shapes {expected}; got {given}. "
                 "Pass the same variables to both: `weights=` of rlgrad.gradients.gradient selects them."
             )
+        if self.flat is not None:
+            self.flat.read()
         length, finite = ascend(self, list(gradient.values()))
         if not tf.executing_eagerly() or bool(finite):
             return {"gradient_norm": length}
@@ -244,6 +253,9 @@ class AscentState:
 
 def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -> tuple[tf.Tensor, tf.Tensor]:
     """One guarded step of the optimizer: the gradient's norm, and whether it was finite."""
+    flat, moved = state.flat, state.variables
+    if flat is not None:
+        gradient, moved = [flat.joined(gradient)], [flat.vector]
     length = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in gradient]))
     finite = all_finite(gradient)
     limit = state.update.max_grad_norm
@@ -251,10 +263,12 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     descent = [-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient]
 
     def take() -> tf.Tensor:
-        state.optimizer.apply(descent, state.variables)
+        state.optimizer.apply(descent, moved)
         return tf.constant(True)
 
     tf.cond(finite & allowed, take, lambda: tf.constant(False))
+    if flat is not None:
+        flat.write()
     return length, finite
 
 
