@@ -64,8 +64,8 @@ class Config:
         """The environment's id, or the nearest thing to one."""
         if isinstance(self.env, str):
             return self.env
-        spec = getattr(self.env, "spec", None)
-        return str(spec.id) if spec is not None else getattr(self.env, "__name__", type(self.env).__name__)
+        name = getattr(getattr(self.env, "spec", None), "id", None)
+        return str(name or getattr(self.env, "__name__", type(self.env).__name__))
 
 
 def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:

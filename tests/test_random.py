@@ -27,7 +27,9 @@ def test_a_seed_is_a_natural_number(seed):
         random.stream(seed, "init")
 
 
-@pytest.mark.parametrize("length", [64, 100, 1024, 7, 94, 509])  # the last three have no divisor that a torus could have
+@pytest.mark.parametrize(
+    "length", [64, 100, 1024, 7, 94, 509]
+)  # the last three have no divisor that a torus could have
 def test_permutations_are_permutations_and_agree_under_xla(length):
     seed = np.array([7, -3], np.int32)
     plain = random.permutations(seed, 5, length)
@@ -45,13 +47,19 @@ def test_sets_spread_over_a_quarter_of_a_permutation_as_if_all_were_equally_like
     inside = np.zeros((many, length), bool)
     np.put_along_axis(inside, first, True, axis=1)
     q, places = quarter / length, np.arange(length)
-    sets = [places < 8, places % 8 == 0, places < length // 2, places % 2 == 0, places == 5, (places == 0) | (places == 9)]
+    sets = [
+        places < 8,
+        places % 8 == 0,
+        places < length // 2,
+        places % 2 == 0,
+        places == 5,
+        (places == 0) | (places == 9),
+    ]
     for chosen in sets:
         size = chosen.sum()
         count, variance = inside[:, chosen].sum(axis=1), size * q * (1 - q) * (length - size) / (length - 1)
         assert count.mean() == pytest.approx(size * q, abs=5 * np.sqrt(variance / many))
         assert count.var() == pytest.approx(variance, rel=7.5 * np.sqrt(2 / many))
-
 
 
 MODES = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}

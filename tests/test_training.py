@@ -278,7 +278,12 @@ def test_settings_that_make_no_sense_are_refused_before_training(options, messag
 
 # Steps, settings, what the compiled program is called, and how many MiB memory may grow once a fifth is done.
 LONG = {
-    "a thousand updates": (64_000, "env='CartPole-v1', num_envs=4, num_steps=16, vectorization_mode='sync'", "move", 10),
+    "a thousand updates": (
+        64_000,
+        "env='CartPole-v1', num_envs=4, num_steps=16, vectorization_mode='sync'",
+        "move",
+        10,
+    ),
     "ten million compiled steps": (10_000_000, "env='rlgrad/CartPole-v1', num_envs=64, num_steps=64", "program", 30),
 }
 

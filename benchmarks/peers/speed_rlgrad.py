@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from speed_common import Solved, answer, asked, rates
 
 import rlgrad
@@ -23,13 +23,6 @@ ATARI = {
         "ClipReward(min_reward=-1.0, max_reward=1.0)",
     ),
 }
-
-
-class WithoutSpecification(VectorWrapper):
-    """EnvPool's specifications are not Gymnasium's, so they are kept out of sight."""
-
-    spec = None
-    unwrapped = property(lambda self: self)
 
 
 def agent_of(work):
@@ -58,9 +51,7 @@ def environment(work):
     if work.get("envpool"):
         import envpool
 
-        return WithoutSpecification(
-            envpool.make(work["env"], env_type="gymnasium", num_envs=work["num_envs"], seed=work["seed"])
-        )
+        return envpool.make(work["env"], env_type="gymnasium", num_envs=work["num_envs"], seed=work["seed"])
     return f"ale_py:{work['env']}" if work.get("atari") else work["env"]
 
 

@@ -184,6 +184,7 @@ def _from_vector(
         raise ValueError("A vector environment is vectorized already: leave vectorization_mode out.")
     mode, base = _autoreset_mode(vector), vector.unwrapped
     specs = [env.spec for env in base.envs] if isinstance(base, SyncVectorEnv) else [base.spec]
+    specs = [spec if isinstance(spec, EnvSpec) else None for spec in specs]  # EnvPool has specifications of its own
     own_limit = _common_limit(specs)
     limit = min(max_episode_steps or own_limit, own_limit) if own_limit else max_episode_steps
     # Gymnasium's own two take a list of seeds with the mask; of others, only the one-seed reset is promised.

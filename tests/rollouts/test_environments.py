@@ -328,3 +328,10 @@ def test_a_functions_keyword_arguments_and_an_ids_come_from_env_kwargs():
 def test_eight_slots_are_the_default():
     with GymCollector("CartPole-v1", num_steps=2) as c:
         assert c.shape == (2, 8)
+
+
+def test_a_vector_environment_may_have_a_specification_that_is_not_gymnasiums():
+    vector = gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point")
+    vector.unwrapped.spec = object()
+    with GymCollector(vector, num_steps=2) as collector:
+        assert collector.reward_threshold is None
