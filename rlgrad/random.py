@@ -51,10 +51,10 @@ def integer_seed(sequence: np.random.SeedSequence) -> int:
 def permutations(seed: Any, count: int, length: int) -> Any:
     """`count` independent random permutations of `0 … length − 1`, the same eager and compiled.
 
-    Sorting random keys takes an XLA program on a CPU as long as a small network's whole epoch. So where the length has a divisor
-    from 8 to its root, the numbers stand on a torus, and four times each column is moved down and each row to the right by a
-    random distance of its own. Every number comes to every place equally often, and sets of numbers spread over parts of the
-    result as they do when all permutations are equally likely, as far as tests can tell. Other lengths are sorted.
+    Sorting random keys takes an XLA program on a CPU as long as a small network's whole epoch. So where the length has a
+    divisor from 8 to its root, the numbers stand on a torus, and four times each column is moved down and each row to the
+    right by a random distance of its own. Every number comes to every place equally often, and sets of numbers spread over
+    parts of the result as they do when all permutations are equally likely, as far as tests can tell. Other lengths are sorted.
 
     Args:
         seed: int32 (2,).

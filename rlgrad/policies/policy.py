@@ -18,6 +18,9 @@ from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import map_arrays
 
 
+_FEW_ROWS = 8  # of a rollout, where looking at all successors costs little
+
+
 class Policy(keras.Model):
     """A Keras model from observations to `{"policy": distribution parameters, "value": v(s)}`, and how to act with it.
 
@@ -92,7 +95,17 @@ class Policy(keras.Model):
 
     def values(self, rollout: Rollout) -> tuple[tf.Tensor, tf.Tensor]:
         """Values v(s) of the states of a rollout and of their true successors, each float (T, N)."""
-        return self.value(rollout.observations), self.value(rollout.final_observations)
+        value = self.value(rollout.observations)
+        rows = value.shape[0]
+        if rows is None or rows < _FEW_ROWS:
+            return value, self.value(rollout.final_observations)
+        # Else successors are looked at twice in each column at most: most of them are observations of the next row.
+        cut = tf.convert_to_tensor(rollout.truncations)[:-1] & ~tf.convert_to_tensor(rollout.terminations)[:-1]
+        several = tf.reduce_any(tf.reduce_sum(tf.cast(cut, tf.int32), axis=0) > 1)
+        following = tf.cond(
+            several, lambda: self.value(rollout.final_observations), lambda: self._following(rollout, value, cut)
+        )
+        return value, following
 
     def inputs(self, rollout: Rollout) -> Any:
         """What the policy is called with for a rollout, in the layout of `rows`."""
@@ -230,6 +243,16 @@ class Policy(keras.Model):
             return self._forward(observations)["value"]
         x = self.preparation(self._seen(observations))
         return tf.reshape(self.value_network(x, training=False), (-1,))
+
+    def _following(self, rollout: Rollout, value: tf.Tensor, cut: tf.Tensor) -> tf.Tensor:
+        """Values (T, N) of true successors, where at most one step of each column before the last is cut, bool (T − 1, N)."""
+        row = tf.argmax(cut, axis=0, output_type=tf.int32)
+        places = tf.stack([row, tf.range(tf.shape(row)[0])], axis=-1)
+        looked_at = tf.nest.map_structure(
+            lambda x: tf.stack([tf.gather_nd(x, places), tf.convert_to_tensor(x)[-1]]), rollout.final_observations
+        )
+        at_cut, at_end = tf.unstack(self.value(looked_at), num=2)
+        return tf.concat([tf.where(cut, at_cut, value[1:]), at_end[None]], axis=0)
 
     def _seen(self, observations: Any) -> Any:
         return seen.without_mask(observations) if self.masked else observations

@@ -213,3 +213,24 @@ def test_a_shared_trunk_moves_with_both_heads(space):
 def test_a_shared_trunk_is_one_of_default_networks(options, why):
     with pytest.raises(ValueError, match=f"shared_trunk .* {why}"):
         make_policy(VECTOR, TWO, shared_trunk=True, **options)
+
+
+@pytest.mark.parametrize("cuts", [(), ((3, 0),), ((2, 0), (9, 1), (11, 2)), ((2, 1), (5, 1), (8, 1))])
+def test_values_of_successors_are_those_of_the_true_ones_however_many_were_cut(cuts):
+    """Where an episode goes on the successor is the next row's observation; where it was cut, another one."""
+    rng = np.random.default_rng(0)
+    rows, columns = 12, 3
+    seen = rng.normal(size=(rows + 1, columns, 4)).astype(np.float32)
+    after, ended = seen[1:].copy(), np.zeros((rows, columns), bool)
+    for cut in cuts:
+        after[cut], ended[cut] = rng.normal(size=4), True
+    task_over = np.zeros_like(ended)
+    task_over[6, 2] = True  # whatever its successor is worth, it does not count
+    shape = (rows, columns)
+    rollout = Rollout(seen[:-1], *[np.zeros(shape, np.float32)] * 2, task_over, ended | task_over, after, *[None] * 4)
+    policy = make_policy(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), value=True, seed=0)
+    for run in (policy.values, tf.function(policy.values, jit_compile=True)):
+        values, following = run(rollout._replace(**{name: tf.constant(x) for name, x in rollout._asdict().items() if x is not None}))
+        np.testing.assert_allclose(values, policy.value(seen[:-1]), atol=1e-5)
+        expected = policy.value(after).numpy()
+        np.testing.assert_allclose(np.where(task_over, 0, following), np.where(task_over, 0, expected), atol=1e-5)
