@@ -65,6 +65,7 @@ class Run:
         self.stop = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._shuffle = random.stream(config.seed, "shuffle")
+        self._actor: Any = None  # at the weights of now, where they were just handed out; else they are read
 
     def train(self, total_timesteps: int | None = None) -> "Run":
         """Train until so many environment steps have been taken in all.
@@ -92,7 +93,7 @@ class Run:
                 "taken: raise it, or lower num_envs or num_steps."
             )
         every = max(1, total // (needed * _ROWS)) if by_steps else 1
-        saved, self.stop = self.timesteps, False
+        saved, self.stop, self._actor = self.timesteps, False, None
         for callback in self.callbacks:
             callback.on_start(self)
         rows: list[dict[str, float]] = []
@@ -102,7 +103,7 @@ class Run:
         before = self.seconds
         try:
             while self.timesteps + needed <= total and not self.stop:
-                rollout = self.collector.collect(self.policy)
+                rollout = self.collector.collect(self.policy, actor=self._actor)
                 ends_a_row = len(rows) + 1 >= every or self.timesteps + 2 * needed > total
                 if self._diagnosing and ends_a_row and self.timesteps >= due:
                     due = self.timesteps + spacing
@@ -214,6 +215,7 @@ class Run:
     def _update(self, rollout: Rollout, total: int) -> dict[str, float]:
         seed = random.child(self._shuffle, self.updates).generate_state(2).view(np.int32)
         metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), seed)
+        self._actor = self.learner.actor()
         finished = self.collector.drain_episodes()
         self._recent.extend((episode.return_, episode.length) for episode in finished)
         self.timesteps += int(rollout.mask.sum())
@@ -239,6 +241,7 @@ class Run:
             self.history[name].append(metrics.get(name, math.nan))
         for callback in self.callbacks:
             callback.on_update(self, metrics)
+        self._actor = None  # a callback may have changed the weights
 
     def _variables(self) -> dict[str, Any]:
         scale = self.learner.reward_scale

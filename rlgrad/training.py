@@ -13,7 +13,6 @@ from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
 from rlgrad.learner import Learner
-from rlgrad.policies import actors
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
 from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
@@ -267,7 +266,7 @@ def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBu
     network = run.policy.network
     resolved = {
         "vectorization_mode": run.collector.vectorization_mode,
-        "actor": "numpy" if run.policy.from_logits and actors.dense_stack(network) else "xla",
+        "actor": "xla" if run.policy.mirror is None else "numpy",
         "xla": run.learner.xla,
         "trained_outputs": list(run.learner.credited),
         "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),

@@ -76,6 +76,16 @@ class Policy(keras.Model):
         """A tree of `tf.TensorSpec` of a batch of observations as they are stored, (None, …)."""
         return seen.observation_spec(self.observation_space)
 
+    @cached_property
+    def mirror(self) -> actors.Mirror | None:
+        """The network in NumPy, in which it acts; none where only the Keras model itself can say what it gives."""
+        layers = actors.chain(self.network) if self.from_logits else None
+        if layers is None:
+            return None
+        scale = () if self.log_std is None else (self.log_std.value,)
+        mirror = actors.Mirror(layers, lambda: [*self.preparation.moments(), *scale])
+        return mirror if mirror.agrees_with(self.network) else None
+
     def call(self, observations: Any) -> dict[str, Any]:
         """Distribution parameters and value, for any number of batch axes."""
         heads: dict[str, Any] = self._over_batch(observations, self._forward)
@@ -137,14 +147,18 @@ class Policy(keras.Model):
         """
         return lambda observation: self.act(observation, greedy=greedy)
 
-    def actor(self) -> actors.Actor:
-        """A fast function from a batch of observations to distribution parameters, NumPy in and out, at these weights."""
-        layers = actors.dense_stack(self.network) if self.from_logits else None
-        if layers is not None:
-            forward, prepare = actors.numpy_stack(layers), self.preparation.numpy_function()
-            log_std = None if self.log_std is None else self.log_std.numpy()
+    def actor(self, packed: np.ndarray | None = None) -> actors.Actor:
+        """A fast function from a batch of observations to distribution parameters, NumPy in and out, at these weights.
+
+        Args:
+            packed: what `mirror.packed` gave at these weights, if somebody has it; none: the weights are read.
+        """
+        if self.mirror is not None:
+            forward, rest = self.mirror.actor(packed)
+            log_std = None if self.log_std is None else rest.pop()[None]
+            prepare, assemble = self.preparation.numpy_function(*rest), self.distribution.assemble
             if not self.masked:
-                return lambda x: self.distribution.assemble(forward(prepare(x)), log_std)
+                return lambda x: assemble(forward(prepare(x)), log_std)
             return lambda x: np.where(x[MASK], forward(prepare(seen.without_mask(x))), np.float32(IMPOSSIBLE))
         if self._compiled_actor is None:
             self._compiled_actor = actors.compiled(lambda x: self(x, training=False)["policy"], self.observation_spec)

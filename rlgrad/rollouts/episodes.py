@@ -41,6 +41,10 @@ class RunningEpisodes:
             ends: bool (T, N), `terminations | truncations`.
             mask: bool (T, N), True for real steps.
         """
+        if not ends.any():
+            self._returns += rewards.sum(axis=0)
+            self._lengths += mask.sum(axis=0)
+            return []
         finished = []
         starts = np.zeros(len(self._returns), np.int64)
         for row, slot in np.argwhere(ends).tolist():

@@ -165,12 +165,13 @@ class Ascent(Record):
         """The steps as one graph loop: unrolled in Python it would compile for minutes."""
         rows = objective.batch.weights.shape[0]
         steps, size = self.num_epochs * minibatches, rows // minibatches
-        order = tf.reshape(random.permutations(seed, self.num_epochs, rows), (steps, size))
+        if minibatches > 1:
+            order = tf.reshape(random.permutations(seed, self.num_epochs, rows), (steps, size))
 
         def body(
             i: tf.Tensor, go: tf.Tensor, bad: tf.Tensor, sums: Metrics
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Metrics]:
-            part = objective.on(order[i], share=float(minibatches))
+            part = objective.on(order[i], share=float(minibatches)) if minibatches > 1 else objective
             gradient, metrics = part.gradient()
             near = True if self.target_kl is None else metrics["approx_kl"] <= _KL_SLACK * self.target_kl
             length, finite = ascend(state, list(gradient.values()), near)

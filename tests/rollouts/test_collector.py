@@ -188,10 +188,14 @@ def test_the_actor_is_taken_once_a_rollout_and_sees_what_is_stored():
 
 def test_the_environment_gets_what_the_distribution_makes_of_the_stored_action():
     class Clipped:
-        def sample(self, parameters, generator):
-            return generator.normal(0, 9, (len(parameters), 1)).astype(np.float32), np.zeros(
-                len(parameters), np.float32
-            )
+        def noise(self, parameters, generator, count):
+            return generator.normal(0, 9, (count, len(parameters), 1)).astype(np.float32)
+
+        def pick(self, parameters, noise):
+            return noise
+
+        def numpy_log_prob(self, parameters, actions):
+            return np.zeros(actions.shape[:-1], np.float32)
 
         def to_environment(self, actions):
             return np.clip(actions, -1, 1)
