@@ -72,6 +72,7 @@ class Learner:
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self.traces = 0
         self.xla = gains_from_xla(policy) if xla is None else xla
+        self._mirror = policy.mirror  # made before anything is traced
         self._packing: Any = None
         self._names: list[str] = []
         self._packed: np.ndarray | None = None
@@ -151,8 +152,7 @@ class Learner:
         metrics = self._learn(*self._packing.unpack(*packed))
         self._names = list(metrics)
         numbers = tf.stack([tf.cast(value, tf.float32) for value in metrics.values()])
-        mirror = self.policy.mirror
-        return numbers if mirror is None else tf.concat([numbers, mirror.packed()], axis=0)
+        return numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)
 
     def _learn(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         self.traces += 1
@@ -252,7 +252,7 @@ def _unfilled(rollout: Rollout) -> Rollout:
 
 
 def _tensors(rollout: Rollout) -> Rollout:
-    tensors: Rollout = tf.nest.map_structure(tf.constant, rollout)
+    tensors: Rollout = tf.nest.map_structure(lambda x: None if x is None else tf.constant(x), rollout)
     return tensors
 
 

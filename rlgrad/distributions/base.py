@@ -1,6 +1,5 @@
 """What a policy needs of a distribution over actions."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,8 +34,8 @@ class Distribution(Protocol):
     def check_actions(self, actions: Any) -> tf.Tensor:
         """`actions` as a tensor of the right dtype; raises where they cannot be actions of this distribution."""
 
-    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> Sequence[Any]:
-        """NumPy: the random numbers of `count` samples one after the other, for parameters of these shapes."""
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> Any:
+        """NumPy: the random numbers of `count` samples, indexed by the sample, for parameters of these shapes."""
 
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
         """NumPy: the actions (…, event) that the random numbers of one sample stand for."""

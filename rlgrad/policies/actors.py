@@ -7,6 +7,7 @@ one XLA program. The rule looks at the model alone, never at timings, so that a 
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -14,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 Actor = Callable[[np.ndarray], Any]
-Stage = Callable[[np.ndarray, list[np.ndarray]], np.ndarray]
 
 _log = logging.getLogger("rlgrad")
 _FUNCTIONAL = type(keras.Model(one := keras.Input((1,)), one))
@@ -39,8 +39,12 @@ class Mirror:
         self._layers = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
 
         self._others = others
+        self._shapes: list[tuple[int, ...]] = []
+
+    @cached_property
+    def _read(self) -> Any:
         # One program and one array: each variable that is read by itself costs as much.
-        self._read = tf.function(self.packed, jit_compile=True, autograph=False).get_concrete_function()
+        return tf.function(self.packed, jit_compile=True, autograph=False).get_concrete_function()
 
     def packed(self) -> tf.Tensor:
         """All numbers of the moment, for a program that has just changed them to hand out. Float32 (P,)."""
@@ -75,7 +79,7 @@ class Mirror:
         x = np.random.default_rng(0).normal(size=(16, *network.input_shape[1:])).astype(np.float32)
         given = network(x, training=False)
         expected = np.asarray(given["policy"] if isinstance(given, dict) else given)
-        gap = np.max(np.abs(self.actor()[0](x) - expected))
+        gap = np.max(np.abs(self.actor(self.packed().numpy())[0](x) - expected))
         if gap <= _TOLERANCE * max(1.0, np.max(np.abs(expected))):
             return True
         _log.warning(

@@ -69,7 +69,8 @@ class RunningNormalizer(keras.layers.Layer):
         def standardize(x: np.ndarray) -> np.ndarray:
             standard: np.ndarray = (x - mean) / deviation
             np.maximum(standard, low, out=standard)
-            return np.minimum(standard, high, out=standard)
+            np.minimum(standard, high, out=standard)
+            return standard
 
         return standardize
 
