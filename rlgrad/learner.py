@@ -16,6 +16,7 @@ from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.keras_internals import all_layers
 from rlgrad.gradients.selection import keys_of
 from rlgrad.objective import Objective, output_specs
+from rlgrad.packing import Packing
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.reporting import METRICS
@@ -71,6 +72,10 @@ class Learner:
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self.traces = 0
         self.xla = gains_from_xla(policy) if xla is None else xla
+        self._mirror = policy.mirror  # made before anything is traced
+        self._packing: Any = None
+        self._names: list[str] = []
+        self._packed: np.ndarray | None = None
         self._program: Any = None
         self._measuring: Any = None
 
@@ -88,7 +93,7 @@ class Learner:
         Raises:
             NonFiniteError: a gradient was not finite; names output, variable and step.
         """
-        arguments = (*_arguments(rollout, progress), tf.constant(seed, tf.int32))
+        arguments = _unfilled(rollout), np.float32(progress), np.asarray(seed, np.int32)
         try:
             results = self._run(*arguments)
         except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
@@ -99,7 +104,9 @@ class Learner:
             )
             self.xla, self._program = False, None
             results = self._run(*arguments)
-        metrics = {name: float(value) for name, value in results.items()}
+        numbers, count = results.numpy(), len(self._names)
+        metrics = dict(zip(self._names, numbers[:count].tolist(), strict=True))
+        self._packed = numbers[count:] if len(numbers) > count else None
         step = int(metrics.pop("nonfinite_step"))
         if step >= 0:
             raise self.failure(rollout, progress, step)
@@ -108,6 +115,10 @@ class Learner:
     def failure(self, rollout: Rollout, progress: float, step: int) -> NonFiniteError:
         """What to raise after a step that was not finite: which output and which variables, found again without compilation."""
         return NonFiniteError(self._diagnosis(rollout, progress, step))
+
+    def actor(self) -> Any:
+        """The policy's actor at the weights that the last `learn` left, without reading them: nobody may have changed them."""
+        return self.policy.actor(self._packed)
 
     def diagnose(self, rollout: Rollout, progress: float, timesteps: int = 0) -> Diagnosis:
         """What the per-sample gradients of a rollout tell; nothing is moved.
@@ -121,7 +132,7 @@ class Learner:
             raise NotImplementedError(
                 "What one step's gradient tells cannot be measured for a policy with memory, which has gradients of sequences."
             )
-        arguments = _arguments(rollout, progress)
+        arguments = _tensors(_unfilled(rollout)), tf.constant(progress, tf.float32)
         if self._measuring is None:
             self._measuring = tf.function(self._measure, autograph=False).get_concrete_function(*arguments)
         return measuring.diagnosis_of(self._measuring(*arguments), rollout, self.whole_episodes, timesteps)
@@ -136,9 +147,16 @@ class Learner:
     def _run(self, *arguments: Any) -> Any:
         """One call of the compiled program. A concrete function skips the search for one that fits the arguments."""
         if self._program is None:
-            program = tf.function(self.move, jit_compile=self.xla or None, autograph=False)
-            self._program = program.get_concrete_function(*arguments)
-        return self._program(*arguments)
+            self._packing = Packing(arguments)
+            program = tf.function(self._learn_packed, jit_compile=self.xla or None, autograph=False)
+            self._program = program.get_concrete_function(*self._packing.pack(arguments))
+        return self._program(*self._packing.pack(arguments))
+
+    def _learn_packed(self, *packed: tf.Tensor) -> tf.Tensor:
+        metrics = self.move(*self._packing.unpack(*packed))
+        self._names = list(metrics)
+        numbers = tf.stack([tf.cast(value, tf.float32) for value in metrics.values()])
+        return numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)
 
     def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """`learn` as part of a compiled program: float32 (), by name, and `nonfinite_step`, −1 where every step was taken."""
@@ -232,10 +250,9 @@ def _layers(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:
     return list(gradients.by_layer({key: v for v, key in keys_of(policy) if id(v) in mine}))
 
 
-def _arguments(rollout: Rollout, progress: float) -> tuple[Rollout, tf.Tensor]:
+def _unfilled(rollout: Rollout) -> Rollout:
     # The learner fills these in; handing zeros over would cost as much as handing numbers over.
-    unfilled = rollout._replace(values=None, next_values=None)
-    return _tensors(unfilled), tf.constant(progress, tf.float32)
+    return rollout._replace(values=(), next_values=())
 
 
 def _tensors(rollout: Rollout) -> Rollout:

@@ -71,6 +71,7 @@ class Run:
         self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._shuffle = random.stream(config.seed, "shuffle")
         self._fused: Fused | None = None
+        self._actor: Any = None  # at the weights of now, where they were just handed out; else they are read
 
     def train(self, total_timesteps: int | None = None) -> "Run":
         """Train until so many environment steps have been taken in all.
@@ -98,7 +99,7 @@ class Run:
                 "taken: raise it, or lower num_envs or num_steps."
             )
         every = max(1, total // (needed * _ROWS)) if by_steps else 1
-        saved, self.stop = self.timesteps, False
+        saved, self.stop, self._actor = self.timesteps, False, None
         for callback in self.callbacks:
             callback.on_start(self)
         if isinstance(self.collector, CompiledCollector) and not self._diagnosing:
@@ -223,11 +224,12 @@ class Run:
             made = self._fused.advance(count, self.timesteps, total, self._shuffles(count))
             self._count(len(made), sum(update.timesteps for update in made))
             return [update.metrics for update in made]
-        rollout = self.collector.collect(self.policy)
+        rollout = self.collector.collect(self.policy, actor=self._actor)
         if self._diagnosing and spacing is not None and self.timesteps >= self._due:
             self._due = self.timesteps + spacing
             self._diagnosed = self._diagnose(rollout, total)
         metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), self._shuffles(1)[0])
+        self._actor = self.learner.actor()
         self._count(1, int(rollout.mask.sum()))
         return [metrics]
 
@@ -261,6 +263,7 @@ class Run:
             self.history[name].append(metrics.get(name, math.nan))
         for callback in self.callbacks:
             callback.on_update(self, metrics)
+        self._actor = None  # a callback may have changed the weights
 
     def _variables(self) -> dict[str, Any]:
         scale = self.learner.reward_scale

@@ -13,7 +13,6 @@ from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
 from rlgrad.learner import Learner
-from rlgrad.policies import actors
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
 from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
@@ -268,7 +267,7 @@ def _assemble(
 def _actor(run: Run) -> str:
     if run.collector.vectorization_mode == "compiled":
         return "compiled"
-    return "numpy" if run.policy.from_logits and actors.dense_stack(run.policy.network) else "xla"
+    return "xla" if run.policy.mirror is None else "numpy"
 
 
 def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:

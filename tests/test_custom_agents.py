@@ -168,7 +168,7 @@ def test_a_run_logs_what_its_agent_measures(tmp_path):
         return keras.Model(x, heads)
 
     options = {"total_timesteps": 128, "evaluation_episodes": 0, "verbose": False, "run_dir": tmp_path / "run"}
-    run = rlgrad.train(Watched(), "CartPole-v1", model=build, **options)
+    run = rlgrad.train(Watched(), "CartPole-v1", model=build, vectorization_mode="sync", **options)
     columns = read_csv(tmp_path / "run" / "metrics.csv")
     assert columns["train/constant"] == [3.0] * 4
     assert np.isfinite(columns["train/aux_error"]).all()

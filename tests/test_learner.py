@@ -72,6 +72,34 @@ def test_a_step_that_is_not_finite_is_not_taken_and_is_named(xla):
     assert not np.array_equal(weights(learn), before)
 
 
+def test_the_actor_that_the_program_hands_out_is_the_one_at_the_new_weights():
+    for space in (SPACES[1], spaces.Box(-1, 1, (2,))):
+        agent = Simple(normalize_observations=True)
+        policy = rlgrad.make_policy(SPACES[0], space, normalize_observations=True)
+        learn = rlgrad.Learner(agent, policy, num_envs=2)
+        actions = RNG.normal(size=(8, 2, 2)).astype(np.float32)
+        filled = rollout() if space is SPACES[1] else rollout(actions=actions)
+        for _ in range(2):
+            learn.learn(filled, 0.0, [0, 0])
+        handed, read = (actor(filled.observations[0]) for actor in (learn.actor(), policy.actor()))
+        tf.nest.map_structure(np.testing.assert_array_equal, handed, read)
+
+
+def test_a_rollout_of_another_shape_is_refused():
+    learn = learner()
+    learn.learn(rollout(), 0.0, [0, 0])
+    with pytest.raises(ValueError, match=r"compiled for arrays float32 \(8, 2, 3\), and got float32 \(4, 2, 3\)"):
+        learn.learn(rollout(steps=4), 0.0, [0, 0])
+
+
+def test_whether_a_learner_compiles_convolutions_is_its_own_rule():
+    picture = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    made = rlgrad.Learner(Simple(), rlgrad.make_policy(picture, SPACES[1]), num_envs=2)
+    assert made.xla is bool(tf.config.list_physical_devices("GPU"))
+    assert learner().xla
+    assert rlgrad.Learner(Simple(), rlgrad.make_policy(picture, SPACES[1]), num_envs=2, xla=True).xla
+
+
 def test_an_output_that_is_not_finite_is_named():
     learn = learner()
     learn.policy.value_network.layers[-1].bias.assign([np.nan])

@@ -110,6 +110,51 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(run, tmp_path):
     )
 
 
+def test_weights_that_a_callback_changes_or_a_checkpoint_brings_are_acted_on(tmp_path):
+    class Meddles(rlgrad.Callback):
+        seen = ()
+
+        def on_update(self, run, metrics):
+            run.policy.network.layers[-1].bias.assign([0.0, 50.0])
+
+    run = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "a", callbacks=[Meddles()], **QUICK)
+    collect, actions = run.collector.collect, []
+
+    def watched(*arguments, **options):
+        rollout = collect(*arguments, **options)
+        actions.append(rollout.actions)
+        return rollout
+
+    run.collector.collect = watched
+    run.train(2048)
+    assert all((part == 1).all() for part in actions)  # each update is a logged row, so each follows a change
+    run.policy.network.layers[-1].bias.assign([50.0, 0.0])
+    run.save()
+    run.policy.network.layers[-1].bias.assign([0.0, 50.0])
+    run.restore()
+    actions.clear()
+    run.callbacks.clear()
+    run.train(2048 + 128)
+    assert (actions[0] == 0).all()
+
+
+def test_both_actors_learn_the_same_weights_from_the_same_rollout(tmp_path):
+    def build(name):
+        x = keras.Input((4,))
+        h = keras.layers.Dense(16, "tanh", kernel_initializer=keras.initializers.Orthogonal(seed=0))(x)
+        h = h if name == "numpy" else keras.ops.add(h, 0.0)
+        return keras.Model(x, keras.layers.Dense(2, kernel_initializer=keras.initializers.Orthogonal(seed=1))(h))
+
+    runs = []
+    for name in ("numpy", "xla"):
+        options = QUICK | {"total_timesteps": 128, "evaluation_episodes": 0, "model": build(name)}
+        runs.append(rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / name, **options))
+        assert yaml.safe_load((tmp_path / name / "config.yaml").read_text())["resolved"]["actor"] == name
+    assert runs[0].updates == 1
+    for one, other in zip(*(run.policy.network.get_weights() for run in runs), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_convolutions_are_trained_without_xla_on_a_cpu_and_to_the_bit_as_well(run):
     class Picture(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(0, 255, (10, 10, 4), np.uint8)

@@ -34,6 +34,15 @@ class Distribution(Protocol):
     def check_actions(self, actions: Any) -> tf.Tensor:
         """`actions` as a tensor of the right dtype; raises where they cannot be actions of this distribution."""
 
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> Any:
+        """NumPy: the random numbers of `count` samples, indexed by the sample, for parameters of these shapes."""
+
+    def pick(self, parameters: Any, noise: Any) -> np.ndarray:
+        """NumPy: the actions (…, event) that the random numbers of one sample stand for."""
+
+    def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
+        """NumPy: log π(a|s), shape (…)."""
+
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """NumPy: sampled actions (…, event) and their log-probabilities (…)."""
 

@@ -54,16 +54,30 @@ class Bernoulli:
         require_within(actions, 2)
         return actions
 
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> np.ndarray:
+        """One uniform number a switch, (count, …, *shape)."""
+        return generator.random((count, *parameters.shape))
+
+    def pick(self, parameters: Any, noise: Any) -> np.ndarray:
+        """On where the number is below its probability."""
+        on: np.ndarray = noise < 1.0 / (1.0 + np.exp(-parameters.astype(np.float64)))
+        return on.astype(np.int64)
+
+    def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
+        """Σ_i a_i log p_i + (1 − a_i) log(1 − p_i), shape (…)."""
+        signed = np.where(actions.astype(np.bool_), parameters, -parameters)
+        log_probs: np.ndarray = -np.logaddexp(0.0, -signed).sum(axis=self._event_axes)
+        return log_probs.astype(np.float32)
+
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One uniform number a switch."""
-        logits = np.asarray(parameters)
-        on = generator.random(logits.shape) < 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
-        return self._with_log_prob(on, logits)
+        actions = self.pick(parameters, self.noise(parameters, generator, 1)[0])
+        return actions, self.numpy_log_prob(parameters, actions)
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
         """On where its probability is above one half."""
-        logits = np.asarray(parameters)
-        return self._with_log_prob(logits > 0.0, logits)
+        actions = (parameters > 0.0).astype(np.int64)
+        return actions, self.numpy_log_prob(parameters, actions)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """As int8, the dtype of `gymnasium.spaces.MultiBinary`."""
@@ -85,8 +99,3 @@ class Bernoulli:
     @property
     def _event_axes(self) -> tuple[int, ...]:
         return tuple(range(-self.rank, 0))
-
-    def _with_log_prob(self, on: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        signed = np.where(on, logits, -logits)
-        log_probs = -np.logaddexp(0.0, -signed).sum(axis=self._event_axes)
-        return on.astype(np.int64), log_probs.astype(np.float32)

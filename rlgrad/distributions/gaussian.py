@@ -86,16 +86,34 @@ class DiagonalGaussian:
             raise TypeError(f"A Gaussian distribution takes floating-point actions, got {actions.dtype.name}.")
         return actions
 
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> np.ndarray:
+        """Standard normal ε, float32 (count, …, *shape)."""
+        return generator.standard_normal((count, *parameters["mean"].shape), dtype=np.float32)
+
+    def pick(self, parameters: Any, noise: Any) -> np.ndarray:
+        """μ + σ ε."""
+        actions: np.ndarray = parameters["mean"] + np.exp(parameters["log_std"]) * noise
+        return actions
+
+    def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
+        """Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
+        mean, log_std = parameters["mean"], parameters["log_std"]
+        z = (actions - mean) * np.exp(-log_std)
+        terms = -0.5 * z * z - log_std - 0.5 * _LOG_2PI
+        if self.squash:
+            terms = terms - self._log_slope(actions, lambda x: np.logaddexp(np.float32(0.0), x))
+        log_probs: np.ndarray = np.sum(terms, axis=self._event_axes)
+        return log_probs
+
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """μ + σ ε, ε standard normal."""
-        mean = np.asarray(parameters["mean"])
-        noise = generator.standard_normal(mean.shape, dtype=np.float32)
-        return self._at(noise, mean, np.asarray(parameters["log_std"]))
+        actions = self.pick(parameters, self.noise(parameters, generator, 1)[0])
+        return actions, self.numpy_log_prob(parameters, actions)
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
         """The mean."""
-        mean = np.asarray(parameters["mean"])
-        return self._at(np.zeros_like(mean), mean, np.asarray(parameters["log_std"]))
+        actions = parameters["mean"]
+        return actions, self.numpy_log_prob(parameters, actions)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """The action within the environment's bounds, in its dtype."""
@@ -137,11 +155,3 @@ class DiagonalGaussian:
         """Log |da/du| = log (high − low)/2 + log(1 − tanh² u), the latter without cancellation."""
         kind = u.dtype if isinstance(u, np.ndarray) else u.dtype.as_numpy_dtype
         return self._log_half_width(kind) + 2.0 * (math.log(2.0) - u - softplus(-2.0 * u))
-
-    def _at(self, noise: np.ndarray, mean: np.ndarray, log_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        terms = -0.5 * noise * noise - log_std - 0.5 * _LOG_2PI
-        u = mean + np.exp(log_std) * noise
-        if self.squash:
-            terms = terms - self._log_slope(u, lambda x: np.logaddexp(np.float32(0.0), x))
-        log_probs: np.ndarray = np.sum(terms, axis=self._event_axes)
-        return u, log_probs

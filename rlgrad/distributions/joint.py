@@ -105,15 +105,32 @@ class Joint:
             part.distribution.check_actions(own)
         return actions
 
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> list[tuple[Any, ...]]:
+        """Each part's, for one sample after the other."""
+        each = zip(self.parts, self._parameters(parameters), strict=True)
+        return list(zip(*(part.distribution.noise(p, generator, count) for part, p in each), strict=True))
+
+    def pick(self, parameters: Any, noise: Any) -> np.ndarray:
+        """Each part's, side by side."""
+        each = zip(self.parts, self._parameters(parameters), noise, strict=True)
+        return self._side_by_side(part.distribution.pick(p, own) for part, p, own in each)
+
+    def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
+        """The sum over the parts, shape (…)."""
+        each = zip(self.parts, self._parameters(parameters), self._actions(actions), strict=True)
+        log_probs: np.ndarray = np.sum([part.distribution.numpy_log_prob(p, a) for part, p, a in each], axis=0)
+        return log_probs
+
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Each part in turn."""
-        each = zip(self.parts, self._parameters(parameters), strict=True)
-        return self._side_by_side(part.distribution.sample(p, generator) for part, p in each)
+        actions = self.pick(parameters, self.noise(parameters, generator, 1)[0])
+        return actions, self.numpy_log_prob(parameters, actions)
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
         """Each part's."""
         each = zip(self.parts, self._parameters(parameters), strict=True)
-        return self._side_by_side(part.distribution.mode(p) for part, p in each)
+        actions = self._side_by_side(part.distribution.mode(p)[0] for part, p in each)
+        return actions, self.numpy_log_prob(parameters, actions)
 
     def to_environment(self, actions: np.ndarray) -> Any:
         """The space's own tree of arrays (…, *part shape)."""
@@ -172,13 +189,10 @@ class Joint:
         flat = [_flat(own, len(part.shape)) for part, own in zip(self.parts, actions, strict=True)]
         return tf.concat([tf.cast(own, tf.float32) for own in flat], axis=-1)
 
-    def _side_by_side(self, drawn: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        actions, log_probs = [], []
-        for part, (own, log_prob) in zip(self.parts, drawn, strict=True):
-            batch = own.shape[: own.ndim - len(part.shape)]
-            actions.append(own.reshape(*batch, -1).astype(np.float32))
-            log_probs.append(log_prob)
-        return np.concatenate(actions, axis=-1), np.sum(log_probs, axis=0)
+    def _side_by_side(self, drawn: Iterator[np.ndarray]) -> np.ndarray:
+        pairs = zip(self.parts, drawn, strict=True)
+        flat = [own.reshape(*own.shape[: own.ndim - len(part.shape)], -1) for part, own in pairs]
+        return np.concatenate([own.astype(np.float32) for own in flat], axis=-1)
 
 
 def _continuous(part: Part) -> bool:

@@ -60,13 +60,29 @@ class MultiCategorical:
         require_within(actions, np.reshape(self.counts, self._shape))
         return actions
 
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> np.ndarray:
+        """Gumbel numbers, float32 (count, …, choices, largest count)."""
+        return _ONE.noise(self._numpy_table(parameters), generator, count)
+
+    def pick(self, parameters: Any, noise: Any) -> np.ndarray:
+        """The largest logit of each choice with its noise."""
+        return self._shaped(_ONE.pick(self._numpy_table(parameters), noise))
+
+    def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
+        """The sum of the choices' log-probabilities, shape (…)."""
+        table = self._numpy_table(parameters)
+        log_probs: np.ndarray = _ONE.numpy_log_prob(table, actions.reshape(table.shape[:-1])).sum(axis=-1)
+        return log_probs
+
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One uniform number a choice."""
-        return self._joined(*_ONE.sample(self._numpy_table(parameters), generator))
+        """The largest of each choice's logits with Gumbel noise."""
+        actions = self.pick(parameters, self.noise(parameters, generator, 1)[0])
+        return actions, self.numpy_log_prob(parameters, actions)
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
         """The largest logit of each choice."""
-        return self._joined(*_ONE.mode(self._numpy_table(parameters)))
+        actions = self._shaped(np.argmax(self._numpy_table(parameters), axis=-1))
+        return actions, self.numpy_log_prob(parameters, actions)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """The actions counted from `start`."""
@@ -112,8 +128,8 @@ class MultiCategorical:
         index, there = self._gather
         return np.where(there, np.asarray(logits)[..., index], np.float32(IMPOSSIBLE))
 
-    def _shaped(self, actions: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(actions, tf.concat([tf.shape(actions)[:-1], self._shape], axis=0))
-
-    def _joined(self, actions: np.ndarray, log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return actions.reshape(*actions.shape[:-1], *self._shape), log_probs.sum(axis=-1)
+    def _shaped(self, actions: Any) -> Any:
+        shape = self._shape
+        if isinstance(actions, np.ndarray):
+            return actions.reshape(*actions.shape[:-1], *shape)
+        return tf.reshape(actions, tf.concat([tf.shape(actions)[:-1], shape], axis=0))

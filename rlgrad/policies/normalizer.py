@@ -32,9 +32,13 @@ class RunningNormalizer(keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Standardize (…, *shape), in float32."""
+        mean, deviation = self.moments()
+        return tf.clip_by_value((tf.cast(x, tf.float32) - mean) / deviation, -self.limit, self.limit)
+
+    def moments(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and standard deviation, float32."""
         deviation = tf.sqrt(self.variance.value + self.epsilon)
-        standard = (tf.cast(x, tf.float32) - tf.cast(self.mean.value, tf.float32)) / tf.cast(deviation, tf.float32)
-        return tf.clip_by_value(standard, -self.limit, self.limit)
+        return tf.cast(self.mean.value, tf.float32), tf.cast(deviation, tf.float32)
 
     def update(self, observations: tf.Tensor, mask: tf.Tensor) -> None:
         """Merge a rollout's observations into the statistics.
@@ -58,11 +62,17 @@ class RunningNormalizer(keras.layers.Layer):
         self.variance.assign(tf.where(self.count.value + added > 0.0, squares / total, self.variance.value))
         self.count.assign(self.count.value + added)
 
-    def numpy_function(self) -> Any:
-        """The layer as a function of NumPy arrays, at the present statistics."""
-        mean = self.mean.numpy().astype(np.float32)
-        deviation = np.sqrt(self.variance.numpy() + self.epsilon).astype(np.float32)
-        return lambda x: np.clip((x - mean) / deviation, -self.limit, self.limit)
+    def numpy_function(self, mean: np.ndarray, deviation: np.ndarray) -> Any:
+        """The layer as a function of NumPy arrays, at these `moments`."""
+        low, high = np.float32(-self.limit), np.float32(self.limit)
+
+        def standardize(x: np.ndarray) -> np.ndarray:
+            standard: np.ndarray = (x - mean) / deviation
+            np.maximum(standard, low, out=standard)
+            np.minimum(standard, high, out=standard)
+            return standard
+
+        return standardize
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""

@@ -79,11 +79,16 @@ class Preparation(keras.layers.Layer):
             if normalizer is not None:
                 normalizer.update(leaf, mask)
 
-    def numpy_function(self) -> Any:
-        """The layer as a function of NumPy arrays, at the present statistics, for an observation that is one array."""
+    def moments(self) -> tuple[tf.Tensor, ...]:
+        """What `numpy_function` takes, for an observation that is one array."""
+        (normalizer,) = self.normalizers
+        return () if normalizer is None else normalizer.moments()
+
+    def numpy_function(self, *moments: np.ndarray) -> Any:
+        """The layer as a function of NumPy arrays, at these `moments`, for an observation that is one array."""
         (normalizer,), (kind,) = self.normalizers, self.kinds
         if normalizer is not None:
-            return normalizer.numpy_function()
+            return normalizer.numpy_function(*moments)
         return (lambda x: x.astype(np.float32) / np.float32(255)) if kind == "bytes" else _as_float32
 
 

@@ -17,7 +17,6 @@ from rlgrad.rollouts.masks import MASK, has_mask
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import map_arrays
 
-
 _FEW_ROWS = 8  # of a rollout, where looking at all successors costs little
 
 
@@ -83,6 +82,16 @@ class Policy(keras.Model):
     def programs(self) -> dict[Any, Any]:
         """What others have compiled for this policy, by keys of theirs; it lives as long as the policy."""
         return {}
+
+    @cached_property
+    def mirror(self) -> actors.Mirror | None:
+        """The network in NumPy, in which it acts; none where only the Keras model itself can say what it gives."""
+        layers = actors.chain(self.network) if self.from_logits else None
+        if layers is None:
+            return None
+        scale = () if self.log_std is None else (self.log_std.value,)
+        mirror = actors.Mirror(layers, lambda: [*self.preparation.moments(), *scale])
+        return mirror if mirror.agrees_with(self.network) else None
 
     def call(self, observations: Any) -> dict[str, Any]:
         """Distribution parameters and value, for any number of batch axes."""
@@ -164,14 +173,18 @@ class Policy(keras.Model):
         """TensorFlow: distribution parameters for observations (N, …), and what is remembered after them."""
         return self(observations)["policy"], state
 
-    def actor(self) -> actors.Actor:
-        """A fast function from a batch of observations to distribution parameters, NumPy in and out, at these weights."""
-        layers = actors.dense_stack(self.network) if self.from_logits else None
-        if layers is not None:
-            forward, prepare = actors.numpy_stack(layers), self.preparation.numpy_function()
-            log_std = None if self.log_std is None else self.log_std.numpy()
+    def actor(self, packed: np.ndarray | None = None) -> actors.Actor:
+        """A fast function from a batch of observations to distribution parameters, NumPy in and out, at these weights.
+
+        Args:
+            packed: what `mirror.packed` gave at these weights, if somebody has it; none: the weights are read.
+        """
+        if self.mirror is not None:
+            forward, rest = self.mirror.actor(packed)
+            log_std = None if self.log_std is None else rest.pop()[None]
+            prepare, assemble = self.preparation.numpy_function(*rest), self.distribution.assemble
             if not self.masked:
-                return lambda x: self.distribution.assemble(forward(prepare(x)), log_std)
+                return lambda x: assemble(forward(prepare(x)), log_std)
             return lambda x: np.where(x[MASK], forward(prepare(seen.without_mask(x))), np.float32(IMPOSSIBLE))
         if self._compiled_actor is None:
             self._compiled_actor = actors.compiled(lambda x: self(x, training=False)["policy"], self.observation_spec)

@@ -145,7 +145,7 @@ class RecurrentPolicy(Policy):
 
         return play
 
-    def actor(self) -> Any:
+    def actor(self, packed: np.ndarray | None = None) -> Any:
         """A function from observations and states (N, …) to distribution parameters and the states after, NumPy in and out."""
         if self._compiled_actor is None:
             state = {name: state_spec(network) for name, network in self._remembering.items()}

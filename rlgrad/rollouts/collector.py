@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.vector import AutoresetMode
 
 from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.environments import Environment, make
 from rlgrad.rollouts.episodes import Episode, RunningEpisodes, whole_episodes
 from rlgrad.rollouts.memory import Memory
-from rlgrad.rollouts.playing import Array, Tape, first_episode, play, side_by_side, to_rollout
+from rlgrad.rollouts.playing import Tape, first_episode, play, side_by_side, to_rollout
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
 from rlgrad.rollouts.trees import storage
@@ -103,7 +102,7 @@ class GymCollector:
         self._open = True
         try:
             self._rows, self._rounds = _layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
-            storage(self.observation_space, (0,))
+            self._empty = storage(self.observation_space, (0,))
         except BaseException:
             self.close()
             raise
@@ -150,12 +149,15 @@ class GymCollector:
         """The mean return from which the environment's specification calls the task solved, if it says."""
         return self._environment.reward_threshold
 
-    def collect(self, policy: ActingPolicy, greedy: bool = False) -> Rollout:
+    def collect(
+        self, policy: ActingPolicy, greedy: bool = False, *, actor: Callable[..., Any] | None = None
+    ) -> Rollout:
         """Plays one rollout with the policy's weights of now.
 
         Args:
             policy: its `actor()` is taken once, now.
             greedy: take the distribution's mode instead of sampling.
+            actor: what `policy.actor()` would give, for somebody who has it, as `Learner.actor` does.
 
         Returns:
             A rollout whose two leading axes are `shape`, in arrays that no later rollout changes.
@@ -167,7 +169,8 @@ class GymCollector:
         """
         if not self._open:
             raise RuntimeError("This collector is closed; make a new one.")
-        return self._collect_episodes(policy, greedy) if self._rounds else self._collect_steps(policy, greedy)
+        collect = self._collect_episodes if self._rounds else self._collect_steps
+        return collect(policy, greedy, actor)
 
     def drain_episodes(self) -> list[Episode]:
         """The episodes finished since the last call: by time, then slot; or by column where columns are episodes."""
@@ -212,7 +215,7 @@ class GymCollector:
     ) -> None:
         self.close()
 
-    def _collect_steps(self, policy: ActingPolicy, greedy: bool) -> Rollout:
+    def _collect_steps(self, policy: ActingPolicy, greedy: bool, act: Callable[..., Any] | None) -> Rollout:
         observations, self._observations = self._observations, None
         if observations is None:  # the first rollout, or the one after an interrupted one
             observations = self._slots.restart()
@@ -220,10 +223,10 @@ class GymCollector:
             self._running = RunningEpisodes(self.num_envs)
             self._resets_first[:] = False
         initial_states = self._memory.of(policy)
-        tape, observations = self._play(self._memory.actor(policy), policy.distribution, greedy, observations)
+        tape, observations = self._play(self._memory.actor(policy, act), policy.distribution, greedy, observations)
         ends = tape.terminations | tape.truncations
         mask = np.ones(ends.shape, np.bool_)
-        if self._environment.autoreset_mode is AutoresetMode.NEXT_STEP:
+        if self._slots.resets_late and (ends.any() or self._resets_first.any()):
             # The step after an episode's end only resets: its action is ignored and its successor begins an episode.
             mask[0], mask[1:] = ~self._resets_first, ~ends[:-1]
             tape.rewards[~mask] = 0.0
@@ -233,8 +236,8 @@ class GymCollector:
         self._observations = observations
         return rollout
 
-    def _collect_episodes(self, policy: ActingPolicy, greedy: bool) -> Rollout:
-        actor, distribution = self._memory.actor(policy), policy.distribution
+    def _collect_episodes(self, policy: ActingPolicy, greedy: bool, act: Callable[..., Any] | None) -> Rollout:
+        actor, distribution = self._memory.actor(policy, act), policy.distribution
         tapes, masks = [], []
         for _ in range(self._rounds):
             self._memory.begin(policy)
@@ -251,18 +254,14 @@ class GymCollector:
     def _play(
         self, actor: Callable[[Any], Any], distribution: "Distribution", greedy: bool, observations: Any
     ) -> tuple[Tape, Any]:
-        def choose(observations: Any) -> tuple[Array, Array]:
-            parameters = actor(observations)
-            return distribution.mode(parameters) if greedy else distribution.sample(parameters, self._generator)
-
-        shape = (self._rows, self.num_envs)
         return play(
             self._slots,
-            self.observation_space,
-            shape,
+            self._empty,
+            (self._rows, self.num_envs),
             observations,
-            choose=choose,
-            to_environment=distribution.to_environment,
+            act=actor,
+            distribution=distribution,
+            generator=None if greedy else self._generator,
             forget=self._memory.forget,
             one_episode=self._rounds > 0,
         )

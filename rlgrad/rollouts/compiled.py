@@ -141,12 +141,13 @@ class CompiledCollector:
         """The mean return from which the environment calls its task solved, if it says."""
         return getattr(self.functional, "reward_threshold", None)
 
-    def collect(self, policy: Any, greedy: bool = False) -> Rollout:
+    def collect(self, policy: Any, greedy: bool = False, actor: Any = None) -> Rollout:
         """Plays one rollout with the policy's weights of now.
 
         Args:
             policy: see `play`.
             greedy: take the distribution's mode instead of sampling.
+            actor: not needed here; part of the signature that collectors share.
 
         Returns:
             A rollout of NumPy arrays whose two leading axes are `shape`.
@@ -155,6 +156,7 @@ class CompiledCollector:
             FloatingPointError: a reward or an observation is not finite.
         """
         # Whole episodes begin anew each time, so that all collectors of the same ones share a program.
+        del actor
         key = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
         if key not in policy.programs:
             policy.programs[key] = self._program(policy)

@@ -41,18 +41,26 @@ class RunningEpisodes:
             ends: bool (T, N), `terminations | truncations`.
             mask: bool (T, N), True for real steps.
         """
-        finished = []
-        starts = np.zeros(len(self._returns), np.int64)
-        for row, slot in np.argwhere(ends).tolist():
-            span = slice(starts[slot], row + 1)
-            return_ = float(self._returns[slot] + rewards[span, slot].sum())
-            length = int(self._lengths[slot] + mask[span, slot].sum())
-            finished.append(Episode(return_, length, bool(terminations[row, slot])))
-            self._returns[slot], self._lengths[slot], starts[slot] = 0.0, 0, row + 1
-        unfinished = np.arange(len(rewards))[:, None] >= starts
-        self._returns += (rewards * unfinished).sum(axis=0)
-        self._lengths += (mask & unfinished).sum(axis=0)
-        return finished
+        if not ends.any():
+            self._returns += rewards.sum(axis=0)
+            self._lengths += mask.sum(axis=0)
+            return []
+        # Slot after slot in one row, cut where an episode ends and where a slot does.
+        (rows, num_envs), (slots, last) = rewards.shape, np.nonzero(ends.T)
+        ends_at, slot_begins = slots * rows + last, np.arange(num_envs) * rows
+        begins = np.union1d(slot_begins, ends_at + 1)
+        begins = begins[begins < rows * num_envs]
+        first, closed = np.searchsorted(begins, slot_begins), np.searchsorted(begins, ends_at, side="right") - 1
+        left = np.append(first[1:], len(begins)) - 1
+        returns, lengths = (
+            np.add.reduceat(x.T.reshape(-1), begins, dtype=x.dtype) for x in (rewards, mask.astype(np.int64))
+        )
+        returns[first] += self._returns
+        lengths[first] += self._lengths
+        self._returns, self._lengths = np.where(ends[-1], 0.0, returns[left]), np.where(ends[-1], 0, lengths[left])
+        in_time = np.lexsort((slots, last))
+        parts = (returns[closed], lengths[closed], terminations[last, slots])
+        return list(map(Episode, *(part[in_time].tolist() for part in parts)))
 
 
 def whole_episodes(

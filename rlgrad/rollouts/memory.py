@@ -38,9 +38,9 @@ class Memory:
             self._states,
         )
 
-    def actor(self, policy: Any) -> Callable[[Any], Any]:
+    def actor(self, policy: Any, act: Callable[..., Any] | None) -> Callable[[Any], Any]:
         """A function from observations (N, …) to the distribution's parameters, which remembers them."""
-        act: Callable[..., Any] = policy.actor()
+        act = policy.actor() if act is None else act
         if not self.of(policy):
             return act
 

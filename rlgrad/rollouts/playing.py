@@ -1,15 +1,18 @@
 """The loop in which a policy meets its environments, and the arrays that it fills."""
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from gymnasium import Space
 
 from rlgrad.rollouts.masks import require_allowed
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
-from rlgrad.rollouts.trees import arrays, map_arrays, put, storage
+from rlgrad.rollouts.trees import arrays, map_arrays, put
+
+if TYPE_CHECKING:  # the distributions import TensorFlow, which collecting does not need
+    from rlgrad.distributions import Distribution
 
 Array = np.ndarray[Any, Any]
 
@@ -31,12 +34,13 @@ class Tape(NamedTuple):
 
 def play(
     slots: Slots,
-    space: Space[Any],
+    empty: Any,
     shape: tuple[int, int],
     observations: Any,
     *,
-    choose: Callable[[Any], tuple[Array, Array]],
-    to_environment: Callable[[Array], Array],
+    act: Callable[[Any], Any],
+    distribution: "Distribution",
+    generator: np.random.Generator | None,
     forget: Callable[[Array], None],
     one_episode: bool,
 ) -> tuple[Tape, Any]:
@@ -44,11 +48,12 @@ def play(
 
     Args:
         slots: the environments.
-        space: one environment's observation space.
+        empty: storage for no observation, (0, …).
         shape: (T, N).
         observations: (N, …), what to act on first.
-        choose: from observations (N, …) to actions (N, …) and their log-probabilities (N,).
-        to_environment: from those actions to what the environments get.
+        act: from observations (N, …) to the parameters of the distribution.
+        distribution: picks actions.
+        generator: draws all that the actions need at once; none: they are the most likely ones.
         forget: is told the slots, bool (N,), whose next observation begins an episode.
         one_episode: stop when each slot has ended one episode, and begin no second one.
 
@@ -56,19 +61,26 @@ def play(
         The tape, zeros where nothing was played, and what to act on next (N, …).
     """
     rows, num_envs = shape
-    seen, successors = storage(space, shape), storage(space, shape)
-    actions, log_probs = np.zeros(0), np.zeros(shape, np.float32)
+    seen, successors = (map_arrays(lambda x: np.zeros((*shape, *x.shape[1:]), x.dtype), empty) for _ in range(2))
+    actions, noise, said = np.zeros(0), None, []
     rewards, terminations, truncations = np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     ended, unfinished = np.zeros(num_envs, np.bool_), np.ones(num_envs, np.bool_)
     late = slots.resets_late
     for row in range(rows):
         acted_on = put(seen, row, observations)
         require_allowed(acted_on, ended, row)
-        chosen, log_probs[row] = choose(acted_on)
+        parameters = act(acted_on)
+        said.append(parameters)
+        if generator is None:
+            chosen = distribution.mode(parameters)[0]
+        else:
+            noise = distribution.noise(parameters, generator, rows) if noise is None else noise
+            chosen = distribution.pick(parameters, noise[row])
         if row == 0:
             actions = np.zeros((rows, *chosen.shape), chosen.dtype)
         actions[row] = chosen
-        observations, rewards[row], terminations[row], truncations[row], infos = slots.step(to_environment(chosen))
+        stepped = slots.step(distribution.to_environment(chosen))
+        observations, rewards[row], terminations[row], truncations[row], infos = stepped
         put(successors, row, observations)
         if late and np.count_nonzero(ended):
             forget(ended)
@@ -80,6 +92,9 @@ def play(
             observations = slots.renew(ended, observations, infos, successors, row=row, idle=one_episode)
             if one_episode and not unfinished.any():
                 break
+    log_probs, played = np.zeros(shape, np.float32), len(said)
+    parameters = map_arrays(lambda *parts: np.concatenate(parts).reshape(played, *parts[0].shape), *said)
+    log_probs[:played] = distribution.numpy_log_prob(parameters, actions[:played])
     return Tape(seen, actions, rewards, terminations, truncations, successors, log_probs), observations
 
 
@@ -149,8 +164,9 @@ def require_finite(rollout: Rollout, columns_per_slot: int) -> None:
         rollout: of NumPy arrays.
         columns_per_slot: of its columns.
     """
-    # Whole episodes may end long before the limit.
-    played = int(np.flatnonzero(rollout.mask.any(axis=1)).max(initial=-1)) + 1
+    played = len(rollout.mask)
+    if not rollout.mask[-1].any():  # whole episodes may end long before the limit
+        played = int(np.flatnonzero(rollout.mask.any(axis=1)).max(initial=-1)) + 1
     # Successors come first: where one is not finite, the step that led to it is named, not the one that began there.
     for when, tree, what in [
         ("at", rollout.rewards, "reward"),
@@ -162,7 +178,10 @@ def require_finite(rollout: Rollout, columns_per_slot: int) -> None:
 
 
 def _check_finite(array: Array, what: str, columns_per_slot: int) -> None:
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind != "f":
+        return
+    flat = array.reshape(-1)
+    if math.isfinite(np.dot(flat, flat)):  # the cheapest pass over them all; what is large is looked at again
         return
     finite = np.isfinite(array)
     if finite.all():

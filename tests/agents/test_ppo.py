@@ -273,7 +273,7 @@ def test_the_ratio_is_1_at_the_first_minibatch_also_with_normalized_observations
         normalize_observations=True,
         update=Ascent(learning_rate=0.01, num_epochs=3, num_minibatches=2),
     )
-    collector = rlgrad.GymCollector("CartPole-v1", num_envs=2, num_steps=16, seed=0)
+    collector = rlgrad.GymCollector("CartPole-v1", num_envs=2, num_steps=16, seed=0, vectorization_mode="sync")
     self_policy = rlgrad.make_policy(
         collector.observation_space, collector.action_space, hidden_sizes=(8,), normalize_observations=True, seed=0
     )

@@ -16,7 +16,7 @@ from rlgrad.diagnostics.diagnosis import DIAGNOSTICS
 from rlgrad.gradients import Entropy, LogProb
 from rlgrad.reporting import METRICS, read_csv
 
-QUICK = {"total_timesteps": 768, "evaluation_episodes": 0, "verbose": False}
+QUICK = {"total_timesteps": 768, "evaluation_episodes": 0, "verbose": False, "vectorization_mode": "sync"}
 
 
 @pytest.fixture(autouse=True)

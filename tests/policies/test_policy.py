@@ -8,7 +8,8 @@ from gymnasium import spaces
 
 from rlgrad import gradients
 from rlgrad.gradients import Entropy, LogProb
-from rlgrad.policies import Policy, RunningNormalizer, make_policy
+from rlgrad.policies import Policy, RunningNormalizer, actors, make_policy
+from rlgrad.rollouts import Rollout
 
 VECTOR, TWO, BOX = spaces.Box(-1, 1, (3,)), spaces.Discrete(2), spaces.Box(-2.0, 2.0, (2,))
 RNG = np.random.default_rng(0)
@@ -107,6 +108,68 @@ def test_a_model_that_numpy_cannot_mirror_acts_through_a_compiled_program():
     policy = make_policy(VECTOR, TWO, model=Subclassed())
     x = RNG.normal(size=(4, 3)).astype(np.float32)
     np.testing.assert_allclose(policy.actor()(x), policy(x)["policy"], rtol=1e-4, atol=1e-6)
+
+
+class Twin(keras.Model):
+    """The default networks, which NumPy cannot see into."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def call(self, x):
+        return self.network(x)
+
+
+@pytest.mark.parametrize("space", [TWO, BOX, spaces.Box(-1, 1, (2, 2)), spaces.MultiBinary(3)])
+@pytest.mark.parametrize("options", [{}, {"shared_trunk": True}, {"normalize_observations": True}])
+@pytest.mark.parametrize("seen", [VECTOR, spaces.Box(-1, 1, (3, 2))])
+def test_both_actors_take_the_same_actions_for_the_same_observations_and_random_numbers(space, options, seen):
+    policy = make_policy(seen, space, seed=1, **options)
+    trained = policy.network.output if options.get("shared_trunk") else {}
+    normalize = {"normalize_observations": "normalize_observations" in options}
+    twin = make_policy(seen, space, model=Twin(policy.network), value="value" not in trained, seed=1, **normalize)
+    for either in (policy, twin):
+        either.normalize(tf.constant(np.random.default_rng(3).normal(3, 2, (50, *seen.shape)), tf.float32), tf.ones(50))
+    assert policy.mirror is not None
+    assert twin.mirror is None
+    policy.network.set_weights([w + RNG.normal(0, 0.1, w.shape) for w in policy.network.get_weights()])
+    x = RNG.normal(size=(500, *seen.shape)).astype(np.float32)
+    drawn = [p.distribution.sample(p.actor()(x), np.random.default_rng(2)) for p in (policy, twin)]
+    for one, other in zip(*drawn, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_models_that_are_no_single_path_of_dense_layers_are_not_mirrored():
+    x = keras.Input((3,))
+    side = keras.layers.Dense(4, "tanh")
+    twice = keras.layers.Dense(2)(side(keras.layers.Dense(3)(side(keras.layers.Dense(3)(x)))[:, :3]))
+    forked = keras.layers.Dense(2)(keras.layers.Concatenate()([x, keras.layers.Dense(2)(x)]))
+    for model in (keras.Model(x, twice), keras.Model(x, forked), sequential(2, "softmax")):
+        kind = {"from_logits": False} if model.layers[-1].activation is keras.activations.softmax else {}
+        assert make_policy(VECTOR, TWO, model=model, **kind).mirror is None
+
+
+def test_a_mirror_that_does_not_give_what_the_model_gives_is_not_used(caplog, monkeypatch):
+    monkeypatch.setitem(actors._ACTIVATIONS, keras.activations.tanh, lambda x: np.tanh(x, out=x) + np.float32(0.1))
+    policy = make_policy(VECTOR, TWO, model=sequential(2))
+    assert policy.mirror is None
+    assert "differs by" in caplog.text
+    assert "from the Keras model" in caplog.text
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_allclose(policy.actor()(x), policy(x)["policy"], rtol=1e-5, atol=1e-6)
+
+
+def test_an_actor_keeps_the_weights_at_which_it_was_taken():
+    policy, x = make_policy(VECTOR, BOX), np.ones((2, 3), np.float32)
+    actor = policy.actor()
+    before = actor(x)
+    policy.network.set_weights([w + 1.0 for w in policy.network.get_weights()])
+    policy.log_std.assign([1.0, 2.0])
+    for name, numbers in actor(x).items():
+        np.testing.assert_array_equal(numbers, before[name])
+    np.testing.assert_allclose(policy.actor()(x)["mean"], policy(x)["policy"]["mean"], rtol=1e-5)
+    np.testing.assert_array_equal(policy.actor()(x)["log_std"], [[1.0, 2.0]])
 
 
 def test_the_actor_follows_the_weights_when_it_is_taken_again():
@@ -230,7 +293,9 @@ def test_values_of_successors_are_those_of_the_true_ones_however_many_were_cut(c
     rollout = Rollout(seen[:-1], *[np.zeros(shape, np.float32)] * 2, task_over, ended | task_over, after, *[None] * 4)
     policy = make_policy(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), value=True, seed=0)
     for run in (policy.values, tf.function(policy.values, jit_compile=True)):
-        values, following = run(rollout._replace(**{name: tf.constant(x) for name, x in rollout._asdict().items() if x is not None}))
+        values, following = run(
+            rollout._replace(**{name: tf.constant(x) for name, x in rollout._asdict().items() if x is not None})
+        )
         np.testing.assert_allclose(values, policy.value(seen[:-1]), atol=1e-5)
         expected = policy.value(after).numpy()
         np.testing.assert_allclose(np.where(task_over, 0, following), np.where(task_over, 0, expected), atol=1e-5)

@@ -55,6 +55,8 @@ every_kind = pytest.mark.parametrize(
 
 def played(options, steps=12, rounds=2, env="CartPole-v1", **collecting):
     """A policy, and the second rollout that it collected: episodes have ended, and others go on."""
+    if isinstance(env, str):
+        collecting = {"vectorization_mode": "sync", **collecting}
     with GymCollector(env, **{"num_envs": 3, "num_steps": steps, **collecting}) as collector:
         policy = make_policy(collector.observation_space, collector.action_space, seed=0, **options)
         rollouts = [collector.collect(policy) for _ in range(rounds)]

@@ -34,10 +34,14 @@ class ScriptedEnv(gymnasium.Env):
 class Scripted:
     """A distribution whose parameters are the actions; the log-probability of slot n's is −n."""
 
-    def sample(self, parameters, generator):
-        return parameters, -np.arange(len(parameters), dtype=np.float32)
+    def noise(self, parameters, generator, count):
+        return [None] * count
 
-    mode = sample
+    def pick(self, parameters, noise):
+        return parameters
+
+    def numpy_log_prob(self, parameters, actions):
+        return np.broadcast_to(-np.arange(actions.shape[-1], dtype=np.float32), actions.shape)
 
     def to_environment(self, actions):
         return actions
@@ -88,8 +92,14 @@ class RandomPolicy:
 
 
 class Uniform:
-    def sample(self, parameters, generator):
-        return generator.integers(0, parameters), -np.log(parameters).astype(np.float32)
+    def noise(self, parameters, generator, count):
+        return generator.random((count, *parameters.shape))
+
+    def pick(self, parameters, noise):
+        return (noise * parameters).astype(np.int64)
+
+    def numpy_log_prob(self, parameters, actions):
+        return -np.log(parameters).astype(np.float32)
 
     def mode(self, parameters):
         return np.zeros(len(parameters), np.int64), np.zeros(len(parameters), np.float32)

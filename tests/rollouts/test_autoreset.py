@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.testing import assert_array_equal
-from scripted import GO_ON, TERMINATE, TRUNCATE, RandomPolicy, RoundPolicy, ScriptedEnv, ScriptedPolicy
+from scripted import GO_ON, TERMINATE, TRUNCATE, RandomPolicy, RoundPolicy, Scripted, ScriptedEnv, ScriptedPolicy
 
 from rlgrad.rollouts import Episode, GymCollector
 
@@ -151,17 +151,14 @@ def test_a_vector_environment_that_nothing_limits_is_cut_by_the_collector():
 class Constant:
     """Pushes the cart in one direction: slot 0 to the left, slot 1 to the right."""
 
-    class distribution:
-        @staticmethod
-        def sample(parameters, generator):
-            return np.array([0, 1]), np.zeros(2, np.float32)
+    class distribution(Scripted):
+        def pick(self, parameters, noise):
+            return np.array([0, 1])
 
-        @staticmethod
-        def to_environment(actions):
-            return actions
+    distribution = distribution()
 
     def actor(self):
-        return lambda observations: None
+        return lambda observations: observations
 
 
 def test_cart_poles_vector_entry_point_masks_the_step_after_its_time_limit():

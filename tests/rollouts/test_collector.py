@@ -70,6 +70,15 @@ def test_the_same_seed_gives_the_same_rollouts_and_another_seed_others(mode, opt
     assert not np.array_equal(first[0].actions, other[0].actions)
 
 
+@pytest.mark.parametrize("mode", ["sync", "vector_entry_point"])
+def test_episodes_that_go_on_in_the_next_rollout_are_summed_over_both(mode):
+    whole, episodes = rollouts(1, num_steps=120, vectorization_mode=mode)
+    parts, again = rollouts(24, num_steps=5, vectorization_mode=mode)
+    assert_array_equal(np.concatenate([part.rewards for part in parts]), whole[0].rewards)
+    assert len(episodes) > 9
+    assert sorted(episodes) == sorted(again)
+
+
 def test_the_two_streams_are_chosen_apart():
     def start_and_actions(*streams):
         rollout = rollouts(1, num_steps=30, streams=streams)[0][0]
@@ -188,10 +197,14 @@ def test_the_actor_is_taken_once_a_rollout_and_sees_what_is_stored():
 
 def test_the_environment_gets_what_the_distribution_makes_of_the_stored_action():
     class Clipped:
-        def sample(self, parameters, generator):
-            return generator.normal(0, 9, (len(parameters), 1)).astype(np.float32), np.zeros(
-                len(parameters), np.float32
-            )
+        def noise(self, parameters, generator, count):
+            return generator.normal(0, 9, (count, len(parameters), 1)).astype(np.float32)
+
+        def pick(self, parameters, noise):
+            return noise
+
+        def numpy_log_prob(self, parameters, actions):
+            return np.zeros(actions.shape[:-1], np.float32)
 
         def to_environment(self, actions):
             return np.clip(actions, -1, 1)

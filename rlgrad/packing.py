@@ -1,0 +1,65 @@
+"""Many small arrays as one, into a compiled program and out of it: each tensor that crosses costs more than its numbers."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_WORD = np.dtype(np.int32)
+
+
+class Packing:
+    """A tree of arrays as one vector of 32-bit words, bit by bit, with what has no such width (bytes) beside it.
+
+    Args:
+        tree: of arrays, whose structure, shapes and dtypes all later trees share.
+    """
+
+    def __init__(self, tree: Any) -> None:
+        self._tree = tf.nest.map_structure(lambda x: None, tree)
+        self._kinds = [(x.shape, x.dtype) for x in map(np.asarray, tf.nest.flatten(tree))]
+
+    def pack(self, tree: Any) -> list[tf.Tensor]:
+        """The tensors that `unpack` takes.
+
+        Raises:
+            ValueError: a shape or dtype is another than the first time.
+        """
+        arrays = [np.asarray(x) for x in tf.nest.flatten(tree)]
+        if [(x.shape, x.dtype) for x in arrays] != self._kinds:
+            found = next(
+                pair for pair in zip(arrays, self._kinds, strict=False) if (pair[0].shape, pair[0].dtype) != pair[1]
+            )
+            (shape, dtype), got = found[1], found[0]
+            raise ValueError(
+                f"The program was compiled for arrays {dtype} {shape}, and got {got.dtype} {got.shape}: take another learner."
+            )
+        words = np.concatenate([_words(x) for x in arrays if _packed(x.dtype)])
+        return [tf.constant(words), *(tf.constant(x) for x in arrays if not _packed(x.dtype))]
+
+    def unpack(self, words: tf.Tensor, *others: tf.Tensor) -> Any:
+        """The tree again, in a program."""
+        leaves, at, rest = [], 0, iter(others)
+        for shape, dtype in self._kinds:
+            if not _packed(dtype):
+                leaves.append(next(rest))
+                continue
+            count = int(np.prod(shape)) * (dtype.itemsize // 4 or 1)
+            leaves.append(_unpacked(words[at : at + count], shape, dtype))
+            at += count
+        return tf.nest.pack_sequence_as(self._tree, leaves)
+
+
+def _packed(dtype: np.dtype[Any]) -> bool:
+    return dtype.itemsize in (4, 8) or dtype == np.bool_
+
+
+def _words(x: np.ndarray) -> np.ndarray:
+    flat = np.ascontiguousarray(x).reshape(-1)
+    return flat.astype(_WORD) if x.dtype == np.bool_ else flat.view(_WORD)
+
+
+def _unpacked(words: tf.Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tf.Tensor:
+    if dtype == np.bool_:
+        return tf.reshape(words, shape) != 0
+    return tf.bitcast(tf.reshape(words, (*shape, *([2] if dtype.itemsize == 8 else []))), dtype)
