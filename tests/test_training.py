@@ -326,7 +326,7 @@ LONG = {
     "a thousand updates": (
         64_000,
         "env='CartPole-v1', num_envs=4, num_steps=16, vectorization_mode='sync'",
-        "move",
+        "learn",
         10,
     ),
     "ten million compiled steps": (10_000_000, "env='rlgrad/CartPole-v1', num_envs=64, num_steps=64", "program", 30),

@@ -89,7 +89,7 @@ class Categorical:
         return actions + self.start if self.start else actions
 
     def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
-        """As `sample` does it."""
+        """By the inverse of the cumulative distribution, one uniform number an action."""
         cumulative = tf.cumsum(tf.nn.softmax(parameters), axis=-1)
         uniforms = random.uniform(seeds)[..., None] * cumulative[..., -1:]
         return tf.reduce_sum(tf.cast(uniforms >= cumulative[..., :-1], tf.int64), axis=-1)

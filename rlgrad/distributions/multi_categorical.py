@@ -66,7 +66,8 @@ class MultiCategorical:
 
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
         """The largest logit of each choice with its noise."""
-        return self._shaped(_ONE.pick(self._numpy_table(parameters), noise))
+        actions: np.ndarray = self._shaped(_ONE.pick(self._numpy_table(parameters), noise))
+        return actions
 
     def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
         """The sum of the choices' log-probabilities, shape (…)."""
