@@ -72,15 +72,24 @@ class TensorBoardLog(Callback):
 
     def on_start(self, run: "Run") -> None:
         """Open an event file in the run's folder."""
-        from tensorboard.summary import Writer
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._writer = Writer(str(run.path))
+        self._writer = EventFileWriter(str(run.path))
 
     def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Write the scalars."""
-        for name, value in metrics.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(name, value, step=run.timesteps)
+        """Write the scalars, as one event: one for each of them takes ten times as long."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.types_pb2 import DT_FLOAT
+
+        kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
+        values = [
+            Summary.Value(tag=name, tensor=TensorProto(dtype=DT_FLOAT, float_val=[value]), metadata=kind)
+            for name, value in metrics.items()
+            if math.isfinite(value)
+        ]
+        self._writer.add_event(Event(wall_time=time.time(), step=run.timesteps, summary=Summary(value=values)))
 
     def on_end(self, run: "Run") -> None:
         """Close the event file."""

@@ -21,7 +21,7 @@ from rlgrad.fused import Fused
 from rlgrad.learner import Learner
 from rlgrad.plotting import plot_runs
 from rlgrad.policies.policy import Policy
-from rlgrad.reporting import METRICS, Callback
+from rlgrad.reporting import METRICS, Callback, CSVLog, Progress, TensorBoardLog
 from rlgrad.rollouts import Rollout
 from rlgrad.rollouts.choosing import Collector
 from rlgrad.rollouts.compiled import CompiledCollector
@@ -256,14 +256,15 @@ class Run:
             "train/length": float(length),
             "train/episodes": float(self.episodes),
         }
-        metrics |= {f"train/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        metrics |= {f"train/{name}": math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
         metrics |= self._diagnosed
         self._diagnosed = {}
         for name in self.metrics:
             self.history[name].append(metrics.get(name, math.nan))
         for callback in self.callbacks:
             callback.on_update(self, metrics)
-        self._actor = None  # a callback may have changed the weights
+        if not all(isinstance(callback, CSVLog | TensorBoardLog | Progress) for callback in self.callbacks):
+            self._actor = None  # a callback may have changed the weights
 
     def _variables(self) -> dict[str, Any]:
         scale = self.learner.reward_scale
