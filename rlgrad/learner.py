@@ -15,6 +15,7 @@ from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.keras_internals import all_layers
 from rlgrad.gradients.selection import keys_of
+from rlgrad.gradients.tensorflow_internals import flat_call
 from rlgrad.objective import Objective, output_specs
 from rlgrad.packing import Packing
 from rlgrad.policies.policy import Policy
@@ -149,14 +150,15 @@ class Learner:
         if self._program is None:
             self._packing = Packing(arguments)
             program = tf.function(self._learn_packed, jit_compile=self.xla or None, autograph=False)
-            self._program = program.get_concrete_function(*self._packing.pack(arguments))
-        return self._program(*self._packing.pack(arguments))
+            self._program = flat_call(program.get_concrete_function(self._packing.pack(arguments)))
+        (results,) = self._program(self._packing.pack(arguments))
+        return results
 
-    def _learn_packed(self, *packed: tf.Tensor) -> tf.Tensor:
+    def _learn_packed(self, packed: list[tf.Tensor]) -> list[tf.Tensor]:
         metrics = self.move(*self._packing.unpack(*packed))
         self._names = list(metrics)
         numbers = tf.stack([tf.cast(value, tf.float32) for value in metrics.values()])
-        return numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)
+        return [numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)]
 
     def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """`learn` as part of a compiled program: float32 (), by name, and `nonfinite_step`, −1 where every step was taken."""

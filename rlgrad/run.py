@@ -30,6 +30,7 @@ _log = logging.getLogger("rlgrad")
 _WINDOW = 100  # episodes that train/return and train/length are means of
 _ROWS = 250  # about as many rows does a run log, however many updates it makes
 _CHECKPOINTS = 10
+_BLOCK = 256  # seeds
 
 
 class Run:
@@ -70,6 +71,7 @@ class Run:
         self.stop = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._shuffle = random.stream(config.seed, "shuffle")
+        self._shuffle_blocks: dict[int, np.ndarray] = {}  # the last one
         self._fused: Fused | None = None
         self._actor: Any = None  # at the weights of now, where they were just handed out; else they are read
 
@@ -234,8 +236,15 @@ class Run:
         return [metrics]
 
     def _shuffles(self, count: int) -> np.ndarray:
-        """Seeds for the shuffles of the next updates, int32 (count, 2)."""
-        return np.stack([random.seed_of(random.child(self._shuffle, self.updates + i)) for i in range(count)])
+        """Seeds for the shuffles of the next updates, int32 (count, 2), made in blocks: a few words cost as much as many."""
+        numbers = range(self.updates, self.updates + count)
+        return np.stack([self._shuffle_block(n // _BLOCK)[n % _BLOCK] for n in numbers])
+
+    def _shuffle_block(self, number: int) -> np.ndarray:
+        if number not in self._shuffle_blocks:
+            words = random.child(self._shuffle, number).generate_state(2 * _BLOCK)
+            self._shuffle_blocks = {number: words.view(np.int32).reshape(_BLOCK, 2)}
+        return self._shuffle_blocks[number]
 
     def _count(self, updates: int, timesteps: int) -> None:
         finished = self.collector.drain_episodes()

@@ -16,7 +16,7 @@ AGENTS = {
     "reinforce": Reinforce(num_steps=32, standardize_advantages=True, update=PerHead(policy=FAST, value=VALUE)),
     "a2c": A2C(num_steps=32, standardize_advantages=True, update=PerHead(policy=FAST, value=VALUE)),
     "ppo": PPO(num_steps=32, update=Ascent(learning_rate=1e-3, num_epochs=4, num_minibatches=4)),
-    "npg": NPG(num_steps=32, update=PerHead(policy=NaturalGradient(target_kl=0.01, damping=0.01), value=VALUE)),
+    "npg": NPG(num_steps=32, update=PerHead(policy=NaturalGradient(target_kl=0.02, damping=0.1), value=VALUE)),
     "trpo": TRPO(num_steps=32, update=PerHead(policy=TrustRegion(target_kl=0.05, damping=0.01), value=VALUE)),
 }
 SPACES = {
