@@ -40,6 +40,7 @@ class Run:
         policy: acts, and goes into every function of `rlgrad.gradients`.
         config: what the run was asked to do.
         path: the run's folder.
+        device: what it computes on, `"CPU:0"` or `"GPU:0"`.
         metrics: names of what is logged.
         history: metrics by name, one entry a logged row.
         diagnosis: the last one made while training with `diagnose=True`, or none.
@@ -56,9 +57,10 @@ class Run:
         collector: Collector,
         path: Path,
         callbacks: Sequence[Callback],
+        device: str = "CPU:0",
     ) -> None:
         self.config, self.policy, self.learner, self.collector, self.path = config, policy, learner, collector, path
-        self.callbacks = list(callbacks)
+        self.callbacks, self.device = list(callbacks), device
         self.diagnosis: Diagnosis | None = None
         self._diagnosing = config.diagnose
         self._diagnosed: dict[str, float] = {}  # since the last row
@@ -92,7 +94,11 @@ class Run:
         """
         if total_timesteps is not None:
             self.config = replace(self.config, total_timesteps=total_timesteps)
-        total = self.config.total_timesteps
+        with tf.device(self.device):
+            self._train(self.config.total_timesteps)
+        return self
+
+    def _train(self, total: int) -> None:
         by_steps = self.config.agent.num_steps is not None
         needed = self.collector.max_rollout_steps if by_steps else 1
         if self.timesteps + needed > total:
@@ -129,7 +135,6 @@ class Run:
                 self.diagnosis.write(self.path)
             for callback in self.callbacks:
                 callback.on_end(self)
-        return self
 
     def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluation:
         """Play fresh episodes at the present weights.
@@ -142,17 +147,18 @@ class Run:
             `mean_return`, `std_return`, `episodes`, and `returns` and `lengths` of each.
         """
         config = self.config
-        return evaluate(
-            self.policy,
-            config.env,
-            episodes=episodes,
-            greedy=greedy,
-            seed=config.seed,
-            env_kwargs=config.env_kwargs,
-            wrappers=config.wrappers,
-            max_episode_steps=config.max_episode_steps,
-            vectorization_mode=config.vectorization_mode,
-        )
+        with tf.device(self.device):
+            return evaluate(
+                self.policy,
+                config.env,
+                episodes=episodes,
+                greedy=greedy,
+                seed=config.seed,
+                env_kwargs=config.env_kwargs,
+                wrappers=config.wrappers,
+                max_episode_steps=config.max_episode_steps,
+                vectorization_mode=config.vectorization_mode,
+            )
 
     def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
         """Evaluate greedily and sampled, and write evaluation.json.
@@ -205,7 +211,8 @@ class Run:
     def diagnose(self) -> Diagnosis:
         """Collect one rollout at the present weights, which stay as they are, and say what its gradients tell."""
         progress = min(1.0, self.timesteps / self.config.total_timesteps)
-        return self.learner.diagnose(self.collector.collect(self.policy), progress, self.timesteps)
+        with tf.device(self.device):
+            return self.learner.diagnose(self.collector.collect(self.policy), progress, self.timesteps)
 
     def _diagnose(self, rollout: Rollout, total: int) -> dict[str, float]:
         """Metrics of the rollout at the weights that collected it, so before the update."""

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
 from rlgrad.learner import Learner
+from rlgrad.placement import device_for
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
 from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
@@ -238,30 +240,32 @@ def _assemble(
         wrappers=config.wrappers,
     )
     try:
+        device = device_for(collector.observation_space, config.hidden_sizes, [model, value_model])
         specs = specs_for(collector.observation_space, collector.action_space)
         credited = dry_run(agent, batch_signature(*specs)).credited
-        policy = make_policy(
-            collector.observation_space,
-            collector.action_space,
-            model=model,
-            value_model=value_model,
-            value="value" in credited,
-            hidden_sizes=config.hidden_sizes,
-            activation=config.activation,
-            shared_trunk=config.shared_trunk,
-            memory=config.memory,
-            memory_size=config.memory_size,
-            squash_actions=config.squash_actions,
-            initial_log_std=config.initial_log_std,
-            normalize_observations=agent.normalize_observations,
-            from_logits=config.from_logits,
-            seed=config.seed,
-        )
-        learner = Learner(agent, policy, num_envs=collector.num_envs)
+        with tf.device(device):
+            policy = make_policy(
+                collector.observation_space,
+                collector.action_space,
+                model=model,
+                value_model=value_model,
+                value="value" in credited,
+                hidden_sizes=config.hidden_sizes,
+                activation=config.activation,
+                shared_trunk=config.shared_trunk,
+                memory=config.memory,
+                memory_size=config.memory_size,
+                squash_actions=config.squash_actions,
+                initial_log_std=config.initial_log_std,
+                normalize_observations=agent.normalize_observations,
+                from_logits=config.from_logits,
+                seed=config.seed,
+            )
+            learner = Learner(agent, policy, num_envs=collector.num_envs)
     except BaseException:
         collector.close()
         raise
-    return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks])
+    return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks], device)
 
 
 def _actor(run: Run) -> str:
@@ -276,6 +280,7 @@ def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBu
         "vectorization_mode": run.collector.vectorization_mode,
         "actor": _actor(run),
         "xla": run.learner.xla,
+        "device": run.device,
         "trained_outputs": list(run.learner.credited),
         "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),
     }

@@ -1,0 +1,47 @@
+"""Where a run computes: a fixed rule, since numbers depend on it, and never a measurement."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from gymnasium import spaces
+
+_log = logging.getLogger("rlgrad")
+
+_WIDE = 512  # units of a hidden layer from which a GPU's arithmetic outweighs what it takes to start it
+_MANY = 1_000_000  # weights of a model that was given, likewise
+
+
+def device_for(observation_space: spaces.Space[Any], hidden_sizes: Sequence[int], models: Sequence[Any] = ()) -> str:
+    """The device that a run computes on, and its GPUs made ready.
+
+    A GPU, where there is one, computes for networks that see images, have hidden layers of at least 512 units, or are models
+    of at least a million weights. Smaller ones stay on the CPU: their arithmetic is done there before a GPU has begun.
+
+    Args:
+        observation_space: what the networks see.
+        hidden_sizes: widths of the default networks.
+        models: Keras models that were given, or functions that build them, of which nothing is known.
+
+    Returns:
+        `"GPU:0"` or `"CPU:0"`.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # TensorFlow has begun to use it, the way the user wanted
+            _log.debug("Memory growth of %s stays as it is.", gpu.name)
+    weights = [model.count_params() for model in models if hasattr(model, "count_params")]
+    large = max(hidden_sizes, default=0) >= _WIDE or max(weights, default=0) >= _MANY or _has_image(observation_space)
+    if gpus and not large:
+        _log.info("There is a GPU, and this run stays on the CPU, where networks this small are faster.")
+    return "GPU:0" if gpus and large else "CPU:0"
+
+
+def _has_image(space: spaces.Space[Any]) -> bool:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inner = space.values() if isinstance(space, spaces.Dict) else space
+        return any(map(_has_image, inner))
+    return isinstance(space, spaces.Box) and len(space.shape) >= 3
