@@ -5,6 +5,7 @@ line. Standard library and NumPy only: every side runs in an environment of its 
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,8 +17,11 @@ CHECK_EVERY = 1024  # environment steps between two evaluations
 
 
 def asked() -> dict[str, Any]:
-    """The object that this script was given."""
-    return json.loads(sys.argv[1])
+    """The object that this script was given. Where it has a number of `cores`, the process keeps to as many from here on."""
+    work: dict[str, Any] = json.loads(sys.argv[1])
+    if "cores" in work:
+        os.sched_setaffinity(0, range(work["cores"]))
+    return work
 
 
 def answer(numbers: dict[str, float], *packages: str) -> None:

@@ -15,6 +15,7 @@ import rlgrad
 from rlgrad.agents import A2C, PPO
 from rlgrad.reporting import Callback
 
+# What ALE's own vector environment does by itself.
 ATARI = {
     "env_kwargs": {"frameskip": 1},  # the wrapper repeats actions itself
     "wrappers": (
@@ -68,7 +69,7 @@ def started(work, steps, callbacks=()):
         evaluation_episodes=0,
         verbose=False,
         **chosen,
-        **(ATARI if work.get("atari") else {}),
+        **(ATARI if work.get("atari") and work["vectorization_mode"] != "vector_entry_point" else {}),
     )
 
 
