@@ -266,7 +266,7 @@ def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBu
     network = run.policy.network
     resolved = {
         "vectorization_mode": run.collector.vectorization_mode,
-        "actor": "xla" if run.policy.mirror is None else "numpy",
+        "actor": run.policy.acts_in,
         "xla": run.learner.xla,
         "trained_outputs": list(run.learner.credited),
         "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),
