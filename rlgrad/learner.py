@@ -13,11 +13,11 @@ from rlgrad import estimators, gradients
 from rlgrad.agent import Agent, Batch, Outputs, batch_signature, dry_run
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
-from rlgrad.gradients.keras_internals import all_layers
 from rlgrad.gradients.selection import keys_of
 from rlgrad.gradients.tensorflow_internals import flat_call
 from rlgrad.objective import Objective, output_specs
 from rlgrad.packing import Packing
+from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.reporting import METRICS
@@ -72,7 +72,7 @@ class Learner:
             _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self.traces = 0
-        self.xla = gains_from_xla(policy) if xla is None else xla
+        self.xla = actors.gains_from_xla(policy) if xla is None else xla
         self._mirror = policy.mirror  # made before anything is traced
         self._packing: Any = None
         self._names: list[str] = []
@@ -217,12 +217,6 @@ class Learner:
             f"The gradient is not finite at step {step} of this update, through: {where}. The step was not taken; the weights "
             "are the last good ones. Look at the rewards' size, lower the learning rate, or set max_grad_norm."
         )
-
-
-def gains_from_xla(policy: Policy) -> bool:
-    """False for convolutions on a CPU, whose gradients take XLA many times as long as TensorFlow's own kernels."""
-    kinds = {kind.__name__ for layer in all_layers(policy) for kind in type(layer).__mro__}
-    return not any("Conv" in kind for kind in kinds) or bool(tf.config.list_physical_devices("GPU"))
 
 
 def _connected(

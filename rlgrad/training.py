@@ -268,17 +268,11 @@ def _assemble(
     return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks], device)
 
 
-def _actor(run: Run) -> str:
-    if run.collector.vectorization_mode == "compiled":
-        return "compiled"
-    return "xla" if run.policy.mirror is None else "numpy"
-
-
 def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:
     network = run.policy.network
     resolved = {
         "vectorization_mode": run.collector.vectorization_mode,
-        "actor": _actor(run),
+        "actor": "compiled" if run.collector.vectorization_mode == "compiled" else run.policy.acts_in,
         "xla": run.learner.xla,
         "device": run.device,
         "trained_outputs": list(run.learner.credited),

@@ -176,6 +176,7 @@ def test_convolutions_are_trained_without_xla_on_a_cpu_and_to_the_bit_as_well(ru
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     assert run.learner.xla
     assert first.learner.xla is bool(tf.config.list_physical_devices("GPU"))
+    assert (run.policy.acts_in, first.policy.acts_in) == ("numpy", "xla" if first.learner.xla else "graph")
 
 
 def test_sync_and_async_give_the_same_weights_to_the_bit(run, tmp_path):

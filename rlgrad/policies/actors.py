@@ -1,7 +1,8 @@
 """Acting: from observations to distribution parameters, at every environment step, without TensorFlow's overhead.
 
 A chain of dense layers is mirrored into NumPy, which costs a tenth of a compiled call at these sizes. Any other model runs as
-one XLA program. The rule looks at the model alone, never at timings, so that a seed always gives the same numbers.
+one program, through XLA but for convolutions on a CPU. The rule looks at the model alone, never at timings, so that a seed
+always gives the same numbers.
 """
 
 import logging
@@ -13,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
+from rlgrad.gradients.keras_internals import all_layers
 
 Actor = Callable[[np.ndarray], Any]
 
@@ -99,9 +102,17 @@ def chain(network: keras.Model) -> list[keras.layers.Layer] | None:
     return layers if any(map(_is_dense, layers)) and all(map(_mirrored, layers)) else None
 
 
-def compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
-    """`function` of batches as one XLA program for each batch size, with NumPy in and out."""
-    program = tf.function(function, input_signature=specs, jit_compile=True, autograph=False).get_concrete_function()
+def gains_from_xla(model: keras.Model) -> bool:
+    """False for convolutions on a CPU, whose gradients take XLA many times as long as TensorFlow's own kernels."""
+    kinds = {kind.__name__ for layer in all_layers(model) for kind in type(layer).__mro__}
+    return not any("Conv" in kind for kind in kinds) or bool(tf.config.list_physical_devices("GPU"))
+
+
+def compiled(function: Callable[..., Any], *specs: Any, xla: bool = True) -> Callable[..., Any]:
+    """`function` of batches as one program, with XLA one for each batch size, with NumPy in and out."""
+    program = tf.function(
+        function, input_signature=specs, jit_compile=xla or None, autograph=False
+    ).get_concrete_function()
 
     def call(*batches: Any) -> Any:
         return tf.nest.map_structure(lambda y: y.numpy(), program(*tf.nest.map_structure(tf.constant, batches)))

@@ -93,6 +93,11 @@ class Policy(keras.Model):
         mirror = actors.Mirror(layers, lambda: [*self.preparation.moments(), *scale])
         return mirror if mirror.agrees_with(self.network) else None
 
+    @property
+    def acts_in(self) -> str:
+        """Where `actor` computes: `"numpy"`, `"xla"`, or `"graph"` where XLA would be the slower one."""
+        return "numpy" if self.mirror is not None else "xla" if actors.gains_from_xla(self) else "graph"
+
     def call(self, observations: Any) -> dict[str, Any]:
         """Distribution parameters and value, for any number of batch axes."""
         heads: dict[str, Any] = self._over_batch(observations, self._forward)
@@ -187,7 +192,9 @@ class Policy(keras.Model):
                 return lambda x: assemble(forward(prepare(x)), log_std)
             return lambda x: np.where(x[MASK], forward(prepare(seen.without_mask(x))), np.float32(IMPOSSIBLE))
         if self._compiled_actor is None:
-            self._compiled_actor = actors.compiled(lambda x: self(x, training=False)["policy"], self.observation_spec)
+            self._compiled_actor = actors.compiled(
+                lambda x: self(x, training=False)["policy"], self.observation_spec, xla=self.acts_in == "xla"
+            )
         program, spec = self._compiled_actor, self.observation_spec
         return lambda x: program(like(spec, x))
 
