@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from rlgrad import random
 from rlgrad.learner import Learner
 from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.rollouts.playing import require_finite
@@ -56,11 +57,10 @@ class Fused:
             NonFiniteError: a gradient was not finite; names output, variable and step.
             FloatingPointError: a reward or an observation was not; names slot and step.
         """
-        count = min(count, self._size)
-        seeds = self._padded(self._collector.seeds(count))
-        results = self._run(
-            np.int32(count), np.int64(timesteps), np.int64(total), seeds, self._padded(shuffles[:count])
-        )
+        count, collector = min(count, self._size), self._collector
+        padded = np.concatenate([shuffles[:count], np.zeros((self._size - count, 2), np.int32)])
+        numbers = np.int32(count), np.int64(timesteps), np.int64(total), np.int32(collector.number)
+        results = self._run(*numbers, collector.seed, padded)
         made, rollout = int(results.made), results.rollout
         self._collector.advance(made, tf.nest.map_structure(lambda x: x.numpy()[:made], results.ends))
         measured, steps = results.measured.numpy(), results.steps.numpy()
@@ -105,10 +105,7 @@ class Fused:
         self._compiled = compiled
         return results
 
-    def _padded(self, seeds: np.ndarray) -> np.ndarray:
-        return np.concatenate([seeds, np.zeros((self._size - len(seeds), 2), np.int32)])
-
-    def _program(self, count: Any, timesteps: Any, total: Any, seeds: Any, shuffles: Any) -> "_Results":
+    def _program(self, count: Any, timesteps: Any, total: Any, number: Any, seed: Any, shuffles: Any) -> "_Results":
         collector, learner, size = self._collector, self._learner, self._size
         policy, variables = learner.policy, self._slots
         specs = collector.row_specs(policy)
@@ -122,7 +119,7 @@ class Fused:
         def body(i: Any, good: Any, taken: Any, slots: Any, last: Any, *arrays: Any) -> tuple[Any, ...]:
             measured, steps, ends = arrays
             progress = tf.minimum(tf.cast(taken / total, tf.float32), 1.0)
-            rollout, slots, ended = collector.play(policy, slots, seeds[i])
+            rollout, slots, ended = collector.play(policy, slots, random.fold_in(seed, number + i))
             metrics = learner.move(rollout, progress, shuffles[i])
             played = tf.cast(tf.reduce_sum(rollout.mask), tf.int32)
             packed = tf.stack([tf.cast(metrics[name], tf.float32) for name in self._names])

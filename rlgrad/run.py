@@ -29,6 +29,7 @@ from rlgrad.rollouts.compiled import CompiledCollector
 _log = logging.getLogger("rlgrad")
 _WINDOW = 100  # episodes that train/return and train/length are means of
 _ROWS = 250  # about as many rows does a run log, however many updates it makes
+_FUSED_ROWS = 50  # where a row ends a call that makes all its updates
 _CHECKPOINTS = 10
 _BLOCK = 256  # seeds
 
@@ -106,11 +107,12 @@ class Run:
                 f"total_timesteps={total:,} leaves no room for a rollout of {needed:,} steps after the {self.timesteps:,} "
                 "taken: raise it, or lower num_envs or num_steps."
             )
-        every = max(1, total // (needed * _ROWS)) if by_steps else 1
+        fused = isinstance(self.collector, CompiledCollector) and not self._diagnosing
+        every = max(1, total // (needed * (_FUSED_ROWS if fused else _ROWS))) if by_steps else 1
         saved, self.stop, self._actor = self.timesteps, False, None
         for callback in self.callbacks:
             callback.on_start(self)
-        if isinstance(self.collector, CompiledCollector) and not self._diagnosing:
+        if isinstance(self.collector, CompiledCollector) and fused:
             self._fused = self._fused or Fused(self.collector, self.learner, every)
         rows: list[dict[str, float]] = []
         self._due, spacing = float(self.timesteps), 0.0 if by_steps else total / _ROWS

@@ -79,6 +79,8 @@ class CompiledCollector:
     Attributes:
         functional: the environment.
         num_envs: slots.
+        seed: of all rollouts, int32 (2,).
+        number: of the next rollout; its own seed is `random.fold_in(seed, number)`.
         shape: the two leading axes of every rollout: (T, N), or (time limit, N * episodes_per_env) for whole episodes.
         xla: compile rollouts with XLA; false for a model that it cannot compile.
 
@@ -115,8 +117,8 @@ class CompiledCollector:
             raise ValueError("Rollouts of whole episodes need a bound on their length: give max_episode_steps=.")
         self.shape = (rows, num_envs * (episodes_per_env or 1))
         self._zeros = storage(self.observation_space, (0,))
-        self._seed = random.seed_of(random.stream(seed, streams[0]))
-        self._number = 0
+        self.seed = random.seed_of(random.stream(seed, streams[0]))
+        self.number = 0
         self.xla = True
         self._slots: Any = None
         self._finished: list[Episode] = []
@@ -160,7 +162,7 @@ class CompiledCollector:
         key = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
         if key not in policy.programs:
             policy.programs[key] = self._program(policy)
-        results = policy.programs[key](self.seeds(1)[0], tf.constant(greedy))
+        results = policy.programs[key](self.seed, np.int32(self.number), np.bool_(greedy))
         played, ends = tf.nest.map_structure(lambda x: x.numpy(), results)
         self.advance(1, ends)
         unfilled = np.zeros((2, *self.shape), np.float32)
@@ -189,19 +191,13 @@ class CompiledCollector:
     def slots(self, policy: Any) -> Any:
         """Variables that hold where each slot stands between two rollouts by steps; at first, at an episode's beginning."""
         if self._slots is None and not self._whole:
-            seeds = random.split(random.fold_in(self._seed, -1), self.num_envs)
+            seeds = random.split(random.fold_in(self.seed, -1), self.num_envs)
             self._slots = tf.nest.map_structure(tf.Variable, self._begun(policy, seeds))
         return () if self._whole else self._slots
 
     def variables(self, policy: Any) -> list[tf.Variable]:
         """What a checkpoint keeps besides `state`."""
         return list(tf.nest.flatten(self.slots(policy)))
-
-    def seeds(self, count: int) -> np.ndarray:
-        """Seeds of the next rollouts, int32 (count, 2)."""
-        numbers = np.arange(self._number, self._number + count, dtype=np.int32)
-        seeds: np.ndarray = random.fold_in(np.broadcast_to(self._seed, (count, 2)), numbers).numpy()
-        return seeds
 
     def advance(self, count: int, ends: Ends) -> None:
         """Take note of rollouts that were played.
@@ -210,7 +206,7 @@ class CompiledCollector:
             count: how many.
             ends: NumPy arrays (…, T, N).
         """
-        self._number += count
+        self.number += count
         columns = (ends.returns[ends.ended], ends.lengths[ends.ended], ends.terminated[ends.ended])
         self._finished += map(Episode, *(column.tolist() for column in columns))
 
@@ -221,11 +217,11 @@ class CompiledCollector:
 
     def state(self) -> dict[str, Any]:
         """What a later collector needs to go on, besides `slots`: plain numbers that JSON can hold."""
-        return {"rollouts": self._number}
+        return {"rollouts": self.number}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state` was taken, with the `slots` that were saved with it."""
-        self._number = state["rollouts"]
+        self.number = state["rollouts"]
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -241,12 +237,13 @@ class CompiledCollector:
     def _program(self, policy: Any) -> Any:
         slots = self.slots(policy)
 
-        def program(seed: tf.Tensor, greedy: tf.Tensor) -> tuple[Rollout, Ends]:
-            rollout, after, ends = self.play(policy, tf.nest.map_structure(tf.identity, slots), seed, greedy)
+        def program(seed: tf.Tensor, number: tf.Tensor, greedy: tf.Tensor) -> tuple[Rollout, Ends]:
+            own = random.fold_in(seed, number)
+            rollout, after, ends = self.play(policy, tf.nest.map_structure(tf.identity, slots), own, greedy)
             tf.nest.map_structure(lambda variable, x: variable.assign(x), slots, after)
             return rollout, ends
 
-        specs = [tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.bool)]
+        specs = [tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.bool)]
         return tf.function(program, input_signature=specs, autograph=False).get_concrete_function()
 
     def _play(self, policy: Any, slots: Any, seed: Any, greedy: Any) -> tuple[Rollout, Any, Ends]:
