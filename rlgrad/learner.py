@@ -148,6 +148,7 @@ class Learner:
     def _run(self, *arguments: Any) -> Any:
         """One call of the compiled program. A concrete function skips the search for one that fits the arguments."""
         if self._program is None:
+            _log.info("Compiling the update …")
             self._packing = Packing(arguments)
             program = tf.function(self._learn_packed, jit_compile=self.xla or None, autograph=False)
             self._program = flat_call(program.get_concrete_function(self._packing.pack(arguments)))
