@@ -50,7 +50,7 @@ def test_what_is_logged_and_evaluated_stays_raw_and_the_scale_is_saved(tmp_path)
     )
     assert run.history["train/return"][-1] == run.history["train/length"][-1]  # CartPole pays 1 a step
     kept = [v.numpy() for v in run.learner.reward_scale.variables]
-    assert kept[2] == 1024.0
+    assert kept[2] == run.timesteps > 900  # steps that only reset do not count
     again = rlgrad.load(tmp_path / "run", verbose=False)
     for one, other in zip(again.learner.reward_scale.variables, kept, strict=True):
         np.testing.assert_array_equal(one, other)
