@@ -76,6 +76,7 @@ class Solved:
         if reached:
             # The first update compiles; what it takes without that is taken to be what the others take.
             later, count = seconds - self._rows[0], len(self._rows)
-            compiled = later * count / (count - 1) if count > 1 else float("nan")
-            self.numbers = {"seconds": seconds, "compiled_seconds": compiled, "shell_seconds": shell, "steps": steps}
+            self.numbers = {"seconds": seconds, "shell_seconds": shell, "steps": steps}
+            if count > 1:
+                self.numbers["compiled_seconds"] = later * count / (count - 1)
         return reached
