@@ -11,7 +11,7 @@ from gymnasium import Space
 from rlgrad import random
 from rlgrad.rollouts.collector import check_counts
 from rlgrad.rollouts.episodes import Episode
-from rlgrad.rollouts.functional import AnyFuncEnv, move, start
+from rlgrad.rollouts.functional import AnyFuncEnv, choose, move, start
 from rlgrad.rollouts.playing import require_finite
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import map_arrays, storage
@@ -258,9 +258,9 @@ class CompiledCollector:
             to_act, to_move, to_begin = (random.split(now[purpose], columns) for purpose in range(_PURPOSES))
             row, after = self._step(policy, slots, (to_act, to_move), going, greedy)
             if self._whole:
-                after, going = _where(going, after, slots), going & ~row.ends.ended
+                after, going = choose(going, after, slots), going & ~row.ends.ended
             else:
-                after = _where(row.ends.ended, self._begun(policy, to_begin), after)
+                after = choose(row.ends.ended, self._begun(policy, to_begin), after)
             written = [array.write(t, x) for array, x in zip(tape, tf.nest.flatten(row), strict=True)]
             return t + 1, going, after, written
 
@@ -333,10 +333,3 @@ class CompiledCollector:
     def _stored(self, observations: Any) -> Any:
         """Observations in the dtypes in which rollouts hold them."""
         return map_arrays(lambda zeros, x: tf.cast(x, zeros.dtype), self._zeros, observations)
-
-
-def _where(flags: Any, yes: Any, no: Any) -> Any:
-    """Trees of tensors (N, …), row by row from one or the other."""
-    return tf.nest.map_structure(
-        lambda a, b: tf.where(tf.reshape(flags, (-1, *[1] * (a.shape.rank - 1))), a, b), yes, no
-    )

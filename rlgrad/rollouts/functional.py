@@ -71,6 +71,16 @@ def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any
     return following, functional.observation(following, third), reward, functional.terminal(following, fourth)
 
 
+def choose(flags: Any, yes: Any, no: Any) -> Any:
+    """Row by row from one tree of tensors (N, …) or from the other, by flags, bool (N,)."""
+    import tensorflow as tf
+
+    def pick(one: Any, other: Any) -> Any:
+        return tf.where(tf.reshape(flags, (-1, *[1] * (one.shape.rank - 1))), one, other)
+
+    return tf.nest.map_structure(pick, yes, no)
+
+
 class FunctionalEnv(gymnasium.Env[Any, Any]):
     """One functional environment, with its state kept. A step is one XLA program.
 

@@ -9,7 +9,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rlgrad import random
-from rlgrad.rollouts.functional import AnyFuncEnv, as_action, as_numpy, compiled, move, seeds, start
+from rlgrad.rollouts.functional import AnyFuncEnv, as_action, as_numpy, choose, compiled, move, seeds, start
+from rlgrad.rollouts.trees import slot_of
 
 
 class FunctionalVectorEnv(VectorEnv[Any, Any, Any]):
@@ -60,7 +61,7 @@ class FunctionalVectorEnv(VectorEnv[Any, Any, Any]):
     def _infos(self, final: Any, ended: np.ndarray[Any, Any]) -> dict[str, Any]:
         observations = np.full(self.num_envs, None, dtype=object)
         for slot in np.flatnonzero(ended).tolist():
-            observations[slot] = _row(final, slot)
+            observations[slot] = slot_of(final, slot)
         # What Gymnasium's own vector environments give in this mode: an empty final info is an empty dict.
         return {"final_obs": observations, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
 
@@ -81,28 +82,10 @@ def _programs(functional: AnyFuncEnv, num_envs: int, limit: int | None) -> tuple
         steps += 1
         truncated = tf.zeros_like(terminated) if limit is None else steps >= limit
         ended = terminated | truncated
-        state, observation = _choose(ended, start(functional, anew), (following, final))
+        state, observation = choose(ended, start(functional, anew), (following, final))
         return (state, later, tf.where(ended, 0, steps)), final, observation, reward, terminated, truncated
 
     space = batch_space(functional.action_space, num_envs)
     begun, (carry, _) = compiled(begin, tf.TensorSpec((num_envs, 2), tf.int32))
     stepped, _ = compiled(step, carry, tf.TensorSpec(space.shape, space.dtype))
     return begun, stepped
-
-
-def _choose(where: Any, first: Any, second: Any) -> Any:
-    """For each copy, the part of one tree or of the other. where: bool (N,); leaves: (N, …)."""
-    import tensorflow as tf
-
-    def choose(one: Any, other: Any) -> Any:
-        return tf.where(tf.reshape(where, [-1] + [1] * (one.shape.rank - 1)), one, other)
-
-    return tf.nest.map_structure(choose, first, second)
-
-
-def _row(tree: Any, index: int) -> Any:
-    if isinstance(tree, dict):
-        return {key: _row(inner, index) for key, inner in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_row(inner, index) for inner in tree)
-    return tree[index]

@@ -17,7 +17,7 @@ class Rollout(NamedTuple):
         terminations: bool (T, N), the task ended after this step.
         truncations: bool (T, N), the episode was cut after this step (a time limit).
         final_observations: (T, N, …), the true successor of each step: at an episode's end the last observation of that
-            episode, never the first of the next.
+            episode, never the first of the next; where an episode goes on, what `observations` holds in the next row.
         log_probs: float32 (T, N), log π(a|s) in nats when the action was taken.
         mask: float32 (T, N), 1 for a real step.
         values: float32 (T, N), v(s_t). Zeros until the learner fills it.

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 
 from rlgrad.random import child, integer_seed
 from rlgrad.rollouts.environments import Environment
-from rlgrad.rollouts.trees import put_one
+from rlgrad.rollouts.trees import put_one, slot_of
 
 _SEVERAL = (
     "The environment gives several numbers where a step has one reward, one 'terminated' and one 'truncated', as those of "
@@ -127,13 +127,4 @@ def _final_observation(infos: dict[str, Any], slot: int) -> Any:
         raise ValueError(
             "The vector environment says AutoresetMode.SAME_STEP but gave no infos['final_obs'] when an episode ended."
         ) from None
-    return _slot_of(final, slot)
-
-
-def _slot_of(tree: Any, slot: int) -> Any:
-    """One slot's part: of an array of observations, or of a tree of arrays."""
-    if isinstance(tree, dict):
-        return {key: _slot_of(inner, slot) for key, inner in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_slot_of(inner, slot) for inner in tree)
-    return tree[slot]
+    return slot_of(final, slot)

@@ -118,3 +118,12 @@ def arrays(tree: Any, name: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
             yield from arrays(inner, f"{name}[{index}]")
     else:
         yield name, tree
+
+
+def slot_of(tree: Any, slot: int) -> Any:
+    """One slot's part: of an array of observations, or of a tree of arrays."""
+    if isinstance(tree, dict):
+        return {key: slot_of(inner, slot) for key, inner in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(slot_of(inner, slot) for inner in tree)
+    return tree[slot]
