@@ -195,6 +195,8 @@ def _typed(
     if named or in_settings:
         chosen = update_class(named or in_settings)
         default = default if isinstance(default, chosen) else chosen()
+    if isinstance(settings.get("optimizer"), Mapping):  # one with options of its own, which no argument could hold
+        default = dataclasses.replace(default, optimizer=settings.pop("optimizer"), learning_rate=None)
     for name in (f.name for f in dataclasses.fields(default) if isinstance(getattr(default, f.name), Record)):
         inner, left, arguments = _typed(
             getattr(default, name), dict(settings.pop(name, {})), arguments, f"{option}.{name}"
