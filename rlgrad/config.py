@@ -50,11 +50,18 @@ class Config:
     from_logits: bool = True
     evaluation_episodes: int = 100
     diagnose: bool = False
+    evaluation_interval: int | None = None
+    stop_at_return: float | None = None
+    patience: int | None = None
+    time_budget: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         require(self.total_timesteps >= 1, "total_timesteps", "at least 1", self.total_timesteps)
         require(self.evaluation_episodes >= 0, "evaluation_episodes", "at least 0", self.evaluation_episodes)
+        for name in ("evaluation_interval", "patience", "time_budget"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, "above 0", value)
         require(self.memory_size >= 1, "memory_size", "at least 1", self.memory_size)
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or none", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
@@ -72,7 +79,7 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     """The config as YAML, with what was resolved from it and the versions that ran it."""
     plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
-    plain["env"] = config.env if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
+    plain["env"] = _place(config.env) if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
     plain["env_kwargs"], plain["wrappers"] = dict(config.env_kwargs), list(config.wrappers)
     plain["hidden_sizes"] = list(config.hidden_sizes)
     if config.from_logits:  # only a model that was given can differ, and the command line takes none
@@ -81,6 +88,12 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     plain["resolved"] = {**resolved, "versions": versions}
     return yaml.safe_dump(plain, sort_keys=False)
+
+
+def _place(env: str) -> str:
+    """An id as it is; `file.py:Name` with the file's whole path."""
+    file, colon, name = env.rpartition(":")
+    return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else env
 
 
 def read(path: Path) -> dict[str, Any]:

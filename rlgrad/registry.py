@@ -63,6 +63,7 @@ def from_file(path: Path, class_name: str) -> Any:
     """
     if not path.is_file():
         raise ValueError(f"There is no file {str(path)!r}.")
+    path = path.resolve()  # a run is told where it was
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{str(path)!r} is no Python file.")

@@ -32,7 +32,12 @@ class Callback:
         ...     def on_update(self, run, metrics):
         ...         if metrics["train/return"] >= 500:
         ...             run.stop = True
+
+    Attributes:
+        metrics: names of what it adds to the rows, in `on_update`; callbacks of yours come before the logs.
     """
+
+    metrics: tuple[str, ...] = ()
 
     def on_start(self, run: "Run") -> None:
         """Before the first update."""
@@ -42,6 +47,13 @@ class Callback:
 
     def on_end(self, run: "Run") -> None:
         """After the last update, also when training stopped with an error."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, and `restore` is given when the run is gone on with: what JSON can hold."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
 
 
 class CSVLog(Callback):
@@ -148,13 +160,18 @@ class Progress(Callback):
         sys.stdout.flush()
 
 
-def read_csv(path: Path) -> dict[str, list[float]]:
+def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
     """metrics.csv as columns; empty cells are not-a-number.
+
+    Args:
+        path: the file.
+        timesteps: rows after more environment steps are left out.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last one may be half written
     names = rows[0].keys() if rows else METRICS
+    rows = [row for row in rows if float(row["time/timesteps"]) <= timesteps]
     return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}

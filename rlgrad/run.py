@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +17,21 @@ from rlgrad.config import Config
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.evaluation import Evaluation, evaluate
 from rlgrad.fused import Fused
+from rlgrad.interrupting import interruption
+from rlgrad.journal import Journal
 from rlgrad.learner import Learner
 from rlgrad.plotting import plot_runs
 from rlgrad.policies.policy import Policy
-from rlgrad.reporting import METRICS, Callback, CSVLog, Progress, TensorBoardLog
+from rlgrad.reporting import METRICS, Callback, read_csv
 from rlgrad.rollouts import Rollout
 from rlgrad.rollouts.choosing import Collector
 from rlgrad.rollouts.compiled import CompiledCollector
 
 _log = logging.getLogger("rlgrad")
-_WINDOW = 100  # episodes that train/return and train/length are means of
 _ROWS = 250  # about as many rows does a run log, however many updates it makes
 _FUSED_ROWS = 50  # where a row ends a call that makes all its updates
-_CHECKPOINTS = 10
+_CHECKPOINTS = 10  # of those whose steps are fixed beforehand
+_SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _BLOCK = 256  # seeds
 
 
@@ -43,7 +44,6 @@ class Run:
         path: the run's folder.
         device: what it computes on, `"CPU:0"` or `"GPU:0"`.
         metrics: names of what is logged.
-        history: metrics by name, one entry a logged row.
         diagnosis: the last one made while training with `diagnose=True`, or none.
         timesteps: environment steps taken.
         updates: updates made.
@@ -67,16 +67,38 @@ class Run:
         self._diagnosed: dict[str, float] = {}  # since the last row
         self._due = 0.0  # when to diagnose again
         learned = tuple(f"train/{name}" for name in learner.metrics)
-        self.metrics = (*METRICS, *learned, *(diagnostic_metrics(learner) if config.diagnose else ()))
-        self.history: dict[str, list[float]] = {name: [] for name in self.metrics}
-        self.timesteps = self.updates = self.episodes = 0
+        diagnosed = diagnostic_metrics(learner) if config.diagnose else ()
+        added = (name for callback in self.callbacks for name in callback.metrics)
+        self.metrics = (*METRICS, *learned, *diagnosed, *dict.fromkeys(added))
+        self._journal = Journal(self.metrics)
+        self.timesteps = self.updates = 0
         self.seconds = 0.0
         self.stop = False
-        self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+        self._best = -math.inf  # of the checkpoints that are kept for it
         self._shuffle = random.stream(config.seed, "shuffle")
         self._shuffle_blocks: dict[int, np.ndarray] = {}  # the last one
         self._fused: Fused | None = None
         self._actor: Any = None  # at the weights of now, where they were just handed out; else they are read
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Metrics by name, one entry a logged row."""
+        return self._journal.history
+
+    @property
+    def episodes(self) -> int:
+        """Finished while training."""
+        return self._journal.episodes
+
+    @property
+    def finished(self) -> bool:
+        """Whether no rollout fits into the config's `total_timesteps` any more."""
+        return self.timesteps + self._needed > self.config.total_timesteps
+
+    @property
+    def _needed(self) -> int:
+        """Steps that must be left for a rollout to begin."""
+        return self.collector.max_rollout_steps if self.config.agent.num_steps is not None else 1
 
     def train(self, total_timesteps: int | None = None) -> "Run":
         """Train until so many environment steps have been taken in all.
@@ -90,8 +112,9 @@ class Run:
             This run.
 
         Raises:
-            NonFiniteError: a gradient was not finite; the last good weights are saved.
+            NonFiniteError: a gradient was not finite. The weights are the last good ones, and the checkpoints stay as they are.
             ValueError: not even one rollout fits.
+            KeyboardInterrupt: Ctrl-C, after the update that was being made; a checkpoint holds all of it.
         """
         if total_timesteps is not None:
             self.config = replace(self.config, total_timesteps=total_timesteps)
@@ -100,43 +123,48 @@ class Run:
         return self
 
     def _train(self, total: int) -> None:
-        by_steps = self.config.agent.num_steps is not None
-        needed = self.collector.max_rollout_steps if by_steps else 1
-        if self.timesteps + needed > total:
+        by_steps, needed = self.config.agent.num_steps is not None, self._needed
+        if self.finished:
             raise ValueError(
                 f"total_timesteps={total:,} leaves no room for a rollout of {needed:,} steps after the {self.timesteps:,} "
                 "taken: raise it, or lower num_envs or num_steps."
             )
         fused = isinstance(self.collector, CompiledCollector) and not self._diagnosing
         every = max(1, total // (needed * (_FUSED_ROWS if fused else _ROWS))) if by_steps else 1
-        saved, self.stop, self._actor = self.timesteps, False, None
-        for callback in self.callbacks:
-            callback.on_start(self)
+        spacing = 0.0 if by_steps else total / _ROWS  # of diagnoses
+        self.stop, self._actor = False, None
         if isinstance(self.collector, CompiledCollector) and fused:
             self._fused = self._fused or Fused(self.collector, self.learner, every)
-        rows: list[dict[str, float]] = []
-        self._due, spacing = float(self.timesteps), 0.0 if by_steps else total / _ROWS
-        begun, started_at = time.perf_counter(), self.timesteps
-        before = self.seconds
-        try:
-            while self.timesteps + needed <= total and not self.stop:
-                ends_a_row = len(rows) + 1 >= every or self.timesteps + 2 * needed > total
-                rows += self._advance(every - len(rows), total, spacing if ends_a_row else None)
-                self.seconds = before + time.perf_counter() - begun
-                last = self.timesteps + needed > total
-                if len(rows) == every or last or self.stop:
-                    rate = (self.timesteps - started_at) / (self.seconds - before)
-                    self._report(rows, rate)
-                    rows = []
-                if self.timesteps - saved >= total / _CHECKPOINTS:
-                    saved = self.timesteps
-                    self.save()
-        finally:
+        if self.timesteps == 0:
             self.save()
-            if self.diagnosis is not None:
-                self.diagnosis.write(self.path)
+        for callback in self.callbacks:
+            callback.on_start(self)
+        begun = saved = time.perf_counter()
+        first, before = self.timesteps, self.seconds
+        try:
+            with interruption() as interrupted:
+                while self.timesteps + needed <= total and not (self.stop or interrupted.asked):
+                    begins, wanted = self.timesteps, every - len(self._journal.updates)
+                    ends_a_row = wanted == 1 or self.timesteps + 2 * needed > total
+                    self._advance(wanted, total, spacing if ends_a_row else None)
+                    self.seconds = before + time.perf_counter() - begun
+                    last = self.timesteps + needed > total
+                    if len(self._journal.updates) == every or last:
+                        self._report((self.timesteps - first) / (self.seconds - before))
+                    if begins * _CHECKPOINTS // total != self.timesteps * _CHECKPOINTS // total:
+                        self.collector.begin_anew()
+                        self._save_best()
+                        saved = time.perf_counter()
+                    elif time.perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                        self.save()
+                        saved = time.perf_counter()
+                self.save()
+        finally:
             for callback in self.callbacks:
                 callback.on_end(self)
+        if interrupted.asked:
+            _log.info("Stopped after %s steps. Go on with: rlgrad resume %s", f"{self.timesteps:,}", self.path)
+            raise KeyboardInterrupt
 
     def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluation:
         """Play fresh episodes at the present weights.
@@ -182,29 +210,44 @@ class Run:
             "solved": None if threshold is None else greedy.mean_return >= threshold,
             "timesteps": self.timesteps,
         }
-        (self.path / "evaluation.json").write_text(json.dumps(results, indent=2) + "\n")
+        checkpoints.write_text(self.path / "evaluation.json", json.dumps(results, indent=2) + "\n")
         return results
 
     def plot(self) -> Path:
         """Draw learning_curve.png in the run's folder."""
         return plot_runs([self.path], self.path / "learning_curve.png")
 
-    def save(self) -> Path:
-        """Write a checkpoint."""
-        return checkpoints.save(self.path / "checkpoints", self.timesteps, self._variables(), self._state())
-
-    def restore(self, checkpoint: Path | None = None) -> None:
-        """Take over a checkpoint's weights, slots and counters.
+    def save(self, best: bool = False) -> Path:
+        """Write a checkpoint.
 
         Args:
-            checkpoint: none: the newest of the run's folder.
+            best: keep it as `best.npz` too.
         """
-        path = checkpoint or checkpoints.newest(self.path / "checkpoints")
-        state = checkpoints.load(path, self._variables())
-        self.timesteps, self.updates, self.episodes = state["timesteps"], state["updates"], state["episodes"]
-        self.seconds = state["seconds"]
-        self._recent.extend((value, length) for value, length in state["recent"])
+        return checkpoints.save(self.path / "checkpoints", self.timesteps, self._variables(), self._state(), best=best)
+
+    def restore(self, checkpoint: Path | None = None) -> None:
+        """Take over a checkpoint: weights, slots, normalizer, counters, random streams, and where the episodes stand.
+
+        Args:
+            checkpoint: none: the newest of the run's folder that is not damaged.
+
+        Raises:
+            DamagedError: the file was cut or changed since it was written.
+        """
+        variables = self._variables()
+        if checkpoint is None:
+            state = checkpoints.load_newest(self.path / "checkpoints", variables)
+        else:
+            state = checkpoints.load(checkpoint, variables)
+        self.timesteps, self.updates, self.seconds = state["timesteps"], state["updates"], state["seconds"]
+        self._due, self._diagnosed, self._best = state["due"], state["diagnosed"], state["best"]
+        file = self.path / "metrics.csv"
+        logged = read_csv(file, self.timesteps) if file.is_file() else {}
+        self._journal.restore(state["journal"], logged)
         self.collector.restore(state["collector"])
+        for callback in self.callbacks:
+            if type(callback).__name__ in state["callbacks"]:
+                callback.restore(state["callbacks"][type(callback).__name__])
 
     def close(self) -> None:
         """Close the environments."""
@@ -224,25 +267,25 @@ class Run:
             _log.warning("No diagnostics from here on, training goes on: %s", str(error).splitlines()[0])
             self._diagnosing = False
             return {}
+        self.diagnosis.write(self.path)
         return self.diagnosis.metrics()
 
-    def _advance(self, count: int, total: int, spacing: float | None) -> list[dict[str, float]]:
-        """Make one update, or up to `count` where they are fused, and return the metrics of each.
+    def _advance(self, count: int, total: int, spacing: float | None) -> None:
+        """Make one update, or up to `count` where they are fused.
 
         With a spacing the update ends a row: it is diagnosed if the last diagnosis is as many steps ago.
         """
         if self._fused is not None:
             made = self._fused.advance(count, self.timesteps, total, self._shuffles(count))
-            self._count(len(made), sum(update.timesteps for update in made))
-            return [update.metrics for update in made]
+            self._count([update.metrics for update in made], sum(update.timesteps for update in made))
+            return
         rollout = self.collector.collect(self.policy, actor=self._actor)
         if self._diagnosing and spacing is not None and self.timesteps >= self._due:
             self._due = self.timesteps + spacing
             self._diagnosed = self._diagnose(rollout, total)
         metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), self._shuffles(1)[0])
         self._actor = self.learner.actor()
-        self._count(1, int(rollout.mask.sum()))
-        return [metrics]
+        self._count([metrics], int(rollout.mask.sum()))
 
     def _shuffles(self, count: int) -> np.ndarray:
         """Seeds for the shuffles of the next updates, int32 (count, 2), made in blocks: a few words cost as much as many."""
@@ -255,34 +298,34 @@ class Run:
             self._shuffle_blocks = {number: words.view(np.int32).reshape(_BLOCK, 2)}
         return self._shuffle_blocks[number]
 
-    def _count(self, updates: int, timesteps: int) -> None:
-        finished = self.collector.drain_episodes()
-        self._recent.extend((episode.return_, episode.length) for episode in finished)
+    def _count(self, updates: list[dict[str, float]], timesteps: int) -> None:
+        self._journal.note(updates, self.collector.drain_episodes())
         self.timesteps += timesteps
-        self.updates += updates
-        self.episodes += len(finished)
+        self.updates += len(updates)
 
-    def _report(self, rows: list[dict[str, float]], rate: float) -> None:
-        recent = np.array(self._recent, np.float64).reshape(-1, 2)
-        value, length = recent.mean(axis=0) if len(recent) else (math.nan, math.nan)
+    def _report(self, rate: float) -> None:
         metrics = {
             "time/timesteps": float(self.timesteps),
             "time/updates": float(self.updates),
             "time/seconds": self.seconds,
             "time/steps_per_second": rate,
-            "train/return": float(value),
-            "train/length": float(length),
-            "train/episodes": float(self.episodes),
         }
-        metrics |= {f"train/{name}": math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
-        metrics |= self._diagnosed
+        metrics |= self._journal.row() | self._diagnosed
         self._diagnosed = {}
-        for name in self.metrics:
-            self.history[name].append(metrics.get(name, math.nan))
         for callback in self.callbacks:
             callback.on_update(self, metrics)
-        if not all(isinstance(callback, CSVLog | TensorBoardLog | Progress) for callback in self.callbacks):
+        self._journal.log(metrics)
+        if not all(type(callback).__module__.startswith("rlgrad.") for callback in self.callbacks):
             self._actor = None  # a callback may have changed the weights
+
+    def _save_best(self) -> None:
+        """Save; and keep it apart, if what was logged last is the best so far of all that were saved this way."""
+        names = [name for name in ("eval/return_greedy", "train/return") if name in self.history]
+        logged = [value for value in self.history[names[0]] if not math.isnan(value)]
+        best = bool(logged) and logged[-1] > self._best
+        if best:
+            self._best = logged[-1]
+        self.save(best)
 
     def _variables(self) -> dict[str, Any]:
         scale = self.learner.reward_scale
@@ -295,9 +338,12 @@ class Run:
         return {
             "timesteps": self.timesteps,
             "updates": self.updates,
-            "episodes": self.episodes,
             "seconds": self.seconds,
-            "recent": list(self._recent),
+            "due": self._due,
+            "diagnosed": self._diagnosed,
+            "best": self._best,
+            "journal": self._journal.state(),
+            "callbacks": {type(callback).__name__: state for callback in self.callbacks if (state := callback.state())},
             "collector": self.collector.state(),
         }
 

@@ -10,8 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rlgrad import checkpoints
 from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
+from rlgrad.callbacks import asked_for
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
 from rlgrad.learner import Learner
 from rlgrad.placement import device_for
@@ -20,6 +22,7 @@ from rlgrad.registry import agent_class
 from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
 from rlgrad.rollouts.choosing import make_collector
 from rlgrad.run import Run
+from rlgrad.trust import require_own_code
 from rlgrad.updates import Ascent
 
 __all__ = ["Callback", "Run", "load", "train"]
@@ -54,6 +57,10 @@ def train(
     vectorization_mode: VectorizationMode = "auto",
     evaluation_episodes: int = 100,
     diagnose: bool = False,
+    evaluation_interval: int | None = None,
+    stop_at_return: float | None = None,
+    patience: int | None = None,
+    time_budget: float | None = None,
     verbose: bool = True,
 ) -> Run:
     """Train an agent on a Gymnasium environment.
@@ -90,6 +97,11 @@ def train(
             where it means the same, and sync.
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
         diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
+        evaluation_interval: environment steps between evaluations while it trains, of 20 fresh episodes each, greedy and
+            sampled; none: only at the end.
+        stop_at_return: end training from this return on: that of greedy evaluations where there are any, else of training.
+        patience: end training after so many evaluations, or rows where there are none, that were no better than before.
+        time_budget: end training after so many seconds.
         verbose: show progress.
 
     Returns:
@@ -124,6 +136,10 @@ def train(
         from_logits=from_logits,
         evaluation_episodes=evaluation_episodes,
         diagnose=diagnose,
+        evaluation_interval=evaluation_interval,
+        stop_at_return=stop_at_return,
+        patience=patience,
+        time_budget=time_budget,
     )
     return run_config(
         config, model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose
@@ -141,18 +157,23 @@ def run_config(
 ) -> Run:
     """Train what a config says, from the first step to the evaluation at the end. See `train`."""
     path = _free_folder(config, run_dir)
-    run = _assemble(config, model, value_model, path, [*callbacks, *([Progress()] if verbose else [])])
+    run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
     # A folder that has appeared under the default name meanwhile is another run's.
     path.mkdir(parents=True, exist_ok=run_dir is not None)
     _write_config(run, model, value_model)
     run.train()
-    if config.evaluation_episodes:
+    conclude(run)
+    return run
+
+
+def conclude(run: Run) -> None:
+    """Evaluate a run if its config wants it, and draw its learning curve."""
+    if run.config.evaluation_episodes:
         try:
             run.write_evaluation()
         except ValueError as error:  # no time limit, or an environment that cannot be made a second time
             _log.warning("Not evaluated: %s", error)
     run.plot()
-    return run
 
 
 def load(
@@ -187,12 +208,14 @@ def load(
     if not (path / "config.yaml").is_file():
         raise FileNotFoundError(f"{path} is no run folder: it has no config.yaml.")
     content = configs.read(path / "config.yaml")
+    given = {"agent": agent is not None, "env": env is not None}
+    require_own_code(path, {name: value for name, value in content.items() if not given.get(name)})
     if env is None and str(content["env"]).startswith("("):
         raise ValueError(f"This run's environment was {content['env']}: pass it as env=.")
     config = configs.from_mapping(content, agent, **({} if env is None else {"env": env}))
     model = model or _saved_model(path, "model")
     value_model = value_model or _saved_model(path, "value_model")
-    run = _assemble(config, model, value_model, path, [*callbacks, *([Progress()] if verbose else [])])
+    run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
     run.restore()
     return run
 
@@ -265,7 +288,12 @@ def _assemble(
     except BaseException:
         collector.close()
         raise
-    return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks], device)
+    return Run(config, policy, learner, collector, path, callbacks, device)
+
+
+def _callbacks(config: Config, given: Sequence[Callback], verbose: bool) -> list[Callback]:
+    """Those that add to the rows come before those that write them."""
+    return [*asked_for(config), *given, CSVLog(), TensorBoardLog(), *([Progress()] if verbose else [])]
 
 
 def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:
@@ -278,7 +306,7 @@ def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBu
         "trained_outputs": list(run.learner.credited),
         "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),
     }
-    (run.path / "config.yaml").write_text(configs.to_yaml(run.config, resolved))
+    checkpoints.write_text(run.path / "config.yaml", configs.to_yaml(run.config, resolved))
     networks = {"model": (model, network), "value_model": (value_model, run.policy.value_network)}
     for name, built in ((name, built) for name, (given, built) in networks.items() if given is not None):
         try:

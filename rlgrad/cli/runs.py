@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def resume(arguments: list[str]) -> int:
-    """Go on training a run."""
+    """Go on with a run where its last checkpoint has it, as if it had never stopped."""
     parser = parser_for("resume", "Go on training.", "rlgrad resume runs/a --total-timesteps 400000")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
@@ -24,11 +24,16 @@ def resume(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     run = load_run(options.run)
-    run.train(options.total_timesteps)
+    if options.total_timesteps is not None or not run.finished:
+        run.train(options.total_timesteps)
+    elif (options.run / "evaluation.json").is_file():
+        raise ValueError(
+            f"{options.run} is finished, after {run.timesteps:,} steps: say with --total-timesteps how many there shall be."
+        )
     from rlgrad.cli.train import report
+    from rlgrad.training import conclude
 
-    run.write_evaluation()
-    run.plot()
+    conclude(run)
     report(run)
     run.close()
     return 0

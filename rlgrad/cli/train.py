@@ -72,6 +72,14 @@ class Options:
     """Greedy and sampled episodes that are played at the end."""
     diagnose: bool = False
     """Measure signal and noise of the gradients while training (docs/diagnostics.md); --diagnose alone means True."""
+    evaluation_interval: int | None = None
+    """Environment steps between evaluations while it trains; none: only at the end."""
+    stop_at_return: float | None = None
+    """End training from this return on: that of greedy evaluations where there are any, else of training."""
+    patience: int | None = None
+    """End training after so many evaluations, or rows where there are none, that were no better than before."""
+    time_budget: float | None = None
+    """End training after so many seconds."""
 
 
 def train(arguments: list[str]) -> int:

@@ -1,5 +1,6 @@
 """Collects rollouts from Gymnasium environments: so many steps, or so many whole episodes, of each slot."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -8,16 +9,20 @@ import numpy as np
 from gymnasium import Space
 
 from rlgrad.random import StreamName, stream
-from rlgrad.rollouts.environments import Environment, make
+from rlgrad.rollouts.environments import make
 from rlgrad.rollouts.episodes import Episode, RunningEpisodes, whole_episodes
+from rlgrad.rollouts.layout import check_counts, layout
 from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.playing import Tape, first_episode, play, side_by_side, to_rollout
+from rlgrad.rollouts.replaying import History, Running, replay
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
-from rlgrad.rollouts.trees import storage
+from rlgrad.rollouts.trees import arrays, storage
 
 if TYPE_CHECKING:  # the distributions import TensorFlow, which collecting does not need
     from rlgrad.distributions import Distribution
+
+_log = logging.getLogger("rlgrad")
 
 
 class ActingPolicy(Protocol):
@@ -46,8 +51,8 @@ class GymCollector:
 
     Same seed, same rollouts to the bit, and the same with `"sync"` as with `"async"`. There each episode has a seed of
     its own, a function of the seed, the slot and the episode's number; vector entry points, and vector environments
-    that reset themselves, are seeded once. An environment given as an instance must not be stepped elsewhere between
-    rollouts by steps, and is left open by `close`.
+    that reset themselves, are seeded when all slots start. An environment given as an instance must not be stepped
+    elsewhere between rollouts by steps, and is left open by `close`.
 
     Args:
         env: an id (`"CartPole-v1"`, `"module:Env-v0"`), a `gymnasium.Env` (one slot), a function that makes one, or a
@@ -101,7 +106,7 @@ class GymCollector:
         self._environment = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers)
         self._open = True
         try:
-            self._rows, self._rounds = _layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
+            self._rows, self._rounds = layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
             self._empty = storage(self.observation_space, (0,))
         except BaseException:
             self.close()
@@ -113,6 +118,8 @@ class GymCollector:
         self._memory = Memory(self.num_envs)
         self._resets_first = np.zeros(self.num_envs, np.bool_)
         self._finished: list[Episode] = []
+        self._history = History()
+        self._interrupted: Running | None = None  # to be gone on with
 
     @property
     def observation_space(self) -> Space[Any]:
@@ -177,17 +184,28 @@ class GymCollector:
         finished, self._finished = self._finished, []
         return finished
 
+    def begin_anew(self) -> None:
+        """Lets slots begin anew that were given one seed together, so that going on from here need not play all that again.
+
+        Episodes that have a seed each go on.
+        """
+        if not self._slots.seeds_each_episode:
+            self._observations = self._interrupted = None
+
     def state(self) -> dict[str, Any]:
-        """What a later collector needs to go on with fresh episodes and fresh actions: plain numbers that JSON can hold."""
-        slots = self._slots
+        """What a later collector needs to go on where this one stands: numbers and arrays."""
         return {
             "actions": self._generator.bit_generator.state,
-            "episodes": slots.started,
-            "generation": slots.generation,
+            "episodes": self._slots.started,
+            "restarts": self._slots.restarts,
+            "running": self._running_episodes(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state` was taken, with new episodes in every slot.
+        """Goes on where `state` was taken, when it collects next.
+
+        The running episodes begin again with their seeds, and are played the actions that they have seen. Where an
+        environment does not do then what it had done, a warning says so, and every slot begins a new episode.
 
         Args:
             state: from `state`, of a collector with as many slots.
@@ -198,8 +216,9 @@ class GymCollector:
         if len(state["episodes"]) != self.num_envs:
             raise ValueError(f"The state is of {len(state['episodes'])} slots, and this collector has {self.num_envs}.")
         self._generator.bit_generator.state = state["actions"]
-        self._slots.started, self._slots.generation = list(state["episodes"]), state["generation"] + 1
+        self._slots.started, self._slots.restarts = list(state["episodes"]), state["restarts"]
         self._observations = None
+        self._interrupted = None if state["running"] is None else Running(**state["running"])
 
     def close(self) -> None:
         """Closes the environments that the collector made; an instance that it was given stays open."""
@@ -217,11 +236,14 @@ class GymCollector:
 
     def _collect_steps(self, policy: ActingPolicy, greedy: bool, act: Callable[..., Any] | None) -> Rollout:
         observations, self._observations = self._observations, None
+        if observations is None:
+            observations = self._replayed(policy)
         if observations is None:  # the first rollout, or the one after an interrupted one
             observations = self._slots.restart()
             self._memory.begin(policy)
             self._running = RunningEpisodes(self.num_envs)
             self._resets_first[:] = False
+            self._history = History()
         initial_states = self._memory.of(policy)
         tape, observations = self._play(self._memory.actor(policy, act), policy.distribution, greedy, observations)
         ends = tape.terminations | tape.truncations
@@ -234,7 +256,46 @@ class GymCollector:
         rollout = to_rollout(tape, mask, columns_per_slot=1, initial_states=initial_states)
         self._finished += self._running.advance(tape.rewards, tape.terminations, ends, mask)
         self._observations = observations
+        self._history.add(tape.actions)
+        if self._slots.seeds_each_episode:
+            self._history.keep(int(self._running.lengths.max()))
         return rollout
+
+    def _running_episodes(self) -> dict[str, Any] | None:
+        if self._interrupted is not None:
+            return self._interrupted._asdict()
+        if self._observations is None:  # whole episodes, or nothing has been played
+            return None
+        running = self._running
+        rows = int(running.lengths.max()) if self._slots.seeds_each_episode else None
+        return Running(
+            actions=self._history.last(rows),
+            observations=[array.copy() for _, array in arrays(self._observations, "")],
+            returns=running.returns.copy(),
+            lengths=running.lengths.copy(),
+            resets_first=self._resets_first.copy(),
+            memories=self._memory.state(),
+        )._asdict()
+
+    def _replayed(self, policy: ActingPolicy) -> Any:
+        """What to act on next in the episodes that were interrupted; none where there are none, or they cannot be replayed."""
+        interrupted, self._interrupted = self._interrupted, None
+        if interrupted is None:
+            return None
+        observations = replay(self._slots, interrupted, policy.distribution.to_environment)
+        if observations is None:
+            _log.warning(
+                "This environment is not deterministic under a seed: replayed, its episodes went otherwise. Training goes on "
+                "with new episodes; weights, optimizer and counters are those that were saved, but what follows is not what "
+                "would have followed."
+            )
+            return None
+        self._running.returns, self._running.lengths = interrupted.returns, interrupted.lengths
+        self._resets_first = interrupted.resets_first
+        self._memory.restore(policy, interrupted.memories)
+        self._history = History()
+        self._history.add(interrupted.actions)
+        return observations
 
     def _collect_episodes(self, policy: ActingPolicy, greedy: bool, act: Callable[..., Any] | None) -> Rollout:
         actor, distribution = self._memory.actor(policy, act), policy.distribution
@@ -265,34 +326,3 @@ class GymCollector:
             forget=self._memory.forget,
             one_episode=self._rounds > 0,
         )
-
-
-def check_counts(**counts: int | None) -> None:
-    """Raise a ValueError for a count that is no integer ≥ 1, or for two kinds of rollouts at once."""
-    for name, count in counts.items():
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ValueError(f"{name} is an integer ≥ 1, got {count!r}.")
-    if counts["num_steps"] is not None and counts["episodes_per_env"] is not None:
-        raise ValueError("Rollouts are by steps (num_steps) or by whole episodes (episodes_per_env): give one of them.")
-
-
-def _layout(
-    environment: Environment,
-    num_steps: int | None,
-    episodes_per_env: int | None,
-    max_episode_steps: int | None,
-) -> tuple[int, int]:
-    """The rows of a rollout, and how many episodes each slot plays in it: 0 for a rollout by steps."""
-    if num_steps is None:
-        if environment.time_limit is None:
-            raise ValueError(
-                "Rollouts of whole episodes need a bound on their length, and this environment's specification has "
-                "none: give max_episode_steps=."
-            )
-        return environment.time_limit, episodes_per_env or 1
-    if max_episode_steps is not None and not environment.limits_itself:
-        raise ValueError(
-            "In rollouts by steps max_episode_steps cannot cut the episodes of a vector environment, which resets its "
-            "slots itself: give that environment a time limit of its own."
-        )
-    return num_steps, 0

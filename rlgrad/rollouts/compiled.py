@@ -9,9 +9,9 @@ import tensorflow as tf
 from gymnasium import Space
 
 from rlgrad import random
-from rlgrad.rollouts.collector import check_counts
 from rlgrad.rollouts.episodes import Episode
 from rlgrad.rollouts.functional import AnyFuncEnv, choose, move, start
+from rlgrad.rollouts.layout import check_counts
 from rlgrad.rollouts.playing import require_finite
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import map_arrays, storage
@@ -214,6 +214,9 @@ class CompiledCollector:
         """The episodes finished since the last call, by time and then by slot."""
         finished, self._finished = self._finished, []
         return finished
+
+    def begin_anew(self) -> None:
+        """Nothing has to begin anew to be gone on with."""
 
     def state(self) -> dict[str, Any]:
         """What a later collector needs to go on, besides `slots`: plain numbers that JSON can hold."""

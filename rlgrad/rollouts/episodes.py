@@ -20,11 +20,16 @@ class Episode(NamedTuple):
 
 
 class RunningEpisodes:
-    """What the unfinished episode of each slot has earned so far, carried from one rollout by steps to the next."""
+    """What the unfinished episode of each slot has earned so far, carried from one rollout by steps to the next.
+
+    Attributes:
+        returns: float64 (N,).
+        lengths: int64 (N,), real steps.
+    """
 
     def __init__(self, num_envs: int) -> None:
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, np.int64)
+        self.returns = np.zeros(num_envs)
+        self.lengths = np.zeros(num_envs, np.int64)
 
     def advance(
         self,
@@ -42,8 +47,8 @@ class RunningEpisodes:
             mask: bool (T, N), True for real steps.
         """
         if not ends.any():
-            self._returns += rewards.sum(axis=0)
-            self._lengths += mask.sum(axis=0)
+            self.returns += rewards.sum(axis=0)
+            self.lengths += mask.sum(axis=0)
             return []
         # Slot after slot in one row, cut where an episode ends and where a slot does.
         (rows, num_envs), (slots, last) = rewards.shape, np.nonzero(ends.T)
@@ -55,9 +60,9 @@ class RunningEpisodes:
         returns, lengths = (
             np.add.reduceat(x.T.reshape(-1), begins, dtype=x.dtype) for x in (rewards, mask.astype(np.int64))
         )
-        returns[first] += self._returns
-        lengths[first] += self._lengths
-        self._returns, self._lengths = np.where(ends[-1], 0.0, returns[left]), np.where(ends[-1], 0, lengths[left])
+        returns[first] += self.returns
+        lengths[first] += self.lengths
+        self.returns, self.lengths = np.where(ends[-1], 0.0, returns[left]), np.where(ends[-1], 0, lengths[left])
         in_time = np.lexsort((slots, last))
         parts = (returns[closed], lengths[closed], terminations[last, slots])
         return list(map(Episode, *(part[in_time].tolist() for part in parts)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rlgrad.rollouts.trees import map_arrays
+from rlgrad.rollouts.trees import arrays, map_arrays
 
 
 class Memory:
@@ -30,6 +30,16 @@ class Memory:
         if policy is not self._policy:
             self.begin(policy)
         return self._states
+
+    def state(self) -> list[np.ndarray[Any, Any]]:
+        """The arrays (N, …) that the states consist of."""
+        return [array.copy() for _, array in arrays(self._states, "")]
+
+    def restore(self, policy: Any, state: list[np.ndarray[Any, Any]]) -> None:
+        """Goes on with the states that `state` gave."""
+        self.begin(policy)
+        saved = iter(state)
+        self._states = map_arrays(lambda _: next(saved), self._states)
 
     def forget(self, slots: np.ndarray[Any, Any]) -> None:
         """Some slots, bool (N,), begin an episode."""

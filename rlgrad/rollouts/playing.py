@@ -89,7 +89,7 @@ def play(
             unfinished &= ~ended
             if not late:
                 forget(ended)
-            observations = slots.renew(ended, observations, infos, successors, row=row, idle=one_episode)
+            observations = slots.renew(ended, observations, infos, successors=successors, row=row, idle=one_episode)
             if one_episode and not unfinished.any():
                 break
     log_probs, played = np.zeros(shape, np.float32), len(said)

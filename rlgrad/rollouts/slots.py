@@ -1,5 +1,6 @@
 """The environments of a vector environment, one a slot, with its autoreset mode and its seeds behind two methods."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ class Slots:
     """Starts episodes, each with its own seed where the vector environment takes one.
 
     The seed of an episode is a pure function of the stream, the slot and the episode's number in it. A vector
-    environment that resets its environments itself is seeded once, from the stream, and goes on from there.
+    environment that resets its environments itself is seeded at each restart, from the stream, and goes on from there.
 
     Args:
         environment: the vector environment.
@@ -27,15 +28,19 @@ class Slots:
 
     Attributes:
         started: for each slot, how many episodes have had a seed of their own.
-        generation: how often a run was gone on with; environments that are seeded once get another seed each time.
+        restarts: how often all slots were given one seed together.
     """
 
     def __init__(self, environment: Environment, sequence: np.random.SeedSequence) -> None:
         self._environment = environment
         self._sequence = sequence
         self.started = [0] * environment.vector.num_envs
-        self.generation = 0
-        self._seeded = False
+        self.restarts = 0
+
+    @property
+    def seeds_each_episode(self) -> bool:
+        """Whether each episode has a seed of its own."""
+        return self._environment.seeds_each_episode
 
     @property
     def resets_late(self) -> bool:
@@ -44,11 +49,18 @@ class Slots:
 
     def restart(self) -> Any:
         """Begins a new episode in every slot and returns the first observations (N, …)."""
-        if self._environment.seeds_each_episode:
-            return self._reset(self._seeds(range(len(self.started))), None)
-        seed = None if self._seeded else integer_seed(child(self._sequence, self.generation))
-        self._seeded = True
-        return self._reset(seed, None)
+        if self.seeds_each_episode:
+            self.started = [number + 1 for number in self.started]
+        else:
+            self.restarts += 1
+        return self.restart_again()
+
+    def restart_again(self, some: np.ndarray[Any, Any] | None = None) -> Any:
+        """Begins the episodes again that are running, or those of some slots, bool (N,), and returns observations (N, …)."""
+        if not self.seeds_each_episode:
+            return self._reset(integer_seed(child(self._sequence, self.restarts - 1)), None)
+        slots = range(len(self.started)) if some is None else np.flatnonzero(some).tolist()
+        return self._reset(self._seeds(slots), None if some is None else {"reset_mask": some})
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One step of every slot, as the vector environment returns it."""
@@ -68,9 +80,9 @@ class Slots:
         ended: np.ndarray[Any, Any],
         observations: Any,
         infos: dict[str, Any],
-        successors: Any,
         *,
-        row: int,
+        successors: Any = None,
+        row: int = 0,
         idle: bool,
     ) -> Any:
         """What to act on after a step that ended the episode of some slots.
@@ -79,7 +91,7 @@ class Slots:
             ended: bool (N,).
             observations: (N, …), what the step returned.
             infos: what the step returned.
-            successors: (T, N, …), where the true successors are put if the environments have already reset.
+            successors: (T, N, …), where the true successors are put if the environments have already reset; none: nowhere.
             row: the row of this step in `successors`.
             idle: the slots have played what they should: reset them if they could not be stepped otherwise, but do not
                 use up the seeds of later episodes.
@@ -91,17 +103,20 @@ class Slots:
             return observations
         slots = np.flatnonzero(ended).tolist()
         if self._environment.autoreset_mode is AutoresetMode.SAME_STEP:
-            for slot in slots:
+            for slot in slots if successors is not None else ():
                 put_one(successors, (row, slot), _final_observation(infos, slot))
             return observations
-        seeds = self._seeds(slots) if self._environment.seeds_each_episode and not idle else None
-        return self._reset(seeds, {"reset_mask": ended})
+        if not self.seeds_each_episode or idle:
+            return self._reset(None, {"reset_mask": ended})
+        for slot in slots:
+            self.started[slot] += 1
+        return self.restart_again(ended)
 
-    def _seeds(self, slots: Any) -> list[int | None]:
+    def _seeds(self, slots: Iterable[int]) -> list[int | None]:
+        """The seeds of the episodes that some slots have started last."""
         seeds: list[int | None] = [None] * len(self.started)
         for slot in slots:
-            seeds[slot] = integer_seed(child(self._sequence, slot, self.started[slot]))
-            self.started[slot] += 1
+            seeds[slot] = integer_seed(child(self._sequence, slot, self.started[slot] - 1))
         return seeds
 
     def _reset(self, seed: Any, options: dict[str, Any] | None) -> Any:

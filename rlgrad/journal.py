@@ -1,0 +1,65 @@
+"""What a run has to tell: metrics of its updates and episodes, gathered into rows."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlgrad.rollouts.episodes import Episode
+
+WINDOW = 100  # episodes that train/return and train/length are means of
+
+
+class Journal:
+    """Gathers what updates and episodes give, until it becomes a row.
+
+    Args:
+        metrics: names of what is logged.
+
+    Attributes:
+        history: metrics by name, one entry a logged row.
+        updates: metrics of the updates since the last row.
+        episodes: finished in all.
+    """
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        self.history: dict[str, list[float]] = {name: [] for name in metrics}
+        self.updates: list[dict[str, float]] = []
+        self.episodes = 0
+        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+
+    def note(self, updates: Iterable[dict[str, float]], finished: Sequence[Episode]) -> None:
+        """Take in some updates, and the episodes that finished meanwhile."""
+        self.updates += updates
+        self._recent.extend((episode.return_, episode.length) for episode in finished)
+        self.episodes += len(finished)
+
+    def row(self) -> dict[str, float]:
+        """The metrics of training since the last row, which this one ends."""
+        recent = np.array(self._recent, np.float64).reshape(-1, 2)
+        value, length = recent.mean(axis=0) if len(recent) else (math.nan, math.nan)
+        made, self.updates = self.updates, []
+        means = {f"train/{name}": math.fsum(each[name] for each in made) / len(made) for name in made[0]}
+        return {
+            "train/return": float(value),
+            "train/length": float(length),
+            "train/episodes": float(self.episodes),
+        } | means
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Add a row to the history."""
+        for name, column in self.history.items():
+            column.append(metrics.get(name, math.nan))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; the history itself is in metrics.csv."""
+        return {"updates": self.updates, "episodes": self.episodes, "recent": list(self._recent)}
+
+    def restore(self, state: Mapping[str, Any], history: Mapping[str, Sequence[float]]) -> None:
+        """Go on where `state` was taken."""
+        self.updates, self.episodes = list(state["updates"]), state["episodes"]
+        self._recent = deque(map(tuple, state["recent"]), maxlen=WINDOW)
+        rows = max(map(len, history.values()), default=0)
+        self.history = {name: list(history.get(name, [math.nan] * rows)) for name in self.history}

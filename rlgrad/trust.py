@@ -1,0 +1,57 @@
+"""Loading a run folder executes none of the code that came with it.
+
+A run names its agent, environment and wrappers. What is installed may be named, and files of the user's own, by their
+whole path outside of the folder; everything else is refused before anything is imported. Arrays are read without pickle, YAML
+without tags, and Keras, which rebuilds models and optimizers in its safe mode, makes what is its own or registered, no Lambda.
+"""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def require_own_code(folder: Path, content: Mapping[str, Any]) -> None:
+    """Look through what a run folder would have executed.
+
+    Args:
+        folder: of the run.
+        content: of its config.yaml.
+
+    Raises:
+        ValueError: code in the folder, or in a file that is not said absolutely; says which, and what to do.
+    """
+    agent = content.get("agent")
+    names = [agent.get("name")] if isinstance(agent, Mapping) else []
+    names += [content.get("env"), *(content.get("wrappers") or ())]
+    for name in filter(lambda name: isinstance(name, str) and ":" in name, names):
+        _require(folder, name.partition("(")[0].rpartition(":")[0], name)
+
+
+def _require(folder: Path, place: str, name: str) -> None:
+    if place.endswith(".py"):
+        file = Path(place)
+        if file != file.resolve():
+            raise ValueError(
+                f"{folder} names the file {place!r}, which might be one that came with it: write the whole path, without links, "
+                f"of the one that you mean into {folder / 'config.yaml'}."
+            )
+    else:
+        origin = _origin(place.partition(".")[0])
+        if origin is None:
+            return
+        file = origin
+    if file.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{folder} asks to execute {name!r}, which lies in the folder itself: code that came with a run is never executed. "
+            "If it is yours, move it out of there, and name its new place in config.yaml."
+        )
+
+
+def _origin(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module) if module else None
+    except (ImportError, ValueError):
+        return None
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
