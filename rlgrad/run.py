@@ -21,7 +21,7 @@ from rlgrad.fused import Fused
 from rlgrad.learner import Learner
 from rlgrad.plotting import plot_runs
 from rlgrad.policies.policy import Policy
-from rlgrad.reporting import METRICS, Callback, CSVLog, Progress, TensorBoardLog
+from rlgrad.reporting import METRICS, Callback
 from rlgrad.rollouts import Rollout
 from rlgrad.rollouts.choosing import Collector
 from rlgrad.rollouts.compiled import CompiledCollector
@@ -281,7 +281,7 @@ class Run:
             self.history[name].append(metrics.get(name, math.nan))
         for callback in self.callbacks:
             callback.on_update(self, metrics)
-        if not all(isinstance(callback, CSVLog | TensorBoardLog | Progress) for callback in self.callbacks):
+        if not all(callback.only_looks for callback in self.callbacks):
             self._actor = None  # a callback may have changed the weights
 
     def _variables(self) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
 from rlgrad.learner import Learner
+from rlgrad.logs import make_logs, require_possible
 from rlgrad.placement import device_for
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
 from rlgrad.registry import agent_class
-from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
+from rlgrad.reporting import Callback, Progress
 from rlgrad.rollouts.choosing import make_collector
 from rlgrad.run import Run
 from rlgrad.updates import Ascent
@@ -54,6 +55,9 @@ def train(
     vectorization_mode: VectorizationMode = "auto",
     evaluation_episodes: int = 100,
     diagnose: bool = False,
+    logs: Sequence[str] = ("csv", "tensorboard"),
+    histograms: bool = False,
+    videos: int = 0,
     verbose: bool = True,
 ) -> Run:
     """Train an agent on a Gymnasium environment.
@@ -90,6 +94,10 @@ def train(
             where it means the same, and sync.
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
         diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
+        logs: where the metrics go, of `"csv"` (always written), `"jsonl"`, `"tensorboard"`, `"wandb"` and `"mlflow"`
+            (docs/logs.md).
+        histograms: show in TensorBoard how the weights are distributed, and what they changed by, at each logged row.
+        videos: how many greedy episodes to show in TensorBoard, evenly spaced over the run; 0: none.
         verbose: show progress.
 
     Returns:
@@ -97,6 +105,7 @@ def train(
 
     Raises:
         ValueError: settings that contradict each other or the environment, with what to change.
+        ImportError: a log needs a package that is not installed.
         FileExistsError: `run_dir` holds a run already.
 
     Example:
@@ -124,6 +133,9 @@ def train(
         from_logits=from_logits,
         evaluation_episodes=evaluation_episodes,
         diagnose=diagnose,
+        logs=tuple(logs),
+        histograms=histograms,
+        videos=videos,
     )
     return run_config(
         config, model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose
@@ -140,6 +152,7 @@ def run_config(
     verbose: bool = True,
 ) -> Run:
     """Train what a config says, from the first step to the evaluation at the end. See `train`."""
+    require_possible(config)
     path = _free_folder(config, run_dir)
     run = _assemble(config, model, value_model, path, [*callbacks, *([Progress()] if verbose else [])])
     # A folder that has appeared under the default name meanwhile is another run's.
@@ -265,7 +278,7 @@ def _assemble(
     except BaseException:
         collector.close()
         raise
-    return Run(config, policy, learner, collector, path, [CSVLog(), TensorBoardLog(), *callbacks], device)
+    return Run(config, policy, learner, collector, path, [*callbacks, *make_logs(config)], device)
 
 
 def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:
