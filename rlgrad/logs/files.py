@@ -37,11 +37,11 @@ def until(rows: Iterable[Row], timesteps: int, steps_of: Callable[[Row], Any], p
     return kept
 
 
-def replace(path: Path, text: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Write a file that appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
-        file.write(text)
+    partial = path.with_name("log.partial")  # no name that a reader of such files would look into
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rlgrad.logs import videos
+from rlgrad.logs import event_files, videos
 from rlgrad.logs.histograms import Histograms
 from rlgrad.reporting import Callback
 
@@ -32,11 +32,13 @@ class TensorBoardLog(Callback):
         self._videos, self._filmed = videos, 0
 
     def on_start(self, run: "Run") -> None:
-        """Open an event file. TensorBoard drops what older ones hold of steps that are still to come."""
+        """Open an event file. What older ones hold of steps that are still to come is removed."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+        event_files.take_back(run.path, run.timesteps)
         self._writer = EventFileWriter(str(run.path))
+        # For a TensorBoard that is open and has read them already.
         self._add(run.timesteps + 1, session_log=SessionLog(status=SessionLog.START))
         self._filmed = self._due(run)
         if self._histograms is not None:
