@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlgrad._record import require
 from rlgrad.journal import WINDOW
-from rlgrad.reporting import Callback
+from rlgrad.reporting import EVALUATION_METRICS, Callback
 
 if TYPE_CHECKING:
     from rlgrad.config import Config
@@ -28,7 +28,8 @@ class Evaluate(Callback):
         >>> rlgrad.train("a2c", "CartPole-v1", total_timesteps=100_000, callbacks=[Evaluate(10_000)])
     """
 
-    metrics = ("eval/return_greedy", "eval/return_sampled", "eval/length_greedy", "eval/length_sampled")
+    metrics = EVALUATION_METRICS
+    only_looks = True
 
     def __init__(self, interval: int, episodes: int = 20) -> None:
         require(interval >= 1, "interval", "at least 1", interval)
@@ -68,6 +69,8 @@ class EarlyStop(Callback):
     Raises:
         ValueError: there is nothing to stop for.
     """
+
+    only_looks = True
 
     def __init__(self, threshold: float | None = None, patience: int | None = None, metric: str | None = None) -> None:
         if threshold is None and patience is None:
@@ -113,6 +116,8 @@ class TimeBudget(Callback):
     Args:
         seconds: the budget; the first row after it is the last one.
     """
+
+    only_looks = True
 
     def __init__(self, seconds: float) -> None:
         require(seconds > 0, "seconds", "above 0", seconds)

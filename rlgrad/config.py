@@ -14,6 +14,7 @@ from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad._record import Record, check_keys, fields, require
 from rlgrad.agent import Agent
+from rlgrad.logs import LOGS
 from rlgrad.registry import agent_class, agent_name
 from rlgrad.updates import UPDATES
 
@@ -54,6 +55,9 @@ class Config:
     stop_at_return: float | None = None
     patience: int | None = None
     time_budget: float | None = None
+    logs: tuple[str, ...] = ("csv", "tensorboard")
+    histograms: bool = False
+    videos: int = 0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -65,6 +69,10 @@ class Config:
         require(self.memory_size >= 1, "memory_size", "at least 1", self.memory_size)
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or none", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
+        check_keys(dict.fromkeys(self.logs), LOGS, "name in logs")
+        require(self.videos >= 0, "videos", "at least 0", self.videos)
+        if (self.histograms or self.videos) and "tensorboard" not in self.logs:
+            raise ValueError("histograms and videos go to TensorBoard: add tensorboard to logs, or leave them out.")
 
     @property
     def env_name(self) -> str:
@@ -81,7 +89,7 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
     plain["env"] = _place(config.env) if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
     plain["env_kwargs"], plain["wrappers"] = dict(config.env_kwargs), list(config.wrappers)
-    plain["hidden_sizes"] = list(config.hidden_sizes)
+    plain["hidden_sizes"], plain["logs"] = list(config.hidden_sizes), list(config.logs)
     if config.from_logits:  # only a model that was given can differ, and the command line takes none
         del plain["from_logits"]
     packages = ("rlgrad", "keras", "numpy", "gymnasium")
@@ -120,7 +128,7 @@ def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overr
     check_keys(plain, (f.name for f in dataclasses.fields(Config)), "setting")
     options = dict(plain.pop("agent"))
     name = options.pop("name")
-    plain |= {key: tuple(plain[key]) for key in ("hidden_sizes", "wrappers") if key in plain}
+    plain |= {key: tuple(plain[key]) for key in ("hidden_sizes", "wrappers", "logs") if key in plain}
     return Config(agent=agent or record_from(agent_class(name), options), **plain)
 
 

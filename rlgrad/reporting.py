@@ -1,4 +1,4 @@
-"""What a run tells while it goes: the terminal, metrics.csv, TensorBoard."""
+"""What a run tells while it goes: names of its metrics, callbacks, and the line in the terminal. rlgrad.logs keeps it."""
 
 import csv
 import math
@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rlgrad.logs.files import whole_lines
 
 if TYPE_CHECKING:
     from rlgrad.run import Run
@@ -21,29 +23,35 @@ METRICS = (
     "train/length",
     "train/episodes",
 )
+COUNTS = ("time/timesteps", "time/updates", "train/episodes")  # of METRICS, those that are whole numbers
+# What an evaluation during training adds to a row.
+EVALUATION_METRICS = ("eval/return_greedy", "eval/return_sampled", "eval/length_greedy", "eval/length_sampled")
 _PLAIN_EVERY = 5.0
 
 
 class Callback:
     """Something that looks on while a run trains. Override what you need.
 
+    Attributes:
+        metrics: names of what `on_update` adds to the metrics of a row; they become columns of the run's logs,
+            which come after all other callbacks.
+        only_looks: that it leaves the weights alone, as logs do: what is known about them then need not be read again.
+
     Example:
         >>> class Patience(Callback):
         ...     def on_update(self, run, metrics):
         ...         if metrics["train/return"] >= 500:
         ...             run.stop = True
-
-    Attributes:
-        metrics: names of what it adds to the rows, in `on_update`; callbacks of yours come before the logs.
     """
 
     metrics: tuple[str, ...] = ()
+    only_looks = False
 
     def on_start(self, run: "Run") -> None:
         """Before the first update."""
 
     def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """After each logged row of metrics, by name."""
+        """After each logged row of metrics, by name. What is added here, under the names of `metrics`, is logged too."""
 
     def on_end(self, run: "Run") -> None:
         """After the last update, also when training stopped with an error."""
@@ -56,60 +64,10 @@ class Callback:
         """Go on where `state` was taken."""
 
 
-class CSVLog(Callback):
-    """metrics.csv: one row a log interval, one column a metric; empty where a metric has no value yet."""
-
-    def on_start(self, run: "Run") -> None:
-        """Open the file; a continued run appends."""
-        path = run.path / "metrics.csv"
-        new = not path.exists()
-        self._file = path.open("a", newline="")
-        self._writer = csv.writer(self._file)
-        if new:
-            self._writer.writerow(run.metrics)
-
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Write a row."""
-        row = [metrics.get(name, math.nan) for name in run.metrics]
-        self._writer.writerow("" if math.isnan(value) else f"{value:.7g}" for value in row)
-        self._file.flush()
-
-    def on_end(self, run: "Run") -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class TensorBoardLog(Callback):
-    """Event files for TensorBoard, against environment steps."""
-
-    def on_start(self, run: "Run") -> None:
-        """Open an event file in the run's folder."""
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._writer = EventFileWriter(str(run.path))
-
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Write the scalars, as one event: one for each of them takes ten times as long."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-        from tensorboard.compat.proto.tensor_pb2 import TensorProto
-        from tensorboard.compat.proto.types_pb2 import DT_FLOAT
-
-        kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
-        values = [
-            Summary.Value(tag=name, tensor=TensorProto(dtype=DT_FLOAT, float_val=[value]), metadata=kind)
-            for name, value in metrics.items()
-            if math.isfinite(value)
-        ]
-        self._writer.add_event(Event(wall_time=time.time(), step=run.timesteps, summary=Summary(value=values)))
-
-    def on_end(self, run: "Run") -> None:
-        """Close the event file."""
-        self._writer.close()
-
-
 class Progress(Callback):
     """A bar with steps/s, return and time left; plain lines where the output is no terminal, notebooks included."""
+
+    only_looks = True
 
     def on_start(self, run: "Run") -> None:
         """Show the bar, or say what begins."""
@@ -161,7 +119,7 @@ class Progress(Callback):
 
 
 def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
-    """metrics.csv as columns; empty cells are not-a-number.
+    """metrics.csv as columns; empty cells are not-a-number. A last line that is only half there counts as not written.
 
     Args:
         path: the file.
@@ -170,8 +128,7 @@ def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last one may be half written
+    rows = list(csv.DictReader(whole_lines(path)))
     names = rows[0].keys() if rows else METRICS
     rows = [row for row in rows if float(row["time/timesteps"]) <= timesteps]
     return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}

@@ -315,7 +315,7 @@ class Run:
         for callback in self.callbacks:
             callback.on_update(self, metrics)
         self._journal.log(metrics)
-        if not all(type(callback).__module__.startswith("rlgrad.") for callback in self.callbacks):
+        if not all(callback.only_looks for callback in self.callbacks):
             self._actor = None  # a callback may have changed the weights
 
     def _save_best(self) -> None:

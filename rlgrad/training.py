@@ -16,10 +16,11 @@ from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.callbacks import asked_for
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
 from rlgrad.learner import Learner
+from rlgrad.logs import make_logs, require_possible
 from rlgrad.placement import device_for
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
 from rlgrad.registry import agent_class
-from rlgrad.reporting import Callback, CSVLog, Progress, TensorBoardLog
+from rlgrad.reporting import Callback, Progress
 from rlgrad.rollouts.choosing import make_collector
 from rlgrad.run import Run
 from rlgrad.trust import require_own_code
@@ -61,6 +62,9 @@ def train(
     stop_at_return: float | None = None,
     patience: int | None = None,
     time_budget: float | None = None,
+    logs: Sequence[str] = ("csv", "tensorboard"),
+    histograms: bool = False,
+    videos: int = 0,
     verbose: bool = True,
 ) -> Run:
     """Train an agent on a Gymnasium environment.
@@ -102,6 +106,10 @@ def train(
         stop_at_return: end training from this return on: that of greedy evaluations where there are any, else of training.
         patience: end training after so many evaluations, or rows where there are none, that were no better than before.
         time_budget: end training after so many seconds.
+        logs: where the metrics go, of `"csv"` (always written), `"jsonl"`, `"tensorboard"`, `"wandb"` and `"mlflow"`
+            (docs/logs.md).
+        histograms: show in TensorBoard how the weights are distributed, and what they changed by, at each logged row.
+        videos: how many greedy episodes to show in TensorBoard, evenly spaced over the run; 0: none.
         verbose: show progress.
 
     Returns:
@@ -109,6 +117,7 @@ def train(
 
     Raises:
         ValueError: settings that contradict each other or the environment, with what to change.
+        ImportError: a log needs a package that is not installed.
         FileExistsError: `run_dir` holds a run already.
 
     Example:
@@ -140,6 +149,9 @@ def train(
         stop_at_return=stop_at_return,
         patience=patience,
         time_budget=time_budget,
+        logs=tuple(logs),
+        histograms=histograms,
+        videos=videos,
     )
     return run_config(
         config, model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose
@@ -156,6 +168,7 @@ def run_config(
     verbose: bool = True,
 ) -> Run:
     """Train what a config says, from the first step to the evaluation at the end. See `train`."""
+    require_possible(config)
     path = _free_folder(config, run_dir)
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
     # A folder that has appeared under the default name meanwhile is another run's.
@@ -293,7 +306,7 @@ def _assemble(
 
 def _callbacks(config: Config, given: Sequence[Callback], verbose: bool) -> list[Callback]:
     """Those that add to the rows come before those that write them."""
-    return [*asked_for(config), *given, CSVLog(), TensorBoardLog(), *([Progress()] if verbose else [])]
+    return [*asked_for(config), *given, *make_logs(config), *([Progress()] if verbose else [])]
 
 
 def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:

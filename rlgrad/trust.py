@@ -54,4 +54,3 @@ def _origin(module: str) -> Path | None:
     except (ImportError, ValueError):
         return None
     return None if spec is None or spec.origin is None else Path(spec.origin)
-

@@ -80,6 +80,12 @@ class Options:
     """End training after so many evaluations, or rows where there are none, that were no better than before."""
     time_budget: float | None = None
     """End training after so many seconds."""
+    logs: tuple[str, ...] = ("csv", "tensorboard")
+    """Where the metrics go, of csv (always written), jsonl, tensorboard, wandb and mlflow (docs/logs.md)."""
+    histograms: bool = False
+    """Show in TensorBoard how the weights are distributed, and what they changed by; --histograms alone means True."""
+    videos: int = 0
+    """Greedy episodes to show in TensorBoard, evenly spaced over the run; 0: none."""
 
 
 def train(arguments: list[str]) -> int:
@@ -89,7 +95,9 @@ def train(arguments: list[str]) -> int:
         return 0 if arguments else 2
     settings, env, rest = _target(arguments)
     import_tensorflow()
-    options = parse(settings, _spelled_out(rest, "--diagnose"), prog=f"rlgrad train {arguments[0]}")
+    options = parse(
+        settings, _spelled_out(_spelled_out(rest, "--diagnose"), "--histograms"), prog=f"rlgrad train {arguments[0]}"
+    )
     env = env or settings.get("env")
     if env is None:
         raise ValueError(f"which environment? For example: rlgrad train {arguments[0]} CartPole-v1")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-# What a run with diagnose=True reports besides, and then the ratio of each layer by itself. docs/metrics.md defines each.
+# What a run with diagnose=True reports besides, and then ratio and norm of each layer by itself. docs/metrics.md defines each.
 DIAGNOSTICS = (
     "gradient/signal",
     "gradient/noise",
@@ -37,6 +37,7 @@ class Head:
         noise_scale: B_simple, in samples.
         snr: of the mean over this rollout's samples.
         layers: the same by layer.
+        norms: ‖ḡ‖ by layer, the length of the mean over this rollout's samples, signal and noise together.
     """
 
     signal: float
@@ -44,6 +45,7 @@ class Head:
     noise_scale: float
     snr: float
     layers: dict[str, float]
+    norms: dict[str, float] = field(default_factory=dict)  # older files have none
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Diagnosis:
             for name in ("cosine", "late_share", "largest_share"):
                 yield f"gradient/{name}", getattr(self, name)
             yield from ((f"gradient/snr/{layer}", snr) for layer, snr in self.policy.layers.items())
+            yield from ((f"gradient/norm/{layer}", norm) for layer, norm in self.policy.norms.items())
         if self.variances is not None:
             v = self.variances
             yield "gradient/variance_ratio", _over(v.agent, v.none)
@@ -128,6 +131,7 @@ class Diagnosis:
             yield "gradient/value_noise_scale", self.value.noise_scale
             yield "gradient/value_snr", self.value.snr
             yield from ((f"gradient/value_snr/{layer}", snr) for layer, snr in self.value.layers.items())
+            yield from ((f"gradient/value_norm/{layer}", norm) for layer, norm in self.value.norms.items())
 
     def write(self, folder: Path) -> Path:
         """Write diagnostics.json into a run's folder."""
@@ -149,11 +153,9 @@ def read(folder: Path) -> Diagnosis:
 
 
 def layer_metrics(policy_layers: list[str], value_layers: list[str]) -> tuple[str, ...]:
-    """The names under which the layers' ratios are logged."""
-    return (
-        *(f"gradient/snr/{layer}" for layer in policy_layers),
-        *(f"gradient/value_snr/{layer}" for layer in value_layers),
-    )
+    """The names under which the layers' ratios and norms are logged."""
+    of = (("snr", policy_layers), ("value_snr", value_layers), ("norm", policy_layers), ("value_norm", value_layers))
+    return tuple(f"gradient/{kind}/{layer}" for kind, layers in of for layer in layers)
 
 
 def _over(a: float, b: float) -> float:

@@ -5,6 +5,7 @@ gradients add. Each output is looked at by itself: the policy gradient Σ c ∇ 
 gradient no sampled action or return takes part, and the value's Σ c ∇ v.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,8 @@ def _head(moments: diagnostics.Moments) -> Head:
     layers = {layer: diagnostics.signal_to_noise(norm, by_layer[layer]) for layer, norm in norms.items()}
     total, mean = sum(norms.values()), sum(by_layer.values())
     scale = diagnostics.noise_scale(total, mean)
-    return Head(scale.signal, scale.noise, scale.scale, diagnostics.signal_to_noise(total, mean), layers)
+    of_mean = {layer: math.sqrt(by_layer[layer]) for layer in norms}
+    return Head(scale.signal, scale.noise, scale.scale, diagnostics.signal_to_noise(total, mean), layers, of_mean)
 
 
 def _directions(measured: Mapping[str, Any], rollout: Rollout, mask: Any, by_episode: bool) -> dict[str, list[float]]:

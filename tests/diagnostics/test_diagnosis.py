@@ -131,6 +131,7 @@ def test_signal_and_noise_are_those_of_the_gradients_written_out(measured):
         signal = squared - noise / found.count
         assert head.signal == pytest.approx(signal, rel=1e-4, abs=1e-5 * squared)
         assert head.snr == pytest.approx(found.count * signal / noise, rel=1e-3, abs=1e-4)
+        assert np.hypot.reduce(list(head.norms.values())) == pytest.approx(np.sqrt(squared), rel=1e-4)
 
 
 def test_cosines_and_shares_are_those_of_the_gradients_written_out(measured):
@@ -183,9 +184,9 @@ def test_returns_that_differ_by_little_lose_no_digits():
 
 def test_the_layers_are_those_that_the_columns_are_named_after(measured):
     learner, _, found, _ = measured
-    assert list(found.policy.layers) == learner.layers["log_prob"]
+    assert list(found.policy.layers) == list(found.policy.norms) == learner.layers["log_prob"]
     if found.value is not None:
-        assert list(found.value.layers) == learner.layers["value"]
+        assert list(found.value.layers) == list(found.value.norms) == learner.layers["value"]
 
 
 def test_a_diagnosis_survives_its_file(measured, tmp_path):
@@ -211,7 +212,9 @@ def test_the_history_the_csv_and_tensorboard_hold_the_diagnostics():
     run = rlgrad.train("reinforce", "CartPole-v1", num_envs=4, num_steps=32, diagnose=True, **QUICK)
     layers = ("hidden_1", "hidden_2", "output")
     learned = tuple(f"train/{name}" for name in run.learner.metrics)
-    by_layer = tuple(f"gradient/{kind}/{layer}" for kind in ("snr", "value_snr") for layer in layers)
+    by_layer = tuple(
+        f"gradient/{kind}/{layer}" for kind in ("snr", "value_snr", "norm", "value_norm") for layer in layers
+    )
     expected = METRICS + learned + DIAGNOSTICS + by_layer
     csv = read_csv(run.path / "metrics.csv")
     assert tuple(csv) == tuple(run.history) == run.metrics == expected

@@ -1,0 +1,47 @@
+"""Logs that are text files of one row a line, and how a run that goes on takes back what it will write again."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
+
+_log = logging.getLogger("rlgrad")
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, ends included, without a last one that a process was killed in the middle of."""
+    with path.open(newline="") as file:
+        lines = file.readlines()
+    return lines[:-1] if lines and not lines[-1].endswith("\n") else lines
+
+
+def until(rows: Iterable[Row], timesteps: int, steps_of: Callable[[Row], Any], path: Path) -> list[Row]:
+    """The rows that were written by so many environment steps. Says so where one cannot be read, and leaves it out.
+
+    Args:
+        rows: of the file.
+        timesteps: where the run goes on.
+        steps_of: gives a row's environment steps; raises where there are none.
+        path: the file, to be named.
+    """
+    kept = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            if float(steps_of(row)) <= timesteps:
+                kept.append(row)
+        except (KeyError, TypeError, ValueError):
+            _log.warning("Row %d of %s cannot be read and is left out.", number, path)
+    return kept
+
+
+def replace(path: Path, content: str | bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    partial = path.with_name("log.partial")  # no name that a reader of such files would look into
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,98 @@
+"""Event files for TensorBoard, against environment steps: scalars, and on request histograms and videos."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rlgrad.logs import event_files, videos
+from rlgrad.logs.histograms import Histograms
+from rlgrad.reporting import Callback
+
+if TYPE_CHECKING:
+    from rlgrad.run import Run
+
+_log = logging.getLogger("rlgrad")
+
+
+class TensorBoardLog(Callback):
+    """Event files in the run's folder.
+
+    Args:
+        histograms: of the weights, and of what they changed by, at each row.
+        videos: how many greedy episodes to film, evenly spaced over the run, the last at its end.
+    """
+
+    only_looks = True
+
+    def __init__(self, *, histograms: bool = False, videos: int = 0) -> None:
+        self._histograms = Histograms() if histograms else None
+        self._videos, self._filmed = videos, 0
+
+    def on_start(self, run: "Run") -> None:
+        """Open an event file. What older ones hold of steps that are still to come is removed."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        event_files.take_back(run.path, run.timesteps)
+        self._writer = EventFileWriter(str(run.path))
+        # For a TensorBoard that is open and has read them already.
+        self._add(run.timesteps + 1, session_log=SessionLog(status=SessionLog.START))
+        self._filmed = self._due(run)
+        if self._histograms is not None:
+            self._histograms.start(run.policy)
+
+    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
+        """Write a row, whole: were it left in the writer's buffer, a killed process would take it along."""
+        found = _scalars(metrics)
+        if self._histograms is not None:
+            found += self._histograms.summaries(run.policy)
+        if self._due(run) > self._filmed:
+            self._filmed = self._due(run)
+            found += self._film(run)
+        self._write(run, found)
+
+    def on_end(self, run: "Run") -> None:
+        """Film what training came to, unless it failed, and close the event file."""
+        if self._filmed < self._videos and sys.exc_info()[0] is None:
+            self._write(run, self._film(run))
+        self._writer.close()
+
+    def _due(self, run: "Run") -> int:
+        """How many videos there are by now, but for the last one, which is made at the end."""
+        return min(self._videos * run.timesteps // run.config.total_timesteps, max(0, self._videos - 1))
+
+    def _film(self, run: "Run") -> list[Any]:
+        try:
+            return [videos.summary(run.config, run.policy)]
+        except Exception as error:  # whatever a renderer does, training goes on
+            _log.warning("No videos from here on, training goes on: %s", error)
+            self._videos = 0
+            return []
+
+    def _write(self, run: "Run", values: Iterable[Any]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # One event for all of them: one for each takes ten times as long.
+        self._add(run.timesteps, summary=Summary(value=values))
+        self._writer.flush()
+
+    def _add(self, step: int, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.add_event(Event(wall_time=time.time(), step=step, **content))
+
+
+def _scalars(metrics: dict[str, float]) -> list[Any]:
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.types_pb2 import DT_FLOAT
+
+    kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
+    return [
+        Summary.Value(tag=name, tensor=TensorProto(dtype=DT_FLOAT, float_val=[value]), metadata=kind)
+        for name, value in metrics.items()
+        if math.isfinite(value)
+    ]

@@ -1,0 +1,49 @@
+"""Weights & Biases. Its own settings hold: WANDB_MODE=offline, WANDB_PROJECT, WANDB_ENTITY and the others."""
+
+import math
+import os
+import secrets
+import sys
+from typing import TYPE_CHECKING
+
+from rlgrad import config as configs
+from rlgrad.logs import files
+from rlgrad.reporting import Callback
+
+if TYPE_CHECKING:
+    from rlgrad.run import Run
+
+
+class WandbLog(Callback):
+    """Rows against environment steps, with the config of the run. Its files are in the run's folder."""
+
+    only_looks = True
+
+    def on_start(self, run: "Run") -> None:
+        """Begin, or go on with the same run, whose id the folder keeps."""
+        import wandb
+
+        file = run.path / "wandb-run-id.txt"
+        if not file.exists():
+            files.replace(file, secrets.token_hex(4))
+        try:
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "rlgrad"),
+                name=run.path.name,
+                id=file.read_text(),
+                resume="allow",
+                dir=str(run.path),
+                config=configs.read(run.path / "config.yaml"),
+            )
+        except wandb.Error as error:
+            raise ConnectionError(
+                f"Weights & Biases cannot begin: {error} WANDB_MODE=offline needs no account."
+            ) from error
+
+    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
+        """Hand over a row. One of steps that W&B has already is dropped by W&B, which only ever goes forward."""
+        self._run.log({name: value for name, value in metrics.items() if math.isfinite(value)}, step=run.timesteps)
+
+    def on_end(self, run: "Run") -> None:
+        """Finish, as failed if training did."""
+        self._run.finish(exit_code=0 if sys.exc_info()[0] is None else 1)

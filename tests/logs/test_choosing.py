@@ -1,0 +1,118 @@
+"""Which logs a run has, and what is refused before it begins."""
+
+import importlib.util
+
+import pytest
+import yaml
+
+import rlgrad
+from rlgrad.cli import main
+from rlgrad.logs import LOGS, make_logs
+
+QUICK = {"total_timesteps": 256, "num_envs": 2, "num_steps": 32, "evaluation_episodes": 0, "verbose": False}
+FILES = {"csv": "metrics.csv", "jsonl": "metrics.jsonl", "tensorboard": "events.out.tfevents.*"}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def written(path):
+    return {name for name, pattern in FILES.items() if list(path.glob(pattern))}
+
+
+@pytest.mark.parametrize(
+    ("logs", "expected"),
+    [
+        (("csv", "tensorboard"), {"csv", "tensorboard"}),
+        (("csv", "jsonl"), {"csv", "jsonl"}),
+        (("jsonl",), {"csv", "jsonl"}),
+        ((), {"csv"}),
+    ],
+)
+def test_a_run_writes_the_logs_that_it_is_asked_for_and_the_csv_always(logs, expected, tmp_path):
+    run = rlgrad.train("a2c", "CartPole-v1", logs=logs, run_dir=tmp_path / "a", **QUICK)
+    assert written(run.path) == expected
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["logs"] == list(logs)
+
+
+def test_a_run_that_goes_on_keeps_to_its_logs(tmp_path):
+    run = rlgrad.train("a2c", "CartPole-v1", logs=("jsonl",), run_dir=tmp_path / "a", **QUICK)
+    again = rlgrad.load(run.path, verbose=False).train(512)
+    assert written(run.path) == {"csv", "jsonl"}
+    rows = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == len(run.history["time/timesteps"]) + len(again.history["time/timesteps"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"logs": ("tensorbord",)}, "Unknown name in logs 'tensorbord'. Did you mean 'tensorboard'?"),
+        ({"logs": "csv"}, "Unknown name in logs 'c'."),
+        ({"videos": -1}, "videos is at least 0, got -1."),
+        ({"videos": 2, "logs": ("csv",)}, "add tensorboard to logs"),
+        ({"histograms": True, "logs": ("csv",)}, "add tensorboard to logs"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(options, message, tmp_path):
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "a", **QUICK | options)
+    assert message in str(raised.value)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(name, folder, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    namespace = importlib.machinery.ModuleSpec(name, None, is_package=True)  # a folder of that name is no package
+    absent = namespace if folder else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *rest: absent if n == name else find(n, *rest))
+    with pytest.raises(ImportError, match=rf"pip install 'rlgrad\[{name}\]'"):
+        rlgrad.train("a2c", "CartPole-v1", logs=(name,), run_dir=tmp_path / "a", **QUICK)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_run_of_a_log_that_is_missing_here_can_still_be_loaded_and_used(tmp_path):
+    run = rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "a", **QUICK)
+    file = run.path / "config.yaml"
+    file.write_text(file.read_text().replace("- tensorboard", "- wandb"))
+    assert rlgrad.load(run.path, verbose=False).evaluate(episodes=1).episodes == 1
+
+
+def test_every_log_only_looks_so_that_weights_are_not_read_again(tmp_path):
+    run = rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "a", **QUICK)
+    assert [type(log).__name__ for log in run.callbacks] == ["CSVLog", "TensorBoardLog"]
+    chosen = rlgrad.training.configs.from_mapping(
+        yaml.safe_load((run.path / "config.yaml").read_text()), logs=list(LOGS)
+    )
+    logs = make_logs(chosen)
+    assert len(logs) == len(LOGS)
+    assert all(log.only_looks for log in logs)
+
+
+def test_what_callbacks_add_to_a_row_is_logged(tmp_path):
+    class Doubles(rlgrad.Callback):
+        metrics = ("eval/double",)
+
+        def on_update(self, run, metrics):
+            metrics["eval/double"] = 2 * metrics["time/timesteps"]
+
+    run = rlgrad.train("a2c", "CartPole-v1", callbacks=[Doubles()], run_dir=tmp_path / "a", **QUICK)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.path)).Reload().Tensors("eval/double")
+    assert [e.tensor_proto.float_val[0] for e in events] == [2 * e.step for e in events]
+
+
+def test_the_command_line_chooses_logs_and_histograms(tmp_path, capsys):
+    command = "train a2c CartPole-v1 --total-timesteps 256 --num-envs 2 --evaluation-episodes 0 --histograms --videos 1"
+    assert main([*command.split(), "--logs", "jsonl", "tensorboard", "--run-dir", "a"]) == 0
+    assert written(tmp_path / "a") == {"csv", "jsonl", "tensorboard"}
+    config = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
+    assert (config["logs"], config["histograms"], config["videos"]) == (["jsonl", "tensorboard"], True, 1)
+    assert main(["train", str(tmp_path / "a" / "config.yaml"), "--videos", "0", "--run-dir", "b"]) == 0
+    assert written(tmp_path / "b") == {"csv", "jsonl", "tensorboard"}
+    assert main(["train", "a2c", "CartPole-v1", "--logs", "jsn", "--run-dir", "c"]) == 2
+    assert "Did you mean 'jsonl'" in capsys.readouterr().err

@@ -1,0 +1,176 @@
+"""What TensorBoard reads back: scalars, histograms and videos, also of a run that was killed and went on."""
+
+import io
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import rlgrad
+from rlgrad.logs import videos
+from rlgrad.logs.histograms import bins
+from rlgrad.logs.tensorboard import TensorBoardLog
+
+QUICK = {"total_timesteps": 1024, "num_envs": 4, "num_steps": 32, "evaluation_episodes": 0, "verbose": False}
+QUICK |= {"vectorization_mode": "sync"}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+
+
+def events(path):
+    return EventAccumulator(str(path), size_guidance={"tensors": 0}).Reload()
+
+
+def scalars(path, tag):
+    return [(event.step, event.tensor_proto.float_val[0]) for event in events(path).Tensors(tag)]
+
+
+def write(path, rows, start=0, end=True):
+    log = TensorBoardLog()
+    run = SimpleNamespace(path=path, timesteps=start, config=SimpleNamespace(total_timesteps=100))
+    log.on_start(run)
+    for run.timesteps, value in rows:
+        log.on_update(run, {"train/return": value, "train/length": float("nan")})
+    if end:
+        log.on_end(run)
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_logged(tmp_path):
+    write(tmp_path, [(10, 1.0), (20, 2.0)], end=False)
+    assert scalars(tmp_path, "train/return") == [(10, 1.0), (20, 2.0)]
+
+
+def test_a_run_that_goes_on_drops_the_rows_that_it_will_write_again(tmp_path):
+    write(tmp_path, [(10, 1.0), (20, 2.0), (30, 3.0), (40, 4.0)], end=False)
+    write(tmp_path, [(35, 3.5)], start=20)
+    assert scalars(tmp_path, "train/return") == [(10, 1.0), (20, 2.0), (35, 3.5)]
+
+
+def test_an_event_that_was_being_written_when_the_process_was_killed_is_removed(tmp_path):
+    write(tmp_path, [(10, 1.0), (20, 2.0)], end=False)
+    (file,) = tmp_path.glob("events*")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    write(tmp_path, [(20, 2.5)], start=10)
+    assert whole.startswith(file.read_bytes())
+    assert scalars(tmp_path, "train/return") == [(10, 1.0), (20, 2.5)]
+
+
+def test_an_event_that_cannot_be_read_is_left_out_and_said(tmp_path, caplog):
+    write(tmp_path, [(10, 1.0), (20, 2.0)], end=False)
+    (file,) = tmp_path.glob("events*")
+    data = file.read_bytes()
+    at = data.rindex(b"train/return") - 8
+    file.write_bytes(data[:at] + b"\xff" * 8 + data[at + 8 :])
+    write(tmp_path, [(30, 3.0)], start=20)
+    assert scalars(tmp_path, "train/return") == [(10, 1.0), (30, 3.0)]
+    assert f"An event of {file} cannot be read: it and those after it are left out." in caplog.messages
+
+
+def test_what_has_no_value_is_no_point(tmp_path):
+    write(tmp_path, [(10, 1.0)])
+    assert events(tmp_path).Tags()["tensors"] == ["train/return"]
+
+
+def test_bins_count_what_is_finite_between_the_least_and_the_largest():
+    counted = bins(np.array([[0.0, 0.1, 3.0], [np.nan, 3.0, np.inf]]))
+    assert counted.shape == (30, 3)
+    np.testing.assert_allclose(counted[0], [0.0, 0.1, 1.0])
+    np.testing.assert_allclose(counted[-1], [2.9, 3.0, 2.0])
+    assert counted[:, 2].sum() == 4
+    assert bins(np.zeros(3))[:, 2].sum() == 3
+    assert bins(np.array([np.nan]))[:, 2].sum() == 0
+
+
+def test_histograms_are_of_every_weight_and_of_what_it_changed_by(tmp_path):
+    run = rlgrad.train("reinforce", "CartPole-v1", histograms=True, run_dir=tmp_path / "a", **QUICK)
+    found = events(run.path)
+    keys = {"policy/output/kernel", "value/output/kernel", "policy/hidden_1/bias"}
+    assert {f"{kind}/{key}" for kind in ("weights", "changes") for key in keys} <= set(found.Tags()["tensors"])
+    assert found.SummaryMetadata("weights/policy/output/kernel").plugin_data.plugin_name == "histograms"
+    tensors = found.Tensors("weights/policy/output/kernel")
+    assert [event.step for event in tensors] == run.history["time/timesteps"]
+    last = np.frombuffer(tensors[-1].tensor_proto.tensor_content).reshape(30, 3)
+    np.testing.assert_array_equal(last, bins(run.policy.network.get_layer("output").kernel.numpy()))
+
+
+def test_histograms_and_videos_change_no_weight(tmp_path):
+    plain = rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "a", **QUICK)
+    shown = rlgrad.train("a2c", "CartPole-v1", histograms=True, videos=2, run_dir=tmp_path / "b", **QUICK)
+    for a, b in zip(plain.policy.get_weights(), shown.policy.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_videos_are_evenly_spaced_and_the_last_is_of_the_last_weights(tmp_path):
+    run = rlgrad.train("reinforce", "CartPole-v1", videos=3, run_dir=tmp_path / "a", **QUICK)
+    found = events(run.path).Tensors(videos.TAG)
+    assert [event.step for event in found] == [384, 768, 1024]  # the first rows from 1024 / 3 and 2048 / 3 on
+    width, height, data = found[-1].tensor_proto.string_val
+    image = Image.open(io.BytesIO(data))
+    assert (image.format, image.n_frames > 1) == ("GIF", True)
+    assert image.size == (int(width), int(height)) == (320, 213)
+
+
+def test_a_run_that_goes_on_makes_the_videos_that_are_left(tmp_path):
+    run = rlgrad.train("reinforce", "CartPole-v1", videos=2, run_dir=tmp_path / "a", **QUICK)
+    rlgrad.load(run.path, verbose=False).train(2048)
+    assert [event.step for event in events(run.path).Tensors(videos.TAG)] == [512, 1024, 2048]
+
+
+def test_fast_frames_are_left_out_and_large_ones_made_smaller():
+    frames = [np.full((400, 800, 3), 10 * i, np.uint8) for i in range(6)]
+    data, width, height = videos.gif(frames, rate=50.0)
+    image = Image.open(io.BytesIO(data))
+    assert (image.n_frames, image.info["duration"], width, height) == (3, 40, 320, 160)
+
+
+def test_a_policy_with_memory_and_wrapped_observations_is_filmed(tmp_path):
+    options = {"wrappers": ("TimeAwareObservation",), "memory": "gru", "memory_size": 4}
+    run = rlgrad.train("a2c", "CartPole-v1", videos=1, run_dir=tmp_path / "a", **QUICK, **options)
+    assert len(events(run.path).Tensors(videos.TAG)) == 1
+
+
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+def test_an_environment_given_as_an_object_or_a_function_is_filmed(render_mode, tmp_path):
+    env = gymnasium.make("CartPole-v1", render_mode=render_mode)
+    options = QUICK | {"num_envs": None}
+    first = rlgrad.train("a2c", env, videos=1, run_dir=tmp_path / "a", **options)
+    assert len(events(first.path).Tensors(videos.TAG)) == 1
+
+    def make(render_mode=None):
+        return gymnasium.make("CartPole-v1", render_mode=render_mode)
+
+    second = rlgrad.train("a2c", make, videos=1, run_dir=tmp_path / "b", **QUICK)
+    assert len(events(second.path).Tensors(videos.TAG)) == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "reason"),
+    [
+        ("rlgrad/CartPole-v1", "written in TensorFlow have no pictures"),
+        (lambda: gymnasium.make("CartPole-v1"), "without the render mode rgb_array"),
+        (lambda render_mode: gymnasium.make("CartPole-v1", render_mode="drawing"), "videos cannot draw"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_there_is_a_run(env, reason, tmp_path):
+    with pytest.raises(ValueError, match=reason):
+        rlgrad.train("a2c", env, videos=1, run_dir=tmp_path / "a", **QUICK)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_renderer_that_fails_ends_the_videos_and_not_training(tmp_path, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("the graphics card is gone")
+
+    monkeypatch.setattr(videos, "film", broken)
+    run = rlgrad.train("a2c", "CartPole-v1", videos=4, run_dir=tmp_path / "a", **QUICK)
+    assert run.timesteps == 1024
+    said = [message for message in caplog.messages if "graphics card" in message]
+    assert said == ["No videos from here on, training goes on: the graphics card is gone"]
