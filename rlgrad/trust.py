@@ -24,8 +24,9 @@ def require_own_code(folder: Path, content: Mapping[str, Any]) -> None:
     agent = content.get("agent")
     names = [agent.get("name")] if isinstance(agent, Mapping) else []
     names += [content.get("env"), *(content.get("wrappers") or ())]
-    for name in filter(lambda name: isinstance(name, str) and ":" in name, names):
-        _require(folder, name.partition("(")[0].rpartition(":")[0], name)
+    for name in names:
+        if isinstance(name, str) and ":" in name:
+            _require(folder, name.partition("(")[0].rpartition(":")[0], name)
 
 
 def _require(folder: Path, place: str, name: str) -> None:
@@ -33,8 +34,8 @@ def _require(folder: Path, place: str, name: str) -> None:
         file = Path(place)
         if file != file.resolve():
             raise ValueError(
-                f"{folder} names the file {place!r}, which might be one that came with it: write the whole path, without links, "
-                f"of the one that you mean into {folder / 'config.yaml'}."
+                f"{folder} names the file {place!r}, which might be one that came with it: write the whole path of the one "
+                f"that you mean, without links, into {folder / 'config.yaml'}."
             )
     else:
         origin = _origin(place.partition(".")[0])

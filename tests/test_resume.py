@@ -1,0 +1,282 @@
+"""A run that is killed and gone on with is the run that was never killed, to the bit."""
+
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+
+import gymnasium
+import numpy as np
+import pytest
+from killing import KINDS, in_a_process, kill, left, resume, train
+
+import rlgrad
+from rlgrad import checkpoints
+from rlgrad.agents import A2C
+from rlgrad.callbacks import EarlyStop, Evaluate, TimeBudget
+from rlgrad.cli import main
+from rlgrad.reporting import Callback
+
+QUICK = {"num_envs": 2, "hidden_sizes": (4,), "evaluation_episodes": 0, "verbose": False}
+
+
+class Interrupt(Callback):
+    """Presses Ctrl-C after so many steps."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_update(self, run, metrics):
+        if run.timesteps >= self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Finished runs by kind, each with the seconds that it took, made when they are asked for."""
+    made = {}
+
+    def run(kind):
+        if kind not in made:
+            folder = tmp_path_factory.mktemp("whole") / "run"
+            made[kind] = folder, in_a_process(train, kind, folder)
+        return made[kind]
+
+    return run
+
+
+def killed_and_gone_on_with(kind, whole, folder, share):
+    full, seconds = whole(kind)
+    going = kill(kind, folder, share * seconds)
+    in_a_process(resume, folder)
+    assert left(folder) == left(full)
+    return going
+
+
+def test_a_run_killed_at_any_of_20_moments_ends_as_if_it_had_not_been(whole, tmp_path):
+    moments, kinds = random.Random(0), list(KINDS)
+    going = [
+        killed_and_gone_on_with(kinds[i % len(kinds)], whole, tmp_path / str(i), moments.uniform(0.0, 0.8))
+        for i in range(20)
+    ]
+    assert sum(going) >= 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_killed_at_any_of_200_moments_ends_as_if_it_had_not_been(kind, whole, tmp_path):
+    moments = random.Random(kind)
+    for i in range(200 // len(KINDS) + 1):
+        killed_and_gone_on_with(kind, whole, tmp_path / str(i), moments.uniform(0.0, 0.9))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctrl_c_ends_with_a_checkpoint_that_goes_on_to_the_same_end(kind, whole, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    with pytest.raises(KeyboardInterrupt):
+        train(kind, tmp_path / "run", [Interrupt(1700)])
+    assert "Go on with: rlgrad resume" in caplog.text
+    resumed = rlgrad.load(tmp_path / "run", verbose=False)
+    assert 1700 <= resumed.timesteps < 3000
+    resumed.train()
+    assert left(tmp_path / "run") == left(whole(kind)[0])
+
+
+def test_a_run_that_is_gone_on_with_takes_the_next_actions_of_the_one_that_was_not(tmp_path):
+    run = train("memory", tmp_path / "run")
+    again = rlgrad.load(tmp_path / "run", verbose=False)
+    for _ in range(3):
+        mine, theirs = (each.collector.collect(each.policy) for each in (run, again))
+        np.testing.assert_array_equal(mine.actions, theirs.actions)
+        np.testing.assert_array_equal(mine.observations, theirs.observations)
+        np.testing.assert_array_equal(mine.initial_states, theirs.initial_states)
+
+
+def test_a_run_killed_before_its_first_update_begins_again(tmp_path):
+    full = train("sync", tmp_path / "run")
+    copy = tmp_path / "copy"
+    shutil.copytree(full.path, copy)
+    for path in checkpoints.found(copy / "checkpoints"):
+        path.unlink()
+    first = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=10, run_dir=tmp_path / "short", **QUICK)
+    assert [path.name for path in checkpoints.found(first.path / "checkpoints")][-1] == "000000000000.npz"
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        rlgrad.load(copy, verbose=False)
+
+
+class Forgetful(gymnasium.Wrapper):
+    """Begins each episode elsewhere, whatever the seed."""
+
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset(seed=np.random.default_rng().integers(2**31).item())
+
+
+def forgetful():
+    return gymnasium.make("Acrobot-v1").unwrapped and Forgetful(gymnasium.make("Acrobot-v1"))
+
+
+def test_an_environment_that_is_not_deterministic_is_named_and_goes_on_with_new_episodes(tmp_path, caplog):
+    run = rlgrad.train(A2C(), forgetful, total_timesteps=100, run_dir=tmp_path / "run", **QUICK)
+    before = [v.numpy() for v in run.policy.variables]
+    again = rlgrad.load(run.path, env=forgetful, verbose=False)
+    for a, b in zip(before, again.policy.variables, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+    again.train(200)
+    assert "not deterministic under a seed" in caplog.text
+    assert again.timesteps == 200
+
+
+def test_a_checkpoint_that_was_cut_or_changed_anywhere_is_refused_and_the_one_before_it_used(tmp_path, caplog):
+    run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=100, run_dir=tmp_path / "run", **QUICK)
+    newest, before, *_ = checkpoints.found(run.path / "checkpoints")
+    content, places = newest.read_bytes(), random.Random(1)
+    for _ in range(100):
+        at, bit = places.randrange(len(content)), 1 << places.randrange(8)
+        cut = content[:at], content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]
+        newest.write_bytes(cut[places.randrange(2)])
+        with pytest.raises(checkpoints.DamagedError, match=newest.name):
+            run.restore(newest)
+    caplog.clear()
+    again = rlgrad.load(run.path, verbose=False)
+    assert again.timesteps == int(before.stem)
+    assert f"{newest} is damaged" in caplog.text
+    for path in checkpoints.found(run.path / "checkpoints"):
+        path.write_bytes(b"")
+    with pytest.raises(checkpoints.DamagedError, match="Every checkpoint"):
+        rlgrad.load(run.path, verbose=False)
+
+
+def test_checkpoints_rotate_and_the_best_stays(tmp_path):
+    class Rising(Callback):
+        def on_update(self, run, metrics):
+            metrics["train/return"] = -abs(run.timesteps - 40)
+
+    run = rlgrad.train(
+        A2C(), "CartPole-v1", total_timesteps=100, run_dir=tmp_path / "run", callbacks=[Rising()], **QUICK
+    )
+    kept = sorted(path.name for path in (run.path / "checkpoints").iterdir())
+    assert kept == ["000000000080.npz", "000000000090.npz", "000000000100.npz", "best.npz"]
+    run.restore(run.path / "checkpoints" / "best.npz")
+    assert run.timesteps == 40
+
+
+@pytest.mark.parametrize("agent", ["evil.py:Evil", "{run}/evil.py:Evil", "/proc/self/cwd/evil.py:Evil"])
+def test_code_that_came_with_a_run_is_not_executed(agent, tmp_path, monkeypatch, capsys):
+    folder = hostile(tmp_path, monkeypatch)
+    change(folder, lambda config: config["agent"].update(name=agent.format(run=folder)))
+    assert main(["evaluate", str(folder)]) == 2
+    assert "evil.py" in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"env": "evil:Evil-v0"}, {"wrappers": ["evil:Evil"]}, {"env": "{run}/evil.py:Evil"}, {"env": "evil.py:Evil"}],
+)
+def test_environments_and_wrappers_that_came_with_a_run_are_not_imported(changes, tmp_path, monkeypatch, capsys):
+    folder = hostile(tmp_path, monkeypatch)
+    monkeypatch.syspath_prepend(folder)
+    filled = {k: v.format(run=folder) if isinstance(v, str) else v for k, v in changes.items()}
+    change(folder, lambda config: config.update(filled))
+    assert main(["evaluate", str(folder)]) == 2
+    assert "evil" in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_model_and_an_optimizer_that_came_with_a_run_execute_nothing(tmp_path, monkeypatch, capsys):
+    import keras
+
+    folder = hostile(tmp_path, monkeypatch)
+    monkeypatch.syspath_prepend(folder)
+    evil = {"module": "evil", "class_name": "Evil", "config": {}, "registered_name": None}
+    change(folder, lambda config: config["agent"]["update"].update(optimizer=evil))
+    assert main(["evaluate", str(folder)]) == 2
+    change(folder, lambda config: config["agent"]["update"].update(optimizer="rmsprop"))
+    touch = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Lambda(lambda x: open("executed", "w") and x), keras.layers.Dense(2)]
+    )
+    (folder / "model.json").write_text(touch.to_json())
+    (tmp_path / "executed").unlink(missing_ok=True)
+    assert main(["evaluate", str(folder)]) == 2
+    layer = {"module": "evil", "class_name": "Evil", "config": {}, "registered_name": "Evil"}
+    model = json.loads(touch.to_json())
+    model["config"]["layers"][1] = layer
+    (folder / "model.json").write_text(json.dumps(model))
+    assert main(["evaluate", str(folder)]) == 2
+    assert not (tmp_path / "executed").exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def hostile(tmp_path, monkeypatch):
+    """A run folder with code in it, seen from inside of it."""
+    folder = tmp_path / "theirs"
+    rlgrad.train(A2C(), "CartPole-v1", total_timesteps=20, run_dir=folder, **QUICK)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def change(folder, edit):
+    import yaml
+
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    edit(config)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_a_finished_run_is_not_gone_on_with_unless_it_is_told_how_far(tmp_path, capsys):
+    command = ["train", "a2c", "CartPole-v1", "--total-timesteps", "80", "--evaluation-episodes", "2"]
+    assert main([*command, "--run-dir", str(tmp_path / "run")]) == 0
+    assert main(["resume", str(tmp_path / "run")]) == 2
+    assert "is finished" in capsys.readouterr().err
+    (tmp_path / "run" / "evaluation.json").unlink()  # killed while it was evaluated
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_evaluations_while_training_are_logged_and_change_nothing(tmp_path):
+    plain = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=600, run_dir=tmp_path / "plain", **QUICK)
+    evaluated = rlgrad.train(
+        A2C(), "CartPole-v1", total_timesteps=600, run_dir=tmp_path / "run", callbacks=[Evaluate(200, 3)], **QUICK
+    )
+    for a, b in zip(plain.policy.variables, evaluated.policy.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    found = np.array(evaluated.history["eval/return_greedy"])
+    steps = np.array(evaluated.history["time/timesteps"])[np.isfinite(found)]
+    assert steps.tolist() == [200, 400, 600]
+    assert evaluated.evaluate(3).mean_return == found[-1]
+    assert evaluated.evaluate(3, greedy=False).mean_return == evaluated.history["eval/return_sampled"][-1]
+
+
+@pytest.mark.parametrize(
+    ("stop", "at"),
+    [
+        (EarlyStop(threshold=1.0, metric="train/length"), 100),
+        (EarlyStop(patience=3, metric="train/learning_rate"), 80),
+        (TimeBudget(1e-6), 20),
+    ],
+)
+def test_a_run_ends_early_for_a_threshold_a_plateau_or_its_time(stop, at, tmp_path):
+    run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=5000, run_dir=tmp_path / "run", callbacks=[stop], **QUICK)
+    assert run.timesteps <= at
+
+
+def test_what_ends_a_run_early_is_in_its_config(tmp_path):
+    settings = {"evaluation_interval": 40, "stop_at_return": 1.0, "patience": 5, "time_budget": 100.0}
+    run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=5000, run_dir=tmp_path / "run", **settings, **QUICK)
+    assert run.timesteps == 40
+    config = rlgrad.load(run.path, verbose=False).config
+    assert {name: getattr(config, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"patience": 0}, "patience"), ({"time_budget": -1.0}, "time_budget"), ({"evaluation_interval": 0}, "interval")],
+)
+def test_callbacks_that_make_no_sense_are_refused(settings, named, tmp_path):
+    with pytest.raises(ValueError, match=named):
+        rlgrad.train(A2C(), "CartPole-v1", total_timesteps=100, run_dir=tmp_path / "run", **settings, **QUICK)
+    with pytest.raises(ValueError, match="threshold, or a patience"):
+        EarlyStop()
