@@ -194,11 +194,10 @@ def test_a_model_and_an_optimizer_that_came_with_a_run_execute_nothing(tmp_path,
     change(folder, lambda config: config["agent"]["update"].update(optimizer=evil))
     assert main(["evaluate", str(folder)]) == 2
     change(folder, lambda config: config["agent"]["update"].update(optimizer="rmsprop"))
-    touch = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Lambda(lambda x: open("executed", "w") and x), keras.layers.Dense(2)]
-    )
+    layers = [keras.Input((4,)), keras.layers.Lambda(lambda x: os.mknod("executed") or x), keras.layers.Dense(2)]
+    touch = keras.Sequential(layers)
     (folder / "model.json").write_text(touch.to_json())
-    (tmp_path / "executed").unlink(missing_ok=True)
+    (folder / "executed").unlink(missing_ok=True)
     assert main(["evaluate", str(folder)]) == 2
     layer = {"module": "evil", "class_name": "Evil", "config": {}, "registered_name": "Evil"}
     model = json.loads(touch.to_json())
@@ -206,6 +205,7 @@ def test_a_model_and_an_optimizer_that_came_with_a_run_execute_nothing(tmp_path,
     (folder / "model.json").write_text(json.dumps(model))
     assert main(["evaluate", str(folder)]) == 2
     assert not (tmp_path / "executed").exists()
+    assert not (folder / "executed").exists()
     assert "Traceback" not in capsys.readouterr().err
 
 
