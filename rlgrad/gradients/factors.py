@@ -61,6 +61,7 @@ class Direct:
 
     Args:
         values: float (N, *shape).
+        positions: over how many the gradients are sums; only told.
     """
 
     values: Any

@@ -1,0 +1,112 @@
+"""The reference: a page for each public module, with everything that it lists in `__all__`."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sources import description, kind
+
+import rlgrad
+
+BESIDE = ("agents", "envs")  # folders of their own in the repository
+SECTIONS = ("Args:", "Returns:", "Raises:", "Attributes:", "Example:")
+
+
+def modules() -> list[ModuleType]:
+    """rlgrad, its packages that list public names, and the modules that it lists itself."""
+    packages = [found.name for found in pkgutil.iter_modules(rlgrad.__path__) if found.ispkg]
+    listed = [name for name in rlgrad.__all__ if inspect.ismodule(getattr(rlgrad, name))]
+    found = [importlib.import_module(f"rlgrad.{name}") for name in sorted({*packages, *listed, *BESIDE})]
+    return [rlgrad, *(m for m in found if hasattr(m, "__all__") or m.__name__.removeprefix("rlgrad.") in listed)]
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """What `__all__` lists, or without it what is defined there; no modules, which have pages of their own."""
+    names = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+    return [name for name in names if not inspect.ismodule(getattr(module, name))]
+
+
+def homes() -> dict[int, str]:
+    """The full name under which each thing is described, by its id: that of the package it belongs to, or of rlgrad."""
+    home: dict[int, str] = {}
+    for module in [*modules()[1:], rlgrad]:
+        for name in public_names(module):
+            home.setdefault(id(getattr(module, name)), f"{module.__name__}.{name}")
+    return home
+
+
+def page(module: ModuleType) -> str:
+    """A module's page: what it is for, a table of its names, and in full those that belong there."""
+    title, home = module.__name__, homes()
+    members = {name: getattr(module, name) for name in public_names(module)}
+    lines = [title, "=" * len(title), f".. automodule:: {title}", "", ".. list-table::", ""]
+    for name, value in members.items():
+        first = escaped(description(name, value).partition("\n")[0])
+        lines += [f"   * - :py:obj:`{name} <{home[id(value)]}>`", f"     - {first}"]
+    for name, value in members.items():
+        if home[id(value)] == f"{title}.{name}":
+            lines += beginning_of_its_file(name, value) if title.rpartition(".")[2] in BESIDE else []
+            lines += entry(f"{title}.{name}", value)
+    return "\n".join([*lines, ""])
+
+
+def beginning_of_its_file(name: str, value: Any) -> list[str]:
+    """Of an agent or environment: its equations and sources stand there."""
+    return ["", name, "-" * len(name), f".. automodule:: {value.__module__}"]
+
+
+def entry(name: str, value: Any) -> list[str]:
+    """All that is said of one thing."""
+    if kind(value) == "data":
+        text = description(name.rpartition(".")[2], value)
+        return ["", f".. py:data:: {name}", "", *(f"   {escaped(line)}" for line in text.splitlines())]
+    if kind(value) == "class":
+        telling = [
+            base for base in value.__bases__ if base.__module__.startswith(("keras", "gymnasium", "rlgrad.agent"))
+        ]
+        return ["", f".. autoclass:: {name}", "   :members:", *(["   :show-inheritance:"] if telling else [])]
+    return ["", f".. auto{kind(value)}:: {name}"]
+
+
+def write(folder: Path) -> None:
+    """Write the pages, and touch none that stays as it was."""
+    folder.mkdir(exist_ok=True)
+    pages = {folder / f"{module.__name__}.rst": page(module) for module in modules()}
+    for file in set(folder.glob("*.rst")) - set(pages):
+        file.unlink()
+    for file, text in pages.items():
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
+
+
+def docstring_as_rst(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """In docstrings backticks mark code, indented lines an equation, and nothing else is markup.
+
+    So what reStructuredText would read as emphasis, substitution or reference is escaped, as in (N, *shape) and |g|.
+    """
+    in_section, in_block, result = False, False, []
+    for line in lines:
+        if line and not line.startswith(" "):
+            in_section, in_block = line in SECTIONS, False
+        if line.startswith(" ") and not in_section and not in_block:
+            in_block = True
+            result += ["::", ""]
+        literal = in_block or line.lstrip().startswith((">>>", "..."))
+        result.append(line if literal else escaped(line))
+    lines[:] = result
+
+
+def escaped(line: str) -> str:
+    """A line in which only backticks are markup."""
+    parts = line.split("`")
+    parts[::2] = [re.sub(r"([*|\\]|_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"`{code}`" if code.startswith(".") else code for code in parts[1::2]]  # `.x` would refer to any x
+    return "`".join(parts)
