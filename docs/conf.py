@@ -49,7 +49,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 
 
@@ -57,4 +58,5 @@ def setup(app: Sphinx) -> None:
     """Write the pages of the reference, and hang all pages into the navigation."""
     api.write(ROOT / "docs" / "api")
     app.connect("autodoc-process-docstring", api.docstring_as_rst, priority=100)  # before napoleon sees it
+    app.connect("autodoc-skip-member", api.is_undescribed_field)
     app.connect("source-read", navigation.add_to_home)

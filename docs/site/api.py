@@ -66,8 +66,15 @@ def beginning_of_its_file(name: str, value: Any) -> list[str]:
 def entry(name: str, value: Any) -> list[str]:
     """All that is said of one thing."""
     if kind(value) == "data":
-        text = description(name.rpartition(".")[2], value)
-        return ["", f".. py:data:: {name}", "", *(f"   {escaped(line)}" for line in text.splitlines())]
+        module, _, own = name.rpartition(".")
+        text = description(own, value)
+        return [
+            "",
+            f".. py:data:: {own}",
+            f"   :module: {module}",
+            "",
+            *(f"   {escaped(line)}" for line in text.splitlines()),
+        ]
     if kind(value) == "class":
         telling = [
             base for base in value.__bases__ if base.__module__.startswith(("keras", "gymnasium", "rlgrad.agent"))
@@ -87,12 +94,19 @@ def write(folder: Path) -> None:
             file.write_text(text)
 
 
+def is_undescribed_field(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """Whether all there is to say of a member is what Python says of a named tuple's fields; none: let others decide."""
+    return True if (getattr(value, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def docstring_as_rst(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """In docstrings backticks mark code, indented lines an equation, and nothing else is markup.
 
     So what reStructuredText would read as emphasis, substitution or reference is escaped, as in (N, *shape) and |g|.
     """
     in_section, in_block, result = False, False, []
+    if what in ("attribute", "property"):
+        result += ["..", ""]  # an empty comment: napoleon takes what is before a colon in the first line for a type
     for line in lines:
         if line and not line.startswith(" "):
             in_section, in_block = line in SECTIONS, False

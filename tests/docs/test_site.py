@@ -53,7 +53,10 @@ def test_a_page_that_no_section_names_joins_those_of_its_folder():
 def test_every_public_name_is_described_on_one_page(tmp_path):
     api.write(tmp_path)
     text = "\n".join(file.read_text() for file in tmp_path.iterdir())
-    described = re.findall(r"^\.\. (?:auto(?:class|exception|function)|py:data):: (\S+)$", text, re.M)
+    described = re.findall(r"^\.\. auto(?:class|exception|function):: (\S+)$", text, re.M)
+    described += [
+        f"{module}.{name}" for name, module in re.findall(r"^\.\. py:data:: (\S+)\n   :module: (\S+)$", text, re.M)
+    ]
     assert sorted(described) == sorted(set(api.homes().values()))
     assert {f"rlgrad.{name}" for name in ("agents", "envs", "gradients", "updates")} <= {
         f.stem for f in tmp_path.iterdir()
