@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parent / "site"))
 
 import api
+import docstrings
 import navigation
 
 import rlgrad
@@ -21,7 +22,7 @@ import rlgrad
 ROOT = Path(__file__).resolve().parents[1]
 
 project = "rlgrad"
-author = "The rlgrad authors"
+author = copyright = "The rlgrad authors"
 version = release = rlgrad.__version__
 language = "en"
 
@@ -57,6 +58,8 @@ napoleon_use_rtype = False
 def setup(app: Sphinx) -> None:
     """Write the pages of the reference, and hang all pages into the navigation."""
     api.write(ROOT / "docs" / "api")
-    app.connect("autodoc-process-docstring", api.docstring_as_rst, priority=100)  # before napoleon sees it
-    app.connect("autodoc-skip-member", api.is_undescribed_field)
+    app.connect("autodoc-process-docstring", docstrings.as_rst, priority=100)  # before napoleon sees it
+    app.connect("autodoc-skip-member", docstrings.is_undescribed_field)
+    app.connect("missing-reference", api.resolve)
     app.connect("source-read", navigation.add_to_home)
+    app.connect("env-get-outdated", lambda *_: [navigation.HOME])  # pages may have come or gone

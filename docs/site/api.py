@@ -3,17 +3,17 @@
 import importlib
 import inspect
 import pkgutil
-import re
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from docstrings import escaped
 from sources import description, kind
 
 import rlgrad
 
 BESIDE = ("agents", "envs")  # folders of their own in the repository
-SECTIONS = ("Args:", "Returns:", "Raises:", "Attributes:", "Example:")
 
 
 def modules() -> list[ModuleType]:
@@ -34,6 +34,7 @@ def public_names(module: ModuleType) -> list[str]:
     return [name for name in names if not inspect.ismodule(getattr(module, name))]
 
 
+@cache
 def homes() -> dict[int, str]:
     """The full name under which each thing is described, by its id: that of the package it belongs to, or of rlgrad."""
     home: dict[int, str] = {}
@@ -94,33 +95,18 @@ def write(folder: Path) -> None:
             file.write_text(text)
 
 
-def is_undescribed_field(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """Whether all there is to say of a member is what Python says of a named tuple's fields; none: let others decide."""
-    return True if (getattr(value, "__doc__", None) or "").startswith("Alias for field number") else None
+def resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
+    """Where `Batch`, `gradients.plan` or `LogProb(actions)` lead from a page that does not describe them."""
+    from sphinx.util.nodes import make_refnode
 
-
-def docstring_as_rst(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """In docstrings backticks mark code, indented lines an equation, and nothing else is markup.
-
-    So what reStructuredText would read as emphasis, substitution or reference is escaped, as in (N, *shape) and |g|.
-    """
-    in_section, in_block, result = False, False, []
-    if what in ("attribute", "property"):
-        result += ["..", ""]  # an empty comment: napoleon takes what is before a colon in the first line for a type
-    for line in lines:
-        if line and not line.startswith(" "):
-            in_section, in_block = line in SECTIONS, False
-        if line.startswith(" ") and not in_section and not in_block:
-            in_block = True
-            result += ["::", ""]
-        literal = in_block or line.lstrip().startswith((">>>", "..."))
-        result.append(line if literal else escaped(line))
-    lines[:] = result
-
-
-def escaped(line: str) -> str:
-    """A line in which only backticks are markup."""
-    parts = line.split("`")
-    parts[::2] = [re.sub(r"([*|\\]|_(?!\w))", r"\\\1", part) for part in parts[::2]]
-    parts[1::2] = [f"`{code}`" if code.startswith(".") else code for code in parts[1::2]]  # `.x` would refer to any x
-    return "`".join(parts)
+    name = str(node.get("reftarget")).removeprefix("rlgrad.").partition("(")[0]
+    first, _, rest = name.partition(".")
+    if node.get("refdomain") != "py" or not (rest or first[:1].isupper()):
+        return None  # a word such as `load` may mean anything
+    named = [full for full in homes().values() if full.endswith(f".{first}")]
+    objects = env.get_domain("py").objects
+    for full in [f"{one}.{rest}".rstrip(".") for one in named] + [f"rlgrad.{name}"]:
+        if full in objects:
+            found = objects[full]
+            return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, text, full)
+    return None

@@ -19,7 +19,10 @@ SECTIONS = {
     ),
     "The gradient primitive": ("docs/gradients/README", "docs/gradients/*"),
     "Environments": ("docs/environments", "docs/environments-table", "docs/compiled-environments", "docs/memory"),
-    "Runs": ("docs/metrics", "docs/diagnostics", "docs/*"),
+    "Runs": (
+        *(f"docs/{name}" for name in ("progress", "metrics", "logs", "diagnostics", "resume", "failures")),
+        "docs/*",
+    ),
     "Results": (*(f"benchmarks/results/{name}" for name in ("learning", "speed", "primitive")), "benchmarks/results/*"),
     "Reference": ("docs/api/rlgrad", "docs/api/*"),
 }

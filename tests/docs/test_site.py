@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import api
+import docstrings
 import navigation
 import pytest
 import tables
@@ -77,10 +78,22 @@ def test_a_docstring_names_the_arguments_there_are(name, value):
 
 
 def test_in_a_docstring_nothing_but_backticks_is_markup():
-    assert api.escaped("(N, *shape), ‖g‖ = |g_j|, x_ and `a*b`") == r"(N, \*shape), ‖g‖ = \|g_j\|, x\_ and `a*b`"
-    lines = ["Both.", "", "    tr Σ = |a|", "", "Args:", "    x: (N, *shape)."]
-    api.docstring_as_rst(None, "function", "f", None, None, lines)
-    assert lines == ["Both.", "", "::", "", "    tr Σ = |a|", "", "Args:", r"    x: (N, \*shape)."]
+    assert docstrings.escaped("(N, *shape), ‖g‖ = |g_j|, x_ and `a*b`") == r"(N, \*shape), ‖g‖ = \|g_j\|, x\_ and `a*b`"
+    lines = [
+        "Both.",
+        "",
+        "    tr Σ = |a|",
+        "",
+        "Args:",
+        "    x: (N, *shape).",
+        "    n: N.",
+        "",
+        "Returns:",
+        "    f: a number.",
+    ]
+    docstrings.as_rst(None, "function", "f", None, None, lines)
+    assert lines[:6] == ["Both.", "", "::", "", "    tr Σ = |a|", ""]
+    assert lines[6:] == ["Args:", r"    x: (N, \*shape).", r"    n: N\.", "", ":returns:", "    f: a number."]
 
 
 def test_the_figures_of_the_home_page_are_those_of_the_pages_they_link():
