@@ -17,11 +17,11 @@ BESIDE = ("agents", "envs")  # folders of their own in the repository
 
 
 def modules() -> list[ModuleType]:
-    """rlgrad, its packages that list public names, and the modules that it lists itself."""
-    packages = [found.name for found in pkgutil.iter_modules(rlgrad.__path__) if found.ispkg]
+    """rlgrad, and what is directly in it and lists public names that it has not itself, or is listed by it."""
+    names = [found.name for found in pkgutil.iter_modules(rlgrad.__path__) if not found.name.startswith("_")]
     listed = [name for name in rlgrad.__all__ if inspect.ismodule(getattr(rlgrad, name))]
-    found = [importlib.import_module(f"rlgrad.{name}") for name in sorted({*packages, *listed, *BESIDE})]
-    return [rlgrad, *(m for m in found if hasattr(m, "__all__") or m.__name__.removeprefix("rlgrad.") in listed)]
+    found = {name: importlib.import_module(f"rlgrad.{name}") for name in sorted({*names, *BESIDE})}
+    return [rlgrad, *(m for n, m in found.items() if n in listed or {*getattr(m, "__all__", ())} - {*rlgrad.__all__})]
 
 
 def public_names(module: ModuleType) -> list[str]:
