@@ -77,9 +77,7 @@ def entry(name: str, value: Any) -> list[str]:
             *(f"   {escaped(line)}" for line in text.splitlines()),
         ]
     if kind(value) == "class":
-        telling = [
-            base for base in value.__bases__ if base.__module__.startswith(("keras", "gymnasium", "rlgrad.agent"))
-        ]
+        telling = [b for b in value.__bases__ if id(b) in homes() or b.__module__.startswith(("keras", "gymnasium"))]
         return ["", f".. autoclass:: {name}", "   :members:", *(["   :show-inheritance:"] if telling else [])]
     return ["", f".. auto{kind(value)}:: {name}"]
 
