@@ -11,6 +11,7 @@ from rlgrad.rollouts.rollout import Rollout
 from rlgrad.updates import Ascent, Update
 
 Credit = Mapping[str, Any]
+"""For each output that is trained, how much its gradient counts: a number, or float (M,). What `Agent.credit` returns."""
 OUTPUTS = ("log_prob", "entropy", "value")  # of every policy; the value only where something estimates it
 
 

@@ -61,6 +61,7 @@ class Direct:
 
     Args:
         values: float (N, *shape).
+        positions: T, how often one sample uses the weights, which `plan` shows; none: it is not known.
     """
 
     values: Any

@@ -18,6 +18,7 @@ class RunningNormalizer(keras.layers.Layer):
         shape: one observation's shape.
         limit: in standard deviations; a larger value is cut to it.
         epsilon: added to the variance.
+        kwargs: for `keras.layers.Layer`.
     """
 
     def __init__(self, shape: tuple[int, ...], limit: float = 10.0, epsilon: float = 1e-8, **kwargs: Any) -> None:

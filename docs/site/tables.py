@@ -1,0 +1,123 @@
+"""The tables of configs.md, from the code and the results.
+
+`python docs/site/tables.py` writes them anew; a test compares them.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from sources import described
+
+from rlgrad import Agent, registry
+from rlgrad._record import Record, fields
+from rlgrad.cli.train import Options
+from rlgrad.updates import UPDATES
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "configs.md"
+WORDS = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "`true` or `false`",
+    Path: "folder",
+    NoneType: "`null`",
+    Any: "text, mapping",
+}
+
+
+def tables() -> dict[str, str]:
+    """Each generated table by the name that its marks have."""
+    agents = {name: registry.agent_class(name) for name, point in registry.agents().items() if _ships(point.value)}
+    own = {name: {f: t for f, t in _rows(cls).items() if _rows(Agent).get(f) != t} for name, cls in agents.items()}
+    made = {"configs": _configs(), "run": _table(_rows(Options).values()), "agent": _table(_rows(Agent).values())}
+    made |= {f"agent-{name}": _table(rows.values()) for name, rows in sorted(own.items())}
+    return made | {f"update-{name}": _table(_rows(cls).values()) for name, cls in UPDATES.items()}
+
+
+def written(page: str) -> str:
+    """The page with its tables as they are now."""
+    for name, table in tables().items():
+        before, begin, rest = page.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- end of {name} -->")
+        if not end:
+            raise ValueError(
+                f"{PAGE.name} has no place for the table {name!r}: <!-- {name} --> and <!-- end of {name} -->."
+            )
+        page = f"{before}{begin}\n{table}\n{end}{after}"
+    return page
+
+
+def _ships(place: str) -> bool:
+    return place.startswith("rlgrad.agents.")
+
+
+def _configs() -> str:
+    reached = _reached((ROOT / "benchmarks" / "results" / "learning.md").read_text())
+    lines = [
+        "| config | environment | steps | greedy return (worst seed), seeds | what it is |",
+        "|---|---|---|---|---|",
+    ]
+    for name, file in sorted(registry.configs().items()):
+        text = file.read_text()
+        settings = yaml.safe_load(text)
+        about = text.splitlines()[0].removeprefix("#").strip()
+        steps = f"{settings['total_timesteps']:,}"
+        lines.append(f"| `{name}` | `{settings['env']}` | {steps} | {reached.get(name, '–')} | {about} |")
+    return "\n".join(lines) + "\n"
+
+
+def _reached(results: str) -> dict[str, str]:
+    """By config: the greedy return's interquartile mean, its worst seed and the number of seeds."""
+    rows = re.findall(
+        r"^\| \*\*\w+\*\* `([\w-]+)` \| [^|]+ \| (\S+) \[[^]]+\] (\(\S+\)) \| [^|]+ \| (\d+) \|", results, re.M
+    )
+    return {name: f"{mean} {worst}, {seeds}" for name, mean, worst, seeds in rows}
+
+
+def _rows(cls: type[Any]) -> dict[str, str]:
+    """A line for each field: its name, what it takes, its default, and what the string below it says."""
+    hints, about = get_type_hints(cls), {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.startswith("rlgrad") and dataclasses.is_dataclass(base):
+            about |= described(base)
+    lines = {}
+    for f in dataclasses.fields(cls):
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        text = " ".join(about.get(f.name, "").split()).replace("|", "\\|")
+        lines[f.name] = f"| `{f.name}` | {_takes(hints[f.name])} | `{_plain(default)}` | {text} |"
+    return lines
+
+
+def _table(rows: Iterable[str]) -> str:
+    return "\n".join(["| field | takes | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _takes(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if {*(inner or [hint])} <= {*UPDATES.values()}:
+        return "an update"
+    if origin in (Union, UnionType):
+        return ", ".join(_takes(kind) for kind in inner)
+    if origin is tuple:
+        return f"list: {_takes(inner[0])}"
+    return "mapping" if origin is dict else WORDS[hint]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Record):
+        kind = next(name for name, cls in UPDATES.items() if cls is type(value))
+        changed = {f: v for f, v in fields(value).items() if v != fields(type(value)()).get(f)}
+        return ", ".join([f"type: {kind}", *(f"{f}: {_plain(v)}" for f, v in changed.items())]).join("{}")
+    return yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text()))

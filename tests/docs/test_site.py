@@ -1,0 +1,105 @@
+"""What the documentation says of itself and of the code: tables, navigation, reference, figures."""
+
+import inspect
+import re
+from pathlib import Path
+
+import api
+import docstrings
+import navigation
+import pytest
+import tables
+import yaml
+from sources import description, kind
+
+from rlgrad.cli.train import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "docs" / "configs.md"
+PUBLIC = [
+    (f"{module.__name__}.{name}", getattr(module, name))
+    for module in api.modules()
+    for name in api.public_names(module)
+]
+
+
+def test_the_tables_of_the_configs_page_are_what_the_code_says():
+    page = CONFIGS.read_text()
+    assert tables.written(page) == page, "python docs/site/tables.py writes them anew"
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```yaml\n(.*?)^```", CONFIGS.read_text(), re.S | re.M))
+def test_the_configs_shown_are_taken(block):
+    parse(yaml.safe_load(block), [], prog="rlgrad train")
+
+
+def test_every_page_stands_in_the_navigation_once():
+    files = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks" / "results").glob("*.md")]
+    expected = {str(file.relative_to(ROOT).with_suffix("")) for file in files} - {navigation.HOME}
+    found = navigation.pages(ROOT)
+    listed = [
+        page for pages in navigation.sections(found).values() for page in pages if not page.startswith("docs/api/")
+    ]
+    assert sorted(listed) == sorted(expected)
+
+
+def test_a_page_that_no_section_names_joins_those_of_its_folder():
+    sections = navigation.sections(
+        ["docs/metrics", "docs/new", "docs/agents/new", "docs/agents/ppo", "docs/agents/publishing"]
+    )
+    assert sections["Runs"] == ["docs/metrics", "docs/new"]
+    assert sections["Agents"] == ["docs/agents/ppo", "docs/agents/new", "docs/agents/publishing"]
+
+
+def test_every_public_name_is_described_on_one_page(tmp_path):
+    api.write(tmp_path)
+    text = "\n".join(file.read_text() for file in tmp_path.iterdir())
+    described = re.findall(r"^\.\. auto(?:class|exception|function):: (\S+)$", text, re.M)
+    described += [
+        f"{module}.{name}" for name, module in re.findall(r"^\.\. py:data:: (\S+)\n   :module: (\S+)$", text, re.M)
+    ]
+    assert sorted(described) == sorted(set(api.homes().values()))
+    assert {f"rlgrad.{name}" for name in ("agents", "envs", "gradients", "updates")} <= {
+        f.stem for f in tmp_path.iterdir()
+    }
+
+
+@pytest.mark.parametrize(("name", "value"), PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_a_docstring_names_the_arguments_there_are(name, value):
+    assert description(name.rpartition(".")[2], value), "it has no docstring, or is data without a string below it"
+    methods = vars(value).items() if kind(value) == "class" else ()
+    parts = [value] if kind(value) != "data" else []
+    parts += [m for n, f in methods if not n.startswith("_") and inspect.isfunction(m := getattr(f, "__func__", f))]
+    for part in parts:
+        section = re.search(r"^Args:\n((?:    .*\n?|\n)+)", inspect.getdoc(part) or "", re.M)
+        if section:
+            named = re.findall(r"^    (\w+):", section[1], re.M)
+            assert named == [p for p in inspect.signature(part).parameters if p not in ("self", "cls")], part
+
+
+def test_in_a_docstring_nothing_but_backticks_is_markup():
+    assert docstrings.escaped("(N, *shape), ‖g‖ = |g_j|, x_ and `a*b`") == r"(N, \*shape), ‖g‖ = \|g_j\|, x\_ and `a*b`"
+    lines = [
+        "Both.",
+        "",
+        "    tr Σ = |a|",
+        "",
+        "Args:",
+        "    x: (N, *shape).",
+        "    n: N.",
+        "",
+        "Returns:",
+        "    f: a number.",
+    ]
+    docstrings.as_rst(None, "function", "f", None, None, lines)
+    assert lines[:6] == ["Both.", "", "::", "", "    tr Σ = |a|", ""]
+    assert lines[6:] == ["Args:", r"    x: (N, \*shape).", r"    n: N\.", "", ":returns:", "    f: a number."]
+
+
+def test_the_figures_of_the_home_page_are_those_of_the_pages_they_link():
+    home = ROOT / "docs" / "README.md"
+    rows = re.findall(r"^\| (.*) \| \[\w+\]\((\.\./benchmarks/results/\w+\.md)\) \|$", home.read_text(), re.M)
+    assert len(rows) >= 10
+    for text, page in rows:
+        known = set(re.findall(r"[\d.,]*\d", (home.parent / page).read_text()))
+        assert [number for number in re.findall(r"[\d.,]*\d", text) if number not in known] == [], text
