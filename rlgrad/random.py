@@ -15,6 +15,7 @@ import numpy as np
 
 StreamName = Literal["init", "action", "environment", "shuffle", "evaluation"]
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_BLOCK = 256  # numbered seeds
 _ROUNDS, _LEAST_HEIGHT = 4, 8  # of permutations
 _STREAMS: tuple[StreamName, ...] = ("init", "action", "environment", "shuffle", "evaluation")
 
@@ -46,6 +47,24 @@ def child(sequence: np.random.SeedSequence, *key: int) -> np.random.SeedSequence
 def integer_seed(sequence: np.random.SeedSequence) -> int:
     """A 31-bit integer seed, the kind that Keras initializers and environments take."""
     return int(sequence.generate_state(1)[0] >> 1)
+
+
+class Seeds:
+    """Numbered seeds for the functions below, a pure function of a stream, made in blocks: a few words cost as much as many."""
+
+    def __init__(self, sequence: np.random.SeedSequence) -> None:
+        self._sequence = sequence
+        self._blocks: dict[int, np.ndarray] = {}  # the last one
+
+    def __call__(self, first: int, count: int) -> np.ndarray:
+        """Seeds `first … first + count − 1`, int32 (count, 2)."""
+        return np.stack([self._block(n // _BLOCK)[n % _BLOCK] for n in range(first, first + count)])
+
+    def _block(self, number: int) -> np.ndarray:
+        if number not in self._blocks:
+            words = child(self._sequence, number).generate_state(2 * _BLOCK)
+            self._blocks = {number: words.view(np.int32).reshape(_BLOCK, 2)}
+        return self._blocks[number]
 
 
 def permutations(seed: Any, count: int, length: int) -> Any:

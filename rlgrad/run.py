@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from rlgrad import checkpoints, random
 from rlgrad.config import Config
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
+from rlgrad.diagnostics.watching import Watch
 from rlgrad.evaluation import Evaluation, evaluate
 from rlgrad.fused import Fused
 from rlgrad.interrupting import interruption
@@ -23,7 +23,6 @@ from rlgrad.learner import Learner
 from rlgrad.plotting import plot_runs
 from rlgrad.policies.policy import Policy
 from rlgrad.reporting import METRICS, Callback, read_csv
-from rlgrad.rollouts import Rollout
 from rlgrad.rollouts.choosing import Collector
 from rlgrad.rollouts.compiled import CompiledCollector
 
@@ -32,7 +31,6 @@ _ROWS = 250  # about as many rows does a run log, however many updates it makes
 _FUSED_ROWS = 50  # where a row ends a call that makes all its updates
 _CHECKPOINTS = 10  # of those whose steps are fixed beforehand
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
-_BLOCK = 256  # seeds
 
 
 class Run:
@@ -44,7 +42,6 @@ class Run:
         path: the run's folder.
         device: what it computes on, `"CPU:0"` or `"GPU:0"`.
         metrics: names of what is logged.
-        diagnosis: the last one made while training with `diagnose=True`, or none.
         timesteps: environment steps taken.
         updates: updates made.
         stop: set it to true, in a callback, to end training after this update.
@@ -62,10 +59,7 @@ class Run:
     ) -> None:
         self.config, self.policy, self.learner, self.collector, self.path = config, policy, learner, collector, path
         self.callbacks, self.device = list(callbacks), device
-        self.diagnosis: Diagnosis | None = None
-        self._diagnosing = config.diagnose
-        self._diagnosed: dict[str, float] = {}  # since the last row
-        self._due = 0.0  # when to diagnose again
+        self._watch = Watch(learner, path, config.diagnose)
         learned = tuple(f"train/{name}" for name in learner.metrics)
         diagnosed = diagnostic_metrics(learner) if config.diagnose else ()
         added = (name for callback in self.callbacks for name in callback.metrics)
@@ -75,8 +69,7 @@ class Run:
         self.seconds = 0.0
         self.stop = False
         self._best = -math.inf  # of the checkpoints that are kept for it
-        self._shuffle = random.stream(config.seed, "shuffle")
-        self._shuffle_blocks: dict[int, np.ndarray] = {}  # the last one
+        self._shuffles = random.Seeds(random.stream(config.seed, "shuffle"))  # of updates
         self._fused: Fused | None = None
         self._actor: Any = None  # at the weights of now, where they were just handed out; else they are read
 
@@ -84,6 +77,11 @@ class Run:
     def history(self) -> dict[str, list[float]]:
         """Metrics by name, one entry a logged row."""
         return self._journal.history
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """The last one made while training with `diagnose=True`, or none."""
+        return self._watch.last
 
     @property
     def episodes(self) -> int:
@@ -129,7 +127,7 @@ class Run:
                 f"total_timesteps={total:,} leaves no room for a rollout of {needed:,} steps after the {self.timesteps:,} "
                 "taken: raise it, or lower num_envs or num_steps."
             )
-        fused = isinstance(self.collector, CompiledCollector) and not self._diagnosing
+        fused = isinstance(self.collector, CompiledCollector) and not self._watch.on
         every = max(1, total // (needed * (_FUSED_ROWS if fused else _ROWS))) if by_steps else 1
         spacing = 0.0 if by_steps else total / _ROWS  # of diagnoses
         self.stop, self._actor = False, None
@@ -240,7 +238,8 @@ class Run:
         else:
             state = checkpoints.load(checkpoint, variables)
         self.timesteps, self.updates, self.seconds = state["timesteps"], state["updates"], state["seconds"]
-        self._due, self._diagnosed, self._best = state["due"], state["diagnosed"], state["best"]
+        self._best = state["best"]
+        self._watch.restore(state["watch"])
         file = self.path / "metrics.csv"
         logged = read_csv(file, self.timesteps) if file.is_file() else {}
         self._journal.restore(state["journal"], logged)
@@ -259,44 +258,22 @@ class Run:
         with tf.device(self.device):
             return self.learner.diagnose(self.collector.collect(self.policy), progress, self.timesteps)
 
-    def _diagnose(self, rollout: Rollout, total: int) -> dict[str, float]:
-        """Metrics of the rollout at the weights that collected it, so before the update."""
-        try:
-            self.diagnosis = self.learner.diagnose(rollout, min(1.0, self.timesteps / total), self.timesteps)
-        except (MemoryError, NotImplementedError, tf.errors.OpError) as error:
-            _log.warning("No diagnostics from here on, training goes on: %s", str(error).splitlines()[0])
-            self._diagnosing = False
-            return {}
-        self.diagnosis.write(self.path)
-        return self.diagnosis.metrics()
-
     def _advance(self, count: int, total: int, spacing: float | None) -> None:
         """Make one update, or up to `count` where they are fused.
 
         With a spacing the update ends a row: it is diagnosed if the last diagnosis is as many steps ago.
         """
         if self._fused is not None:
-            made = self._fused.advance(count, self.timesteps, total, self._shuffles(count))
+            made = self._fused.advance(count, self.timesteps, total, self._shuffles(self.updates, count))
             self._count([update.metrics for update in made], sum(update.timesteps for update in made))
             return
         rollout = self.collector.collect(self.policy, actor=self._actor)
-        if self._diagnosing and spacing is not None and self.timesteps >= self._due:
-            self._due = self.timesteps + spacing
-            self._diagnosed = self._diagnose(rollout, total)
-        metrics = self.learner.learn(rollout, min(1.0, self.timesteps / total), self._shuffles(1)[0])
+        progress = min(1.0, self.timesteps / total)
+        if spacing is not None:
+            self._watch.look(rollout, progress, self.timesteps, spacing)
+        metrics = self.learner.learn(rollout, progress, self._shuffles(self.updates, 1)[0])
         self._actor = self.learner.actor()
         self._count([metrics], int(rollout.mask.sum()))
-
-    def _shuffles(self, count: int) -> np.ndarray:
-        """Seeds for the shuffles of the next updates, int32 (count, 2), made in blocks: a few words cost as much as many."""
-        numbers = range(self.updates, self.updates + count)
-        return np.stack([self._shuffle_block(n // _BLOCK)[n % _BLOCK] for n in numbers])
-
-    def _shuffle_block(self, number: int) -> np.ndarray:
-        if number not in self._shuffle_blocks:
-            words = random.child(self._shuffle, number).generate_state(2 * _BLOCK)
-            self._shuffle_blocks = {number: words.view(np.int32).reshape(_BLOCK, 2)}
-        return self._shuffle_blocks[number]
 
     def _count(self, updates: list[dict[str, float]], timesteps: int) -> None:
         self._journal.note(updates, self.collector.drain_episodes())
@@ -310,8 +287,7 @@ class Run:
             "time/seconds": self.seconds,
             "time/steps_per_second": rate,
         }
-        metrics |= self._journal.row() | self._diagnosed
-        self._diagnosed = {}
+        metrics |= self._journal.row() | self._watch.take()
         for callback in self.callbacks:
             callback.on_update(self, metrics)
         self._journal.log(metrics)
@@ -339,8 +315,7 @@ class Run:
             "timesteps": self.timesteps,
             "updates": self.updates,
             "seconds": self.seconds,
-            "due": self._due,
-            "diagnosed": self._diagnosed,
+            "watch": self._watch.state(),
             "best": self._best,
             "journal": self._journal.state(),
             "callbacks": {type(callback).__name__: state for callback in self.callbacks if (state := callback.state())},

@@ -1,15 +1,13 @@
 """Runs in processes of their own that are killed, and what is left of them. Used by tests/test_resume.py."""
 
 import json
-import multiprocessing
-import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
-# One process imports what takes longest, and each training is a fork of it. Anything that TensorFlow computes there hangs here.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tensorflow", "keras", "gymnasium"])
 KINDS = {
     "sync": {"env": "CartPole-v1", "vectorization_mode": "sync"},
     "async": {"env": "CartPole-v1", "vectorization_mode": "async"},
@@ -57,39 +55,32 @@ def resume(folder):
     return run if run.finished else run.train()
 
 
-def quietly(function, *arguments):
-    """In a process that may print what it likes."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    os.setpgrp()  # with the processes of its environments
-    function(*arguments)
-
-
-def kill(kind, folder, seconds):
-    """Starts a run and kills it, with no time to answer, so many seconds after its folder is complete.
-
-    Returns:
-        Whether it was still going.
-    """
-    process = _PROCESSES.Process(target=quietly, args=(train, kind, folder))
-    process.start()
-    while not (folder / "config.yaml").exists() and process.is_alive():
+def start(what, kind, folder):
+    """`train` or `resume` in a process of its own, which has just begun to: everything is imported, and the folder is there."""
+    process = subprocess.Popen([sys.executable, __file__, what, kind, folder], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    while not (folder / "config.yaml").exists() and process.poll() is None:
         time.sleep(0.002)
-    process.join(seconds)
-    going = process.is_alive()
-    process.kill()
-    process.join()
-    return going
+    return process
 
 
-def in_a_process(function, *arguments):
-    """Seconds that a function took in a process of its own."""
-    begun = time.perf_counter()
-    process = _PROCESSES.Process(target=quietly, args=(function, *arguments))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+def finish(what, kind, folder):
+    """Lets it end, and returns the seconds from its beginning, without the imports."""
+    process, begun = start(what, kind, folder), time.perf_counter()
+    assert process.wait() == 0
     return time.perf_counter() - begun
+
+
+def kill(what, kind, folder, seconds):
+    """Kills it, with no time to answer, so many seconds after its beginning, and returns whether it was still going."""
+    process = start(what, kind, folder)
+    try:
+        process.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
 
 
 def left(folder):
@@ -102,3 +93,14 @@ def left(folder):
     header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
     clocks = {header.index(name) for name in ("time/seconds", "time/steps_per_second")}
     return newest.name, arrays, state, header, [[x for i, x in enumerate(row) if i not in clocks] for row in rows]
+
+
+if __name__ == "__main__":
+    import rlgrad.training  # noqa: F401
+
+    print("ready", flush=True)
+    what, kind, folder = sys.argv[1:]
+    if what == "train":
+        train(kind, Path(folder))
+    else:
+        resume(Path(folder))
