@@ -1,8 +1,9 @@
 """The command line. Help needs nothing that takes long to import; each command imports what it needs."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -32,17 +33,17 @@ Examples:
   rlgrad train reinforce --help      every option, those of the agent included
 """
 
-_COMMANDS = {
-    "train": "rlgrad.cli.train:train",
-    "resume": "rlgrad.cli.runs:resume",
-    "evaluate": "rlgrad.cli.runs:evaluate",
-    "plot": "rlgrad.cli.runs:plot",
-    "inspect": "rlgrad.cli.inspecting:inspect",
-    "watch": "rlgrad.cli.runs:watch",
-    "check": "rlgrad.cli.checking:check",
-    "agents": "rlgrad.cli.lists:agents",
-    "envs": "rlgrad.cli.lists:envs",
-    "configs": "rlgrad.cli.lists:configs",
+COMMANDS = {  # each module has `parser()` and `run(arguments)`
+    "train": "rlgrad.cli.train",
+    "resume": "rlgrad.cli.resuming",
+    "evaluate": "rlgrad.cli.evaluating",
+    "plot": "rlgrad.cli.plotting",
+    "inspect": "rlgrad.cli.inspecting",
+    "watch": "rlgrad.cli.watching",
+    "check": "rlgrad.cli.checking",
+    "agents": "rlgrad.cli.agents",
+    "envs": "rlgrad.cli.envs",
+    "configs": "rlgrad.cli.configs",
 }
 
 
@@ -65,19 +66,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rlgrad {__version__}")
         return 0
     name, *rest = arguments
-    if name not in _COMMANDS:
+    if name not in COMMANDS:
         from rlgrad._record import close_names
 
-        return fail(f"there is no command {name!r}. {close_names(name, _COMMANDS)}")
+        return fail(f"there is no command {name!r}. {close_names(name, COMMANDS)}")
     return _run(name, rest)
 
 
 def _run(name: str, arguments: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    module, function = _COMMANDS[name].split(":")
+    as_json = "--json" in arguments
     try:
-        command: Callable[[list[str]], int] = getattr(import_module(module), function)
-        return command(arguments)
+        from rlgrad.cli.output import Result, show, stdout_to_stderr
+
+        with stdout_to_stderr() if as_json else contextlib.nullcontext():
+            result: Result = import_module(COMMANDS[name]).run([each for each in arguments if each != "--json"])
+        show(result, as_json)
+        return result.status
     except FloatingPointError as error:
         return fail(str(error), status=1)
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:

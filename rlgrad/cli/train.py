@@ -1,7 +1,9 @@
 """`rlgrad train`: from a config's or agent's name and options to a run."""
 
 import dataclasses
+import json
 import logging
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlgrad import registry
 from rlgrad._record import check_keys, close_names
+from rlgrad.cli.folders import check_run
+from rlgrad.cli.output import Result
 from rlgrad.cli.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -18,9 +22,13 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: rlgrad train CONFIG [options]
        rlgrad train AGENT ENV [options]
+       rlgrad train --from RUN [options]
 
 CONFIG is one that ships with rlgrad (`rlgrad configs`) or a YAML file, AGENT a name (`rlgrad agents`) or
-my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`).
+my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`). --from repeats a run from its folder: with the same seed, on the same
+machine and versions (run.json), the weights are the same to the bit; options replace its settings.
+
+  --json                             print one JSON document, and nothing else, on stdout
 
 Every option, those of the agent included:  rlgrad train reinforce --help
 How the weights move is itself a choice, with options of its own, also for each head by itself:
@@ -28,6 +36,7 @@ How the weights move is itself a choice, with options of its own, also for each 
 Examples:
   rlgrad train cartpole --seed 3
   rlgrad train reinforce CartPole-v1 --total-timesteps 200000 --agent.gamma 0.99
+  rlgrad train --from runs/a --seed 4 --run-dir runs/b
 """
 
 
@@ -88,13 +97,15 @@ class Options:
     """Greedy episodes to show in TensorBoard, evenly spaced over the run; 0: none."""
 
 
-def train(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> Result:
     """Train, evaluate, and say whether the task is solved."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
+        return Result(None, [USAGE], 0 if arguments else 2)
     settings, env, rest = _target(arguments)
     import_tensorflow()
+    kwargs = settings.pop("env_kwargs", None) or {}
+    if not isinstance(kwargs, Mapping):
+        raise ValueError(f"env_kwargs is lines of `name: value`, got {kwargs!r}.")
     options = parse(
         settings, _spelled_out(_spelled_out(rest, "--diagnose"), "--histograms"), prog=f"rlgrad train {arguments[0]}"
     )
@@ -113,10 +124,11 @@ def train(arguments: list[str]) -> int:
     run_dir, agent = chosen.pop("run_dir"), chosen.pop("agent")
     counts = {name: chosen.pop(name) for name in ("num_envs", "num_steps")}
     agent = dataclasses.replace(agent, **{name: count for name, count in counts.items() if count is not None})
-    run = run_config(Config(agent=agent, env=env, **chosen), run_dir=run_dir)
-    report(run)
+    chosen["env_kwargs"] = {**kwargs, **chosen["env_kwargs"]}  # a file's may be lists, which no option holds
+    command = shlex.join(["rlgrad", "train", *arguments])
+    run = run_config(Config(agent=agent, env=env, **chosen), run_dir=run_dir, command=command)
     run.close()
-    return 0
+    return report(run)
 
 
 def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
@@ -144,59 +156,88 @@ def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
     )
 
 
-def report(run: "Run") -> None:
-    """Say in words how a run ended, and what to do next."""
-    import json
-
-    seconds = f"{run.timesteps:,} steps in {run.seconds:.1f} s"
+def report(run: "Run") -> Result:
+    """How a run ended, and what to do next."""
     file = run.path / "evaluation.json"
-    if file.exists():
-        results = json.loads(file.read_text())
-        greedy, threshold = results["greedy"], results["reward_threshold"]
-        mean, episodes = greedy["mean_return"], greedy["episodes"]
-        measured = f"greedy return {mean:.1f} over {episodes} fresh episodes (sampled: {results['sampled']['mean_return']:.1f})"
-        if threshold is None:
-            print(
-                f"{run.config.env_name} after {seconds}: {measured}. It has no threshold from which it counts as solved."
-            )
-        else:
-            verdict = "is solved" if results["solved"] else "is not solved yet"
-            print(f"{run.config.env_name} {verdict} after {seconds}: {measured}; solved from {threshold:g}.")
-    else:
-        print(f"{run.config.env_name}: {seconds}.")
-    print(f"Everything is in {run.path}. Next:")
-    for command in (
+    results = json.loads(file.read_text()) if file.exists() else None
+    commands = (
         f"rlgrad watch {run.path}",
         f"rlgrad evaluate {run.path}",
         f"rlgrad plot {run.path}",
         f"rlgrad inspect {run.path}",
         f"rlgrad resume {run.path} --total-timesteps {2 * run.config.total_timesteps}",
         f"tensorboard --logdir {run.path.parent}",
-    ):
-        print(f"  {command}")
+    )
+    document = {
+        "run": run.path,
+        "agent": registry.agent_name(run.config.agent),
+        "env": run.config.env_name,
+        "seed": run.config.seed,
+        "timesteps": run.timesteps,
+        "seconds": run.seconds,
+        "train_return": next(iter(run.history["train/return"][-1:]), None),
+        "evaluation": results,
+    }
+    last = f"Everything is in {run.path}. Next:"
+    return Result(document, [_verdict(run, results), last, *(f"  {command}" for command in commands)])
+
+
+def _verdict(run: "Run", results: dict[str, Any] | None) -> str:
+    env, seconds = run.config.env_name, f"{run.timesteps:,} steps in {run.seconds:.1f} s"
+    if results is None:
+        return f"{env}: {seconds}."
+    greedy, threshold = results["greedy"], results["reward_threshold"]
+    mean, episodes = greedy["mean_return"], greedy["episodes"]
+    measured = (
+        f"greedy return {mean:.1f} over {episodes} fresh episodes (sampled: {results['sampled']['mean_return']:.1f})"
+    )
+    if threshold is None:
+        return f"{env} after {seconds}: {measured}. It has no threshold from which it counts as solved."
+    verdict = "is solved" if results["solved"] else "is not solved yet"
+    return f"{env} {verdict} after {seconds}: {measured}; solved from {threshold:g}."
 
 
 def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]]:
     """The settings that the first arguments name, the environment if they name one, and the other arguments."""
+    source, others = _take(arguments, "--from")
+    if source is not None:
+        if others and not others[0].startswith("-"):
+            raise ValueError(f"--from repeats a run, its agent and environment: leave out {others[0]!r}.")
+        check_run(Path(source))
+        arguments = [str(Path(source) / "config.yaml"), *others]
     name, *rest = arguments
     env = rest.pop(0) if rest and not rest[0].startswith("-") else None
     configs, agents = registry.configs(), registry.agents()
     if name.endswith((".yaml", ".yml")) or name in configs:
-        import yaml
-
-        file: Any = Path(name) if name not in configs else configs[name]
-        if not file.is_file():
-            raise ValueError(f"there is no file {name!r}.")
-        settings = yaml.safe_load(file.read_text())
-        if not isinstance(settings, dict) or "name" not in (settings.get("agent") or {}):
-            raise ValueError(f"{name} needs at least `agent: {{name: reinforce}}`.")
-        settings.pop("resolved", None)
-        return settings, env, rest
+        return _settings(Path(name) if name not in configs else configs[name], env), env, rest
     if ":" in name or name in agents:
         return {"agent": {"name": name}}, env, rest
     raise ValueError(
         f"there is no config or agent {name!r}. {close_names(name, [*configs, *agents])} Your own: my_agent.py:MyAgent."
     )
+
+
+def _settings(file: Any, env: str | None) -> dict[str, Any]:
+    """What a config file asks for, if a command line can."""
+    import yaml
+
+    if not file.is_file():
+        raise ValueError(f"there is no file {str(file)!r}.")
+    settings = yaml.safe_load(file.read_text())
+    if not isinstance(settings, dict) or "name" not in (settings.get("agent") or {}):
+        raise ValueError(f"{file} needs at least `agent: {{name: reinforce}}`.")
+    of_a_run = settings.pop("resolved", None) is not None
+    if str(settings.get("env")).startswith("(") and env is None:
+        raise ValueError(
+            f"the environment of {file} was {settings['env'][1:-1]}: repeat it with rlgrad.train in Python."
+        )
+    models = [name for name in ("model", "value_model") if of_a_run and (file.parent / f"{name}.json").exists()]
+    if models:
+        raise ValueError(
+            f"{file.parent} was trained with a {models[0]} given as an object, whose first weights it does not keep: repeat "
+            "it with rlgrad.train in Python."
+        )
+    return settings
 
 
 def _typed(
@@ -246,11 +287,8 @@ def _spelled_out(arguments: list[str], flag: str) -> list[str]:
 def _as_arguments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     arguments: list[str] = []
     for key, value in settings.items():
-        if isinstance(value, Mapping) and key != "env_kwargs":
+        if isinstance(value, Mapping):
             arguments += _as_arguments(value, f"{prefix}{key}.")
             continue
-        many = [x for pair in value.items() for x in pair] if isinstance(value, Mapping) else value
-        if isinstance(many, list) and not many:
-            continue
-        arguments += [f"--{prefix}{key}", *map(str, many if isinstance(many, list) else [many])]
+        arguments += [f"--{prefix}{key}", *map(str, value if isinstance(value, list) else [value])]
     return arguments
