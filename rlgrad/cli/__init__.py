@@ -20,6 +20,7 @@ Train policy-gradient agents on Gymnasium environments.
   plot RUN...                        learning curves as PNG
   inspect RUN                        signal and noise of the gradients, as a table and PNG
   watch RUN                          see an episode: a window, or a GIF
+  record RUN --output episode.mp4    episodes as a film, MP4 or GIF
   check ENV                          what is worth knowing of an environment before training on it
   agents | envs | configs            what there is
 
@@ -40,6 +41,7 @@ COMMANDS = {  # each module has `parser()` and `run(arguments)`
     "plot": "rlgrad.cli.plotting",
     "inspect": "rlgrad.cli.inspecting",
     "watch": "rlgrad.cli.watching",
+    "record": "rlgrad.cli.recording",
     "check": "rlgrad.cli.checking",
     "agents": "rlgrad.cli.agents",
     "envs": "rlgrad.cli.envs",
