@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from rlgrad.statistics import bootstrap_interval, interquartile_mean
+
 RESULTS = Path(__file__).parent / "results"
 OURS, PEERS = RESULTS / "learning.jsonl", RESULTS / "sb3.jsonl"
 CURVE_POINTS = 50
@@ -56,19 +58,6 @@ The seconds are those of a machine with two cores that other work was using at t
 say nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from
 [learning.jsonl](learning.jsonl) and [sb3.jsonl](sb3.jsonl).
 """
-
-
-def interquartile_mean(values):
-    """Mean of the values between the quartiles: a quarter of them, rounded down, is cut at either end."""
-    values = np.sort(np.asarray(values, float), axis=-1)
-    cut = values.shape[-1] // 4
-    return values[..., cut : values.shape[-1] - cut].mean(axis=-1)
-
-
-def bootstrap_interval(values, resamples=50_000):
-    """95 % percentile interval of the interquartile mean."""
-    draws = np.random.default_rng(0).choice(values, (resamples, len(values)))
-    return np.percentile(interquartile_mean(draws), [2.5, 97.5])
 
 
 def train(config, seed):

@@ -17,6 +17,7 @@ Train policy-gradient agents on Gymnasium environments.
   train AGENT ENV [options]          an agent by name, or file.py:Class, on an environment
   resume RUN --total-timesteps N     go on training
   evaluate RUN                       returns of fresh episodes
+  compare RUN...                     returns with confidence intervals, as a table
   plot RUN...                        learning curves as PNG
   inspect RUN                        signal and noise of the gradients, as a table and PNG
   watch RUN                          see an episode: a window, or a GIF
@@ -38,6 +39,7 @@ COMMANDS = {  # each module has `parser()` and `run(arguments)`
     "train": "rlgrad.cli.train",
     "resume": "rlgrad.cli.resuming",
     "evaluate": "rlgrad.cli.evaluating",
+    "compare": "rlgrad.cli.comparing",
     "plot": "rlgrad.cli.plotting",
     "inspect": "rlgrad.cli.inspecting",
     "watch": "rlgrad.cli.watching",
@@ -84,7 +86,11 @@ def _run(name: str, arguments: list[str]) -> int:
         with stdout_to_stderr() if as_json else contextlib.nullcontext():
             result: Result = import_module(COMMANDS[name]).run([each for each in arguments if each != "--json"])
         show(result, as_json)
+        sys.stdout.flush()
         return result.status
+    except BrokenPipeError:  # `rlgrad … | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except FloatingPointError as error:
         return fail(str(error), status=1)
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlgrad.cli.folders import check_run, load_run
 from rlgrad.cli.output import Result, parser_for
@@ -64,7 +64,7 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
         playback.check_film(output)
     with without_mujoco_gl():
         run = load_run(options.run)
-    mode = "human" if output is None else "rgb_array"
+    mode: Literal["human", "rgb_array"] = "human" if output is None else "rgb_array"
     env = playback.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
     settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
     if output is None:

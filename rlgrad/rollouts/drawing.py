@@ -157,7 +157,9 @@ def make(
 
     def create() -> gymnasium.Env[Any, Any]:
         entry_point = spec.entry_point
-        cls = gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        cls: Any = (
+            gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        )
         if hasattr(cls, "metadata"):  # a function that makes environments says nothing of them
             _require_mode(env, render_mode, cls.metadata.get("render_modes") or [])
         return gymnasium.make(spec, render_mode=render_mode, max_episode_steps=max_episode_steps, **env_kwargs)
@@ -177,6 +179,7 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks; it closes the pipe
     draw_without_display()
     env: Any = None
+    reply: Any
     while True:
         try:
             what, arguments = pipe.recv()
