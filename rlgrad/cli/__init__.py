@@ -15,6 +15,7 @@ Train policy-gradient agents on Gymnasium environments.
 
   train CONFIG [options]             a config that ships with rlgrad, or a YAML file
   train AGENT ENV [options]          an agent by name, or file.py:Class, on an environment
+  train --from RUN [options]         the same once more
   resume RUN --total-timesteps N     go on training
   evaluate RUN                       returns of fresh episodes
   compare RUN...                     returns with confidence intervals, as a table
@@ -23,7 +24,8 @@ Train policy-gradient agents on Gymnasium environments.
   watch RUN                          see an episode: a window, or a GIF
   record RUN --output episode.mp4    episodes as a film, MP4 or GIF
   check ENV                          what is worth knowing of an environment before training on it
-  agents | envs | configs            what there is
+  agents | envs | configs            what there is, and what the configs reached
+  completion SHELL                   a script that completes all this: bash, zsh or fish
 
   -h, --help                         this help, or that of a command
   --version
@@ -48,6 +50,7 @@ COMMANDS = {  # each module has `parser()` and `run(arguments)`
     "agents": "rlgrad.cli.agents",
     "envs": "rlgrad.cli.envs",
     "configs": "rlgrad.cli.configs",
+    "completion": "rlgrad.cli.completing",
 }
 
 

@@ -1,5 +1,6 @@
 """`rlgrad train`: from a config's or agent's name and options to a run."""
 
+import argparse
 import dataclasses
 import json
 import logging
@@ -8,12 +9,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from rlgrad import registry
 from rlgrad._record import check_keys, close_names
 from rlgrad.cli.folders import check_run
-from rlgrad.cli.output import Result
+from rlgrad.cli.output import Result, parser_for
 from rlgrad.cli.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -95,6 +96,26 @@ class Options:
     """Show in TensorBoard how the weights are distributed, and what they changed by; --histograms alone means True."""
     videos: int = 0
     """Greedy episodes to show in TensorBoard, evenly spaced over the run; 0: none."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments that do not depend on the agent, for shells that complete them; `parse` is what reads them."""
+    parser = parser_for("train", "Train an agent.", "rlgrad train cartpole")
+    parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
+    parser.add_argument("env", nargs="?", help="Gymnasium id")
+    parser.add_argument("--from", help="repeat this run")
+    for option in dataclasses.fields(Options):
+        parser.add_argument(f"--{option.name.replace('_', '-')}", choices=_choices(option.type) or None)
+    return parser
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that an option of this type takes; none if it takes others."""
+    if kind is bool:
+        return ["True", "False"]
+    if get_origin(kind) is Literal:
+        return [str(value) for value in get_args(kind)]
+    return [word for part in get_args(kind) if get_origin(part) is Literal for word in _choices(part)]
 
 
 def run(arguments: list[str]) -> Result:
