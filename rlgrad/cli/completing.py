@@ -144,9 +144,9 @@ def _targets(current: str) -> list[str]:
 
 def _envs(current: str) -> list[str]:
     del current
-    from rlgrad.cli.envs import thresholds
+    from rlgrad.cli.envs import ids
 
-    return sorted(thresholds())
+    return ids()
 
 
 _NAMES: dict[str, Callable[[str], list[str]]] = {  # by the name of the argument

@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> Result:
     """Each config's name, its results, and the comment that it begins with."""
     parser().parse_args(arguments)
     results = registry.config_results()
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": name, "says": _first_line(file.read_text()), "results": results.get(name)}
         for name, file in registry.configs().items()
     ]

@@ -4,6 +4,7 @@ import argparse
 
 from rlgrad import registry
 from rlgrad.cli.output import Result, Table, parser_for
+from rlgrad.cli.quiet import import_tensorflow
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,7 +15,13 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: list[str]) -> Result:
     """The newest version of each id, and the ids of `rlgrad.envs`."""
     parser().parse_args(arguments)
-    found = [{"id": name, "reward_threshold": threshold} for name, threshold in sorted(thresholds().items())]
+    import_tensorflow()  # which the classes of `rlgrad.envs` are written in
+    import gymnasium
+
+    from rlgrad.rollouts import functional
+
+    functional.register()
+    found = [{"id": name, "reward_threshold": gymnasium.registry[name].reward_threshold} for name in ids()]
     rows = [
         (str(env["id"]), "" if env["reward_threshold"] is None else f"solved from {env['reward_threshold']:g}")
         for env in found
@@ -22,14 +29,13 @@ def run(arguments: list[str]) -> Result:
     return Result(found, [Table(rows)])
 
 
-def thresholds() -> dict[str, float | None]:
-    """The mean return from which each environment counts as solved, or none, by id."""
+def ids() -> list[str]:
+    """Every environment there is, of several versions the newest. Imports no TensorFlow."""
     import gymnasium
-    from gymnasium.envs.registration import EnvSpec
 
-    newest: dict[str, EnvSpec] = {}
+    newest: dict[str, int] = {}
     for spec in gymnasium.registry.values():
         base = spec.id.removesuffix(f"-v{spec.version}")
-        if base not in newest or (spec.version or 0) > (newest[base].version or 0):
-            newest[base] = spec
-    return {spec.id: spec.reward_threshold for spec in newest.values()} | dict.fromkeys(registry.envs())
+        newest[base] = max(newest.get(base, -1), -1 if spec.version is None else spec.version)
+    known = {base if version < 0 else f"{base}-v{version}" for base, version in newest.items()}
+    return sorted(known | registry.envs().keys())
