@@ -22,7 +22,7 @@ import tensorflow as tf
 import rlgrad
 from rlgrad import registry
 from rlgrad.config import Config
-from rlgrad.rollouts.specs import find_spec
+from rlgrad.rollouts.specs import find_spec, frame_limit
 
 if TYPE_CHECKING:
     from rlgrad.run import Run
@@ -56,7 +56,7 @@ def provenance(config: Config, *, command: str, device: str, vectorization_mode:
         `command`, `started`, `directory`, `seed`, `device`, `machine`, `versions`, `environment`, and `git`: commit and whether
         tracked files differed from it, of the repository that the current directory is in; absent outside of one.
     """
-    environment = environment_of(config) | {"vectorization_mode": vectorization_mode}
+    environment = environment_of(config, vectorization_mode)
     git = git_state(Path.cwd())
     return {
         "command": command,
@@ -91,8 +91,8 @@ def versions(entry_point: str) -> dict[str, str]:
     return known | {dist: version(dist) for name in used for dist in installed.get(name, []) if dist not in known}
 
 
-def environment_of(config: Config) -> dict[str, Any]:
-    """The environment's id, entry point, arguments, wrappers and time limit."""
+def environment_of(config: Config, vectorization_mode: str) -> dict[str, Any]:
+    """The environment's id, entry point, arguments, wrappers, time limit, and how it is stepped."""
     asked = dict(config.env_kwargs)
     wrappers = list(config.wrappers)
     spec = _spec(config.env)
@@ -100,12 +100,15 @@ def environment_of(config: Config) -> dict[str, Any]:
         name, limit = _place(config.env), getattr(config.env, "max_episode_steps", None)
         found: dict[str, Any] = {"id": config.env_name, "entry_point": name, "kwargs": asked}
     else:
-        entry_point = registry.envs()[spec.id].value if spec.id in registry.envs() else _place(spec.entry_point)
+        vector = vectorization_mode == "vector_entry_point"
+        made_by = _place(spec.vector_entry_point if vector else spec.entry_point)
+        entry_point = registry.envs()[spec.id].value if spec.id in registry.envs() else made_by
         found = {"id": config.env if isinstance(config.env, str) else spec.id, "entry_point": entry_point}
-        found["kwargs"], limit = {**spec.kwargs, **asked}, spec.max_episode_steps
+        found["kwargs"], limit = {**spec.kwargs, **asked}, spec.max_episode_steps or frame_limit(spec, asked)
         wrappers = [wrapper.name for wrapper in spec.additional_wrappers] + wrappers
     found["kwargs"] = {key: _plain(value) for key, value in found["kwargs"].items()}
-    return found | {"wrappers": wrappers, "max_episode_steps": config.max_episode_steps or limit}
+    limits = {"max_episode_steps": config.max_episode_steps or limit, "vectorization_mode": vectorization_mode}
+    return found | {"wrappers": wrappers} | limits
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -92,7 +92,7 @@ def test_run_json_says_what_made_the_run(tmp_path):
     assert (made["seed"], made["device"], made["directory"]) == (0, "CPU:0", str(tmp_path))
     assert made["environment"] == {
         "id": "CartPole-v1",
-        "entry_point": "gymnasium.envs.classic_control.cartpole:CartPoleEnv",
+        "entry_point": "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv",
         "kwargs": {},
         "wrappers": [],
         "max_episode_steps": 500,
@@ -125,7 +125,7 @@ class Walk(gymnasium.Env):
     ],
 )
 def test_the_environment_is_described_whatever_it_was_given_as(env, entry_point, limit):
-    found = provenance.environment_of(config(env, env_kwargs={"a": np.float32(1)}, wrappers=("X",)))
+    found = provenance.environment_of(config(env, env_kwargs={"a": np.float32(1)}, wrappers=("X",)), "sync")
     assert (found["entry_point"], found["max_episode_steps"], found["wrappers"]) == (entry_point, limit, ["X"])
     json.dumps(found)
 
