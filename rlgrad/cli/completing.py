@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> Result:
     if arguments[:1] == ["candidates"]:
         return Result(None, candidates("\t".join(arguments[1:]).split("\t")))
     options = parser().parse_args(arguments)
-    script = _SCRIPTS[options.shell]
+    script = _SCRIPTS[options.shell].rstrip()
     return Result({"shell": options.shell, "script": script}, [script])
 
 

@@ -3,13 +3,15 @@
 import argparse
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlgrad.cli.folders import check_run, load_run
 from rlgrad.cli.output import Result, Table, parser_for
-from rlgrad.diagnostics import diagnosis as diagnoses
-from rlgrad.diagnostics.diagnosis import Diagnosis
-from rlgrad.diagnostics.inspection import plural, rows
+from rlgrad.cli.quiet import import_tensorflow
 from rlgrad.reporting import read_csv
+
+if TYPE_CHECKING:
+    from rlgrad.diagnostics.diagnosis import Diagnosis
 
 _NOT_LOGGED = (
     "This run was trained without --diagnose: the numbers are of one rollout, collected now at its last weights."
@@ -31,11 +33,14 @@ def run(arguments: list[str]) -> Result:
     """A table with a sentence for each number, and diagnostics.png."""
     options = parser().parse_args(arguments)
     check_run(options.run)
+    import_tensorflow()
+    from rlgrad.diagnostics import diagnosis as diagnoses
+    from rlgrad.diagnostics.inspection import plural, rows
+    from rlgrad.plotting import plot_diagnosis
+
     history = _history(options.run)
     logged = history is not None and (options.run / diagnoses.FILE).is_file() and not options.fresh
     found = diagnoses.read(options.run) if logged else _collected(options.run)
-    from rlgrad.plotting import plot_diagnosis
-
     picture = plot_diagnosis(found, history, options.output or options.run / "diagnostics.png")
     what = (
         f"A rollout of {found.count:,} {plural(found)} after {found.timesteps:,} environment steps, of which each is a "
@@ -54,7 +59,7 @@ def _history(run: Path) -> dict[str, list[float]] | None:
     return columns if any(map(math.isfinite, columns.get("gradient/noise", []))) else None
 
 
-def _collected(path: Path) -> Diagnosis:
+def _collected(path: Path) -> "Diagnosis":
     run = load_run(path)
     try:
         return run.diagnose()
