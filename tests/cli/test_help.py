@@ -4,10 +4,13 @@ import contextlib
 import re
 import shlex
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from rlgrad.cli import COMMANDS, main
+
+PAGE = Path(__file__).parents[2] / "docs" / "command-line.md"
 
 
 def printed(capsys, *arguments):
@@ -29,3 +32,10 @@ def test_every_command_has_examples_in_its_help(command, capsys):
     for line in lines:
         if line.startswith("rlgrad ") and command not in ("train", "completion"):
             import_module(COMMANDS[command]).parser().parse_args(shlex.split(line)[2:])
+
+
+def test_the_page_on_the_command_line_has_a_section_and_an_example_for_every_command():
+    sections = dict(re.findall(r"^## rlgrad (\w+)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    assert [*sections] == sorted(sections, key=[*COMMANDS].index)
+    assert sections.keys() == COMMANDS.keys()
+    assert [name for name, text in sections.items() if f"rlgrad {name}" not in text] == []
