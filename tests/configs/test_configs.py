@@ -11,6 +11,7 @@ import yaml
 from rlgrad import registry
 from rlgrad.cli import main
 from rlgrad.cli.train import parse
+from rlgrad.config import Config, to_yaml
 from rlgrad.updates import PerHead
 
 
@@ -39,6 +40,17 @@ def test_a_key_that_no_field_has_fails_by_its_name(name, place, capsys):
     with pytest.raises((ValueError, SystemExit)) as error:
         parse(settings, [], prog="rlgrad train")
     assert "gamme" in str(error.value) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", registry.configs())
+def test_what_a_run_of_a_config_writes_down_is_read_back_the_same(name):
+    options = parse(yaml.safe_load(registry.configs()[name].read_text()), [], prog="rlgrad train")
+    chosen = vars(options)
+    not_written = ("run_dir", "num_envs", "num_steps")  # the last two are the agent's
+    config = Config(env="CartPole-v1", **{key: value for key, value in chosen.items() if key not in not_written})
+    written = yaml.safe_load(to_yaml(config, {}))
+    del written["resolved"], written["env_kwargs"]
+    assert vars(parse(written, [], prog="rlgrad train")) == chosen
 
 
 @pytest.fixture(scope="module")
