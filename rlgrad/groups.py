@@ -14,7 +14,17 @@ from rlgrad.statistics import bootstrap_interval, interquartile_mean, normal_int
 
 Array = np.ndarray[Any, Any]
 _POINTS = 200  # of a curve
-_NOT_TRAINED_BY = ("seed", "resolved", "evaluation_episodes", "diagnose")  # settings that leave the weights as they are
+# Settings that leave the weights as they are.
+_NOT_TRAINED_BY = (
+    "seed",
+    "resolved",
+    "evaluation_episodes",
+    "evaluation_interval",
+    "diagnose",
+    "logs",
+    "histograms",
+    "videos",
+)
 _SHOWN = 3  # settings in a label
 
 

@@ -20,7 +20,7 @@ import keras
 import tensorflow as tf
 
 import rlgrad
-from rlgrad import registry
+from rlgrad import checkpoints, registry
 from rlgrad.config import Config
 from rlgrad.rollouts.specs import find_spec, frame_limit
 
@@ -40,7 +40,7 @@ def write(run: "Run", command: str) -> None:
     """
     mode = run.collector.vectorization_mode
     made = provenance(run.config, command=command, device=run.device, vectorization_mode=mode)
-    (run.path / FILE).write_text(json.dumps(made, indent=2) + "\n")
+    checkpoints.write_text(run.path / FILE, json.dumps(made, indent=2) + "\n")
 
 
 def provenance(config: Config, *, command: str, device: str, vectorization_mode: str) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rlgrad import checkpoints
+from rlgrad import checkpoints, provenance
 from rlgrad import config as configs
-from rlgrad import provenance
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.callbacks import asked_for
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode

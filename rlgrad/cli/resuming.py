@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> Result:
         raise ValueError(
             f"{options.run} is finished, after {run.timesteps:,} steps: say with --total-timesteps how many there shall be."
         )
-    from rlgrad.cli.train import report
+    from rlgrad.cli.reporting import report
     from rlgrad.training import conclude
 
     conclude(run)

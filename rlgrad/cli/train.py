@@ -2,23 +2,21 @@
 
 import argparse
 import dataclasses
-import json
 import logging
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from rlgrad import registry
 from rlgrad._record import check_keys, close_names
 from rlgrad.cli.folders import check_run
 from rlgrad.cli.output import Result, parser_for
 from rlgrad.cli.quiet import import_tensorflow
-
-if TYPE_CHECKING:
-    from rlgrad.run import Run
+from rlgrad.cli.reporting import report
+from rlgrad.trust import require_own_code
 
 USAGE = """\
 usage: rlgrad train CONFIG [options]
@@ -177,47 +175,6 @@ def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
     )
 
 
-def report(run: "Run") -> Result:
-    """How a run ended, and what to do next."""
-    file = run.path / "evaluation.json"
-    results = json.loads(file.read_text()) if file.exists() else None
-    commands = (
-        f"rlgrad watch {run.path}",
-        f"rlgrad evaluate {run.path}",
-        f"rlgrad plot {run.path}",
-        f"rlgrad inspect {run.path}",
-        f"rlgrad resume {run.path} --total-timesteps {2 * run.config.total_timesteps}",
-        f"tensorboard --logdir {run.path.parent}",
-    )
-    document = {
-        "run": run.path,
-        "agent": registry.agent_name(run.config.agent),
-        "env": run.config.env_name,
-        "seed": run.config.seed,
-        "timesteps": run.timesteps,
-        "seconds": run.seconds,
-        "train_return": next(iter(run.history["train/return"][-1:]), None),
-        "evaluation": results,
-    }
-    last = f"Everything is in {run.path}. Next:"
-    return Result(document, [_verdict(run, results), last, *(f"  {command}" for command in commands)])
-
-
-def _verdict(run: "Run", results: dict[str, Any] | None) -> str:
-    env, seconds = run.config.env_name, f"{run.timesteps:,} steps in {run.seconds:.1f} s"
-    if results is None:
-        return f"{env}: {seconds}."
-    greedy, threshold = results["greedy"], results["reward_threshold"]
-    mean, episodes = greedy["mean_return"], greedy["episodes"]
-    measured = (
-        f"greedy return {mean:.1f} over {episodes} fresh episodes (sampled: {results['sampled']['mean_return']:.1f})"
-    )
-    if threshold is None:
-        return f"{env} after {seconds}: {measured}. It has no threshold from which it counts as solved."
-    verdict = "is solved" if results["solved"] else "is not solved yet"
-    return f"{env} {verdict} after {seconds}: {measured}; solved from {threshold:g}."
-
-
 def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]]:
     """The settings that the first arguments name, the environment if they name one, and the other arguments."""
     source, others = _take(arguments, "--from")
@@ -225,7 +182,7 @@ def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]
         if others and not others[0].startswith("-"):
             raise ValueError(f"--from repeats a run, its agent and environment: leave out {others[0]!r}.")
         check_run(Path(source))
-        arguments = [str(Path(source) / "config.yaml"), *others]
+        return _settings(Path(source) / "config.yaml", None, of_a_run=True), None, others
     name, *rest = arguments
     env = rest.pop(0) if rest and not rest[0].startswith("-") else None
     configs, agents = registry.configs(), registry.agents()
@@ -238,7 +195,7 @@ def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]
     )
 
 
-def _settings(file: Any, env: str | None) -> dict[str, Any]:
+def _settings(file: Any, env: str | None, of_a_run: bool = False) -> dict[str, Any]:
     """What a config file asks for, if a command line can."""
     import yaml
 
@@ -247,18 +204,23 @@ def _settings(file: Any, env: str | None) -> dict[str, Any]:
     settings = yaml.safe_load(file.read_text())
     if not isinstance(settings, dict) or "name" not in (settings.get("agent") or {}):
         raise ValueError(f"{file} needs at least `agent: {{name: reinforce}}`.")
-    of_a_run = settings.pop("resolved", None) is not None
+    if settings.pop("resolved", None) is not None or of_a_run:
+        _require_repeatable(file.parent, settings, env)
+    return settings
+
+
+def _require_repeatable(folder: Path, settings: dict[str, Any], env: str | None) -> None:
+    require_own_code(folder, settings)
     if str(settings.get("env")).startswith("(") and env is None:
         raise ValueError(
-            f"the environment of {file} was {settings['env'][1:-1]}: repeat it with rlgrad.train in Python."
+            f"the environment of {folder} was {settings['env'][1:-1]}: repeat it with rlgrad.train in Python."
         )
-    models = [name for name in ("model", "value_model") if of_a_run and (file.parent / f"{name}.json").exists()]
+    models = [name for name in ("model", "value_model") if (folder / f"{name}.json").exists()]
     if models:
         raise ValueError(
-            f"{file.parent} was trained with a {models[0]} given as an object, whose first weights it does not keep: repeat "
-            "it with rlgrad.train in Python."
+            f"{folder} was trained with a {models[0]} given as an object, whose first weights it does not keep: repeat it "
+            "with rlgrad.train in Python."
         )
-    return settings
 
 
 def _typed(

@@ -38,7 +38,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def weights(folder):
-    with np.load(checkpoints.newest(folder / "checkpoints"), allow_pickle=False) as file:
+    with np.load(checkpoints.found(folder / "checkpoints")[0], allow_pickle=False) as file:
         return {name: file[name] for name in file.files if name.startswith(("policy/", "update/"))}
 
 
@@ -165,12 +165,14 @@ def test_without_git_nothing_is_said_of_it(tmp_path, monkeypatch):
         (["cartpole", "--from", "a"], "leave out 'cartpole'"),
         (["--from", "a"], "an object: repeat it with rlgrad.train in Python"),
         (["--from", "b"], "b was trained with a model given as an object"),
+        (["--from", "c"], "asks to execute"),
+        (["c/config.yaml"], "asks to execute"),
         (["b/config.yaml"], "b was trained with a model given as an object"),
     ],
 )
 def test_what_cannot_be_repeated_is_said_in_a_sentence(arguments, expected, tmp_path, capsys):
     written = {"agent": {"name": "reinforce"}, "env": "(Walk, given as an object)", "resolved": {"xla": True}}
-    for name, env in (("a", written["env"]), ("b", "CartPole-v1")):
+    for name, env in (("a", written["env"]), ("b", "CartPole-v1"), ("c", f"{tmp_path}/c/theirs.py:Env")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(written | {"env": env}))
     (tmp_path / "b" / "model.json").write_text("{}")
