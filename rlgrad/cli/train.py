@@ -118,8 +118,11 @@ def _choices(kind: Any) -> list[str]:
 
 def run(arguments: list[str]) -> Result:
     """Train, evaluate, and say whether the task is solved."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        return Result(None, [USAGE], 0 if arguments else 2)
+    if not arguments:
+        print(USAGE, file=sys.stderr)
+        raise SystemExit(2)
+    if arguments[0] in ("-h", "--help"):
+        return Result(None, [USAGE])
     settings, env, rest = _target(arguments)
     import_tensorflow()
     kwargs = settings.pop("env_kwargs", None) or {}

@@ -44,6 +44,8 @@ def test_every_command_prints_one_document_and_nothing_else(capfd):
     assert document(capfd, "resume", "r", "--total-timesteps", "320")["timesteps"] == 320
     assert document(capfd, "evaluate", "r", "--episodes", "3")["sampled"]["episodes"] == 3
     assert document(capfd, "plot", "r")["output"] == "r/learning_curve.png"
+    assert document(capfd, "compare", "r")[0]["seeds"] == [0]
+    assert document(capfd, "record", "r", "--output", "f.gif", "--max-steps", "3")["output"] == "f.gif"
     assert document(capfd, "inspect", "r")["unit"] == "step"
     assert document(capfd, "watch", "r", "--output", "e.gif")["output"] == "e.gif"
     assert document(capfd, "check", "CartPole-v1", "--steps", "50")[0]["level"]
@@ -57,11 +59,20 @@ def test_the_progress_and_the_log_go_to_stderr(capfd):
     assert "Reinforce on CartPole-v1" in capfd.readouterr().err
 
 
-def test_a_mistake_leaves_stdout_empty(capfd):
-    assert main(["evaluate", "nowhere", "--json"]) == 2
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["evaluate", "nowhere"], "no run folder"),
+        (["train"], "usage: rlgrad train"),
+        (["plot"], "the following arguments are required"),
+    ],
+)
+def test_a_mistake_leaves_stdout_empty(arguments, expected, capfd):
+    with contextlib.suppress(SystemExit):
+        assert main([*arguments, "--json"]) == 2
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert "no run folder" in captured.err
+    assert expected in captured.err
 
 
 def test_what_a_library_writes_to_the_file_of_stdout_goes_to_stderr():
