@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rlgrad import diagnostics, estimators, gradients, random
     from rlgrad.agent import Agent, Batch, Credit, Estimates, Outputs
+    from rlgrad.exporting import export
     from rlgrad.learner import Learner, NonFiniteError
     from rlgrad.policies import Policy, make_policy
     from rlgrad.rollouts import GymCollector, Rollout
@@ -33,6 +34,7 @@ _HOME = {
     "Outputs": "rlgrad.agent",
     "Learner": "rlgrad.learner",
     "NonFiniteError": "rlgrad.learner",
+    "export": "rlgrad.exporting",
     "Policy": "rlgrad.policies",
     "make_policy": "rlgrad.policies",
     "CompiledCollector": "rlgrad.rollouts.compiled",
@@ -67,6 +69,7 @@ __all__ = [
     "TrustRegion",
     "diagnostics",
     "estimators",
+    "export",
     "gradients",
     "load",
     "make_policy",
