@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rlgrad import diagnostics, estimators, gradients, random
+    from rlgrad import diagnostics, estimators, gradients, random, search
     from rlgrad.agent import Agent, Batch, Credit, Estimates, Outputs
     from rlgrad.exporting import export
     from rlgrad.learner import Learner, NonFiniteError
@@ -27,6 +27,7 @@ _HOME = {
     "estimators": "rlgrad.estimators",
     "gradients": "rlgrad.gradients",
     "random": "rlgrad.random",
+    "search": "rlgrad.search",
     "Agent": "rlgrad.agent",
     "Batch": "rlgrad.agent",
     "Credit": "rlgrad.agent",
@@ -74,6 +75,7 @@ __all__ = [
     "load",
     "make_policy",
     "random",
+    "search",
     "train",
 ]
 

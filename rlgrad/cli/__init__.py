@@ -23,6 +23,7 @@ Train policy-gradient agents on Gymnasium environments.
   inspect RUN                        signal and noise of the gradients, as a table and PNG
   watch RUN                          see an episode: a window, or a GIF
   record RUN --output episode.mp4    episodes as a film, MP4 or GIF
+  tune CONFIG | AGENT ENV [options]  search for better hyper-parameters, and write them as a config
   export RUN --format FORMAT         the policy as a file that acts without rlgrad
   check ENV                          what is worth knowing of an environment before training on it
   agents | envs | configs            what there is, and what the configs reached
@@ -47,6 +48,7 @@ COMMANDS = {  # each module has `parser()` and `run(arguments)`
     "inspect": "rlgrad.cli.inspecting",
     "watch": "rlgrad.cli.watching",
     "record": "rlgrad.cli.recording",
+    "tune": "rlgrad.cli.tuning",
     "export": "rlgrad.cli.exporting",
     "check": "rlgrad.cli.checking",
     "agents": "rlgrad.cli.agents",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from rlgrad import registry
 from rlgrad._record import check_keys, close_names
@@ -17,6 +17,9 @@ from rlgrad.cli.output import Result, parser_for
 from rlgrad.cli.quiet import import_tensorflow
 from rlgrad.cli.reporting import report
 from rlgrad.trust import require_own_code
+
+if TYPE_CHECKING:
+    from rlgrad.config import Config
 
 USAGE = """\
 usage: rlgrad train CONFIG [options]
@@ -123,6 +126,16 @@ def run(arguments: list[str]) -> Result:
         raise SystemExit(2)
     if arguments[0] in ("-h", "--help"):
         return Result(None, [USAGE])
+    config, run_dir = asked(arguments)
+    from rlgrad.training import run_config
+
+    run = run_config(config, run_dir=run_dir, command=shlex.join(["rlgrad", "train", *arguments]))
+    run.close()
+    return report(run)
+
+
+def asked(arguments: list[str]) -> tuple["Config", Path | None]:
+    """The config that a command line asks for, and the folder for its run, if it names one."""
     settings, env, rest = _target(arguments)
     import_tensorflow()
     kwargs = settings.pop("env_kwargs", None) or {}
@@ -140,17 +153,13 @@ def run(arguments: list[str]) -> Result:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
     from rlgrad.config import Config
-    from rlgrad.training import run_config
 
     chosen = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
     run_dir, agent = chosen.pop("run_dir"), chosen.pop("agent")
     counts = {name: chosen.pop(name) for name in ("num_envs", "num_steps")}
     agent = dataclasses.replace(agent, **{name: count for name, count in counts.items() if count is not None})
     chosen["env_kwargs"] = {**kwargs, **chosen["env_kwargs"]}  # a file's may be lists, which no option holds
-    command = shlex.join(["rlgrad", "train", *arguments])
-    run = run_config(Config(agent=agent, env=env, **chosen), run_dir=run_dir, command=command)
-    run.close()
-    return report(run)
+    return Config(agent=agent, env=env, **chosen), run_dir
 
 
 def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
