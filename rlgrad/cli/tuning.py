@@ -1,12 +1,14 @@
 """`rlgrad tune`: search for better hyper-parameters, and write them as a config."""
 
 import argparse
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlgrad.cli.output import Result, Table, parser_for
+from rlgrad.cli.train import Options, asked
 
 if TYPE_CHECKING:
     from rlgrad.config import Config
@@ -20,7 +22,16 @@ _SHOWN = 5  # of the best trials
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's own arguments; those of `rlgrad train` follow."""
+    """The arguments that do not depend on the agent, for shells that complete them; `run` reads its own and leaves the rest."""
+    parser = _own()
+    parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
+    parser.add_argument("env", nargs="?", help="Gymnasium id")
+    for option in dataclasses.fields(Options):
+        parser.add_argument(f"--{option.name.replace('_', '-')}", help=argparse.SUPPRESS)
+    return parser
+
+
+def _own() -> argparse.ArgumentParser:
     parser = parser_for(
         "tune",
         "Search for better hyper-parameters, and write them as a config. Every option of rlgrad train is taken too, and what "
@@ -53,12 +64,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: list[str]) -> Result:
     """Search, and show the best trials."""
-    own, rest = parser().parse_known_args(arguments)
+    own, rest = _own().parse_known_args(arguments)
     if not rest:
-        parser().print_help()
-        return Result(None, [], 2)
-    from rlgrad.cli.train import asked
-
+        return Result(None, [_own().format_help()], 2)
     config, run_dir = asked(rest)
     if run_dir is not None:
         raise ValueError("the runs of a study are in its folder: leave --run-dir out, and see --study and --folder.")
