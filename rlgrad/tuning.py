@@ -165,6 +165,8 @@ def _value(
 class _Watch(Callback):
     """Tells the study how a run goes, and stops it where the study gives it up."""
 
+    only_looks = True  # and so leaves the weights alone
+
     def __init__(self, trial: "optuna.Trial", offset: int) -> None:
         self.trial, self.offset, self.told, self.pruned = trial, offset, 0, False
 
