@@ -26,6 +26,7 @@ from rlgrad.policies.policy import Policy
 from rlgrad.standalone import standalone
 
 Format: TypeAlias = Literal["keras", "saved_model", "onnx", "litert"]
+"""What a policy can be written as."""
 SUFFIXES: dict[Format, str] = {"keras": ".keras", "saved_model": "", "onnx": ".onnx", "litert": ".tflite"}
 
 _log = logging.getLogger("rlgrad")

@@ -16,6 +16,8 @@ import yaml
 from rlgrad._record import check_keys
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion, Update
 
+__all__ = ["Range", "Space", "of_update", "parsed", "replaced", "value_at"]
+
 
 @dataclass(frozen=True)
 class Range:
@@ -38,6 +40,7 @@ class Range:
 
 
 Space: TypeAlias = Mapping[str, Range | Sequence[Any]]
+"""By dotted name, a range or a list of choices."""
 
 
 def of_update(update: Update, name: str = "update") -> dict[str, Range | Sequence[Any]]:

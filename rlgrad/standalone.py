@@ -36,6 +36,8 @@ from rlgrad.policies.recurrent import RecurrentPolicy, has_memory
 from rlgrad.rollouts.masks import MASK, OBSERVATION
 from rlgrad.rollouts.trees import map_arrays
 
+__all__ = ["arrays", "standalone"]
+
 _ROWS = 16
 _TOLERANCE = 1e-3  # of a parameter, beside the largest: kernels add up in different orders
 

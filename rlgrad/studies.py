@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
 Pruner: TypeAlias = Literal["median", "halving", "none"]
+"""What stops a trial that falls behind."""
 AS_GIVEN, FOLDER, REASON = "as_given", "folder", "reason"  # what the trials in the storage carry
 
 

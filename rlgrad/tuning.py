@@ -29,6 +29,8 @@ from rlgrad.training import Callback, Run, run_config
 if TYPE_CHECKING:
     import optuna
 
+__all__ = ["Measure", "Study", "Trial", "declared", "tune"]
+
 _LOOKS = 10  # at each run, while it trains
 
 
