@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import yaml
 
+from rlgrad import checkpoints
 from rlgrad import config as configs
 from rlgrad._record import require
 from rlgrad.config import Config
@@ -219,9 +220,7 @@ def write_best(found: Study, config: Config, measure: Measure) -> None:
         f"{best.value:.1f} over {measure.episodes} episodes of {seeds}.\n"
     )
     content = configs.to_yaml(replaced(config, best.values), {"study": found.folder.name, "trial": best.number})
-    partial = found.folder / "best.partial"
-    partial.write_text(head + content)
-    partial.replace(found.folder / "best.yaml")
+    checkpoints.write_text(found.folder / "best.yaml", head + content)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
