@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 USAGE = """\
 rlgrad tune CONFIG [options] [options of train]
-       rlgrad tune AGENT ENV [options] [options of train]"""
+       rlgrad tune AGENT ENV [options] [options of train]
+       rlgrad tune --from RUN [options] [options of train]"""
 _SHOWN = 5  # of the best trials
 
 
@@ -26,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     parser = _own()
     parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
     parser.add_argument("env", nargs="?", help="Gymnasium id")
+    parser.add_argument("--from", help="search around this run's config")
     for option in dataclasses.fields(Options):
         parser.add_argument(f"--{option.name.replace('_', '-')}", help=argparse.SUPPRESS)
     return parser
