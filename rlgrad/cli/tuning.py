@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> Result:
     """Search, and show the best trials."""
     own, rest = _own().parse_known_args(arguments)
     if not rest:
-        return Result(None, [_own().format_help()], 2)
+        _own().error("which config or agent? For example: rlgrad tune cartpole")
     config, run_dir = asked(rest)
     if run_dir is not None:
         raise ValueError("the runs of a study are in its folder: leave --run-dir out, and see --study and --folder.")

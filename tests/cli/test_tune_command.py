@@ -80,6 +80,12 @@ def test_a_study_ends_with_a_table_and_a_config_that_trains(capsys):
     assert main(["train", said["config"], "--run-dir", "r", "--evaluation-episodes", "2"]) == 0
 
 
+def test_without_arguments_it_asks_for_a_config(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["tune"])
+    assert "which config or agent?" in capsys.readouterr().err
+
+
 def test_the_help_has_examples(capsys):
     with pytest.raises(SystemExit):
         main(["tune", "--help"])
