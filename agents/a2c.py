@@ -24,7 +24,7 @@ Source: Mnih et al. (2016), "Asynchronous methods for deep reinforcement learnin
 (2016), "High-dimensional continuous control using generalized advantage estimation".
 """
 
-from rlgrad import Agent, Batch, Credit, Outputs, estimators
+from rlgrad import Agent, Batch, Credit, Outputs, estimators, search
 from rlgrad.schedules import Schedule, scheduled
 from rlgrad.updates import Ascent, PerHead, Update
 
@@ -67,3 +67,9 @@ class A2C(Agent):
         if self.entropy_coefficient:
             credit["entropy"] = scheduled(self.entropy_coefficient, self.entropy_schedule, batch.progress)
         return credit
+
+    def search_space(self) -> search.Space:
+        """What all agents have, the length of rollouts and the entropy."""
+        lengths = {} if self.num_steps is None else {"num_steps": [5, 8, 16, 32, 64]}
+        entropy = {"entropy_coefficient": search.Range(1e-5, 1e-1, log=True)}
+        return {**super().search_space(), **lengths, **entropy}

@@ -25,7 +25,7 @@ Source: Kakade (2001), "A natural policy gradient"; the normalized step follows 
 generalization and simplicity in continuous control".
 """
 
-from rlgrad import Agent, Batch, Credit, Outputs, estimators
+from rlgrad import Agent, Batch, Credit, Outputs, estimators, search
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, Update
 
 
@@ -49,3 +49,8 @@ class NPG(Agent):
         if self.standardize_advantages:
             advantages = estimators.standardize(advantages, batch.weights)
         return {"log_prob": advantages, "value": self.value_coefficient * (batch.returns - now.value)}
+
+    def search_space(self) -> search.Space:
+        """What all agents have, and the length of rollouts."""
+        lengths = {} if self.num_steps is None else {"num_steps": [64, 128, 256, 512]}
+        return {**super().search_space(), **lengths}

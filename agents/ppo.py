@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from rlgrad import Agent, Batch, Credit, Outputs, estimators
+from rlgrad import Agent, Batch, Credit, Outputs, estimators, search
 from rlgrad._record import require
 from rlgrad.schedules import Schedule, scheduled
 from rlgrad.updates import Ascent, PerHead, Update
@@ -90,6 +90,18 @@ class PPO(Agent):
         """`clip_fraction`: share of the steps whose ratio is outside of 1 ± ε, whatever their advantage."""
         outside = tf.abs(tf.exp(now.log_prob - batch.log_probs) - 1.0) > self._range(batch.progress)
         return {"clip_fraction": tf.cast(outside, tf.float32)}
+
+    def search_space(self) -> search.Space:
+        """What all agents have, the length of rollouts, how often each is gone over, and how far that may lead."""
+        lengths = {} if self.num_steps is None else {"num_steps": [64, 128, 256, 512, 1024]}
+        of_policy = "update.policy" if isinstance(self.update, PerHead) else "update"
+        return {
+            **super().search_space(),
+            **lengths,
+            f"{of_policy}.num_epochs": [2, 5, 10, 20],
+            "clip_range": [0.1, 0.2, 0.3],
+            "entropy_coefficient": search.Range(1e-5, 1e-1, log=True),
+        }
 
     def _range(self, progress: Any) -> Any:
         return scheduled(self.clip_range, self.clip_schedule, progress)

@@ -33,7 +33,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from rlgrad import Agent, Batch, Credit, Estimates, Outputs, Rollout, estimators
+from rlgrad import Agent, Batch, Credit, Estimates, Outputs, Rollout, estimators, search
 from rlgrad._record import require
 from rlgrad.schedules import Schedule, scheduled
 from rlgrad.updates import Ascent, PerHead, Update
@@ -105,6 +105,12 @@ class Reinforce(Agent):
         if self.baseline == "value":
             credit["value"] = self.value_coefficient * (batch.returns - now.value)
         return credit
+
+    def search_space(self) -> search.Space:
+        """What all agents have but λ, which is 1 here; standardization and the entropy."""
+        common = {name: values for name, values in super().search_space().items() if name != "gae_lambda"}
+        entropy = {"entropy_coefficient": search.Range(1e-5, 1e-1, log=True)}
+        return {**common, **entropy, "standardize_advantages": [False, True]}
 
 
 def leave_one_out(returns: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

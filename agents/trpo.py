@@ -21,7 +21,7 @@ rollouts; the policy cannot share weights with the value.
 Source: Schulman et al. (2015), "Trust region policy optimization", section 6 and appendix C.
 """
 
-from rlgrad import Agent, Batch, Credit, Outputs, estimators
+from rlgrad import Agent, Batch, Credit, Outputs, estimators, search
 from rlgrad.updates import Ascent, PerHead, TrustRegion, Update
 
 
@@ -43,3 +43,8 @@ class TRPO(Agent):
         if self.standardize_advantages:
             advantages = estimators.standardize(advantages, batch.weights)
         return {"log_prob": advantages, "value": self.value_coefficient * (batch.returns - now.value)}
+
+    def search_space(self) -> search.Space:
+        """What all agents have, and the length of rollouts."""
+        lengths = {} if self.num_steps is None else {"num_steps": [64, 128, 256, 512]}
+        return {**super().search_space(), **lengths}

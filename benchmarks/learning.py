@@ -1,7 +1,7 @@
 """Learning results: configs, trained from the shell on several seeds, as tables and plots beside Stable-Baselines3.
 
     python benchmarks/learning.py run cartpole-ppo --seeds 0-9        # adds a line a seed to benchmarks/results/learning.jsonl
-    python benchmarks/learning.py tables                              # writes benchmarks/results/learning.md and its plots
+    python benchmarks/learning.py tables           # writes benchmarks/results/learning.md, its plots, and configs/results.json
 
 Every seed is `rlgrad train CONFIG --seed k` in a process of its own, and every seed is reported. Metric: the *last* weights;
 training return (mean of the last 100 training episodes, sampled actions) and evaluation over 100 fresh episodes, greedy and
@@ -20,7 +20,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from rlgrad.groups import over_seeds
+from rlgrad.statistics import bootstrap_interval, interquartile_mean
+
 RESULTS = Path(__file__).parent / "results"
+SHIPPED = Path(__file__).parent.parent / "configs" / "results.json"  # what `rlgrad configs` shows
 OURS, PEERS = RESULTS / "learning.jsonl", RESULTS / "sb3.jsonl"
 CURVE_POINTS = 50
 COLUMNS = {"train_return": "training return", "greedy": "greedy", "sampled": "sampled"}
@@ -56,19 +60,6 @@ The seconds are those of a machine with two cores that other work was using at t
 say nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from
 [learning.jsonl](learning.jsonl) and [sb3.jsonl](sb3.jsonl).
 """
-
-
-def interquartile_mean(values):
-    """Mean of the values between the quartiles: a quarter of them, rounded down, is cut at either end."""
-    values = np.sort(np.asarray(values, float), axis=-1)
-    cut = values.shape[-1] // 4
-    return values[..., cut : values.shape[-1] - cut].mean(axis=-1)
-
-
-def bootstrap_interval(values, resamples=50_000):
-    """95 % percentile interval of the interquartile mean."""
-    draws = np.random.default_rng(0).choice(values, (resamples, len(values)))
-    return np.percentile(interquartile_mean(draws), [2.5, 97.5])
 
 
 def train(config, seed):
@@ -240,8 +231,21 @@ def plot(env, budget, ours, peers, path):
     figure.savefig(path, dpi=110)
 
 
+def reached(rows):
+    """What each config reached, by name, over the seeds that it was trained on."""
+    found = {}
+    for (config,), seeds in sorted(groups(rows, "config").items()):
+        (env, budget), *others = groups(seeds, "env", "budget")
+        if others:
+            raise ValueError(f"{config} was trained on more than one environment or budget: {others}.")
+        means = {key: over_seeds([row[key] for row in seeds])._asdict() for key in COLUMNS}
+        rounded = {key: {name: round(value, 1) for name, value in mean.items()} for key, mean in means.items()}
+        found[config] = {"env": env, "timesteps": budget, "seeds": [row["seed"] for row in seeds], **rounded}
+    return found
+
+
 def tables():
-    """Writes learning.md and the plots."""
+    """Writes learning.md, the plots, and what `rlgrad configs` shows."""
     ours, peers = groups(read(OURS), "env", "budget"), groups(read(PEERS), "env", "timesteps")
     lines = [*INTRODUCTION.splitlines(), ""]
     order = list(AGAINST)
@@ -252,6 +256,8 @@ def tables():
         lines += section(env, budget, mine, theirs)
         plot(env, budget, mine, theirs, RESULTS / f"learning-{env}.png")
     (RESULTS / "learning.md").write_text("\n".join(lines))
+    lines = [f" {json.dumps(name)}: {json.dumps(result)}" for name, result in reached(read(OURS)).items()]
+    SHIPPED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def main():

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rlgrad import diagnostics, estimators, gradients, random
+    from rlgrad import diagnostics, estimators, gradients, random, search
     from rlgrad.agent import Agent, Batch, Credit, Estimates, Outputs
+    from rlgrad.exporting import export
     from rlgrad.learner import Learner, NonFiniteError
     from rlgrad.policies import Policy, make_policy
     from rlgrad.rollouts import GymCollector, Rollout
@@ -26,6 +27,7 @@ _HOME = {
     "estimators": "rlgrad.estimators",
     "gradients": "rlgrad.gradients",
     "random": "rlgrad.random",
+    "search": "rlgrad.search",
     "Agent": "rlgrad.agent",
     "Batch": "rlgrad.agent",
     "Credit": "rlgrad.agent",
@@ -33,6 +35,7 @@ _HOME = {
     "Outputs": "rlgrad.agent",
     "Learner": "rlgrad.learner",
     "NonFiniteError": "rlgrad.learner",
+    "export": "rlgrad.exporting",
     "Policy": "rlgrad.policies",
     "make_policy": "rlgrad.policies",
     "CompiledCollector": "rlgrad.rollouts.compiled",
@@ -67,10 +70,12 @@ __all__ = [
     "TrustRegion",
     "diagnostics",
     "estimators",
+    "export",
     "gradients",
     "load",
     "make_policy",
     "random",
+    "search",
     "train",
 ]
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from rlgrad import estimators
+from rlgrad import estimators, search
 from rlgrad._record import Record, close_names, require
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.updates import Ascent, Update
@@ -174,6 +174,17 @@ class Agent(Record):
             By name: a number or one for each row, (M,). `"clip_fraction"` is logged as `train/clip_fraction`.
         """
         return {}
+
+    def search_space(self) -> search.Space:
+        """What `rlgrad tune` searches, unless it is told otherwise: a range or a list of choices for each name.
+
+        Names are those of fields; a dot leads into a field's own fields, as in `"update.learning_rate"`.
+        """
+        return {
+            "gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999],
+            "gae_lambda": search.Range(0.8, 1.0),
+            **search.of_update(self.update),
+        }
 
 
 def batch_signature(observation_spec: Any, action_spec: tf.TensorSpec) -> Batch:

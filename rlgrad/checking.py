@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 from rlgrad.policies.actions import action_model
 from rlgrad.policies.observations import observation_spec
+from rlgrad.rollouts.specs import frame_limit
 from rlgrad.rollouts.trees import arrays
 
 Env = gymnasium.Env[Any, Any]
@@ -217,7 +218,7 @@ def _observations(played: Played) -> Iterator[Finding]:
 
 
 def _horizon(env: Env, played: Played) -> Iterator[Finding]:
-    limit = env.spec.max_episode_steps if env.spec is not None else None
+    limit = None if env.spec is None else env.spec.max_episode_steps or frame_limit(env.spec)
     if not len(played.lengths):
         yield Finding(
             "advice" if limit else "error",

@@ -1,10 +1,8 @@
 """What a run was asked to do, and the config.yaml that says so."""
 
 import dataclasses
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -84,7 +82,7 @@ class Config:
 
 
 def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
-    """The config as YAML, with what was resolved from it and the versions that ran it."""
+    """The config as YAML, with what was resolved from it."""
     plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
     plain["env"] = _place(config.env) if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
@@ -92,9 +90,7 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     plain["hidden_sizes"], plain["logs"] = list(config.hidden_sizes), list(config.logs)
     if config.from_logits:  # only a model that was given can differ, and the command line takes none
         del plain["from_logits"]
-    packages = ("rlgrad", "keras", "numpy", "gymnasium")
-    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    plain["resolved"] = {**resolved, "versions": versions}
+    plain["resolved"] = dict(resolved)
     return yaml.safe_dump(plain, sort_keys=False)
 
 

@@ -1,20 +1,21 @@
 """Learning curves and diagnostics as PNG."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlgrad.diagnostics.diagnosis import Diagnosis
-from rlgrad.reporting import read_csv
+from rlgrad.groups import Group, curve, evaluated, grouped
+
+if TYPE_CHECKING:  # it imports TensorFlow, which a learning curve does not need
+    from rlgrad.diagnostics.diagnosis import Diagnosis
 
 _BARS = 64
 
 
 def plot_runs(runs: Sequence[Path], output: Path) -> Path:
-    """Return against environment steps, one line a run.
+    """Return against environment steps, one line for the runs that differ in the seed alone. See `plot_groups`.
 
     Args:
         runs: run folders.
@@ -26,32 +27,57 @@ def plot_runs(runs: Sequence[Path], output: Path) -> Path:
     Raises:
         FileNotFoundError: a folder holds no metrics.csv.
     """
+    return plot_groups(grouped(runs)[0], output)
+
+
+def plot_groups(groups: Sequence[Group], output: Path) -> Path:
+    """Return against environment steps, and the greedy evaluation at the end.
+
+    Of several seeds the line is their interquartile mean and the band its 95 % bootstrap interval.
+
+    Args:
+        groups: one line each.
+        output: PNG to write.
+
+    Returns:
+        `output`.
+    """
     figure = _figure(7.0, 4.2)
     axes = figure.add_subplot()
-    thresholds = set()
-    for run in runs:
-        columns = read_csv(run / "metrics.csv")
-        axes.plot(columns["time/timesteps"], columns["train/return"], label=run.name, linewidth=1.6)
-        evaluation = run / "evaluation.json"
-        if evaluation.exists():
-            results = json.loads(evaluation.read_text())
-            thresholds.add(results["reward_threshold"])
-            end = columns["time/timesteps"][-1:] or [np.nan]
-            mean, std = results["greedy"]["mean_return"], results["greedy"]["std_return"]
-            color = axes.get_lines()[-1].get_color()
-            label = "greedy evaluation, mean ± deviation" if run is runs[-1] else None
-            axes.errorbar(end, [mean], [std], fmt="o", color=color, capsize=3, label=label)
-    for threshold in thresholds - {None}:
+    for i, group in enumerate(groups):
+        line = curve(group)
+        several = len(group.runs) > 1
+        label = f"{group.label} ({len(group.runs)} seeds)" if several else group.label
+        axes.plot(line.timesteps, line.mean, label=label, color=f"C{i}", linewidth=1.6)
+        if several:
+            axes.fill_between(line.timesteps, line.low, line.high, color=f"C{i}", alpha=0.18, linewidth=0)
+    _plot_evaluations(axes, groups)
+    results = [run.evaluation for group in groups for run in group.runs if run.evaluation is not None]
+    for threshold in sorted({r["reward_threshold"] for r in results} - {None}):
         axes.axhline(threshold, color="grey", linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
+    means = "\ninterquartile mean over seeds; band: 95 % interval" if any(len(g.runs) > 1 for g in groups) else ""
     axes.set_xlabel("environment steps")
-    axes.set_ylabel("return: sum of rewards per episode,\nmean of the last 100 training episodes")
+    axes.set_ylabel("return: sum of rewards per episode,\nmean of the last 100 training episodes" + means, fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(output, dpi=130)
     return output
 
 
-def plot_diagnosis(diagnosis: Diagnosis, history: Mapping[str, Sequence[float]] | None, output: Path) -> Path:
+def _plot_evaluations(axes: Any, groups: Sequence[Group]) -> None:
+    """Points at the end of the curves, beside each other."""
+    end = max(step for group in groups for run in group.runs for step in [*run.metrics["time/timesteps"][-1:], 0.0])
+    known = [(i, greedy) for i, group in enumerate(groups) if (greedy := evaluated(group, "greedy")) is not None]
+    for i, greedy in known:
+        ends = [[greedy.mean - greedy.low], [greedy.high - greedy.mean]]
+        at = end * (1.0 + 0.02 * (i + 1))
+        axes.errorbar(at, [greedy.mean], ends, fmt="o", markersize=5, color=f"C{i}", capsize=3)
+    if known:
+        label = "greedy evaluation at the end, 95 % interval"
+        axes.errorbar([], [], [], fmt="o", markersize=5, color="grey", capsize=3, label=label)
+
+
+def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]] | None, output: Path) -> Path:
     """Signal-to-noise by layer, cosines, shares over time and variances; and how two of them went while training.
 
     Args:
@@ -97,7 +123,7 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _plot_layers(axes: Any, diagnosis: Diagnosis) -> None:
+def _plot_layers(axes: Any, diagnosis: "Diagnosis") -> None:
     heads = {"policy": diagnosis.policy, "value": diagnosis.value}
     bars = [(kind, *item) for kind, head in heads.items() if head for item in head.layers.items()][::-1]
     for i, (kind, _, snr) in enumerate(bars):
@@ -110,7 +136,7 @@ def _plot_layers(axes: Any, diagnosis: Diagnosis) -> None:
     axes.set_title("Signal by layer", fontsize=10)
 
 
-def _plot_cosines(axes: Any, diagnosis: Diagnosis) -> None:
+def _plot_cosines(axes: Any, diagnosis: "Diagnosis") -> None:
     known = [c for c in diagnosis.cosines if np.isfinite(c)]
     axes.hist(known, bins=np.linspace(-1.0, 1.0, 41), color="C0")
     axes.axvline(0.0, color="grey", linewidth=1)
@@ -119,7 +145,7 @@ def _plot_cosines(axes: Any, diagnosis: Diagnosis) -> None:
     axes.set_title("Who pulls along, who against", fontsize=10)
 
 
-def _plot_shares(axes: Any, diagnosis: Diagnosis) -> None:
+def _plot_shares(axes: Any, diagnosis: "Diagnosis") -> None:
     length = len(diagnosis.share_by_time)
     width = -(-length // _BARS) or 1
     starts = np.arange(0, length, width)
@@ -132,7 +158,7 @@ def _plot_shares(axes: Any, diagnosis: Diagnosis) -> None:
     axes.set_title("Which time steps it comes from", fontsize=10)
 
 
-def _plot_variances(axes: Any, diagnosis: Diagnosis) -> None:
+def _plot_variances(axes: Any, diagnosis: "Diagnosis") -> None:
     v = diagnosis.variances
     names = ("none", "agent's", "best constant", "best per weight")
     values = [] if v is None else [v.none, v.agent, v.optimal, v.componentwise]
@@ -145,7 +171,7 @@ def _plot_variances(axes: Any, diagnosis: Diagnosis) -> None:
     axes.set_title("What a baseline is worth", fontsize=10)
 
 
-def _plot_noise_scale(axes: Any, history: Mapping[str, Sequence[float]], diagnosis: Diagnosis) -> None:
+def _plot_noise_scale(axes: Any, history: Mapping[str, Sequence[float]], diagnosis: "Diagnosis") -> None:
     """Signal and noise are averaged before they are divided: the ratio of one rollout is mostly chance."""
     noise, signal = (np.asarray(history[f"gradient/{name}"]) for name in ("noise", "signal"))
     known = np.isfinite(noise) & np.isfinite(signal)

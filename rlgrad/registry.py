@@ -1,6 +1,7 @@
 """Agents, environments and configs are found by name (entry points) or by path; nothing has to be imported first."""
 
 import importlib.util
+import json
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -28,6 +29,17 @@ def configs() -> dict[str, Traversable]:
     """The configs that ship with rlgrad, by name."""
     found = files("rlgrad.configs").iterdir()
     return {Path(f.name).stem: f for f in sorted(found, key=lambda f: f.name) if f.name.endswith(".yaml")}
+
+
+def config_results() -> dict[str, dict[str, Any]]:
+    """What the configs that ship reached, by name; those that were not measured are missing.
+
+    Returns:
+        `env`, `timesteps`, `seeds`, and `train_return`, `greedy` and `sampled` with `mean`, `low`, `high` each: interquartile
+        mean over the seeds and its 95 % bootstrap interval.
+    """
+    found: dict[str, dict[str, Any]] = json.loads((files("rlgrad.configs") / "results.json").read_text())
+    return found
 
 
 def agent_class(name: str) -> "type[Agent]":

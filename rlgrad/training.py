@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rlgrad import checkpoints
+from rlgrad import checkpoints, provenance
 from rlgrad import config as configs
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.callbacks import asked_for
@@ -166,14 +166,16 @@ def run_config(
     run_dir: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     verbose: bool = True,
+    command: str = "rlgrad.train(...)",
 ) -> Run:
-    """Train what a config says, from the first step to the evaluation at the end. See `train`."""
+    """Train what a config says, from the first step to the evaluation at the end. See `train`; run.json keeps `command`."""
     require_possible(config)
     path = _free_folder(config, run_dir)
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
     # A folder that has appeared under the default name meanwhile is another run's.
     path.mkdir(parents=True, exist_ok=run_dir is not None)
     _write_config(run, model, value_model)
+    provenance.write(run, command)
     run.train()
     conclude(run)
     return run

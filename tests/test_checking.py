@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
 from rlgrad.checking import check
@@ -70,6 +71,14 @@ class Endless(Plain):
         return False
 
 
+class CountsFrames(Endless):
+    """Like an Atari environment, which ends its episodes after so many frames."""
+
+    def __init__(self):
+        super().__init__()
+        self.spec = EnvSpec("Frames-v0", kwargs={"max_num_frames_per_episode": 108_000, "frameskip": 4})
+
+
 class Texts(Plain):
     observation_space = spaces.Text(5)
 
@@ -93,6 +102,7 @@ def test_nothing_is_found_where_nothing_is_wrong():
         (Forgetful, "advice", "same seed and the same actions gave another episode"),
         (NotANumber, "error", "a reward that is not finite"),
         (Endless, "error", "No episode ended in 400 random steps, and there is no time limit"),
+        (CountsFrames, "advice", "No episode ended in 400 random steps; its limit is 27000"),
         (lambda: TimeLimit(Endless(), 20), "advice", "A limit of 20 steps cut 20 of 20 episodes"),
         (Texts, "error", "encode the text"),
     ],

@@ -1,8 +1,9 @@
 """The command line. Help needs nothing that takes long to import; each command imports what it needs."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +15,19 @@ Train policy-gradient agents on Gymnasium environments.
 
   train CONFIG [options]             a config that ships with rlgrad, or a YAML file
   train AGENT ENV [options]          an agent by name, or file.py:Class, on an environment
+  train --from RUN [options]         the same once more
   resume RUN --total-timesteps N     go on training
   evaluate RUN                       returns of fresh episodes
+  compare RUN...                     returns with confidence intervals, as a table
   plot RUN...                        learning curves as PNG
   inspect RUN                        signal and noise of the gradients, as a table and PNG
   watch RUN                          see an episode: a window, or a GIF
+  record RUN --output episode.mp4    episodes as a film, MP4 or GIF
+  tune CONFIG | AGENT ENV [options]  search for better hyper-parameters, and write them as a config
+  export RUN --format FORMAT         the policy as a file that acts without rlgrad
   check ENV                          what is worth knowing of an environment before training on it
-  agents | envs | configs            what there is
+  agents | envs | configs            what there is, and what the configs reached
+  completion SHELL                   a script that completes all this: bash, zsh or fish
 
   -h, --help                         this help, or that of a command
   --version
@@ -32,17 +39,22 @@ Examples:
   rlgrad train reinforce --help      every option, those of the agent included
 """
 
-_COMMANDS = {
-    "train": "rlgrad.cli.train:train",
-    "resume": "rlgrad.cli.runs:resume",
-    "evaluate": "rlgrad.cli.runs:evaluate",
-    "plot": "rlgrad.cli.runs:plot",
-    "inspect": "rlgrad.cli.inspecting:inspect",
-    "watch": "rlgrad.cli.runs:watch",
-    "check": "rlgrad.cli.checking:check",
-    "agents": "rlgrad.cli.lists:agents",
-    "envs": "rlgrad.cli.lists:envs",
-    "configs": "rlgrad.cli.lists:configs",
+COMMANDS = {  # each module has `parser()` and `run(arguments)`
+    "train": "rlgrad.cli.train",
+    "resume": "rlgrad.cli.resuming",
+    "evaluate": "rlgrad.cli.evaluating",
+    "compare": "rlgrad.cli.comparing",
+    "plot": "rlgrad.cli.plotting",
+    "inspect": "rlgrad.cli.inspecting",
+    "watch": "rlgrad.cli.watching",
+    "record": "rlgrad.cli.recording",
+    "tune": "rlgrad.cli.tuning",
+    "export": "rlgrad.cli.exporting",
+    "check": "rlgrad.cli.checking",
+    "agents": "rlgrad.cli.agents",
+    "envs": "rlgrad.cli.envs",
+    "configs": "rlgrad.cli.configs",
+    "completion": "rlgrad.cli.completing",
 }
 
 
@@ -65,19 +77,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rlgrad {__version__}")
         return 0
     name, *rest = arguments
-    if name not in _COMMANDS:
+    if name not in COMMANDS:
         from rlgrad._record import close_names
 
-        return fail(f"there is no command {name!r}. {close_names(name, _COMMANDS)}")
+        return fail(f"there is no command {name!r}. {close_names(name, COMMANDS)}")
     return _run(name, rest)
 
 
 def _run(name: str, arguments: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    module, function = _COMMANDS[name].split(":")
+    as_json = "--json" in arguments
     try:
-        command: Callable[[list[str]], int] = getattr(import_module(module), function)
-        return command(arguments)
+        from rlgrad.cli.output import Result, show, stdout_to_stderr
+
+        with stdout_to_stderr() if as_json else contextlib.nullcontext():
+            result: Result = import_module(COMMANDS[name]).run([each for each in arguments if each != "--json"])
+        show(result, as_json)
+        sys.stdout.flush()
+        return result.status
+    except BrokenPipeError:  # `rlgrad … | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except FloatingPointError as error:
         return fail(str(error), status=1)
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:

@@ -1,26 +1,36 @@
 """`rlgrad train`: from a config's or agent's name and options to a run."""
 
+import argparse
 import dataclasses
 import logging
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from rlgrad import registry
 from rlgrad._record import check_keys, close_names
+from rlgrad.cli.folders import check_run
+from rlgrad.cli.output import Result, parser_for
 from rlgrad.cli.quiet import import_tensorflow
+from rlgrad.cli.reporting import report
+from rlgrad.trust import require_own_code
 
 if TYPE_CHECKING:
-    from rlgrad.run import Run
+    from rlgrad.config import Config
 
 USAGE = """\
 usage: rlgrad train CONFIG [options]
        rlgrad train AGENT ENV [options]
+       rlgrad train --from RUN [options]
 
 CONFIG is one that ships with rlgrad (`rlgrad configs`) or a YAML file, AGENT a name (`rlgrad agents`) or
-my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`).
+my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`). --from repeats a run from its folder: with the same seed, on the same
+machine and versions (run.json), the weights are the same to the bit; options replace its settings.
+
+  --json                             print one JSON document, and nothing else, on stdout
 
 Every option, those of the agent included:  rlgrad train reinforce --help
 How the weights move is itself a choice, with options of its own, also for each head by itself:
@@ -28,6 +38,7 @@ How the weights move is itself a choice, with options of its own, also for each 
 Examples:
   rlgrad train cartpole --seed 3
   rlgrad train reinforce CartPole-v1 --total-timesteps 200000 --agent.gamma 0.99
+  rlgrad train --from runs/a --seed 4 --run-dir runs/b
 """
 
 
@@ -88,13 +99,48 @@ class Options:
     """Greedy episodes to show in TensorBoard, evenly spaced over the run; 0: none."""
 
 
-def train(arguments: list[str]) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The arguments that do not depend on the agent, for shells that complete them; `parse` is what reads them."""
+    parser = parser_for("train", "Train an agent.", "rlgrad train cartpole")
+    parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
+    parser.add_argument("env", nargs="?", help="Gymnasium id")
+    parser.add_argument("--from", help="repeat this run")
+    for option in dataclasses.fields(Options):
+        parser.add_argument(f"--{option.name.replace('_', '-')}", choices=_choices(option.type) or None)
+    return parser
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that an option of this type takes; none if it takes others."""
+    if kind is bool:
+        return ["True", "False"]
+    if get_origin(kind) is Literal:
+        return [str(value) for value in get_args(kind)]
+    return [word for part in get_args(kind) if get_origin(part) is Literal for word in _choices(part)]
+
+
+def run(arguments: list[str]) -> Result:
     """Train, evaluate, and say whether the task is solved."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
+    if not arguments:
+        print(USAGE, file=sys.stderr)
+        raise SystemExit(2)
+    if arguments[0] in ("-h", "--help"):
+        return Result(None, [USAGE])
+    config, run_dir = asked(arguments)
+    from rlgrad.training import run_config
+
+    run = run_config(config, run_dir=run_dir, command=shlex.join(["rlgrad", "train", *arguments]))
+    run.close()
+    return report(run)
+
+
+def asked(arguments: list[str]) -> tuple["Config", Path | None]:
+    """The config that a command line asks for, and the folder for its run, if it names one."""
     settings, env, rest = _target(arguments)
     import_tensorflow()
+    kwargs = settings.pop("env_kwargs", None) or {}
+    if not isinstance(kwargs, Mapping):
+        raise ValueError(f"env_kwargs is lines of `name: value`, got {kwargs!r}.")
     options = parse(
         settings, _spelled_out(_spelled_out(rest, "--diagnose"), "--histograms"), prog=f"rlgrad train {arguments[0]}"
     )
@@ -107,16 +153,13 @@ def train(arguments: list[str]) -> int:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
     from rlgrad.config import Config
-    from rlgrad.training import run_config
 
     chosen = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
     run_dir, agent = chosen.pop("run_dir"), chosen.pop("agent")
     counts = {name: chosen.pop(name) for name in ("num_envs", "num_steps")}
     agent = dataclasses.replace(agent, **{name: count for name, count in counts.items() if count is not None})
-    run = run_config(Config(agent=agent, env=env, **chosen), run_dir=run_dir)
-    report(run)
-    run.close()
-    return 0
+    chosen["env_kwargs"] = {**kwargs, **chosen["env_kwargs"]}  # a file's may be lists, which no option holds
+    return Config(agent=agent, env=env, **chosen), run_dir
 
 
 def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
@@ -144,59 +187,52 @@ def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
     )
 
 
-def report(run: "Run") -> None:
-    """Say in words how a run ended, and what to do next."""
-    import json
-
-    seconds = f"{run.timesteps:,} steps in {run.seconds:.1f} s"
-    file = run.path / "evaluation.json"
-    if file.exists():
-        results = json.loads(file.read_text())
-        greedy, threshold = results["greedy"], results["reward_threshold"]
-        mean, episodes = greedy["mean_return"], greedy["episodes"]
-        measured = f"greedy return {mean:.1f} over {episodes} fresh episodes (sampled: {results['sampled']['mean_return']:.1f})"
-        if threshold is None:
-            print(
-                f"{run.config.env_name} after {seconds}: {measured}. It has no threshold from which it counts as solved."
-            )
-        else:
-            verdict = "is solved" if results["solved"] else "is not solved yet"
-            print(f"{run.config.env_name} {verdict} after {seconds}: {measured}; solved from {threshold:g}.")
-    else:
-        print(f"{run.config.env_name}: {seconds}.")
-    print(f"Everything is in {run.path}. Next:")
-    for command in (
-        f"rlgrad watch {run.path}",
-        f"rlgrad evaluate {run.path}",
-        f"rlgrad plot {run.path}",
-        f"rlgrad inspect {run.path}",
-        f"rlgrad resume {run.path} --total-timesteps {2 * run.config.total_timesteps}",
-        f"tensorboard --logdir {run.path.parent}",
-    ):
-        print(f"  {command}")
-
-
 def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]]:
     """The settings that the first arguments name, the environment if they name one, and the other arguments."""
+    source, others = _take(arguments, "--from")
+    if source is not None:
+        if others and not others[0].startswith("-"):
+            raise ValueError(f"--from repeats a run, its agent and environment: leave out {others[0]!r}.")
+        check_run(Path(source))
+        return _settings(Path(source) / "config.yaml", None, of_a_run=True), None, others
     name, *rest = arguments
     env = rest.pop(0) if rest and not rest[0].startswith("-") else None
     configs, agents = registry.configs(), registry.agents()
     if name.endswith((".yaml", ".yml")) or name in configs:
-        import yaml
-
-        file: Any = Path(name) if name not in configs else configs[name]
-        if not file.is_file():
-            raise ValueError(f"there is no file {name!r}.")
-        settings = yaml.safe_load(file.read_text())
-        if not isinstance(settings, dict) or "name" not in (settings.get("agent") or {}):
-            raise ValueError(f"{name} needs at least `agent: {{name: reinforce}}`.")
-        settings.pop("resolved", None)
-        return settings, env, rest
+        return _settings(Path(name) if name not in configs else configs[name], env), env, rest
     if ":" in name or name in agents:
         return {"agent": {"name": name}}, env, rest
     raise ValueError(
         f"there is no config or agent {name!r}. {close_names(name, [*configs, *agents])} Your own: my_agent.py:MyAgent."
     )
+
+
+def _settings(file: Any, env: str | None, of_a_run: bool = False) -> dict[str, Any]:
+    """What a config file asks for, if a command line can."""
+    import yaml
+
+    if not file.is_file():
+        raise ValueError(f"there is no file {str(file)!r}.")
+    settings = yaml.safe_load(file.read_text())
+    if not isinstance(settings, dict) or "name" not in (settings.get("agent") or {}):
+        raise ValueError(f"{file} needs at least `agent: {{name: reinforce}}`.")
+    if settings.pop("resolved", None) is not None or of_a_run:
+        _require_repeatable(file.parent, settings, env)
+    return settings
+
+
+def _require_repeatable(folder: Path, settings: dict[str, Any], env: str | None) -> None:
+    require_own_code(folder, settings)
+    if str(settings.get("env")).startswith("(") and env is None:
+        raise ValueError(
+            f"the environment of {folder} was {settings['env'][1:-1]}: repeat it with rlgrad.train in Python."
+        )
+    models = [name for name in ("model", "value_model") if (folder / f"{name}.json").exists()]
+    if models:
+        raise ValueError(
+            f"{folder} was trained with a {models[0]} given as an object, whose first weights it does not keep: repeat it "
+            "with rlgrad.train in Python."
+        )
 
 
 def _typed(
@@ -246,11 +282,8 @@ def _spelled_out(arguments: list[str], flag: str) -> list[str]:
 def _as_arguments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     arguments: list[str] = []
     for key, value in settings.items():
-        if isinstance(value, Mapping) and key != "env_kwargs":
+        if isinstance(value, Mapping):
             arguments += _as_arguments(value, f"{prefix}{key}.")
             continue
-        many = [x for pair in value.items() for x in pair] if isinstance(value, Mapping) else value
-        if isinstance(many, list) and not many:
-            continue
-        arguments += [f"--{prefix}{key}", *map(str, many if isinstance(many, list) else [many])]
+        arguments += [f"--{prefix}{key}", *map(str, value if isinstance(value, list) else [value])]
     return arguments

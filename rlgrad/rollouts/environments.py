@@ -11,14 +11,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import TimeLimit
 
 from rlgrad.rollouts.masks import MaskInObservation, can_be_masked, mask_width
-from rlgrad.rollouts.specs import find_spec, installed
+from rlgrad.rollouts.specs import ATARI_LIMIT, find_spec, frame_limit, installed
 from rlgrad.rollouts.wrapping import Wrap, wrap_all
 
 AnyEnv = Env[Any, Any]
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 MODES = ("auto", "sync", "async", "vector_entry_point")
-
-_ATARI_LIMIT = "max_num_frames_per_episode"  # Atari environments count frames, of which a step has several
 
 
 class Environment(NamedTuple):
@@ -154,10 +152,10 @@ def _from_vector_entry_point(
     own_limit, takes_limit = spec.max_episode_steps, spec.max_episode_steps is not None
     if takes_limit and max_episode_steps is not None:
         kwargs = {**kwargs, "max_episode_steps": max_episode_steps}
-    elif _ATARI_LIMIT in spec.kwargs:
-        frames, skip = ({**spec.kwargs, **kwargs}[name] for name in (_ATARI_LIMIT, "frameskip"))
-        own_limit, takes_limit = frames // skip, True
-        kwargs = kwargs if max_episode_steps is None else {**kwargs, _ATARI_LIMIT: max_episode_steps * skip}
+    elif ATARI_LIMIT in spec.kwargs:
+        own_limit, takes_limit = frame_limit(spec, kwargs), True
+        skip = {**spec.kwargs, **kwargs}["frameskip"]
+        kwargs = kwargs if max_episode_steps is None else {**kwargs, ATARI_LIMIT: max_episode_steps * skip}
     vector = installed(
         spec, lambda: gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
     )

@@ -2,8 +2,8 @@
 
 import difflib
 import importlib
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
@@ -17,6 +17,20 @@ _EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "phys2d": "jax", "tabular": "ja
 
 # Packages that register their environments when they are imported, by how the ids begin.
 _MODULES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+
+
+ATARI_LIMIT = "max_num_frames_per_episode"  # Atari environments count frames, of which a step has several
+
+
+def frame_limit(spec: EnvSpec, kwargs: Mapping[str, Any] | None = None) -> int | None:
+    """Steps after which an environment that counts frames cuts its episodes itself; none for others.
+
+    Args:
+        spec: its specification.
+        kwargs: for its constructor, besides those of the specification.
+    """
+    options = {**spec.kwargs, **(kwargs or {})}
+    return int(options[ATARI_LIMIT] // options["frameskip"]) if ATARI_LIMIT in spec.kwargs else None
 
 
 def find_spec(env_id: str) -> EnvSpec:

@@ -312,7 +312,7 @@ def test_every_command_takes_a_run_with_memory(capsys):
         (["inspect", "nowhere"], "no run folder"),
         (["inspect"], "the following arguments are required: run"),
         (["train", "reinforce", "CartPole-v1", "--diagnose", "maybe"], "diagnose"),
-        (["agents", "extra"], "takes no arguments"),
+        (["agents", "extra"], "unrecognized arguments: extra"),
         ([], ""),
     ],
 )

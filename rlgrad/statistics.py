@@ -1,0 +1,49 @@
+"""Means over seeds and their intervals, as Agarwal et al. (2021), "Deep RL at the Edge of the Statistical Precipice", use them.
+
+Their package, rliable, brings SciPy, seaborn and arch; these are the two of its functions that are needed here.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def interquartile_mean(values: Array | Sequence[float]) -> Array:
+    """Mean of the values between the quartiles: a quarter of them, rounded down, is cut at either end.
+
+    Args:
+        values: float (…, n).
+
+    Returns:
+        float (…,). Of fewer than four values it is their mean.
+    """
+    ordered = np.sort(np.asarray(values, np.float64), axis=-1)
+    cut = ordered.shape[-1] // 4
+    mean: Array = ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+    return mean
+
+
+def bootstrap_interval(values: Array | Sequence[float], resamples: int = 50_000) -> Array:
+    """95 % percentile interval of the interquartile mean, the same at each call.
+
+    Args:
+        values: float (…, n), n seeds. All that is before the last axis is resampled together.
+        resamples: how many.
+
+    Returns:
+        float (2, …): below and above.
+    """
+    values = np.asarray(values, np.float64)
+    count = values.shape[-1]
+    chosen = np.random.default_rng(0).integers(0, count, (resamples, count))
+    interval: Array = np.percentile(interquartile_mean(values[..., chosen]), [2.5, 97.5], axis=-1)
+    return interval
+
+
+def normal_interval(mean: float, deviation: float, count: int) -> tuple[float, float]:
+    """95 % interval of a mean, from the standard deviation of so many independent values."""
+    half = 1.96 * deviation / count**0.5
+    return mean - half, mean + half

@@ -1,0 +1,145 @@
+"""`rlgrad compare` and `plot`: runs that differ in the seed alone are one."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from rlgrad.cli import main
+from rlgrad.groups import curve, evaluated, grouped, read_run
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(name, seed=0, greedy=None, returns=(1.0, 2.0), gamma=0.9, agent="ppo", env="CartPole-v1", **settings):
+        folder = tmp_path / name
+        folder.mkdir()
+        content = {
+            "agent": {"name": agent, "gamma": gamma},
+            "env": env,
+            "seed": seed,
+            **settings,
+            "resolved": {"x": seed},
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(content))
+        rows = [f"{100 * (i + 1)},{i + 0.5},{value}" for i, value in enumerate(returns)]
+        (folder / "metrics.csv").write_text("\n".join(["time/timesteps,time/seconds,train/return", *rows]) + "\n")
+        if greedy is not None:
+            kind = {"mean_return": greedy, "std_return": 10.0, "episodes": 100}
+            (folder / "evaluation.json").write_text(
+                json.dumps({"greedy": kind, "sampled": kind, "reward_threshold": 475.0, "solved": False})
+            )
+        return folder
+
+    return make
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(make):
+    paths = [make("a0", 0), make("b", 0, gamma=0.99), make("a2", 2), make("a1", 1, evaluation_episodes=3)]
+    groups, left_out = grouped(paths)
+    assert [[run.path.name for run in group.runs] for group in groups] == [["a0", "a1", "a2"], ["b"]]
+    assert left_out == []
+
+
+def test_a_run_is_counted_once(make):
+    a, b = make("a", 1), make("copy", 1)
+    groups, left_out = grouped([a, a, b])
+    assert [len(group.runs) for group in groups] == [1]
+    assert left_out == [a, b]
+
+
+def test_models_given_as_objects_tell_runs_apart(make):
+    a, b, c = make("a", 0), make("b", 1), make("c", 2)
+    for path, text in ((a, "{}"), (b, "{}"), (c, "[]")):
+        (path / "model.json").write_text(text)
+    assert [len(group.runs) for group in grouped([a, b, c])[0]] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("other", "labels"),
+    [
+        ({"gamma": 0.5}, ["ppo, gamma=0.9", "ppo, gamma=0.5"]),
+        ({"agent": "a2c"}, ["ppo", "a2c"]),
+        ({"env": "Acrobot-v1"}, ["ppo on CartPole-v1", "ppo on Acrobot-v1"]),
+        ({"memory": "gru"}, ["ppo", "ppo, memory=gru"]),
+    ],
+)
+def test_a_label_says_what_tells_a_group_from_the_others(make, other, labels):
+    paths = [make("a0", 0), make("a1", 1), make("b0", 0, **other), make("b1", 1, **other)]
+    assert [group.label for group in grouped(paths)[0]] == labels
+
+
+def test_single_runs_go_by_their_folder(make, tmp_path):
+    (tmp_path / "x").mkdir()
+    a, b, c = make("a"), make("b", gamma=0.5), make("x/a", gamma=0.2)
+    assert [group.label for group in grouped([a, b])[0]] == ["a", "b"]
+    assert [group.label for group in grouped([a, c])[0]] == [str(a), str(c)]
+
+
+def test_the_curve_of_seeds_is_their_interquartile_mean_where_all_have_a_return(make):
+    a = make("a", 0, returns=("", 2.0, 4.0))  # no episode had ended at 100 steps
+    b = make("b", 1, returns=(0.0, 4.0, 8.0))
+    (group,), _ = grouped([a, b])
+    found = curve(group)
+    assert (found.timesteps[0], found.timesteps[-1]) == (200.0, 300.0)
+    np.testing.assert_allclose((found.mean[0], found.mean[-1]), (3.0, 6.0))
+    np.testing.assert_allclose((found.low[-1], found.high[-1]), (4.0, 8.0))
+
+
+def test_the_interval_is_over_seeds_where_there_are_several_and_over_episodes_of_one(make):
+    a, b = make("a", 0, greedy=100.0), make("b", 1, greedy=200.0)
+    (one,), _ = grouped([a])
+    assert evaluated(one, "greedy") == pytest.approx((100.0, 100.0 - 1.96, 100.0 + 1.96))
+    (two,), _ = grouped([a, b])
+    assert evaluated(two, "greedy") == (150.0, 100.0, 200.0)
+    (unfinished,), _ = grouped([a, make("c", 2)])
+    assert evaluated(unfinished, "greedy") is None
+
+
+def test_compare_prints_a_line_a_group(make, capsys):
+    runs = [make("a", 0, greedy=100.0), make("b", 1, greedy=200.0), make("c", gamma=0.5), make("d", 1, greedy=200.0)]
+    assert main(["compare", *(run.name for run in runs)]) == 0
+    header, first, second, *rest = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "runs"
+    cells = ["ppo,", "gamma=0.9", "2", *2 * ["150.0", "[100.0,", "200.0]"], "2.0", "[2.0,", "2.0]", "200", "1.5"]
+    assert first.split() == cells
+    assert second.split() == ["c", "1", "–", "–", "2.0", "200", "1.5"]
+    assert rest[-1] == "Left out, as runs of the same settings and seed are there: d."
+
+
+def test_compare_for_machines(make, capsys):
+    runs = [make("a", 0, greedy=100.0), make("b", 1, greedy=200.0), make("c", gamma=0.5)]
+    assert main(["compare", "--json", *(run.name for run in runs)]) == 0
+    both, alone = json.loads(capsys.readouterr().out)
+    assert both["seeds"] == [0, 1]
+    assert both["greedy"] == {"mean": 150.0, "low": 100.0, "high": 200.0}
+    assert (alone["runs"], alone["greedy"], alone["train_return"]["low"]) == (["c"], None, None)
+
+
+def test_plot_says_which_runs_are_one_curve(make, capsys, tmp_path):
+    runs = [make("a", 0, greedy=100.0), make("b", 1, greedy=200.0), make("c", gamma=0.5, returns=())]
+    assert main(["plot", *(run.name for run in runs), "--output", "all.png"]) == 0
+    assert capsys.readouterr().out == "Wrote all.png\nppo, gamma=0.9: seeds 0, 1\nc: seeds 0\n"
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["plot", "a", "b", "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert group["curve"]["mean"][-1] == 2.0
+
+
+def test_a_run_without_metrics_is_said_by_name(make, capsys):
+    (make("a") / "metrics.csv").unlink()
+    for command in ("plot", "compare"):
+        assert main([command, "a"]) == 2
+        assert "a/metrics.csv" in capsys.readouterr().err
+
+
+def test_the_settings_of_a_run_are_flat(make):
+    run = read_run(make("a", 3, env_kwargs={"b": {"c": 1}}))
+    assert run.seed == 3
+    assert run.settings == {"agent.name": "ppo", "agent.gamma": 0.9, "env": "CartPole-v1", "env_kwargs.b.c": 1}
