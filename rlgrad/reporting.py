@@ -1,6 +1,5 @@
 """What a run tells while it goes: names of its metrics, callbacks, and the line in the terminal. rlgrad.logs keeps it."""
 
-import csv
 import logging
 import math
 import sys
@@ -8,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlgrad.logs.files import whole_lines
+from rlgrad.logs.files import table
 
 if TYPE_CHECKING:
     from rlgrad.run import Run
@@ -136,7 +135,7 @@ def _clock(seconds: float) -> str:
 
 
 def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
-    """metrics.csv as columns; empty cells are not-a-number. A last line that is only half there counts as not written.
+    """metrics.csv as columns; empty cells are not-a-number. What is only half written, or damaged, is left out.
 
     Args:
         path: the file.
@@ -145,7 +144,8 @@ def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    rows = list(csv.DictReader(whole_lines(path)))
-    names = rows[0].keys() if rows else METRICS
-    rows = [row for row in rows if float(row["time/timesteps"]) <= timesteps]
-    return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
+    header, rows = table(path, timesteps)
+    cells = zip(*rows, strict=True) if rows else ((),) * len(header)
+    return {
+        name: [float(cell) if cell else math.nan for cell in column] for name, column in zip(header, cells, strict=True)
+    }

@@ -65,8 +65,9 @@ class MLflowLog(Callback):
             _log.warning("MLflow has no row of step %d, training goes on: %s", run.timesteps, error)
 
     def on_end(self, run: "Run") -> None:
-        """Finish, as failed if training did."""
-        self._client.set_terminated(self._id, "FINISHED" if sys.exc_info()[0] is None else "FAILED")
+        """Finish; as failed, or killed by Ctrl-C, if training did not come to its end."""
+        status = "FINISHED" if run.finished or run.stop else "KILLED" if sys.exc_info()[0] is None else "FAILED"
+        self._client.set_terminated(self._id, status)
 
     def _go_on(self) -> None:
         self._client.update_run(self._id, status="RUNNING")

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -55,8 +54,8 @@ class TensorBoardLog(Callback):
         self._write(run, found)
 
     def on_end(self, run: "Run") -> None:
-        """Film what training came to, unless it failed, and close the event file."""
-        if self._filmed < self._videos and sys.exc_info()[0] is None:
+        """Film what training came to, if it came to its end, and close the event file."""
+        if self._filmed < self._videos and (run.finished or run.stop):
             self._write(run, self._film(run))
         self._writer.close()
 

@@ -3,7 +3,6 @@
 import math
 import os
 import secrets
-import sys
 from typing import TYPE_CHECKING
 
 from rlgrad import config as configs
@@ -45,5 +44,5 @@ class WandbLog(Callback):
         self._run.log({name: value for name, value in metrics.items() if math.isfinite(value)}, step=run.timesteps)
 
     def on_end(self, run: "Run") -> None:
-        """Finish, as failed if training did."""
-        self._run.finish(exit_code=0 if sys.exc_info()[0] is None else 1)
+        """Finish; as failed if training did not come to its end."""
+        self._run.finish(exit_code=0 if run.finished or run.stop else 1)

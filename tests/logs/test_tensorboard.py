@@ -34,7 +34,7 @@ def scalars(path, tag):
 
 def write(path, rows, start=0, end=True):
     log = TensorBoardLog()
-    run = SimpleNamespace(path=path, timesteps=start, config=SimpleNamespace(total_timesteps=100))
+    run = SimpleNamespace(path=path, timesteps=start, config=SimpleNamespace(total_timesteps=100), finished=True)
     log.on_start(run)
     for run.timesteps, value in rows:
         log.on_update(run, {"train/return": value, "train/length": float("nan")})

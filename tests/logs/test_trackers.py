@@ -18,7 +18,7 @@ def require(package):
 
 def write(log, path, rows, start=0, end=True):
     (path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    run = SimpleNamespace(path=path, timesteps=start, metrics=NAMES)
+    run = SimpleNamespace(path=path, timesteps=start, metrics=NAMES, finished=True)
     log.on_start(run)
     for run.timesteps, value in rows:
         log.on_update(run, dict(zip(NAMES, (float(run.timesteps), value, float("nan")), strict=True)))
@@ -57,7 +57,7 @@ class TestMLflow:
         assert history == [(10, 1.0), (20, 2.0), (30, 3.0), (40, 4.0)]
         assert run.info.status == "FINISHED"
 
-    def test_a_run_that_failed_says_so(self, tmp_path):
+    def test_a_run_that_failed_or_was_stopped_says_so(self, tmp_path):
         from rlgrad.logs.mlflow import MLflowLog
 
         log = MLflowLog()
@@ -67,11 +67,13 @@ class TestMLflow:
                 write(log, tmp_path, [(10, 1.0)], end=False)
                 raise FloatingPointError
             finally:
-                log.on_end(None)
+                log.on_end(SimpleNamespace(finished=False, stop=False))
 
         with pytest.raises(FloatingPointError):
             training()
         assert log._client.get_run(log._id).info.status == "FAILED"
+        log.on_end(SimpleNamespace(finished=False, stop=False))
+        assert log._client.get_run(log._id).info.status == "KILLED"
 
     def test_names_that_it_refuses_are_changed(self, tmp_path):
         from rlgrad.logs.mlflow import MLflowLog
