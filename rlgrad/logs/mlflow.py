@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlgrad import config as configs
-from rlgrad.logs import files
+from rlgrad.logs import files, require_installed
 from rlgrad.reporting import Callback
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class MLflowLog(Callback):
 
     def on_start(self, run: "Run") -> None:
         """Begin, or go on with the same run, whose id the folder keeps."""
+        require_installed("mlflow")
         import mlflow
         from mlflow.exceptions import MlflowException
 

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from rlgrad import config as configs
-from rlgrad.logs import files
+from rlgrad.logs import files, require_installed
 from rlgrad.reporting import Callback
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class WandbLog(Callback):
 
     def on_start(self, run: "Run") -> None:
         """Begin, or go on with the same run, whose id the folder keeps."""
+        require_installed("wandb")
         import wandb
 
         file = run.path / "wandb-run-id.txt"
