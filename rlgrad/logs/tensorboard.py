@@ -36,6 +36,7 @@ class TensorBoardLog(Callback):
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         event_files.take_back(run.path, run.timesteps)
+        event_files.await_a_later_name(run.path)
         self._writer = EventFileWriter(str(run.path))
         # For a TensorBoard that is open and has read them already.
         self._add(run.timesteps + 1, session_log=SessionLog(status=SessionLog.START))
