@@ -1,13 +1,13 @@
 """What a run tells while it goes: names of its metrics, callbacks, and the line in the terminal. rlgrad.logs keeps it."""
 
-import csv
+import logging
 import math
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlgrad.logs.files import whole_lines
+from rlgrad.logs.files import table
 
 if TYPE_CHECKING:
     from rlgrad.run import Run
@@ -65,61 +65,77 @@ class Callback:
 
 
 class Progress(Callback):
-    """A bar with steps/s, return and time left; plain lines where the output is no terminal, notebooks included."""
+    """A bar with steps, steps/s, return and time left; plain lines where the output is no terminal, notebooks included.
+
+    docs/progress.md shows both.
+    """
 
     only_looks = True
 
     def on_start(self, run: "Run") -> None:
         """Show the bar, or say what begins."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=False)
-        self._last = time.perf_counter()
+        self._last, self._line = time.perf_counter(), _steps(run)
         agent, total = run.config.agent, run.config.total_timesteps
         name = type(agent).__name__
         print(f"{name} on {run.config.env_name}, {total:,} steps in {agent.num_envs} environments. Into {run.path}")
         self._bar: Any = None
         if console.is_terminal and not console.is_jupyter:
-            columns = [
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("steps  {task.fields[rate]} steps/s  return {task.fields[value]}"),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            ]
-            self._bar = Progress(*columns, console=console)
-            self._bar.start()
-            self._task = self._bar.add_task(
-                run.config.env_name, total=total, completed=run.timesteps, rate="–", value="–"
-            )
+            self._show_bar(run, console)
 
     def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
         """Move the bar, or every few seconds write a line."""
         value = metrics["train/return"]
         shown, rate = "–" if math.isnan(value) else f"{value:.1f}", metrics["time/steps_per_second"]
+        left = _clock(max(0, run.config.total_timesteps - run.timesteps) / rate)
+        self._line = f"{_steps(run)}  {rate:,.0f} steps/s  return {shown}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=run.timesteps, rate=f"{rate:,.0f}", value=shown)
+            self._bar.update(self._task, completed=run.timesteps, line=f"{self._line}  {left} left")
         elif time.perf_counter() - self._last >= _PLAIN_EVERY:
             self._last = time.perf_counter()
-            total = run.config.total_timesteps
-            left = (total - run.timesteps) / rate
-            print(
-                f"{run.timesteps:>10,} of {total:,} steps  {rate:,.0f} steps/s  return {shown}  {left:,.0f} s left",
-                flush=True,
-            )
+            print(f"{self._line}  {left} left", flush=True)
 
     def on_end(self, run: "Run") -> None:
-        """Take the bar down."""
+        """Leave the bar where it is, and go below it."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=run.timesteps, total=run.timesteps)
+            self._bar.update(self._task, line=self._line)
             self._bar.stop()
+            for handler, stream in self._moved:
+                handler.setStream(stream)
         sys.stdout.flush()
+
+    def _show_bar(self, run: "Run", console: Any) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[line]}")]
+        self._bar = Progress(*columns, console=console, expand=True)
+        before = sys.stdout, sys.stderr
+        self._bar.start()
+        self._task = self._bar.add_task(
+            run.config.env_name, total=run.config.total_timesteps, completed=run.timesteps, line=self._line
+        )
+        # The bar has taken the place of both streams, to write what comes above itself. Handlers hold on to the old ones.
+        after = dict(zip(before, (sys.stdout, sys.stderr), strict=True))
+        handlers = [
+            h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler) and h.stream in after
+        ]
+        self._moved = [(handler, handler.setStream(after[handler.stream])) for handler in handlers]
+
+
+def _steps(run: "Run") -> str:
+    total = f"{run.config.total_timesteps:,}"
+    return f"{run.timesteps:>{len(total)},} of {total} steps"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
-    """metrics.csv as columns; empty cells are not-a-number. A last line that is only half there counts as not written.
+    """metrics.csv as columns; empty cells are not-a-number. What is only half written, or damaged, is left out.
 
     Args:
         path: the file.
@@ -128,7 +144,8 @@ def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    rows = list(csv.DictReader(whole_lines(path)))
-    names = rows[0].keys() if rows else METRICS
-    rows = [row for row in rows if float(row["time/timesteps"]) <= timesteps]
-    return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
+    header, rows = table(path, timesteps)
+    cells = zip(*rows, strict=True) if rows else ((),) * len(header)
+    return {
+        name: [float(cell) if cell else math.nan for cell in column] for name, column in zip(header, cells, strict=True)
+    }

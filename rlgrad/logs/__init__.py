@@ -35,20 +35,23 @@ def require_possible(config: "Config") -> None:
         ImportError: a log needs a package that is not installed; names the command that installs it.
         ValueError: videos of an environment that cannot be drawn.
     """
-    for name in _EXTRAS:
-        if name in config.logs and not _installed(name):
-            raise ImportError(f"logs has {name!r}, which is not installed: pip install 'rlgrad[{name}]'.")
+    for name in (name for name in _EXTRAS if name in config.logs):
+        require_installed(name)
     if config.videos:
         from rlgrad.logs import videos
 
         videos.drawable(config).close()
 
 
-def _installed(package: str) -> bool:
+def require_installed(package: str) -> None:
+    """Refuse a log whose package is missing.
+
+    Raises:
+        ImportError: it is; names the command that installs it.
+    """
     spec = importlib.util.find_spec(package)
-    return (
-        spec is not None and spec.origin is not None
-    )  # a folder of that name, which wandb leaves behind, has no origin
+    if spec is None or spec.origin is None:  # a folder of that name, which wandb leaves behind, has no origin
+        raise ImportError(f"logs has {package!r}, which is not installed: pip install 'rlgrad[{package}]'.")
 
 
 def _class(name: str) -> Any:

@@ -39,15 +39,9 @@ class CSVLog(Callback):
         self._file.close()
 
     def _take_back(self, path: Path, timesteps: int) -> None:
-        rows = list(csv.reader(files.whole_lines(path)))
-        header = rows[0] if rows else self._columns
-
-        def steps_of(row: list[str]) -> str:
-            return dict(zip(header, row, strict=True))["time/timesteps"]
-
-        kept = files.until(rows[1:], timesteps, steps_of, path)
+        header, rows = files.table(path, timesteps)
         self._columns += [name for name in header if name not in self._columns]  # of callbacks that are gone now
-        known = [dict(zip(header, row, strict=True)) for row in kept]
+        known = [dict(zip(header, row, strict=True)) for row in rows]
         files.replace(path, _text([self._columns, *([row.get(name, "") for name in self._columns] for row in known)]))
 
 

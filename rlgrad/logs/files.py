@@ -1,6 +1,8 @@
 """Logs that are text files of one row a line, and how a run that goes on takes back what it will write again."""
 
+import csv
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,12 +15,22 @@ _log = logging.getLogger("rlgrad")
 
 def whole_lines(path: Path) -> list[str]:
     """The lines of a file, ends included, without a last one that a process was killed in the middle of."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         lines = file.readlines()
     return lines[:-1] if lines and not lines[-1].endswith("\n") else lines
 
 
-def until(rows: Iterable[Row], timesteps: int, steps_of: Callable[[Row], Any], path: Path) -> list[Row]:
+def table(path: Path, timesteps: float = math.inf) -> tuple[list[str], list[list[str]]]:
+    """The header of a CSV file of numbers, and its rows by so many environment steps."""
+    header, *rows = list(csv.reader(whole_lines(path))) or [[]]
+
+    def steps_of(row: list[str]) -> float:
+        return {name: float(cell) for name, cell in zip(header, row, strict=True) if cell}["time/timesteps"]
+
+    return header, until(rows, timesteps, steps_of, path)
+
+
+def until(rows: Iterable[Row], timesteps: float, steps_of: Callable[[Row], Any], path: Path) -> list[Row]:
     """The rows that were written by so many environment steps. Says so where one cannot be read, and leaves it out.
 
     Args:

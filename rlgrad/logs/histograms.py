@@ -12,7 +12,7 @@ Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 
 class Histograms:
-    """`weights/…` and `changes/…` of every trainable variable; a change is since the row before, or since training began."""
+    """`weights/…` and `changes/…` of every trainable variable; a change is since the row before, or since the start."""
 
     def __init__(self) -> None:
         self._before: Arrays = {}

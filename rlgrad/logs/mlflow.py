@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlgrad import config as configs
-from rlgrad.logs import files
+from rlgrad.logs import files, require_installed
 from rlgrad.reporting import Callback
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class MLflowLog(Callback):
 
     def on_start(self, run: "Run") -> None:
         """Begin, or go on with the same run, whose id the folder keeps."""
+        require_installed("mlflow")
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -65,8 +66,9 @@ class MLflowLog(Callback):
             _log.warning("MLflow has no row of step %d, training goes on: %s", run.timesteps, error)
 
     def on_end(self, run: "Run") -> None:
-        """Finish, as failed if training did."""
-        self._client.set_terminated(self._id, "FINISHED" if sys.exc_info()[0] is None else "FAILED")
+        """Finish; as failed, or killed by Ctrl-C, if training did not come to its end."""
+        status = "FINISHED" if run.finished or run.stop else "KILLED" if sys.exc_info()[0] is None else "FAILED"
+        self._client.set_terminated(self._id, status)
 
     def _go_on(self) -> None:
         self._client.update_run(self._id, status="RUNNING")

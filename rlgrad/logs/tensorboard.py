@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ class TensorBoardLog(Callback):
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         event_files.take_back(run.path, run.timesteps)
+        event_files.await_a_later_name(run.path)
         self._writer = EventFileWriter(str(run.path))
         # For a TensorBoard that is open and has read them already.
         self._add(run.timesteps + 1, session_log=SessionLog(status=SessionLog.START))
@@ -55,8 +55,8 @@ class TensorBoardLog(Callback):
         self._write(run, found)
 
     def on_end(self, run: "Run") -> None:
-        """Film what training came to, unless it failed, and close the event file."""
-        if self._filmed < self._videos and sys.exc_info()[0] is None:
+        """Film what training came to, if it came to its end, and close the event file."""
+        if self._filmed < self._videos and (run.finished or run.stop):
             self._write(run, self._film(run))
         self._writer.close()
 

@@ -3,11 +3,10 @@
 import math
 import os
 import secrets
-import sys
 from typing import TYPE_CHECKING
 
 from rlgrad import config as configs
-from rlgrad.logs import files
+from rlgrad.logs import files, require_installed
 from rlgrad.reporting import Callback
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ class WandbLog(Callback):
 
     def on_start(self, run: "Run") -> None:
         """Begin, or go on with the same run, whose id the folder keeps."""
+        require_installed("wandb")
         import wandb
 
         file = run.path / "wandb-run-id.txt"
@@ -45,5 +45,5 @@ class WandbLog(Callback):
         self._run.log({name: value for name, value in metrics.items() if math.isfinite(value)}, step=run.timesteps)
 
     def on_end(self, run: "Run") -> None:
-        """Finish, as failed if training did."""
-        self._run.finish(exit_code=0 if sys.exc_info()[0] is None else 1)
+        """Finish; as failed if training did not come to its end."""
+        self._run.finish(exit_code=0 if run.finished or run.stop else 1)

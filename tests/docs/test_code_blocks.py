@@ -34,7 +34,8 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     import rlgrad
     from rlgrad import registry
     from rlgrad.agents import NPG, PPO
-    from rlgrad.reporting import METRICS
+    from rlgrad.logs import videos
+    from rlgrad.reporting import EVALUATION_METRICS, METRICS
     from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
     policy = rlgrad.make_policy(gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2), hidden_sizes=(4,))
@@ -42,10 +43,10 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     agents = [registry.agent_class(name)() for name in shipped]
     agents += [PPO(update=Ascent(num_epochs=2, target_kl=0.1))]
     agents += [NPG(update=PerHead(policy=NaturalGradient(fisher=kind))) for kind in ("exact", "empirical")]
-    logged = set(METRICS)
+    logged = {*METRICS, *EVALUATION_METRICS, videos.TAG}
     for agent in agents:
         logged |= {f"train/{name}" for name in rlgrad.Learner(agent, policy, num_envs=agent.num_envs).metrics}
-    defined = re.findall(r"^\| `((?:time|train)/\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M)
+    defined = re.findall(r"^\| `((?:time|train|eval)/\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M)
     assert sorted(defined) == sorted(logged)
 
 

@@ -74,11 +74,16 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(na
     assert not (tmp_path / "a").exists()
 
 
-def test_a_run_of_a_log_that_is_missing_here_can_still_be_loaded_and_used(tmp_path):
+def test_a_run_of_a_log_that_is_missing_here_can_be_loaded_and_used_and_says_what_going_on_needs(tmp_path, monkeypatch):
     run = rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "a", **QUICK)
     file = run.path / "config.yaml"
     file.write_text(file.read_text().replace("- tensorboard", "- wandb"))
-    assert rlgrad.load(run.path, verbose=False).evaluate(episodes=1).episodes == 1
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *rest: None if n == "wandb" else find(n, *rest))
+    loaded = rlgrad.load(run.path, verbose=False)
+    assert loaded.evaluate(episodes=1).episodes == 1
+    with pytest.raises(ImportError, match=r"pip install 'rlgrad\[wandb\]'"):
+        loaded.train(512)
 
 
 def test_every_log_only_looks_so_that_weights_are_not_read_again(tmp_path):

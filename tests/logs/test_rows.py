@@ -118,6 +118,17 @@ def test_a_run_that_goes_on_with_other_callbacks_keeps_the_columns_of_both(tmp_p
     ]
 
 
+def test_a_damaged_row_keeps_nobody_from_reading_the_others(tmp_path, caplog):
+    path = write(CSVLog(), tmp_path, [(10, 1.0), (20, 2.0), (30, 3.0)])
+    path.write_bytes(path.read_bytes().replace(b"20,2", b"20,\xff"))
+    assert read_csv(path) == {"time/timesteps": [10.0, 30.0], "train/return": [1.0, 3.0]}
+    assert caplog.messages == [f"Row 2 of {path} cannot be read and is left out."]
+
+
+def test_the_csv_of_a_run_without_rows_has_its_columns(tmp_path):
+    assert read_csv(write(CSVLog(), tmp_path, [])) == {"time/timesteps": [], "train/return": []}
+
+
 def test_the_csv_of_a_killed_run_can_be_read(tmp_path):
     path = write(CSVLog(), tmp_path, [(10, 1.0), (20, 2.0)])
     path.write_bytes(path.read_bytes()[:-3])

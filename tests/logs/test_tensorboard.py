@@ -34,7 +34,7 @@ def scalars(path, tag):
 
 def write(path, rows, start=0, end=True):
     log = TensorBoardLog()
-    run = SimpleNamespace(path=path, timesteps=start, config=SimpleNamespace(total_timesteps=100))
+    run = SimpleNamespace(path=path, timesteps=start, config=SimpleNamespace(total_timesteps=100), finished=True)
     log.on_start(run)
     for run.timesteps, value in rows:
         log.on_update(run, {"train/return": value, "train/length": float("nan")})
@@ -51,6 +51,16 @@ def test_a_run_that_goes_on_drops_the_rows_that_it_will_write_again(tmp_path):
     write(tmp_path, [(10, 1.0), (20, 2.0), (30, 3.0), (40, 4.0)], end=False)
     write(tmp_path, [(35, 3.5)], start=20)
     assert scalars(tmp_path, "train/return") == [(10, 1.0), (20, 2.0), (35, 3.5)]
+
+
+def test_files_are_named_in_the_order_in_which_they_were_made(tmp_path):
+    """In one second names differ by a number that is not padded: 10 would be read before 9."""
+    made = []
+    for start in range(3):
+        write(tmp_path, [(start + 1, 1.0)], start=start)
+        made += sorted({file.name for file in tmp_path.iterdir()} - set(made))
+    assert made == sorted(made)
+    assert len({name.split(".")[3] for name in made}) == 3
 
 
 def test_an_event_that_was_being_written_when_the_process_was_killed_is_removed(tmp_path):
@@ -138,17 +148,18 @@ def test_a_policy_with_memory_and_wrapped_observations_is_filmed(tmp_path):
 
 
 @pytest.mark.parametrize("render_mode", [None, "rgb_array"])
-def test_an_environment_given_as_an_object_or_a_function_is_filmed(render_mode, tmp_path):
+def test_an_environment_given_as_an_object_is_filmed(render_mode, tmp_path):
     env = gymnasium.make("CartPole-v1", render_mode=render_mode)
-    options = QUICK | {"num_envs": None}
-    first = rlgrad.train("a2c", env, videos=1, run_dir=tmp_path / "a", **options)
-    assert len(events(first.path).Tensors(videos.TAG)) == 1
+    run = rlgrad.train("reinforce", env, videos=1, run_dir=tmp_path / "a", **QUICK | {"num_envs": None})
+    assert len(events(run.path).Tensors(videos.TAG)) == 1
 
+
+def test_an_environment_made_by_a_function_is_filmed(tmp_path):
     def make(render_mode=None):
         return gymnasium.make("CartPole-v1", render_mode=render_mode)
 
-    second = rlgrad.train("a2c", make, videos=1, run_dir=tmp_path / "b", **QUICK)
-    assert len(events(second.path).Tensors(videos.TAG)) == 1
+    run = rlgrad.train("reinforce", make, videos=1, run_dir=tmp_path / "a", **QUICK)
+    assert len(events(run.path).Tensors(videos.TAG)) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def require(package):
 
 def write(log, path, rows, start=0, end=True):
     (path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    run = SimpleNamespace(path=path, timesteps=start, metrics=NAMES)
+    run = SimpleNamespace(path=path, timesteps=start, metrics=NAMES, finished=True)
     log.on_start(run)
     for run.timesteps, value in rows:
         log.on_update(run, dict(zip(NAMES, (float(run.timesteps), value, float("nan")), strict=True)))
@@ -26,11 +26,17 @@ def write(log, path, rows, start=0, end=True):
         log.on_end(run)
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"  # to make one takes seconds
+
+
 class TestMLflow:
     @pytest.fixture(autouse=True)
-    def in_a_file(self, tmp_path, monkeypatch):
+    def in_a_file(self, database, tmp_path, monkeypatch):
         require("mlflow")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
         monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         monkeypatch.chdir(tmp_path)
 
@@ -41,7 +47,7 @@ class TestMLflow:
 
         write(MLflowLog(), path, rows, **options)
         client = mlflow.MlflowClient()
-        (run,) = client.search_runs([client.get_experiment_by_name("rlgrad").experiment_id])
+        (run,) = client.search_runs([client.get_experiment_by_name(path.name).experiment_id])
         history = client.get_metric_history(run.info.run_id, "train/return")
         return run, [(metric.step, metric.value) for metric in history]
 
@@ -57,7 +63,7 @@ class TestMLflow:
         assert history == [(10, 1.0), (20, 2.0), (30, 3.0), (40, 4.0)]
         assert run.info.status == "FINISHED"
 
-    def test_a_run_that_failed_says_so(self, tmp_path):
+    def test_a_run_that_failed_or_was_stopped_says_so(self, tmp_path):
         from rlgrad.logs.mlflow import MLflowLog
 
         log = MLflowLog()
@@ -67,11 +73,13 @@ class TestMLflow:
                 write(log, tmp_path, [(10, 1.0)], end=False)
                 raise FloatingPointError
             finally:
-                log.on_end(None)
+                log.on_end(SimpleNamespace(finished=False, stop=False))
 
         with pytest.raises(FloatingPointError):
             training()
         assert log._client.get_run(log._id).info.status == "FAILED"
+        log.on_end(SimpleNamespace(finished=False, stop=False))
+        assert log._client.get_run(log._id).info.status == "KILLED"
 
     def test_names_that_it_refuses_are_changed(self, tmp_path):
         from rlgrad.logs.mlflow import MLflowLog
@@ -110,9 +118,12 @@ class TestWeightsAndBiases:
         wandb.teardown()  # which has read the environment variables once
 
     def written(self, path, rows, **options):
+        import wandb
+
         from rlgrad.logs.wandb import WandbLog
 
         write(WandbLog(), path, rows, **options)
+        wandb.teardown()  # as at the end of the process: until then W&B writes in the background
         return [file.read_bytes() for file in sorted(path.glob("wandb/offline-run-*/run-*.wandb"))]
 
     def test_rows_and_the_config_are_in_the_runs_folder(self, tmp_path):
