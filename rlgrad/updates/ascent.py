@@ -76,7 +76,7 @@ class Ascent(Record):
                     f"Keras has no optimizer {self.optimizer!r}. {close_names(self.optimizer.lower(), names)}"
                 )
         elif isinstance(self.optimizer, Mapping):
-            object.__setattr__(self, "optimizer", keras.optimizers.deserialize(dict(self.optimizer)))
+            object.__setattr__(self, "optimizer", _from_config(self.optimizer))
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
 
@@ -205,6 +205,17 @@ class Ascent(Record):
             raise ValueError(
                 "The optimizer brings a learning-rate schedule of its own: leave learning_rate_schedule out."
             )
+
+
+def _from_config(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:
+    reason = "it is none of its optimizers, and none that was registered"
+    try:
+        made = keras.optimizers.deserialize(dict(config))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        made, reason = None, str(error).partition("\n")[0]
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise ValueError(f"optimizer: Keras cannot make one of {dict(config)}: {reason}.")
+    return made
 
 
 @dataclass(frozen=True)
