@@ -23,6 +23,7 @@ from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.reporting import METRICS
 from rlgrad.reward_scale import RewardScale
 from rlgrad.rollouts.rollout import Rollout
+from rlgrad.updates.moves import assign_if
 
 _log = logging.getLogger("rlgrad")
 
@@ -71,6 +72,8 @@ class Learner:
         if not self.uses_value:
             _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
+        scale = [] if self.reward_scale is None else self.reward_scale.variables
+        self._statistics = [*policy.preparation.variables, *scale]
         self.traces = 0
         self.xla = actors.gains_from_xla(policy) if xla is None else xla
         self._mirror = policy.mirror  # made before anything is traced
@@ -164,6 +167,7 @@ class Learner:
     def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """`learn` as part of a compiled program: float32 (), by name, and `nonfinite_step`, −1 where every step was taken."""
         self.traces += 1
+        before = [tf.identity(variable.value) for variable in self._statistics]
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
         batch = self._batch(rollout, progress)
@@ -171,6 +175,8 @@ class Learner:
         if self.uses_value:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
         self.policy.normalize(batch.observations, self.policy.rows(rollout.mask))
+        if before:  # numbers that stopped the update must not stay in what is remembered of them
+            assign_if(metrics["nonfinite_step"] >= 0, self._statistics, before)
         return metrics
 
     def _objective(self, batch: Any) -> Objective:
