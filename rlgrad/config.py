@@ -39,6 +39,7 @@ class Config:
     wrappers: tuple[str, ...] = ()
     max_episode_steps: int | None = None
     vectorization_mode: VectorizationMode = "auto"
+    step_timeout: float | None = None
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     shared_trunk: bool = False
