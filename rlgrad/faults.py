@@ -70,10 +70,19 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except WriteFault:
+        raise
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "Make room, then" if full else "Let it be written, then"
+        advice = "Make room" if full else "Let it be written"
         raise WriteFault(
-            f"{path} cannot be written: {reason}. What was written before is as it was. {advice} go on with `rlgrad resume`."
+            f"{path} cannot be written: {os.strerror(error.errno or errno.EIO)}. What was written before is as it was. "
+            f"{advice}, then go on: rlgrad resume."
         ) from error
+
+
+def in_words(error: OSError) -> str:
+    """An error of the operating system as a sentence, without its number."""
+    if error.errno is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."

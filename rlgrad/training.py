@@ -177,10 +177,14 @@ def run_config(
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
     # A folder that has appeared under the default name meanwhile is another run's.
     path.mkdir(parents=True, exist_ok=run_dir is not None)
-    _write_config(run, model, value_model)
-    provenance.write(run, command)
-    run.train()
-    conclude(run)
+    try:
+        _write_config(run, model, value_model)
+        provenance.write(run, command)
+        run.train()
+        conclude(run)
+    except BaseException:
+        run.close()  # nobody else has it
+        raise
     return run
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlgrad.faults import writing
+
 Row = TypeVar("Row")
 
 _log = logging.getLogger("rlgrad")
@@ -40,8 +42,9 @@ def until(rows: Iterable[Row], timesteps: int, steps_of: Callable[[Row], Any], p
 def replace(path: Path, content: str | bytes) -> None:
     """Write a file that appears whole or not at all."""
     partial = path.with_name("log.partial")  # no name that a reader of such files would look into
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(path):
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)

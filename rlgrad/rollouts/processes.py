@@ -39,10 +39,8 @@ class Processes(AsyncVectorEnv):
 
         def guarded(slot: int) -> Callable[[], Guarded]:
             def make() -> Guarded:
-                if os.getpid() != parent:
-                    signal.signal(
-                        signal.SIGINT, signal.SIG_IGN
-                    )  # Ctrl-C reaches them all; the run decides what follows
+                if os.getpid() != parent:  # Ctrl-C reaches them all; the run decides what follows
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
                 return Guarded(create(), slot, mask_width, remote=True)
 
             return make
