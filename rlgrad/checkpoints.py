@@ -136,11 +136,15 @@ def write_text(path: Path, text: str) -> None:
 def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.partial")
     with writing(path):
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # half a file helps nobody, and may be what fills the disk
+            raise
 
 
 def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:

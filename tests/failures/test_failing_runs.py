@@ -43,7 +43,7 @@ class World(gymnasium.Env):
                 time.sleep(1000)
             if self.how == "die":
                 os.kill(os.getpid(), 9)
-            if self.how == "nan":
+            if self.how == "poison":
                 reward = float("nan")
             if self.how == "shape":
                 observation = np.zeros(4, np.float32)
@@ -177,7 +177,7 @@ def test_a_process_that_is_killed_is_named_and_leaves_no_other_behind(folder):
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("nan", "slot 0 gave a non-finite reward at step 3: nan"),
+        ("poison", "slot 0 gave a non-finite reward at step 3: nan"),
         ("shape", "slot 0 gave a wrong observation in step 3: expected float32 (3,), came float32 (4,)"),
     ],
 )
@@ -206,7 +206,7 @@ def in_a_small_disk(size, arguments, folder):
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs util-linux")
 def test_a_full_disk_ends_the_run_with_a_sentence_and_spoils_nothing(folder):
-    status, _, err = in_a_small_disk("700k", command(*BIG, steps=16000), folder)
+    status, _, err = in_a_small_disk("400k", command(*BIG, steps=16000), folder)
     assert status == 1
     assert_sentence(err, "run/", "cannot be written: No space left on device", "rlgrad resume")
     assert_survived(folder / "kept", rows=1, timesteps=0)
