@@ -127,8 +127,12 @@ def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
     """
-    rows = list(csv.DictReader(whole_lines(path)))
-    names = rows[0].keys() if rows else METRICS
-    rows = [row for row in rows if float(row["time/timesteps"]) <= timesteps]
-    return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
+    try:
+        rows = list(csv.DictReader(whole_lines(path)))
+        names = rows[0].keys() if rows else METRICS
+        rows = [row for row in rows if float(row["time/timesteps"]) <= timesteps]
+        return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path} does not hold the metrics of a run: {error}.") from error

@@ -232,9 +232,12 @@ def load(
     content = configs.read(path / "config.yaml")
     given = {"agent": agent is not None, "env": env is not None}
     require_own_code(path, {name: value for name, value in content.items() if not given.get(name)})
-    if env is None and str(content["env"]).startswith("("):
+    if env is None and str(content.get("env")).startswith("("):
         raise ValueError(f"This run's environment was {content['env']}: pass it as env=.")
-    config = configs.from_mapping(content, agent, **({} if env is None else {"env": env}))
+    try:
+        config = configs.from_mapping(content, agent, **({} if env is None else {"env": env}))
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.yaml'}: {error}") from error
     model = model or _saved_model(path, "model")
     value_model = value_model or _saved_model(path, "value_model")
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))

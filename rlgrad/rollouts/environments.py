@@ -160,7 +160,12 @@ def _from_id(
         raise ValueError(f'{spec.id} makes vector environments only: use vectorization_mode="vector_entry_point".')
 
     def create() -> AnyEnv:
-        return wrap(installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)))
+        def make() -> AnyEnv:
+            return _fitting(
+                kwargs, spec.id, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)
+            )
+
+        return wrap(installed(spec, make))
 
     try:
         return _from_function(create, num_envs, None, vectorization_mode)
@@ -224,8 +229,18 @@ def _from_vector(
     )
 
 
+def _fitting(kwargs: dict[str, Any], name: str, create: Callable[[], Any]) -> Any:
+    """What `create` makes, or a sentence where the keyword arguments are not those that it takes."""
+    try:
+        return create()
+    except TypeError as error:
+        if not kwargs or "argument" not in str(error):
+            raise
+        raise ValueError(f"env_kwargs={kwargs} are not what {name} takes: {str(error).splitlines()[0]}") from error
+
+
 def _call(function: Callable[..., Any], kwargs: dict[str, Any]) -> AnyEnv:
-    env = function(**kwargs)
+    env = _fitting(kwargs, getattr(function, "__name__", "the function"), lambda: function(**kwargs))
     if not isinstance(env, Env):
         advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
         raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")

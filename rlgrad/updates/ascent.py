@@ -76,7 +76,9 @@ class Ascent(Record):
                     f"Keras has no optimizer {self.optimizer!r}. {close_names(self.optimizer.lower(), names)}"
                 )
         elif isinstance(self.optimizer, Mapping):
-            object.__setattr__(self, "optimizer", keras.optimizers.deserialize(dict(self.optimizer)))
+            object.__setattr__(self, "optimizer", _deserialized(self.optimizer))
+        elif not isinstance(self.optimizer, keras.optimizers.Optimizer):
+            raise ValueError(f"optimizer is a Keras optimizer or the name of one, got {self.optimizer!r}.")
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
 
@@ -270,6 +272,14 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     if flat is not None:
         flat.write()
     return length, finite
+
+
+def _deserialized(config: Mapping[str, Any]) -> Any:
+    """The optimizer that Keras has serialized, as a run's config.yaml keeps it."""
+    try:
+        return keras.optimizers.deserialize(dict(config))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"optimizer is no optimizer that Keras can make, got {dict(config)!r}.") from error
 
 
 def _is_optimizer_class(thing: Any) -> bool:
