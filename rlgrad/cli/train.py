@@ -258,7 +258,7 @@ def _typed(
     if named or in_settings:
         chosen = update_class(named or in_settings)
         default = default if isinstance(default, chosen) else chosen()
-    if isinstance(settings.get("optimizer"), Mapping):  # one with options of its own, which no argument could hold
+    if not isinstance(settings.get("optimizer", ""), str):  # one with options of its own, which no argument could hold
         default = dataclasses.replace(default, optimizer=settings.pop("optimizer"), learning_rate=None)
     settings = as_declared(settings, type(default), prefix=f"{option.strip('-')}.")
     for name in (f.name for f in dataclasses.fields(default) if isinstance(getattr(default, f.name), Record)):

@@ -229,7 +229,7 @@ def _from_vector(
     )
 
 
-def _fitting(kwargs: dict[str, Any], name: str, create: Callable[[], Any]) -> Any:
+def _fitting(kwargs: dict[str, Any], name: str, create: Callable[[], AnyEnv]) -> AnyEnv:
     """What `create` makes, or a sentence where the keyword arguments are not those that it takes."""
     try:
         return create()
