@@ -276,10 +276,14 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
 
 def _deserialized(config: Mapping[str, Any]) -> Any:
     """The optimizer that Keras has serialized, as a run's config.yaml keeps it."""
+    message = f"optimizer is no optimizer that Keras can make, got {dict(config)!r}."
     try:
-        return keras.optimizers.deserialize(dict(config))
+        found = keras.optimizers.deserialize(dict(config))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"optimizer is no optimizer that Keras can make, got {dict(config)!r}.") from error
+        raise ValueError(message) from error
+    if not isinstance(found, keras.optimizers.Optimizer):
+        raise ValueError(message)
+    return found
 
 
 def _is_optimizer_class(thing: Any) -> bool:

