@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rlgrad import diagnostics, estimators, gradients, random, search
     from rlgrad.agent import Agent, Batch, Credit, Estimates, Outputs
     from rlgrad.exporting import export
+    from rlgrad.faults import EnvironmentFault
     from rlgrad.learner import Learner, NonFiniteError
     from rlgrad.policies import Policy, make_policy
     from rlgrad.rollouts import GymCollector, Rollout
@@ -33,6 +34,7 @@ _HOME = {
     "Credit": "rlgrad.agent",
     "Estimates": "rlgrad.agent",
     "Outputs": "rlgrad.agent",
+    "EnvironmentFault": "rlgrad.faults",
     "Learner": "rlgrad.learner",
     "NonFiniteError": "rlgrad.learner",
     "export": "rlgrad.exporting",
@@ -57,6 +59,7 @@ __all__ = [
     "Callback",
     "CompiledCollector",
     "Credit",
+    "EnvironmentFault",
     "Estimates",
     "GymCollector",
     "Learner",

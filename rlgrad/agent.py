@@ -194,6 +194,49 @@ def batch_signature(observation_spec: Any, action_spec: tf.TensorSpec) -> Batch:
     return Batch(**specs)
 
 
+def checked_credit(agent: Agent, credit: Any, like: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What `Agent.credit` returned, as tensors of the shape of one number for each row, or of one for all.
+
+    Args:
+        agent: for messages.
+        credit: what it returned.
+        like: float (M,), whose shape and dtype a credit has.
+
+    Raises:
+        ValueError: something else than a mapping of such numbers. Shapes and dtypes are known before anything runs.
+    """
+    name = type(agent).__name__
+    if not isinstance(credit, Mapping) or not credit:
+        raise ValueError(f'{name}.credit returns a dict such as {{"log_prob": batch.advantages}}, got {credit!r}.')
+    return {key: _checked_numbers(f"{name}.credit[{key!r}]", c, like, or_one=True) for key, c in credit.items()}
+
+
+def checked_estimates(agent: Agent, estimates: Any, like: tf.Tensor) -> Estimates:
+    """What `Agent.estimate` returned, each of the shape of `like`, float (T, N).
+
+    Raises:
+        ValueError: something else than `Estimates` of such numbers.
+    """
+    name = f"{type(agent).__name__}.estimate"
+    if not isinstance(estimates, Estimates):
+        raise ValueError(f"{name} returns rlgrad.Estimates(returns, advantages, td_errors), got {estimates!r}.")
+    pairs = estimates._asdict().items()
+    return Estimates(**{key: _checked_numbers(f"{name}'s {key}", x, like, or_one=False) for key, x in pairs})
+
+
+def _checked_numbers(what: str, x: Any, like: tf.Tensor, or_one: bool) -> tf.Tensor:
+    try:
+        x = x if tf.is_tensor(x) else tf.convert_to_tensor(x, like.dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} is no number and no tensor of numbers: got {x!r}.") from error
+    if x.dtype != like.dtype:
+        raise ValueError(f"{what} is {x.dtype.name} where {like.dtype.name} is expected: use tf.cast(…, tf.float32).")
+    if not (x.shape.is_compatible_with(like.shape) or (or_one and x.shape.rank == 0)):
+        rows = "one number for each row" + (", or one for all" if or_one else "")
+        raise ValueError(f"{what} has the shape {x.shape} where {like.shape} is expected: {rows}.")
+    return x
+
+
 class DryRun(NamedTuple):
     """What an agent turned out to do.
 
@@ -229,7 +272,8 @@ def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
 
     def traced(method: str) -> Any:
         def on(batch: Batch) -> Any:
-            return getattr(agent, method)(batch, Outputs(**dict.fromkeys(known, batch.log_probs)))
+            given = getattr(agent, method)(batch, Outputs(**dict.fromkeys(known, batch.log_probs)))
+            return checked_credit(agent, given, batch.log_probs) if method == "credit" else given
 
         try:
             return tf.function(on, autograph=False).get_concrete_function(signature).structured_outputs
@@ -242,8 +286,6 @@ def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
             ) from error
 
     credit = traced("credit")
-    if not isinstance(credit, Mapping) or not credit:
-        raise ValueError(f'{name}.credit returns a dict such as {{"log_prob": batch.advantages}}, got {credit!r}.')
     for key in credit:
         if key not in known:
             raise ValueError(f"{name}.credit credits an output {key!r} that does not exist. {close_names(key, known)}")

@@ -18,6 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from rlgrad.faults import writing
+
 FORMAT = 3
 BEST = "best.npz"
 _DIGITS = 64  # of a SHA-256 digest
@@ -51,7 +53,8 @@ def save(
     Returns:
         The file. It appears whole or not at all.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"{group}/{i}": v.numpy() for group, values in variables.items() for i, v in enumerate(values)}
     plain = _without_arrays({"format": FORMAT, **state}, arrays)
     arrays[_STATE] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
@@ -59,8 +62,9 @@ def save(
     _write(path, _archive(arrays))
     if best:
         copy = folder / f"{BEST}.partial"
-        shutil.copyfile(path, copy)
-        copy.replace(folder / BEST)
+        with writing(copy):
+            shutil.copyfile(path, copy)
+            copy.replace(folder / BEST)
     for old in found(folder)[keep:]:
         old.unlink()
     return path
@@ -131,11 +135,16 @@ def write_text(path: Path, text: str) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # half a file helps nobody, and may be what fills the disk
+            raise
 
 
 def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -12,6 +12,7 @@ from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad._record import Record, check_keys, fields, require
 from rlgrad.agent import Agent
+from rlgrad.declared import as_declared, mapping, require_finite
 from rlgrad.logs import LOGS
 from rlgrad.registry import agent_class, agent_name
 from rlgrad.updates import UPDATES
@@ -39,6 +40,7 @@ class Config:
     wrappers: tuple[str, ...] = ()
     max_episode_steps: int | None = None
     vectorization_mode: VectorizationMode = "auto"
+    step_timeout: float | None = None
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     shared_trunk: bool = False
@@ -59,6 +61,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        require_finite(self)
         require(self.total_timesteps >= 1, "total_timesteps", "at least 1", self.total_timesteps)
         require(self.evaluation_episodes >= 0, "evaluation_episodes", "at least 0", self.evaluation_episodes)
         for name in ("evaluation_interval", "patience", "time_budget"):
@@ -100,14 +103,21 @@ def _place(env: str) -> str:
     return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else env
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Any) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
+    Args:
+        path: a file, or what `importlib.resources` gives for one.
+
     Raises:
-        ValueError: it holds something else.
+        ValueError: it holds something else; names the file.
     """
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict):
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as YAML: {reason}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path} holds no settings: expected lines of `name: value`.")
     return content
 
@@ -119,38 +129,68 @@ def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overr
         content: as `read` gives it.
         agent: taken instead of the one that is named.
         overrides: other settings to replace.
+
+    Raises:
+        ValueError: a setting that is missing, unknown, or of a type that its field does not take; names it.
     """
     plain = {key: value for key, value in content.items() if key != "resolved"} | overrides
     check_keys(plain, (f.name for f in dataclasses.fields(Config)), "setting")
-    options = dict(plain.pop("agent"))
-    name = options.pop("name")
+    for name in ("agent", "env", "total_timesteps"):
+        if name not in plain:
+            raise ValueError(f"The setting {name!r} is missing.")
+    if "env" not in overrides and not isinstance(plain["env"], str):
+        raise ValueError(f"env is a text, got {plain['env']!r}.")
+    options = mapping(plain.pop("agent"), "agent")
+    plain = as_declared(plain, Config)
     plain |= {key: tuple(plain[key]) for key in ("hidden_sizes", "wrappers", "logs") if key in plain}
-    return Config(agent=agent or record_from(agent_class(name), options), **plain)
+    cls = agent_class(name_of(options))
+    del options["name"]
+    return Config(agent=agent or record_from(cls, options, "agent."), **plain)
 
 
-def record_from(cls: type[Any], options: Mapping[str, Any]) -> Any:
-    """A record of class `cls` from a mapping, the records inside it included.
+def name_of(options: Mapping[str, Any]) -> str:
+    """The name of the agent that settings are for.
 
     Raises:
-        ValueError: a key that is no field; says what was meant.
+        ValueError: there is none.
+    """
+    name = options.get("name")
+    if not isinstance(name, str):
+        raise ValueError(f"agent has a name, such as `agent: {{name: reinforce}}`; got name: {name!r}.")
+    return name
+
+
+def record_from(cls: type[Any], options: Mapping[str, Any], prefix: str = "") -> Any:
+    """A record of class `cls` from a mapping, the records inside it included.
+
+    Args:
+        cls: the class.
+        options: field by name.
+        prefix: of the names in messages, such as `agent.`.
+
+    Raises:
+        ValueError: a key that is no field, and says what was meant; or a value of a type that the field does not take.
     """
     known = {f.name: f for f in dataclasses.fields(cls)}
     check_keys(options, known, f"option of {cls.__name__}")
-    built = dict(options)
+    built = as_declared(options, cls, prefix=prefix)
     for name, value in options.items():
         default = known[name].default
-        if isinstance(default, Record) and isinstance(value, Mapping):
-            rest = dict(value)
-            built[name] = record_from(update_class(rest.pop("type")) if "type" in rest else type(default), rest)
+        if isinstance(default, Record) and not isinstance(value, Record):
+            rest = mapping(value, f"{prefix}{name}")
+            kind = update_class(rest.pop("type")) if "type" in rest else type(default)
+            built[name] = record_from(kind, rest, f"{prefix}{name}.")
     return cls(**built)
 
 
-def update_class(name: str) -> type[Any]:
+def update_class(name: Any) -> type[Any]:
     """The update of a name such as `per_head`.
 
     Raises:
         ValueError: there is none; says what was meant.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"The type of an update is one of {', '.join(UPDATES)}, got {name!r}.")
     check_keys({name: None}, UPDATES, "type of update")
     return UPDATES[name]
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.learner import Learner
 from rlgrad.rollouts.compiled import CompiledCollector
-from rlgrad.rollouts.playing import require_finite
+from rlgrad.rollouts.playing import require_sound
 
 _log = logging.getLogger("rlgrad")
 
@@ -56,6 +56,7 @@ class Fused:
         Raises:
             NonFiniteError: a gradient was not finite; names output, variable and step.
             FloatingPointError: a reward or an observation was not; names slot and step.
+            OutputFault: an observation that its space does not have, or a mask that forbids every action.
         """
         count, collector = min(count, self._size), self._collector
         padded = np.concatenate([shuffles[:count], np.zeros((self._size - count, 2), np.int32)])
@@ -70,7 +71,7 @@ class Fused:
         bad = int(updates[-1].metrics["nonfinite_step"])
         if bad >= 0:
             arrays = tf.nest.map_structure(lambda x: x.numpy(), rollout)
-            require_finite(arrays, self._collector.shape[1] // self._collector.num_envs)
+            require_sound(arrays, collector.observation_space, collector.shape[1] // collector.num_envs)
             progress = min(1.0, (timesteps + sum(update.timesteps for update in updates[:-1])) / total)
             raise self._learner.failure(rollout._replace(values=None, next_values=None), progress, bad)
         for update in updates:

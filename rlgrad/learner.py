@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import estimators, gradients
-from rlgrad.agent import Agent, Batch, Outputs, batch_signature, dry_run
+from rlgrad.agent import Agent, Batch, Outputs, batch_signature, checked_estimates, dry_run
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
@@ -23,6 +23,8 @@ from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.reporting import METRICS
 from rlgrad.reward_scale import RewardScale
 from rlgrad.rollouts.rollout import Rollout
+from rlgrad.updates import Ascent, PerHead
+from rlgrad.updates.moves import assign_if
 
 _log = logging.getLogger("rlgrad")
 
@@ -52,7 +54,7 @@ class Learner:
     """
 
     def __init__(self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool | None = None) -> None:
-        self.agent, self.policy = agent, policy
+        self.agent, self.policy, self._num_envs = agent, policy, num_envs
         signature = batch_signature(policy.observation_spec, policy.action_spec)
         self.outputs, self.credited, self._measured = dry_run(agent, signature, value=policy.has_value)
         self.variables, self._by_output = _connected(agent, policy, self.credited)
@@ -71,6 +73,8 @@ class Learner:
         if not self.uses_value:
             _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
+        scale = [] if self.reward_scale is None else self.reward_scale.variables
+        self._statistics = [*policy.preparation.variables, *scale]
         self.traces = 0
         self.xla = actors.gains_from_xla(policy) if xla is None else xla
         self._mirror = policy.mirror  # made before anything is traced
@@ -164,6 +168,7 @@ class Learner:
     def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """`learn` as part of a compiled program: float32 (), by name, and `nonfinite_step`, −1 where every step was taken."""
         self.traces += 1
+        before = [tf.identity(variable.value) for variable in self._statistics]
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
         batch = self._batch(rollout, progress)
@@ -171,6 +176,8 @@ class Learner:
         if self.uses_value:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
         self.policy.normalize(batch.observations, self.policy.rows(rollout.mask))
+        if before:  # numbers that stopped the update must not stay in what is remembered of them
+            assign_if(metrics["nonfinite_step"] >= 0, self._statistics, before)
         return metrics
 
     def _objective(self, batch: Any) -> Objective:
@@ -185,8 +192,8 @@ class Learner:
         rollout = rollout._replace(values=values, next_values=next_values)
         if self.reward_scale is not None:
             rollout = rollout._replace(rewards=self.reward_scale.scaled(rollout.rewards))
-        estimates = self.agent.estimate(rollout)
         mask = tf.convert_to_tensor(rollout.mask)
+        estimates = checked_estimates(self.agent, self.agent.estimate(rollout), mask)
         whole = tf.cast(tf.shape(mask)[1], mask.dtype)
         by_step = Batch(
             observations=(),
@@ -204,20 +211,44 @@ class Learner:
         batch = self._batch(_tensors(rollout), tf.constant(progress, tf.float32))
         objective = self._objective(batch)
         _, now, credits = objective.credited_outputs()
-        found = []
+        found = {}
         for name, c in credits.items():
             mine = self._by_output[name]
             gradient = objective.of((name,), mine).linearize().gradient({name: c}) if mine else {}
             bad = [path for path, g in gradient.items() if not _finite(g)]
-            output = getattr(now, name)
-            culprit = "the output itself" if not _finite(output) else "its credit" if not _finite(c) else ""
+            output = tf.where(batch.weights > 0.0, getattr(now, name), 0.0)
+            named = {"the output itself": output, "its credit": c}
+            places = [f"{what}, {self._place(x, batch, rollout)}" for what, x in named.items() if not _finite(x)]
+            culprit = places[0] if places else ""
             if bad or culprit:
-                found.append(f"{name} ({', '.join(filter(None, [culprit, *bad]))})")
-        where = "; ".join(found) or "no single output on the whole rollout: the minibatch alone overflows"
+                found[name] = f"{name} ({'; '.join(filter(None, [culprit, ', '.join(bad)]))})"
+        where = "; ".join(found.values()) or "no single output on the whole rollout: the step itself overflows"
+        when = f"step {step} of this update{self._pass(step, list(found), batch)}"
         return (
-            f"The gradient is not finite at step {step} of this update, through: {where}. The step was not taken; the weights "
-            "are the last good ones. Look at the rewards' size, lower the learning rate, or set max_grad_norm."
+            f"The gradient is not finite at {when}, through: {where}. The step was not taken; the weights are the last good "
+            "ones. Look at the rewards' size, lower the learning rate, or set max_grad_norm."
         )
+
+    def _place(self, x: tf.Tensor, batch: Batch, rollout: Rollout) -> str:
+        """Where the first number is that is not finite, of one for each row, and what of the batch is not finite there."""
+        steps, columns = rollout.mask.shape
+        rows = self.policy.rows(tf.reshape(tf.range(steps * columns), (steps, columns)))  # rows may be in another order
+        at = tuple(tf.where(~tf.math.is_finite(x))[0].numpy())
+        step, column = divmod(int(rows[at]), columns)
+        estimates = ("returns", "advantages", "td_errors", "values", "log_probs")
+        too = [name for name in estimates if not _finite(getattr(batch, name)[at])]
+        because = f", where {', '.join(too)} of the batch {'are' if too[1:] else 'is'} not finite" if too else ""
+        return f"{float(x[at])} in slot {column // (columns // self._num_envs)} at step {step}{because}"
+
+    def _pass(self, step: int, outputs: list[str], batch: Batch) -> str:
+        """Which epoch and minibatch a step was, where there are several."""
+        update: Any = self.agent.update
+        if isinstance(update, PerHead):
+            update = update.value if outputs == ["value"] else update.policy
+        if not isinstance(update, Ascent) or update.num_epochs * update.num_minibatches == 1:
+            return ""
+        epoch, minibatch = divmod(step, min(update.num_minibatches, batch.weights.shape[0]))
+        return f" (epoch {epoch}, minibatch {minibatch})"
 
 
 def _connected(

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad import gradients
-from rlgrad.agent import Agent, Batch, Outputs
+from rlgrad.agent import Agent, Batch, Outputs, checked_credit
 from rlgrad.gradients import Entropy, LogProb
 from rlgrad.gradients.selection import keys_of
 from rlgrad.policies.policy import Policy
@@ -71,7 +71,8 @@ class Objective:
         """The outputs at the current weights, as gradients and as numbers, and w c of the credited ones, (M,) by output."""
         at_theta = self.linearize()
         now = Outputs(**at_theta.outputs)
-        weights, given = self.batch.weights, self.agent.credit(self.batch, now)
+        weights = self.batch.weights
+        given = checked_credit(self.agent, self.agent.credit(self.batch, now), weights)
         # Where w is 0 the product is, whatever the credit of padding may be.
         credits = {
             name: tf.where(weights > 0.0, weights * c, 0.0) for name, c in given.items() if name in self.credited

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlgrad.faults import writing
 from rlgrad.groups import Group, curve, evaluated, grouped
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a learning curve does not need
@@ -60,7 +61,8 @@ def plot_groups(groups: Sequence[Group], output: Path) -> Path:
     axes.set_ylabel("return: sum of rewards per episode,\nmean of the last 100 training episodes" + means, fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(output, dpi=130)
+    with writing(output):
+        figure.savefig(output, dpi=130)
     return output
 
 
@@ -100,7 +102,8 @@ def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]
         _plot_ratios(grid[5], history)
     for axes in grid:
         axes.grid(alpha=0.3)
-    figure.savefig(output, dpi=110)
+    with writing(output):
+        figure.savefig(output, dpi=110)
     return output
 
 

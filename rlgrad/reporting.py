@@ -1,5 +1,6 @@
 """What a run tells while it goes: names of its metrics, callbacks, and the line in the terminal. rlgrad.logs keeps it."""
 
+import csv
 import logging
 import math
 import sys
@@ -143,9 +144,14 @@ def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
     """
-    header, rows = table(path, timesteps)
-    cells = zip(*rows, strict=True) if rows else ((),) * len(header)
-    return {
-        name: [float(cell) if cell else math.nan for cell in column] for name, column in zip(header, cells, strict=True)
-    }
+    try:
+        header, rows = table(path, timesteps)
+        cells = zip(*rows, strict=True) if rows else ((),) * len(header)
+        columns = dict(zip(header, cells, strict=True))
+        if "time/timesteps" not in columns:
+            raise KeyError("it has no column time/timesteps")
+        return {name: [float(cell) if cell else math.nan for cell in column] for name, column in columns.items()}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path} does not hold the metrics of a run: {error}.") from error

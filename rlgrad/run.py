@@ -1,5 +1,6 @@
 """A run: a policy, what trains it, and the folder that keeps both."""
 
+import contextlib
 import json
 import logging
 import math
@@ -158,8 +159,9 @@ class Run:
                         saved = time.perf_counter()
                 self.save()
         finally:
-            for callback in self.callbacks:
-                callback.on_end(self)
+            with contextlib.ExitStack() as ends:  # each of them, whatever another one raises
+                for callback in reversed(self.callbacks):
+                    ends.callback(callback.on_end, self)
         if interrupted.asked:
             _log.info("Stopped after %s steps. Go on with: rlgrad resume %s", f"{self.timesteps:,}", self.path)
             raise KeyboardInterrupt

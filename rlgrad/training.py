@@ -56,6 +56,7 @@ def train(
     from_logits: bool = True,
     max_episode_steps: int | None = None,
     vectorization_mode: VectorizationMode = "auto",
+    step_timeout: float | None = None,
     evaluation_episodes: int = 100,
     diagnose: bool = False,
     evaluation_interval: int | None = None,
@@ -99,6 +100,7 @@ def train(
         vectorization_mode: `"compiled"` (environments written in TensorFlow), `"sync"`, `"async"` (a process for each
             environment), `"vector_entry_point"` (an id's own), or `"auto"`: the first that fits of compiled, an id's own
             where it means the same, and sync.
+        step_timeout: seconds within which all environments have answered to a step or a reset, for `"async"`; none: no limit.
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
         diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
         evaluation_interval: environment steps between evaluations while it trains, of 20 fresh episodes each, greedy and
@@ -135,6 +137,7 @@ def train(
         wrappers=tuple(wrappers),
         max_episode_steps=max_episode_steps,
         vectorization_mode=vectorization_mode,
+        step_timeout=step_timeout,
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
         shared_trunk=shared_trunk,
@@ -174,10 +177,14 @@ def run_config(
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
     # A folder that has appeared under the default name meanwhile is another run's.
     path.mkdir(parents=True, exist_ok=run_dir is not None)
-    _write_config(run, model, value_model)
-    provenance.write(run, command)
-    run.train()
-    conclude(run)
+    try:
+        _write_config(run, model, value_model)
+        provenance.write(run, command)
+        run.train()
+        conclude(run)
+    except BaseException:
+        run.close()  # nobody else has it
+        raise
     return run
 
 
@@ -225,9 +232,12 @@ def load(
     content = configs.read(path / "config.yaml")
     given = {"agent": agent is not None, "env": env is not None}
     require_own_code(path, {name: value for name, value in content.items() if not given.get(name)})
-    if env is None and str(content["env"]).startswith("("):
+    if env is None and str(content.get("env")).startswith("("):
         raise ValueError(f"This run's environment was {content['env']}: pass it as env=.")
-    config = configs.from_mapping(content, agent, **({} if env is None else {"env": env}))
+    try:
+        config = configs.from_mapping(content, agent, **({} if env is None else {"env": env}))
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.yaml'}: {error}") from error
     model = model or _saved_model(path, "model")
     value_model = value_model or _saved_model(path, "value_model")
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
@@ -276,6 +286,7 @@ def _assemble(
         vectorization_mode=config.vectorization_mode,
         env_kwargs=config.env_kwargs or None,
         wrappers=config.wrappers,
+        step_timeout=config.step_timeout,
     )
     try:
         device = device_for(collector.observation_space, config.hidden_sizes, [model, value_model])

@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 
+from rlgrad.faults import EnvironmentFault, WriteFault, in_words
+
 HELP = """\
 usage: rlgrad COMMAND ...
 
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP)
+        print(HELP, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from rlgrad import __version__
@@ -98,12 +100,14 @@ def _run(name: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # `rlgrad … | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except FloatingPointError as error:
-        return fail(str(error), status=1)
+    except (FloatingPointError, EnvironmentFault, WriteFault) as error:
+        status = fail(str(error), status=1)
+        print(getattr(error, "trace", ""), end="", file=sys.stderr)  # the environment's own, if it raised
+        return status
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         if not _ours(error.__traceback__):
             raise
-        return fail(str(error))
+        return fail(in_words(error) if isinstance(error, OSError) else str(error))
     except KeyboardInterrupt:
         return fail("stopped.", status=130)
 
@@ -115,9 +119,17 @@ def fail(message: str, status: int = 2) -> int:
 
 
 def _ours(traceback: TracebackType | None) -> bool:
-    """Whether an error was raised on purpose by rlgrad, and not by a user's code that it called."""
-    while traceback is not None and traceback.tb_next is not None:
+    """Whether an error was raised on purpose by rlgrad or by Python for it, and not by a user's code that it called."""
+    files = []
+    while traceback is not None:
+        files.append(traceback.tb_frame.f_code.co_filename)
         traceback = traceback.tb_next
     home = str(Path(__file__).resolve().parents[1])
     agents = str(Path(__file__).resolve().parents[2] / "agents")
-    return traceback is not None and traceback.tb_frame.f_code.co_filename.startswith((home, agents))
+    own = [file for file in files if not _of_python(file)]
+    return bool(own) and own[-1].startswith((home, agents))
+
+
+def _of_python(file: str) -> bool:
+    """Whether a file belongs to Python's own library."""
+    return file.startswith(("<frozen", str(Path(os.__file__).parent))) and "site-packages" not in file

@@ -20,6 +20,8 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: list[str]) -> Result:
     """What was found, in words; exit status 1 where something must be mended first."""
     options = parser().parse_args(arguments)
+    if options.steps < 1:
+        raise ValueError(f"--steps is at least 1, got {options.steps}.")
     import_tensorflow()
     import gymnasium
 

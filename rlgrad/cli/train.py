@@ -65,6 +65,8 @@ class Options:
     vectorization_mode: Literal["auto", "compiled", "sync", "async", "vector_entry_point"] = "auto"
     """Environments compiled together with the policy, stepped one by one, in a process each, or by their own vectorized class;
     auto: compiled if they are written in TensorFlow, else their own class if it means the same, else one by one."""
+    step_timeout: float | None = None
+    """Seconds within which all environments have answered to a step or a reset, in a process each; none: no limit."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the policy and of the value network."""
     activation: str = "tanh"
@@ -169,18 +171,23 @@ def parse(settings: Mapping[str, Any], arguments: list[str], prog: str) -> Any:
     """
     import tyro
 
+    from rlgrad.config import name_of
+    from rlgrad.declared import as_declared, mapping
+
     agent = dict(settings["agent"])
-    cls = registry.agent_class(agent.pop("name"))
+    cls = registry.agent_class(name_of(agent))
+    del agent["name"]
+    agent = as_declared(agent, cls, prefix="agent.")
     default = cls()
     update, agent["update"], arguments = _typed(
-        default.update, dict(agent.pop("update", {})), arguments, "--agent.update"
+        default.update, mapping(agent.pop("update", {}), "agent.update"), arguments, "--agent.update"
     )
     default = dataclasses.replace(default, update=update)
     added = [("agent", cls, field(default=default))]
     options = dataclasses.make_dataclass("Options", added, bases=(Options,), kw_only=True)
     names = [f.name for f in dataclasses.fields(options)]
     check_keys({k: v for k, v in settings.items() if k not in ("env", "agent")}, names, "setting")
-    plain = {key: value for key, value in settings.items() if key not in ("env", "agent")}
+    plain = as_declared({key: value for key, value in settings.items() if key not in ("env", "agent")}, Options)
     prefix = [*_as_arguments(plain), *_as_arguments(agent, "agent.")]
     return tyro.cli(
         options, args=[*prefix, *arguments], prog=prog, config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
@@ -209,13 +216,16 @@ def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]
 
 def _settings(file: Any, env: str | None, of_a_run: bool = False) -> dict[str, Any]:
     """What a config file asks for, if a command line can."""
-    import yaml
+    from rlgrad.config import read
+    from rlgrad.declared import mapping
 
     if not file.is_file():
         raise ValueError(f"there is no file {str(file)!r}.")
-    settings = yaml.safe_load(file.read_text())
-    if not isinstance(settings, dict) or "name" not in (settings.get("agent") or {}):
+    settings = read(file)
+    if "name" not in mapping(settings.get("agent"), f"{file}: agent"):
         raise ValueError(f"{file} needs at least `agent: {{name: reinforce}}`.")
+    if not isinstance(settings.get("env", ""), str):
+        raise ValueError(f"{file}: env is a text, got {settings['env']!r}.")
     if settings.pop("resolved", None) is not None or of_a_run:
         _require_repeatable(file.parent, settings, env)
     return settings
@@ -241,18 +251,19 @@ def _typed(
     """An update of the type that `type:` or `--….type` names, for those of its heads too; and what is left of both."""
     from rlgrad._record import Record
     from rlgrad.config import update_class
+    from rlgrad.declared import as_declared, mapping
 
     named, arguments = _take(arguments, f"{option}.type")
     in_settings = settings.pop("type", None)
     if named or in_settings:
         chosen = update_class(named or in_settings)
         default = default if isinstance(default, chosen) else chosen()
-    if isinstance(settings.get("optimizer"), Mapping):  # one with options of its own, which no argument could hold
+    if not isinstance(settings.get("optimizer", ""), str):  # one with options of its own, which no argument could hold
         default = dataclasses.replace(default, optimizer=settings.pop("optimizer"), learning_rate=None)
+    settings = as_declared(settings, type(default), prefix=f"{option.strip('-')}.")
     for name in (f.name for f in dataclasses.fields(default) if isinstance(getattr(default, f.name), Record)):
-        inner, left, arguments = _typed(
-            getattr(default, name), dict(settings.pop(name, {})), arguments, f"{option}.{name}"
-        )
+        own = mapping(settings.pop(name, {}), f"{option.strip('-')}.{name}")
+        inner, left, arguments = _typed(getattr(default, name), own, arguments, f"{option}.{name}")
         default = dataclasses.replace(default, **{name: inner})
         settings |= {name: left} if left else {}
     return default, settings, arguments

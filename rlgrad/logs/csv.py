@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlgrad.faults import writing
 from rlgrad.logs import files
 from rlgrad.reporting import COUNTS, Callback
 
@@ -31,12 +32,14 @@ class CSVLog(Callback):
 
     def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
         """Write a row."""
-        self._writer.writerow(_cell(name, metrics.get(name, math.nan)) for name in self._columns)
-        self._file.flush()
+        with writing(run.path / "metrics.csv"):
+            self._writer.writerow(_cell(name, metrics.get(name, math.nan)) for name in self._columns)
+            self._file.flush()
 
     def on_end(self, run: "Run") -> None:
         """Close the file."""
-        self._file.close()
+        with writing(run.path / "metrics.csv"):
+            self._file.close()
 
     def _take_back(self, path: Path, timesteps: int) -> None:
         header, rows = files.table(path, timesteps)

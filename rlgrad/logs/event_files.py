@@ -2,7 +2,6 @@
 
 import logging
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +17,6 @@ def take_back(folder: Path, timesteps: int) -> None:
         kept = b"".join(_until(data, timesteps, path))
         if len(kept) < len(data):
             files.replace(path, kept)
-
-
-def await_a_later_name(folder: Path) -> None:
-    """Wait for the next second, if one of the files is of this one: TensorBoard reads them in the order of their names."""
-    now = time.time()
-    if any(folder.glob(f"events.out.tfevents.{int(now)}.*")):
-        time.sleep(1.0 - now % 1.0)
 
 
 def records(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlgrad.faults import writing
+
 Row = TypeVar("Row")
 
 _log = logging.getLogger("rlgrad")
@@ -52,8 +54,9 @@ def until(rows: Iterable[Row], timesteps: float, steps_of: Callable[[Row], Any],
 def replace(path: Path, content: str | bytes) -> None:
     """Write a file that appears whole or not at all."""
     partial = path.with_name("log.partial")  # no name that a reader of such files would look into
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(path):
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)

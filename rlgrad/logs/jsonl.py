@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlgrad.faults import writing
 from rlgrad.logs import files
 from rlgrad.reporting import COUNTS, Callback
 
@@ -27,12 +28,14 @@ class JSONLinesLog(Callback):
     def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
         """Write a row."""
         row = {name: _value(name, metrics.get(name, math.nan)) for name in run.metrics}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        with writing(run.path / "metrics.jsonl"):
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._file.flush()
 
     def on_end(self, run: "Run") -> None:
         """Close the file."""
-        self._file.close()
+        with writing(run.path / "metrics.jsonl"):
+            self._file.close()
 
 
 def _take_back(path: Path, timesteps: int) -> None:

@@ -2,10 +2,13 @@
 
 import logging
 import math
+import os
+import socket
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from rlgrad.faults import writing
 from rlgrad.logs import event_files, videos
 from rlgrad.logs.histograms import Histograms
 from rlgrad.reporting import Callback
@@ -33,11 +36,14 @@ class TensorBoardLog(Callback):
     def on_start(self, run: "Run") -> None:
         """Open an event file. What older ones hold of steps that are still to come is removed."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         event_files.take_back(run.path, run.timesteps)
-        event_files.await_a_later_name(run.path)
-        self._writer = EventFileWriter(str(run.path))
+        # TensorBoard's own writer writes from a thread, where nobody hears that the disk is full.
+        self._path = run.path / f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        with writing(self._path):
+            self._writer = RecordWriter(self._path.open("wb"))
+        self._add(0, file_version="brain.Event:2")
         # For a TensorBoard that is open and has read them already.
         self._add(run.timesteps + 1, session_log=SessionLog(status=SessionLog.START))
         self._filmed = self._due(run)
@@ -58,7 +64,8 @@ class TensorBoardLog(Callback):
         """Film what training came to, if it came to its end, and close the event file."""
         if self._filmed < self._videos and (run.finished or run.stop):
             self._write(run, self._film(run))
-        self._writer.close()
+        with writing(self._path):
+            self._writer.close()
 
     def _due(self, run: "Run") -> int:
         """How many videos there are by now, but for the last one, which is made at the end."""
@@ -77,12 +84,13 @@ class TensorBoardLog(Callback):
 
         # One event for all of them: one for each takes ten times as long.
         self._add(run.timesteps, summary=Summary(value=values))
-        self._writer.flush()
 
     def _add(self, step: int, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
-        self._writer.add_event(Event(wall_time=time.time(), step=step, **content))
+        with writing(self._path):
+            self._writer.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
+            self._writer.flush()
 
 
 def _scalars(metrics: dict[str, float]) -> list[Any]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad import random
+from rlgrad._record import close_names
 from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Joint, MultiCategorical
 from rlgrad.gradients.keras_internals import ends_in_probabilities
 from rlgrad.policies import networks
@@ -76,6 +77,7 @@ def make_policy(
     if has_mask(observation_space):
         _check_mask(observation_space, actions)
     init = random.stream(seed, "init")
+    _require_activation(activation)
     default: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
     default |= {"memory": memory, "memory_size": memory_size}
     if memory is not None and model is not None:
@@ -120,6 +122,14 @@ def make_policy(
     )
     _check_side_effects(policy)
     return policy
+
+
+def _require_activation(name: Any) -> None:
+    try:
+        keras.activations.get(name)
+    except ValueError:
+        known = [n for n in dir(keras.activations) if n.islower() and n not in ("get", "serialize", "deserialize")]
+        raise ValueError(f"activation is one that Keras knows, got {name!r}. {close_names(str(name), known)}") from None
 
 
 def specs_for(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[Any, Any]:

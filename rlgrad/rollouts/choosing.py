@@ -22,6 +22,7 @@ def make_collector(
     vectorization_mode: str = "auto",
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] = (),
+    step_timeout: float | None = None,
     **options: Any,
 ) -> Collector:
     """The collector for an environment, by a fixed rule.
@@ -34,6 +35,7 @@ def make_collector(
         vectorization_mode: `"auto"`, `"compiled"`, or a mode of `GymCollector`.
         env_kwargs: for the environment's constructor.
         wrappers: around each environment.
+        step_timeout: see `GymCollector`.
         options: those that both collectors have.
 
     Raises:
@@ -50,9 +52,9 @@ def make_collector(
             "An environment written in TensorFlow cannot be stepped in processes of its own, which TensorFlow does not "
             'survive: leave vectorization_mode out, or set it to "sync".'
         )
-    if functional is not None and vectorization_mode in ("auto", "compiled") and not wrappers:
+    if functional is not None and vectorization_mode in ("auto", "compiled") and not wrappers and step_timeout is None:
         return CompiledCollector(functional, **options)
-    if vectorization_mode == "compiled":
+    if vectorization_mode == "compiled" and step_timeout is None:
         what = "this one is wrapped" if wrappers else f"{env} is none"
         raise ValueError(
             f'vectorization_mode="compiled" is for environments written in TensorFlow and without wrappers, and {what}: leave '
@@ -61,7 +63,12 @@ def make_collector(
     if functional is not None and not isinstance(env, str):
         env, kwargs = partial(_stepwise, functional), {}
     return GymCollector(
-        env, vectorization_mode=vectorization_mode, env_kwargs=kwargs or None, wrappers=wrappers, **options
+        env,
+        vectorization_mode=vectorization_mode,
+        env_kwargs=kwargs or None,
+        wrappers=wrappers,
+        step_timeout=step_timeout,
+        **options,
     )
 
 

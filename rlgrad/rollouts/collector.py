@@ -70,6 +70,7 @@ class GymCollector:
         env_kwargs: keyword arguments for the environment's constructor or the function.
         wrappers: around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or
             with keyword arguments, `"FrameStackObservation(stack_size=4)"`.
+        step_timeout: seconds within which all slots have answered to a step or a reset, for `"async"`; none: no limit.
 
     Raises:
         ValueError: options that contradict each other, an unknown id, a space that is not supported, whole episodes
@@ -95,6 +96,7 @@ class GymCollector:
         vectorization_mode: str = "auto",
         env_kwargs: Mapping[str, Any] | None = None,
         wrappers: Sequence[str] = (),
+        step_timeout: float | None = None,
     ) -> None:
         check_counts(
             num_envs=num_envs,
@@ -103,7 +105,9 @@ class GymCollector:
             max_episode_steps=max_episode_steps,
         )
         seeds, draws = stream(seed, streams[0]), stream(seed, streams[1])
-        self._environment = make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers)
+        self._environment = make(
+            env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers, step_timeout
+        )
         self._open = True
         try:
             self._rows, self._rounds = layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
@@ -171,7 +175,7 @@ class GymCollector:
 
         Raises:
             FloatingPointError: a reward or an observation is not finite.
-            ValueError: an observation does not have the shape of the observation space.
+            EnvironmentFault: an environment raised, gave what its spaces do not promise, hung or lost its process.
             RuntimeError: the collector is closed.
         """
         if not self._open:

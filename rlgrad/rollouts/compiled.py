@@ -11,10 +11,12 @@ from gymnasium import Space
 from rlgrad import random
 from rlgrad.rollouts.episodes import Episode
 from rlgrad.rollouts.functional import AnyFuncEnv, choose, move, start
+from rlgrad.rollouts.guarding import ranges
 from rlgrad.rollouts.layout import check_counts
-from rlgrad.rollouts.playing import require_finite
+from rlgrad.rollouts.masks import MASK
+from rlgrad.rollouts.playing import require_sound
 from rlgrad.rollouts.rollout import Rollout
-from rlgrad.rollouts.trees import map_arrays, storage
+from rlgrad.rollouts.trees import arrays, map_arrays, storage
 
 _PURPOSES = 3  # of the seeds of a step: to act, to move, to begin anew
 
@@ -156,6 +158,7 @@ class CompiledCollector:
 
         Raises:
             FloatingPointError: a reward or an observation is not finite.
+            OutputFault: an observation that its space does not have, or a mask that forbids every action.
         """
         # Whole episodes begin anew each time, so that all collectors of the same ones share a program.
         del actor
@@ -167,7 +170,7 @@ class CompiledCollector:
         self.advance(1, ends)
         unfilled = np.zeros((2, *self.shape), np.float32)
         rollout: Rollout = played._replace(values=unfilled[0], next_values=unfilled[1])
-        require_finite(rollout, self.shape[1] // self.num_envs)
+        require_sound(rollout, self.observation_space, self.shape[1] // self.num_envs)
         return rollout
 
     def play(self, policy: Any, slots: Any, seed: Any, greedy: Any = False) -> tuple[Rollout, Any, Ends]:
@@ -288,6 +291,8 @@ class CompiledCollector:
         taken = distribution.for_environment(actions)
         states, observations, rewards, terminations = move(self.functional, slots.states, taken, to_move)
         observations, rewards = self._stored(observations), tf.where(going, tf.cast(rewards, tf.float32), 0.0)
+        # A reward that is not finite stops the update, which nothing else in a compiled program can do.
+        rewards = tf.where(self._possible(slots.observations) | ~going, rewards, np.nan)
         terminations, lengths = terminations & going, slots.lengths + 1
         truncations = lengths >= self.time_limit if self.time_limit else tf.zeros_like(terminations)
         truncations &= going
@@ -332,6 +337,18 @@ class CompiledCollector:
             ),
             Ends(of(tf.bool), of(tf.float32), of(tf.int32), of(tf.bool)),
         )
+
+    def _possible(self, observations: Any) -> Any:
+        """Whether the space has these observations, and their masks allow an action, bool (columns,)."""
+        columns = self.shape[1]
+        possible, known = tf.ones((columns,), tf.bool), ranges(self.observation_space)
+        for name, x in arrays(observations, "observation"):
+            if name in known:
+                low, high = (tf.cast(bound, x.dtype) for bound in known[name])
+                possible &= tf.reduce_all(tf.reshape((x >= low) & (x <= high), (columns, -1)), axis=1)
+        if isinstance(observations, dict) and MASK in observations:
+            possible &= tf.reduce_any(tf.cast(observations[MASK], tf.bool), axis=-1)
+        return possible
 
     def _stored(self, observations: Any) -> Any:
         """Observations in the dtypes in which rollouts hold them."""

@@ -1,5 +1,6 @@
 """From whatever a user calls an environment (an id, an instance, a function) to one vector environment."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,9 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from rlgrad.rollouts.guarding import Guarded, guards_of
 from rlgrad.rollouts.masks import MaskInObservation, can_be_masked, mask_width
+from rlgrad.rollouts.processes import Processes
 from rlgrad.rollouts.specs import ATARI_LIMIT, find_spec, frame_limit, installed
 from rlgrad.rollouts.wrapping import Wrap, wrap_all
 
@@ -50,8 +53,30 @@ def make(
     vectorization_mode: str,
     env_kwargs: Mapping[str, Any] | None,
     wrappers: Sequence[str] = (),
+    step_timeout: float | None = None,
 ) -> Environment:
     """Makes the vector environment; the arguments and errors are those of `GymCollector`, and documented there."""
+    if step_timeout is not None and not 0.0 < step_timeout < math.inf:
+        raise ValueError(f"step_timeout is a number of seconds above 0, got {step_timeout!r}.")
+    if step_timeout is not None and vectorization_mode != "async":
+        raise ValueError(
+            "step_timeout needs environments in processes of their own, since nothing else can be stopped in the middle of a "
+            f'step: set vectorization_mode="async", or leave step_timeout out; got {vectorization_mode!r}.'
+        )
+    made = _make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers)
+    if isinstance(made.vector.unwrapped, Processes):
+        made.vector.unwrapped.step_timeout = step_timeout
+    return made
+
+
+def _make(
+    env: Any,
+    num_envs: int | None,
+    max_episode_steps: int | None,
+    vectorization_mode: str,
+    env_kwargs: Mapping[str, Any] | None,
+    wrappers: Sequence[str],
+) -> Environment:
     if vectorization_mode not in MODES:
         raise ValueError(f"vectorization_mode is one of {', '.join(MODES)}; got {vectorization_mode!r}.")
     if env_kwargs and isinstance(env, Env | VectorEnv):
@@ -135,7 +160,12 @@ def _from_id(
         raise ValueError(f'{spec.id} makes vector environments only: use vectorization_mode="vector_entry_point".')
 
     def create() -> AnyEnv:
-        return wrap(installed(spec, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)))
+        def make() -> AnyEnv:
+            return _fitting(
+                kwargs, spec.id, lambda: gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)
+            )
+
+        return wrap(installed(spec, make))
 
     try:
         return _from_function(create, num_envs, None, vectorization_mode)
@@ -199,8 +229,18 @@ def _from_vector(
     )
 
 
+def _fitting(kwargs: dict[str, Any], name: str, create: Callable[[], AnyEnv]) -> AnyEnv:
+    """What `create` makes, or a sentence where the keyword arguments are not those that it takes."""
+    try:
+        return create()
+    except TypeError as error:
+        if not kwargs or "argument" not in str(error):
+            raise
+        raise ValueError(f"env_kwargs={kwargs} are not what {name} takes: {str(error).splitlines()[0]}") from error
+
+
 def _call(function: Callable[..., Any], kwargs: dict[str, Any]) -> AnyEnv:
-    env = function(**kwargs)
+    env = _fitting(kwargs, getattr(function, "__name__", "the function"), lambda: function(**kwargs))
     if not isinstance(env, Env):
         advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
         raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")
@@ -218,11 +258,13 @@ def _from_function(
         probe = create()
         specs, width = [probe.spec], mask_width(probe)
         probe.close()
-        vector: AnyVectorEnv = AsyncVectorEnv(
-            [lambda: _cut(create(), max_episode_steps)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED
-        )
+        vector: AnyVectorEnv = Processes(lambda: _cut(create(), max_episode_steps), num_envs, width)
         made = _reset_by_mask(vector, specs, max_episode_steps)._replace(vectorization_mode="async")
-    return made if width is None else made._replace(vector=MaskInObservation(made.vector, width))
+    if width is None:
+        return made
+    for guard in guards_of(made.vector):
+        guard.mask_width = width
+    return made._replace(vector=MaskInObservation(made.vector, width))
 
 
 def _mask_width_of_another(create: Callable[[], AnyEnv], envs: list[AnyEnv]) -> int | None:
@@ -239,7 +281,9 @@ def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Env
     if len({id(env.unwrapped) for env in envs}) < len(envs):
         raise ValueError("The function returned the same environment twice: it must make a new one at each call.")
     vector: AnyVectorEnv = SyncVectorEnv(
-        [partial(_cut, env, max_episode_steps) for env in envs], copy=False, autoreset_mode=AutoresetMode.DISABLED
+        [partial(Guarded, _cut(env, max_episode_steps), slot) for slot, env in enumerate(envs)],
+        copy=False,
+        autoreset_mode=AutoresetMode.DISABLED,
     )
     return _reset_by_mask(vector, [env.spec for env in envs], max_episode_steps)
 

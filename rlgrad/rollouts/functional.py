@@ -30,6 +30,7 @@ from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random, registry
+from rlgrad.rollouts.trees import arrays, map_arrays, storage
 
 AnyFuncEnv = FuncEnv[Any, Any, Any, Any, Any, Any, Any]
 
@@ -43,12 +44,15 @@ def start(functional: AnyFuncEnv, rng: Any) -> tuple[Any, Any]:
 
     Returns:
         The states and their observations.
+
+    Raises:
+        ValueError: an observation does not have the shape or the kind of numbers that its space says.
     """
     import tensorflow as tf
 
     first, second = tf.unstack(random.split(rng, 2), axis=-2)
     state = functional.initial(first)
-    return state, functional.observation(state, second)
+    return state, _observed(functional, state, second)
 
 
 def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any, Any, Any, Any]:
@@ -62,13 +66,65 @@ def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any
 
     Returns:
         The next states, their observations, the rewards and whether the next states are terminal.
+
+    Raises:
+        ValueError: a function gives another shape or dtype than the module says.
     """
     import tensorflow as tf
 
     first, second, third, fourth = tf.unstack(random.split(rng, 4), axis=-2)
     following = functional.transition(state, action, first)
-    reward = functional.reward(state, action, following, second)
-    return following, functional.observation(following, third), reward, functional.terminal(following, fourth)
+    _require_same_state(functional, state, following)
+    reward = _numbers(functional, "reward", functional.reward(state, action, following, second), "fiu", rng)
+    terminal = _numbers(functional, "terminal", functional.terminal(following, fourth), "b", rng)
+    return following, _observed(functional, following, third), reward, terminal
+
+
+def _observed(functional: AnyFuncEnv, state: Any, rng: Any) -> Any:
+    """The observation of a state; its shapes and dtypes are known before anything runs, and looked at then."""
+    observation, space = functional.observation(state, rng), functional.observation_space
+    expected = storage(space, ())
+    try:
+        given = list(arrays(map_arrays(lambda _, x: x, expected, observation), "observation"))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{_name(functional)}.observation gives another structure than its space, {space}.") from error
+    for (_, zeros), (name, x) in zip(arrays(expected, ""), given, strict=True):
+        _require(functional, name, x, (*rng.shape[:-1], *zeros.shape), "fiub" if zeros.dtype.kind == "f" else "iub")
+    return observation
+
+
+def _numbers(functional: AnyFuncEnv, name: str, x: Any, kinds: str, rng: Any) -> Any:
+    _require(functional, name, x, tuple(rng.shape[:-1]), kinds)
+    return x
+
+
+def _require(functional: AnyFuncEnv, name: str, x: Any, shape: tuple[Any, ...], kinds: str) -> None:
+    import tensorflow as tf
+
+    given = tf.convert_to_tensor(x)
+    if not given.shape.is_compatible_with(shape) or given.dtype.as_numpy_dtype().dtype.kind not in kinds:
+        expected = {"b": "bool", "fiu": "float32", "fiub": "numbers", "iub": "integers"}[kinds]
+        raise ValueError(
+            f"{_name(functional)}.{name.partition('[')[0]} gives a wrong {name}: expected {expected} {shape}, came "
+            f"{given.dtype.name} {tuple(given.shape)}; the first axes are those of the seeds."
+        )
+
+
+def _require_same_state(functional: AnyFuncEnv, state: Any, following: Any) -> None:
+    import tensorflow as tf
+
+    def text(tree: Any) -> Any:
+        return tf.nest.map_structure(lambda x: f"{tf.convert_to_tensor(x).dtype.name} {tuple(x.shape)}", tree)
+
+    if text(state) != text(following):
+        raise ValueError(
+            f"{_name(functional)}.transition gives a state of another structure, shape or dtype than the one it was given: "
+            f"expected {text(state)}, came {text(following)}."
+        )
+
+
+def _name(functional: AnyFuncEnv) -> str:
+    return type(functional).__name__
 
 
 def choose(flags: Any, yes: Any, no: Any) -> Any:

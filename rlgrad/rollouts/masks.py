@@ -12,6 +12,8 @@ from gymnasium import spaces
 from gymnasium.vector import VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from rlgrad.faults import OutputFault
+
 MASK = "action_mask"
 OBSERVATION = "observation"
 
@@ -76,8 +78,14 @@ def mask_width(env: Any) -> int | None:
     """
     if not can_be_masked(env):
         return None
-    info = env.reset(seed=0)[1]
-    if MASK not in info:
+    try:
+        begun = env.reset(seed=0)
+    except OSError:
+        raise
+    except Exception:  # the first reset that counts says so, with its slot
+        return None
+    info = begun[1] if isinstance(begun, tuple) and len(begun) == 2 else None
+    if not isinstance(info, dict) or MASK not in info:
         return None
     mask = np.asarray(info[MASK])
     if mask.ndim != 1:
@@ -98,7 +106,7 @@ def observed(masked: bool, observation: Any, info: Mapping[str, Any]) -> Any:
 
 
 def require_allowed(observations: Any, just_ended: np.ndarray[Any, Any], row: int) -> None:
-    """Raise a ValueError for an environment that forbids every action, unless its episode has ended and it only resets.
+    """Raise an OutputFault for an environment that forbids every action, unless its episode has ended and it only resets.
 
     Args:
         observations: (N, …); without a mask nothing is checked.
@@ -109,8 +117,12 @@ def require_allowed(observations: Any, just_ended: np.ndarray[Any, Any], row: in
         return
     forbidden = ~np.asarray(observations[MASK]).astype(bool).any(axis=-1) & ~just_ended
     if forbidden.any():
-        slot = int(np.flatnonzero(forbidden)[0])
-        raise ValueError(
-            f"The environment in slot {slot} forbids every action before step {row}: its {MASK!r} is all 0. Let it end the "
-            "episode there, or allow an action that does nothing."
-        )
+        raise nothing_allowed(int(np.flatnonzero(forbidden)[0]), row)
+
+
+def nothing_allowed(slot: int, row: int) -> OutputFault:
+    """The error for a mask that forbids every action."""
+    return OutputFault(
+        f"The environment in slot {slot} forbids every action before step {row}: its {MASK!r} is all 0. Let it end the "
+        "episode there, or allow an action that does nothing."
+    )

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from gymnasium import Space
 
+from rlgrad.rollouts.guarding import ranges, require_allowed_somewhere, require_in_ranges
 from rlgrad.rollouts.masks import require_allowed
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
@@ -79,7 +81,7 @@ def play(
         if row == 0:
             actions = np.zeros((rows, *chosen.shape), chosen.dtype)
         actions[row] = chosen
-        stepped = slots.step(distribution.to_environment(chosen))
+        stepped = slots.step(distribution.to_environment(chosen), row)
         observations, rewards[row], terminations[row], truncations[row], infos = stepped
         put(successors, row, observations)
         if late and np.count_nonzero(ended):
@@ -93,6 +95,7 @@ def play(
             if one_episode and not unfinished.any():
                 break
     log_probs, played = np.zeros(shape, np.float32), len(said)
+    slots.require_choices(*(map_arrays(lambda x: x[:played], tree) for tree in (seen, successors)))
     parameters = map_arrays(lambda *parts: np.concatenate(parts).reshape(played, *parts[0].shape), *said)
     log_probs[:played] = distribution.numpy_log_prob(parameters, actions[:played])
     return Tape(seen, actions, rewards, terminations, truncations, successors, log_probs), observations
@@ -155,6 +158,26 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int, initial_states: A
     )
     require_finite(rollout, columns_per_slot)
     return rollout
+
+
+def require_sound(rollout: Rollout, space: Space[Any], columns_per_slot: int) -> None:
+    """Raise an error that names slot and step, where a compiled environment gave what it should not have given.
+
+    Args:
+        rollout: of NumPy arrays.
+        space: one environment's observations.
+        columns_per_slot: of its columns.
+
+    Raises:
+        OutputFault: a mask forbade every action, or an observation is none of the choices of its space.
+        FloatingPointError: a reward or an observation is not finite.
+    """
+    require_allowed_somewhere(rollout, columns_per_slot)
+    played = rollout.mask.any(axis=1)
+    known = ranges(space)
+    for tree, when in ((rollout.final_observations, "after"), (rollout.observations, "before")):
+        require_in_ranges(map_arrays(lambda x: x[played], tree), known, when, columns_per_slot)
+    require_finite(rollout, columns_per_slot)
 
 
 def require_finite(rollout: Rollout, columns_per_slot: int) -> None:

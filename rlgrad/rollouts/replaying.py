@@ -48,8 +48,8 @@ class History:
         self._rows += len(actions)
 
     def keep(self, rows: int) -> None:
-        """Forget what is older than so many rows."""
-        while self._tapes and self._rows - len(self._tapes[0]) >= rows:
+        """Forget what is older than so many rows, but for the last rollout."""
+        while len(self._tapes) > 1 and self._rows - len(self._tapes[0]) >= rows:
             self._rows -= len(self._tapes.pop(0))
 
     def last(self, rows: int | None = None) -> Array:

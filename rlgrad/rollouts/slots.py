@@ -1,19 +1,27 @@
 """The environments of a vector environment, one a slot, with its autoreset mode and its seeds behind two methods."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from rlgrad.faults import Blame, EnvironmentFault, RemoteTraceback
 from rlgrad.random import child, integer_seed
 from rlgrad.rollouts.environments import Environment
+from rlgrad.rollouts.guarding import (
+    FAULT,
+    NOTHING,
+    from_infos,
+    guards_of,
+    raised,
+    ranges,
+    require_in_ranges,
+    wrong_in_batch,
+)
 from rlgrad.rollouts.trees import put_one, slot_of
 
-_SEVERAL = (
-    "The environment gives several numbers where a step has one reward, one 'terminated' and one 'truncated', as those of "
-    "several agents do: wrap it so that it gives one of each."
-)
+_FIRST = "in the reset before step 0"
 
 
 class Slots:
@@ -36,6 +44,9 @@ class Slots:
         self._sequence = sequence
         self.started = [0] * environment.vector.num_envs
         self.restarts = 0
+        self._guards = guards_of(environment.vector)
+        self._looked_at: set[str] = set()  # "reset" and "step", once what they give was looked at
+        self._ranges = ranges(environment.vector.single_observation_space)
 
     @property
     def seeds_each_episode(self) -> bool:
@@ -55,25 +66,46 @@ class Slots:
             self.restarts += 1
         return self.restart_again()
 
-    def restart_again(self, some: np.ndarray[Any, Any] | None = None) -> Any:
-        """Begins the episodes again that are running, or those of some slots, bool (N,), and returns observations (N, …)."""
-        if not self.seeds_each_episode:
-            return self._reset(integer_seed(child(self._sequence, self.restarts - 1)), None)
-        slots = range(len(self.started)) if some is None else np.flatnonzero(some).tolist()
-        return self._reset(self._seeds(slots), None if some is None else {"reset_mask": some})
+    def restart_again(self, some: np.ndarray[Any, Any] | None = None, when: str = _FIRST) -> Any:
+        """Begins the episodes again that are running, or those of some slots, bool (N,), and returns observations (N, …).
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """One step of every slot, as the vector environment returns it."""
+        Args:
+            some: bool (N,); none: all.
+            when: for messages.
+        """
+        if not self.seeds_each_episode:
+            return self._reset(integer_seed(child(self._sequence, self.restarts - 1)), None, when)
+        slots = range(len(self.started)) if some is None else np.flatnonzero(some).tolist()
+        return self._reset(self._seeds(slots), None if some is None else {"reset_mask": some}, when)
+
+    def step(self, actions: Any, row: int = 0) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """One step of every slot, as the vector environment returns it.
+
+        Args:
+            actions: (N, …).
+            row: the number of the step, for messages.
+
+        Raises:
+            EnvironmentFault: an environment failed, or gave what it should not have; names slot and step.
+        """
         try:
             stepped = self._environment.vector.step(actions)
-        except ValueError as error:
-            if "array element with a sequence" in str(error):  # Gymnasium's, where a step gives a tuple of rewards
-                raise ValueError(_SEVERAL) from error
-            self._explain(error)
-            raise
-        if np.shape(stepped[1]) != (len(self.started),):
-            raise ValueError(_SEVERAL)
+        except Exception as error:
+            self._explain(error, f"in step {row}")
+        if "step" not in self._looked_at or FAULT in stepped[4]:
+            self._look_at("step", stepped, f"in step {row}")
         return stepped
+
+    def require_choices(self, before: Any, after: Any) -> None:
+        """Raise an OutputFault where an observation (T, N, …) is none of the choices that its space has.
+
+        Args:
+            before: what was acted on.
+            after: what followed.
+        """
+        # As for numbers that are not finite, the step that led there is named, not the one that began there.
+        require_in_ranges(after, self._ranges, "after")
+        require_in_ranges(before, self._ranges, "before")
 
     def renew(
         self,
@@ -106,11 +138,12 @@ class Slots:
             for slot in slots if successors is not None else ():
                 put_one(successors, (row, slot), _final_observation(infos, slot))
             return observations
+        when = f"in the reset after step {row}"
         if not self.seeds_each_episode or idle:
-            return self._reset(None, {"reset_mask": ended})
+            return self._reset(None, {"reset_mask": ended}, when)
         for slot in slots:
             self.started[slot] += 1
-        return self.restart_again(ended)
+        return self.restart_again(ended, when)
 
     def _seeds(self, slots: Iterable[int]) -> list[int | None]:
         """The seeds of the episodes that some slots have started last."""
@@ -119,20 +152,36 @@ class Slots:
             seeds[slot] = integer_seed(child(self._sequence, slot, self.started[slot] - 1))
         return seeds
 
-    def _reset(self, seed: Any, options: dict[str, Any] | None) -> Any:
+    def _reset(self, seed: Any, options: dict[str, Any] | None, when: str) -> Any:
         try:
-            return self._environment.vector.reset(seed=seed, options=options)[0]
-        except ValueError as error:
-            self._explain(error)
-            raise
+            begun = self._environment.vector.reset(seed=seed, options=options)
+        except Exception as error:
+            self._explain(error, when)
+        if "reset" not in self._looked_at or FAULT in begun[1]:
+            self._look_at("reset", begun, when)
+        return begun[0]
 
-    def _explain(self, error: ValueError) -> None:
-        # Gymnasium copies observations into arrays of the space's shape; what NumPy says when that fails names neither.
-        if "shape" in str(error):
-            space = self._environment.vector.single_observation_space
-            raise ValueError(
-                f"An observation may not have the shape of the observation space {space}: {error}."
-            ) from error
+    def _look_at(self, method: str, gave: Any, when: str) -> None:
+        told = isinstance(gave, tuple) and isinstance(gave[-1], dict) and FAULT in gave[-1]
+        wrong = from_infos(gave[-1]) if told else self._wrong(gave)
+        if wrong is not None:
+            raise wrong.fault(when) from (RemoteTraceback(wrong.trace) if wrong.trace else None)
+        self._looked_at.add(method)
+
+    def _wrong(self, gave: Any) -> Blame | None:
+        """What is wrong with what the environments gave last, as each of them gave it or as all of them did."""
+        space = self._environment.vector.single_observation_space
+        each = next((found for found in (guard.wrong() for guard in self._guards) if found is not None), None)
+        return each if each is not None or self._guards else wrong_in_batch(gave, space, len(self.started))
+
+    def _explain(self, error: Exception, when: str) -> NoReturn:
+        """Raise what happened in words: whose fault it was, if anybody's that can be named."""
+        if isinstance(error, EnvironmentFault):
+            raise error
+        if isinstance(error, Blame):  # of one environment, which raised the cause
+            raise error.fault(when) from error.__cause__
+        wrong = self._wrong(NOTHING) or raised(None, error)
+        raise wrong.fault(when) from error
 
 
 def _final_observation(infos: dict[str, Any], slot: int) -> Any:

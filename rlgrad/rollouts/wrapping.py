@@ -29,15 +29,15 @@ def wrapper(text: str) -> Wrap:
     found = getattr(home, name, None)
     if found is None:
         known = [n for n in dir(home) if isinstance(getattr(home, n), type)]
-        raise ValueError(f"{home.__name__} has no {name!r}. {close_names(name, known)}")
+        raise ValueError(f"wrappers: {home.__name__} has no {name!r}. {close_names(name, known)}")
 
     def wrap(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
         try:
             wrapped: gymnasium.Env[Any, Any] = found(env, **options)
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            raise ImportError(f"{text!r} needs a package that is not installed: {error}") from error
+            raise ImportError(f"wrappers: {text!r} needs a package that is not installed: {error}") from error
         except (TypeError, ValueError, AssertionError) as error:
-            raise ValueError(f"{text!r} cannot wrap {env}: {error}") from error
+            raise ValueError(f"wrappers: {text!r} cannot wrap {env}: {error}") from error
         return wrapped
 
     return wrap
@@ -59,7 +59,9 @@ def _imported(module: str, text: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{text!r} asks for the module {module!r}, which cannot be imported: {error}.") from error
+        raise ValueError(
+            f"wrappers: {text!r} asks for the module {module!r}, which cannot be imported: {error}."
+        ) from error
 
 
 def _parsed(call: str, text: str) -> tuple[str, dict[str, Any]]:
@@ -72,6 +74,6 @@ def _parsed(call: str, text: str) -> tuple[str, dict[str, Any]]:
     except (SyntaxError, ValueError):
         pass
     raise ValueError(
-        "A wrapper is written as a name, or as a name with keyword arguments that are numbers, texts, lists or tuples, such "
-        f"as 'FrameStackObservation(stack_size=4)'; got {text!r}."
+        "wrappers: one is written as a name, or as a name with keyword arguments that are numbers, texts, lists or tuples, "
+        f"such as 'FrameStackObservation(stack_size=4)'; got {text!r}."
     )

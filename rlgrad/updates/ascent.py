@@ -76,7 +76,9 @@ class Ascent(Record):
                     f"Keras has no optimizer {self.optimizer!r}. {close_names(self.optimizer.lower(), names)}"
                 )
         elif isinstance(self.optimizer, Mapping):
-            object.__setattr__(self, "optimizer", _from_config(self.optimizer))
+            object.__setattr__(self, "optimizer", _deserialized(self.optimizer))
+        elif not isinstance(self.optimizer, keras.optimizers.Optimizer):
+            raise ValueError(f"optimizer is a Keras optimizer or the name of one, got {self.optimizer!r}.")
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
 
@@ -207,17 +209,6 @@ class Ascent(Record):
             )
 
 
-def _from_config(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:
-    reason = "it is none of its optimizers, and none that was registered"
-    try:
-        made = keras.optimizers.deserialize(dict(config))
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        made, reason = None, str(error).partition("\n")[0]
-    if not isinstance(made, keras.optimizers.Optimizer):
-        raise ValueError(f"optimizer: Keras cannot make one of {dict(config)}: {reason}.")
-    return made
-
-
 @dataclass(frozen=True)
 class AscentState:
     """A Keras optimizer bound to the variables it moves, or to the vector of them. Its `slots` are what a checkpoint keeps."""
@@ -281,6 +272,18 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     if flat is not None:
         flat.write()
     return length, finite
+
+
+def _deserialized(config: Mapping[str, Any]) -> Any:
+    """The optimizer that Keras has serialized, as a run's config.yaml keeps it."""
+    message = f"optimizer is no optimizer that Keras can make, got {dict(config)!r}."
+    try:
+        found = keras.optimizers.deserialize(dict(config))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(message) from error
+    if not isinstance(found, keras.optimizers.Optimizer):
+        raise ValueError(message)
+    return found
 
 
 def _is_optimizer_class(thing: Any) -> bool:

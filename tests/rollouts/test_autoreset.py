@@ -204,3 +204,14 @@ def test_no_transition_crosses_an_episode_border(mode):
     assert_array_equal(before[:, 0], after[:, 0])
     assert_array_equal(before[:, 1] + 1, after[:, 1])
     assert (rollout.actions[real] != GO_ON).sum() == (rollout.terminations | rollout.truncations).sum()
+
+
+def test_episodes_that_all_end_with_a_rollout_are_gone_on_with():
+    script = [(3, TERMINATE)], [(3, TRUNCATE)]
+    with collector("sync", num_steps=3) as whole, collector("sync", num_steps=3) as resumed:
+        whole.collect(ScriptedPolicy(*script))
+        resumed.restore(whole.state())
+        policy = ScriptedPolicy(*script)
+        first, second = whole.collect(policy), resumed.collect(policy)
+    assert_array_equal(first.observations[:, :, 1], second.observations[:, :, 1])
+    assert_array_equal(first.terminations, second.terminations)

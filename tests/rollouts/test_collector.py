@@ -442,7 +442,7 @@ def test_an_observation_of_another_shape_is_refused(mode, late):
 
     with (
         GymCollector(Misshapen, num_envs=2, num_steps=5, vectorization_mode=mode) as c,
-        pytest.raises(ValueError, match=r"may not have the shape of the observation space Box\(-inf, inf, \(2,\)"),
+        pytest.raises(ValueError, match=r"wrong observation in .*: expected float64 \(2,\), came float64 \(3,\)"),
     ):
         c.collect(RandomPolicy(1))
 
@@ -456,7 +456,7 @@ def test_a_vector_environment_with_observations_of_another_shape_is_refused():
         def reset(self, *, seed=None, options=None):
             return np.zeros((2, 1), np.float32), {}  # would broadcast
 
-    with pytest.raises(ValueError, match=r"shape \(2, 1\) where the observation space says \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"expected float32 \(2, 3\), came float32 \(2, 1\)"):
         GymCollector(Misshapen(), num_steps=2).collect(RandomPolicy())
 
 

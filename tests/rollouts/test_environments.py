@@ -184,7 +184,7 @@ class OfTwoAgents(ScriptedEnv):
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_several_rewards_in_a_step_are_refused(mode):
     c = GymCollector(OfTwoAgents, num_envs=2, num_steps=2, vectorization_mode=mode)
-    with c, pytest.raises(ValueError, match=r"one reward, .* several agents"):
+    with c, pytest.raises(ValueError, match=r"slot 0 .* step 0: expected a number, came \(1, 1\).* several agents"):
         c.collect(RandomPolicy())
 
 
