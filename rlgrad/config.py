@@ -143,9 +143,11 @@ def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overr
     options = mapping(plain.pop("agent"), "agent")
     plain = as_declared(plain, Config)
     plain |= {key: tuple(plain[key]) for key in ("hidden_sizes", "wrappers", "logs") if key in plain}
-    cls = agent_class(name_of(options))
-    del options["name"]
-    return Config(agent=agent or record_from(cls, options, "agent."), **plain)
+    if agent is None:  # else nothing is imported that might not be there, or be somebody else's
+        cls = agent_class(name_of(options))
+        del options["name"]
+        agent = record_from(cls, options, "agent.")
+    return Config(agent=agent, **plain)
 
 
 def name_of(options: Mapping[str, Any]) -> str:

@@ -134,8 +134,6 @@ class Run:
         self.stop, self._actor = False, None
         if isinstance(self.collector, CompiledCollector) and fused:
             self._fused = self._fused or Fused(self.collector, self.learner, every)
-        if self.timesteps == 0:
-            self.save()
         for callback in self.callbacks:
             callback.on_start(self)
         begun = saved = time.perf_counter()

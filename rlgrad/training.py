@@ -2,19 +2,19 @@
 
 import dataclasses
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from rlgrad import checkpoints, provenance
 from rlgrad import config as configs
+from rlgrad import provenance
 from rlgrad.agent import Agent, batch_signature, dry_run
 from rlgrad.callbacks import asked_for
 from rlgrad.config import Config, EnvLike, Memory, VectorizationMode
+from rlgrad.folders import free_folder, saved_model, write_config
 from rlgrad.learner import Learner
 from rlgrad.logs import make_logs, require_possible
 from rlgrad.placement import device_for
@@ -173,13 +173,14 @@ def run_config(
 ) -> Run:
     """Train what a config says, from the first step to the evaluation at the end. See `train`; run.json keeps `command`."""
     require_possible(config)
-    path = _free_folder(config, run_dir)
+    path = free_folder(config, run_dir)
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
     # A folder that has appeared under the default name meanwhile is another run's.
     path.mkdir(parents=True, exist_ok=run_dir is not None)
     try:
-        _write_config(run, model, value_model)
+        run.save()  # first: whoever finds a run can go on with it
         provenance.write(run, command)
+        write_config(run, model, value_model)
         run.train()
         conclude(run)
     except BaseException:
@@ -238,8 +239,8 @@ def load(
         config = configs.from_mapping(content, agent, **({} if env is None else {"env": env}))
     except ValueError as error:
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error
-    model = model or _saved_model(path, "model")
-    value_model = value_model or _saved_model(path, "value_model")
+    model = model or saved_model(path, "model")
+    value_model = value_model or saved_model(path, "value_model")
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
     run.restore()
     return run
@@ -320,58 +321,3 @@ def _assemble(
 def _callbacks(config: Config, given: Sequence[Callback], verbose: bool) -> list[Callback]:
     """Those that add to the rows come before those that write them."""
     return [*asked_for(config), *given, *make_logs(config), *([Progress()] if verbose else [])]
-
-
-def _write_config(run: Run, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:
-    network = run.policy.network
-    resolved = {
-        "vectorization_mode": run.collector.vectorization_mode,
-        "actor": "compiled" if run.collector.vectorization_mode == "compiled" else run.policy.acts_in,
-        "xla": run.learner.xla,
-        "device": run.device,
-        "trained_outputs": list(run.learner.credited),
-        "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),
-    }
-    checkpoints.write_text(run.path / "config.yaml", configs.to_yaml(run.config, resolved))
-    networks = {"model": (model, network), "value_model": (value_model, run.policy.value_network)}
-    for name, built in ((name, built) for name, (given, built) in networks.items() if given is not None):
-        try:
-            (run.path / f"{name}.json").write_text(built.to_json(indent=2))
-        except (NotImplementedError, TypeError, ValueError):
-            _log.warning("Keras cannot write the config of this %s: rlgrad.load will need it as an argument.", name)
-
-
-def _saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
-    file = path / f"{name}.json"
-    if not file.exists():
-        return None
-
-    def build() -> keras.Model:
-        try:
-            return keras.models.model_from_json(file.read_text())
-        except (TypeError, ValueError) as error:
-            reason = str(error).split(" Full object config")[0]
-            raise ValueError(
-                f"Keras cannot rebuild this run's {name} from its config: pass it as {name}= (command line: use "
-                f"rlgrad.load in Python). {reason}"
-            ) from error
-
-    return build
-
-
-def _free_folder(config: Config, run_dir: str | Path | None) -> Path:
-    """A folder that holds no run yet."""
-    if run_dir is not None:
-        path = Path(run_dir)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FileExistsError(
-                f"{path} exists and is not empty; a run never writes over another. Choose a new folder."
-            )
-        return path
-    safe = config.env_name.replace("/", "_").replace(":", "_")
-    stem = f"{safe}-{type(config.agent).__name__.lower()}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, count = Path("runs") / stem, 1
-    while path.exists():
-        count += 1
-        path = Path("runs") / f"{stem}-{count}"
-    return path

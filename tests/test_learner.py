@@ -107,7 +107,7 @@ def test_an_output_that_is_not_finite_is_named():
         learn.learn(rollout(), 0.0, [0, 0])
 
 
-def test_training_stops_with_the_last_good_weights_saved(tmp_path):
+def test_training_that_fails_leaves_its_last_checkpoint(tmp_path):
     class Explodes(rlgrad.Agent):
         num_envs: int = 2
         num_steps: int | None = 16

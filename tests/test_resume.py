@@ -96,16 +96,27 @@ def test_a_run_that_is_gone_on_with_takes_the_next_actions_of_the_one_that_was_n
             np.testing.assert_array_equal(state, states[1][name], err_msg=name)
 
 
-def test_a_run_killed_before_its_first_update_begins_again(tmp_path):
-    full = train("sync", tmp_path / "run")
-    copy = tmp_path / "copy"
-    shutil.copytree(full.path, copy)
-    for path in checkpoints.found(copy / "checkpoints"):
-        path.unlink()
-    first = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=10, run_dir=tmp_path / "short", **QUICK)
-    assert [path.name for path in checkpoints.found(first.path / "checkpoints")][-1] == "000000000000.npz"
+def test_a_run_killed_before_its_first_update_begins_again(whole, tmp_path):
+    class Gone(Exception):
+        pass
+
+    class Vanish(Callback):
+        def on_start(self, run):
+            raise Gone
+
+    with pytest.raises(Gone):
+        train("sync", tmp_path / "run", [Vanish()])
+    again = rlgrad.load(tmp_path / "run", verbose=False)
+    assert again.timesteps == 0
+    again.train()
+    assert left(tmp_path / "run") == left(whole("sync")[0])
+
+
+def test_a_run_without_checkpoints_is_refused_by_name(tmp_path):
+    run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=20, run_dir=tmp_path / "run", **QUICK)
+    shutil.rmtree(run.path / "checkpoints")
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
-        rlgrad.load(copy, verbose=False)
+        rlgrad.load(run.path, verbose=False)
 
 
 class Forgetful(gymnasium.Wrapper):
