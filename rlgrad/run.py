@@ -134,32 +134,28 @@ class Run:
         self.stop, self._actor = False, None
         if isinstance(self.collector, CompiledCollector) and fused:
             self._fused = self._fused or Fused(self.collector, self.learner, every)
-        for callback in self.callbacks:
-            callback.on_start(self)
-        begun = saved = time.perf_counter()
-        first, before = self.timesteps, self.seconds
-        try:
-            with interruption() as interrupted:
-                while self.timesteps + needed <= total and not (self.stop or interrupted.asked):
-                    begins, wanted = self.timesteps, every - len(self._journal.updates)
-                    ends_a_row = wanted == 1 or self.timesteps + 2 * needed > total
-                    self._advance(wanted, total, spacing if ends_a_row else None)
-                    self.seconds = before + time.perf_counter() - begun
-                    last = self.timesteps + needed > total
-                    if len(self._journal.updates) == every or last:
-                        self._report((self.timesteps - first) / (self.seconds - before))
-                    if begins * _CHECKPOINTS // total != self.timesteps * _CHECKPOINTS // total:
-                        self.collector.begin_anew()
-                        self._save_best()
-                        saved = time.perf_counter()
-                    elif time.perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                        self.save()
-                        saved = time.perf_counter()
-                self.save()
-        finally:
-            with contextlib.ExitStack() as ends:  # each of them, whatever another one raises
-                for callback in reversed(self.callbacks):
-                    ends.callback(callback.on_end, self)
+        with contextlib.ExitStack() as ends, interruption() as interrupted:
+            for callback in self.callbacks:
+                callback.on_start(self)
+                ends.callback(callback.on_end, self)  # whatever happens, also in another one's
+            begun = saved = time.perf_counter()
+            first, before = self.timesteps, self.seconds
+            while self.timesteps + needed <= total and not (self.stop or interrupted.asked):
+                begins, wanted = self.timesteps, every - len(self._journal.updates)
+                ends_a_row = wanted == 1 or self.timesteps + 2 * needed > total
+                self._advance(wanted, total, spacing if ends_a_row else None)
+                self.seconds = before + time.perf_counter() - begun
+                last = self.timesteps + needed > total
+                if len(self._journal.updates) == every or last:
+                    self._report((self.timesteps - first) / (self.seconds - before))
+                if begins * _CHECKPOINTS // total != self.timesteps * _CHECKPOINTS // total:
+                    self.collector.begin_anew()
+                    self._save_best()
+                    saved = time.perf_counter()
+                elif time.perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                    self.save()
+                    saved = time.perf_counter()
+            self.save()
         if interrupted.asked:
             _log.info("Stopped after %s steps. Go on with: rlgrad resume %s", f"{self.timesteps:,}", self.path)
             raise KeyboardInterrupt

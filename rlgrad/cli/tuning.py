@@ -1,9 +1,10 @@
 """`rlgrad tune`: search for better hyper-parameters, and write them as a config."""
 
 import argparse
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,22 +76,34 @@ def run(arguments: list[str]) -> Result:
     from rlgrad.studies import Measure
     from rlgrad.tuning import tune
 
-    logging.getLogger("rlgrad").setLevel(logging.WARNING)  # what one run says of itself, every trial would
     safe = config.env_name.replace("/", "_").replace(":", "_")
     folder = own.folder / (own.study or f"{safe}-{type(config.agent).__name__}".lower())
     print(f"Into {folder}", flush=True)
-    study = tune(
-        config,
-        folder,
-        trials=own.trials,
-        space=_space(config, own.search, rest),
-        measure=Measure(seeds=own.seeds, episodes=own.episodes, greedy=own.greedy),
-        pruner=own.pruner,
-        storage=own.storage,
-        timeout=own.timeout,
-        report=lambda trial, study: print(_line(trial, study), flush=True),
-    )
+    with _warnings_alone():
+        study = tune(
+            config,
+            folder,
+            trials=own.trials,
+            space=_space(config, own.search, rest),
+            measure=Measure(seeds=own.seeds, episodes=own.episodes, greedy=own.greedy),
+            pruner=own.pruner,
+            storage=own.storage,
+            timeout=own.timeout,
+            report=lambda trial, study: print(_line(trial, study), flush=True),
+        )
     return _result(study)
+
+
+@contextlib.contextmanager
+def _warnings_alone() -> Iterator[None]:
+    """What one run says of itself, every trial would."""
+    log = logging.getLogger("rlgrad")
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _space(config: "Config", wanted: Sequence[str], arguments: Sequence[str]) -> "Space":
