@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from rlgrad.faults import writing
+from rlgrad.faults import write_whole, writing
 
 FORMAT = 3
 BEST = "best.npz"
@@ -59,7 +58,7 @@ def save(
     plain = _without_arrays({"format": FORMAT, **state}, arrays)
     arrays[_STATE] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     path = folder / f"{timesteps:012d}.npz"
-    _write(path, _archive(arrays))
+    write_whole(path, _archive(arrays))
     if best:
         copy = folder / f"{BEST}.partial"
         with writing(copy):
@@ -130,21 +129,7 @@ def load_newest(folder: Path, variables: Mapping[str, Sequence[keras.Variable]])
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file that appears whole or not at all."""
-    _write(path, text.encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with writing(path):
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)  # half a file helps nobody, and may be what fills the disk
-            raise
+    write_whole(path, text.encode())
 
 
 def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -81,6 +81,25 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        WriteFault: it could not be written; one that was there before is as it was.
+    """
+    partial = path.with_name("unfinished.partial")  # no name that a reader of such files would look into
+    with writing(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # half a file helps nobody, and may be what fills the disk
+            raise
+
+
 def in_words(error: OSError) -> str:
     """An error of the operating system as a sentence, without its number."""
     if error.errno is None:

@@ -3,12 +3,11 @@
 import csv
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlgrad.faults import writing
+from rlgrad.faults import write_whole
 
 Row = TypeVar("Row")
 
@@ -53,10 +52,4 @@ def until(rows: Iterable[Row], timesteps: float, steps_of: Callable[[Row], Any],
 
 def replace(path: Path, content: str | bytes) -> None:
     """Write a file that appears whole or not at all."""
-    partial = path.with_name("log.partial")  # no name that a reader of such files would look into
-    with writing(path):
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    write_whole(path, content.encode() if isinstance(content, str) else content)
