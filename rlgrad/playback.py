@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,29 @@ from rlgrad.rollouts.trees import arrays
 
 FILMS = (".mp4", ".gif")
 _GIF_RATE = 25.0  # what every viewer of GIFs keeps up with
+
+
+class Drawn(Protocol):
+    """One environment that draws. See `rlgrad.rollouts.drawing.DrawnEnv`."""
+
+    name: str
+    rate: float
+
+    def reset(self, *, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        ...
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One transition."""
+        ...
+
+    def render(self) -> Picture:
+        """The picture of now, uint8 (height, width, 3)."""
+        ...
+
+    def close(self) -> None:
+        """Nothing is drawn any more."""
+        ...
 
 
 class Episode(NamedTuple):
@@ -65,7 +88,7 @@ def drawn(
 
 def play(
     policy: Policy,
-    env: DrawnEnv,
+    env: Drawn,
     *,
     episodes: int = 1,
     greedy: bool = True,
@@ -108,8 +131,34 @@ def film(path: Path, rate: float) -> Iterator[Callable[[Picture], None]]:
         ImportError: what writes MP4 is not installed; says how to.
     """
     check_film(path)
-    with (_mp4 if path.suffix.lower() == ".mp4" else _gif)(path, rate) as write:
+    with (_mp4 if path.suffix.lower() == ".mp4" else gif)(path, rate) as write:
         yield write
+
+
+@contextlib.contextmanager
+def gif(file: Path | BinaryIO, rate: float, most_pixels: int | None = None) -> Iterator[Callable[[Picture], None]]:
+    """An animated GIF that takes one picture after the other, and is written at the end.
+
+    Args:
+        file: to write into.
+        rate: pictures a second. Some are left out, where there are more than viewers keep up with.
+        most_pixels: along either side; larger ones are made smaller. None: they stay as they are.
+    """
+    from PIL import Image
+
+    every, images, count = max(1, round(rate / _GIF_RATE)), [], 0
+
+    def write(picture: Picture) -> None:
+        nonlocal count
+        if count % every == 0:
+            image = Image.fromarray(picture)
+            image.thumbnail((most_pixels or image.width, most_pixels or image.height))
+            images.append(image.quantize(64))
+        count += 1
+
+    yield write
+    if images:
+        images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=1000.0 * every / rate, loop=0)
 
 
 def check_film(path: Path) -> None:
@@ -122,7 +171,7 @@ def check_film(path: Path) -> None:
         _ffmpeg()
 
 
-def _check_observations(policy: Policy, env: DrawnEnv) -> None:
+def _check_observations(policy: Policy, env: Drawn) -> None:
     # A vector environment that was trained on may wrap its observations where a single one does not.
     observation, info = env.reset(seed=0)
     given = [np.shape(leaf) for _, leaf in arrays(observed(policy.masked, observation, info), "")]
@@ -140,7 +189,7 @@ def _listed(shapes: list[tuple[int, ...]]) -> str:
 
 def _episode(
     policy: Policy,
-    env: DrawnEnv,
+    env: Drawn,
     greedy: bool,
     seed: int,
     max_steps: int | None,
@@ -188,20 +237,3 @@ def _mp4(path: Path, rate: float) -> Iterator[Callable[[Picture], None]]:
     finally:
         if writer is not None:
             writer.close()
-
-
-@contextlib.contextmanager
-def _gif(path: Path, rate: float) -> Iterator[Callable[[Picture], None]]:
-    from PIL import Image
-
-    every, images, count = max(1, round(rate / _GIF_RATE)), [], 0
-
-    def write(picture: Picture) -> None:
-        nonlocal count
-        if count % every == 0:
-            images.append(Image.fromarray(picture).quantize(64))
-        count += 1
-
-    yield write
-    if images:
-        images[0].save(path, save_all=True, append_images=images[1:], duration=1000.0 * every / rate, loop=0)

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from rlgrad import registry
 from rlgrad.rollouts.specs import find_spec, installed
@@ -26,7 +28,7 @@ from rlgrad.rollouts.wrapping import wrap_all
 Picture = np.ndarray[Any, Any]
 _MUJOCO_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 _OURS: dict[str, type[Exception]] = {"ValueError": ValueError, "ImportError": ImportError}
-_RATE = 30.0  # pictures a second, where an environment does not say
+RATE = 30.0  # pictures a second, where an environment does not say
 
 
 class DrawnEnv:
@@ -60,10 +62,13 @@ class DrawnEnv:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
+        with _without_script():
+            self._process.start()
         theirs.close()
         try:
-            self.rate = self._ask("make", env, render_mode, dict(env_kwargs), tuple(wrappers), max_episode_steps)
+            self.rate = self._ask(
+                "make", registered(env), env, render_mode, dict(env_kwargs), tuple(wrappers), max_episode_steps
+            )
         except BaseException:
             self.close()
             raise
@@ -110,9 +115,25 @@ class DrawnEnv:
         raise RuntimeError(f"{self.name} failed in {what}:\n{reply}")
 
 
+def registered(env: str) -> EnvSpec | None:
+    """What Gymnasium's registry says of an id, or of `module:id`, here and now."""
+    return gymnasium.registry.get(env.rpartition(":")[2])
+
+
 def has_display() -> bool:
     """Whether windows can be opened."""
     return sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Keep a process that is started from running the script that started it, as `spawn` does, once more."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 @contextlib.contextmanager
@@ -187,15 +208,18 @@ def _serve(pipe: Connection) -> None:
             break
         try:
             if what == "make":
-                env = make(*arguments)
-                reply = float(env.metadata.get("render_fps") or _RATE)
+                known, *asked = arguments
+                if known is not None:  # what a script registered, this process has not heard of
+                    gymnasium.registry.setdefault(known.id, known)
+                env = make(*asked)
+                reply = float(env.metadata.get("render_fps") or RATE)
             elif what == "reset":
                 reply = env.reset(seed=arguments[0])
             else:
                 reply = _drawn(env) if what == "render" else env.step(*arguments)
         except Exception as error:
             if what == "make" and type(error) not in _OURS.values():
-                pipe.send(("ValueError", f"{arguments[0]} cannot be made: {type(error).__name__}: {error}"))
+                pipe.send(("ValueError", f"{arguments[1]} cannot be made: {type(error).__name__}: {error}"))
             elif what in ("make", "render"):
                 pipe.send((type(error).__name__, str(error)))
             else:
@@ -223,7 +247,7 @@ def _drawn(env: Any) -> Picture:
 
 
 def _advice(name: str) -> str:
-    spec = gymnasium.registry.get(name.rpartition(":")[2])
+    spec = registered(name)
     if spec is None or "mujoco" not in str(spec.entry_point) or has_display():
         return ""
     return (

@@ -1,6 +1,8 @@
 """What TensorBoard reads back: scalars, histograms and videos, also of a run that was killed and went on."""
 
 import io
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import gymnasium
@@ -13,6 +15,7 @@ import rlgrad
 from rlgrad.logs import videos
 from rlgrad.logs.histograms import bins
 from rlgrad.logs.tensorboard import TensorBoardLog
+from rlgrad.playback import gif
 
 QUICK = {"total_timesteps": 1024, "num_envs": 4, "num_steps": 32, "evaluation_episodes": 0, "verbose": False}
 QUICK |= {"vectorization_mode": "sync"}
@@ -135,9 +138,12 @@ def test_a_run_that_goes_on_makes_the_videos_that_are_left(tmp_path):
 
 def test_fast_frames_are_left_out_and_large_ones_made_smaller():
     frames = [np.full((400, 800, 3), 10 * i, np.uint8) for i in range(6)]
-    data, width, height = videos.gif(frames, rate=50.0)
-    image = Image.open(io.BytesIO(data))
-    assert (image.n_frames, image.info["duration"], width, height) == (3, 40, 320, 160)
+    file = io.BytesIO()
+    with gif(file, 50.0, 320) as write:
+        for frame in frames:
+            write(frame)
+    image = Image.open(file)
+    assert (image.n_frames, image.info["duration"], *image.size) == (3, 40, 320, 160)
 
 
 def test_a_policy_with_memory_and_wrapped_observations_is_filmed(tmp_path):
@@ -164,7 +170,7 @@ def test_an_environment_made_by_a_function_is_filmed(tmp_path):
 @pytest.mark.parametrize(
     ("env", "reason"),
     [
-        ("rlgrad/CartPole-v1", "written in TensorFlow have no pictures"),
+        ("rlgrad/CartPole-v1", r"written in TensorFlow have no render\(\)"),
         (lambda: gymnasium.make("CartPole-v1"), "without the render mode rgb_array"),
         (lambda render_mode: gymnasium.make("CartPole-v1", render_mode="drawing"), "videos cannot draw"),
     ],
@@ -176,11 +182,31 @@ def test_what_cannot_be_drawn_is_refused_before_there_is_a_run(env, reason, tmp_
 
 
 def test_a_renderer_that_fails_ends_the_videos_and_not_training(tmp_path, monkeypatch, caplog):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("the graphics card is gone")
 
-    monkeypatch.setattr(videos, "film", broken)
+    monkeypatch.setattr(videos, "play", broken)
     run = rlgrad.train("a2c", "CartPole-v1", videos=4, run_dir=tmp_path / "a", **QUICK)
     assert run.timesteps == 1024
     said = [message for message in caplog.messages if "graphics card" in message]
     assert said == ["No videos from here on, training goes on: the graphics card is gone"]
+
+
+def test_a_script_without_a_guard_films_what_it_registered_itself_and_what_has_a_name(tmp_path):
+    """Its own class exists in its process alone; the process that draws a named one must not run the script once more."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import gymnasium, rlgrad\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Own(CartPoleEnv): ...\n"
+        "gymnasium.register('Own-v0', Own, max_episode_steps=20)\n"
+        "gymnasium.register('Named-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=20)\n"
+        f"options = {QUICK!r}\n"
+        "for name in ('Own-v0', 'Named-v0'):\n"
+        "    rlgrad.train('reinforce', name, videos=1, run_dir=name, **options)\n"
+        "print('once')\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
+    for name in ("Own-v0", "Named-v0"):
+        assert len(events(tmp_path / name).Tensors(videos.TAG)) == 1
