@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -44,7 +44,7 @@ class Played:
         discounted: float (steps,), Σ γᵏ r of the steps before, within an episode: what a reward's scale is judged by.
         lengths: int (episodes,).
         truncated: how many of them a limit cut.
-        observations: every number seen, by leaf, float (steps, …).
+        observations: what their numbers are like, by leaf.
         seconds: a step's cost, median.
     """
 
@@ -53,8 +53,29 @@ class Played:
     discounted: np.ndarray
     lengths: np.ndarray
     truncated: int
-    observations: dict[str, np.ndarray]
+    observations: dict[str, "Numbers"]
     seconds: float
+
+
+class Numbers(NamedTuple):
+    """What the numbers of many observations are like; the observations themselves may be pictures, too many to keep.
+
+    Attributes:
+        finite: all of them.
+        whole: all of them.
+        size: of the largest, positive or negative.
+    """
+
+    finite: bool = True
+    whole: bool = True
+    size: float = 0.0
+
+    def with_more(self, values: np.ndarray) -> "Numbers":
+        """Those of another observation among them."""
+        finite = bool(np.isfinite(values).all())
+        whole = np.issubdtype(values.dtype, np.integer) or bool(np.array_equal(values, np.rint(values)))
+        size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
+        return Numbers(self.finite and finite, self.whole and whole, max(self.size, size))
 
 
 def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
@@ -82,11 +103,11 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
     env.action_space.seed(seed)
     observation, info = env.reset(seed=seed)
     rewards, returns, discounted, lengths, seconds, truncations = [], [], [], [], [], 0
-    seen: dict[str, list[Any]] = {}
+    seen: dict[str, Numbers] = {}
     total, so_far, length = 0.0, 0.0, 0
     for _ in range(steps):
         for name, leaf in arrays(observation, "observation"):
-            seen.setdefault(name, []).append(np.asarray(leaf, np.float64))
+            seen[name] = seen.get(name, Numbers()).with_more(np.asarray(leaf))
         action = _random_action(env, info)
         begun = time.perf_counter()
         observation, reward, terminated, truncated, info = env.step(action)
@@ -100,14 +121,13 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
             truncations += bool(truncated and not terminated)
             total, so_far, length = 0.0, 0.0, 0
             observation, info = env.reset()
-    leaves = {name: np.stack(values) for name, values in seen.items()}
     return Played(
         rewards=np.array(rewards),
         returns=np.array(returns),
         discounted=np.array(discounted),
         lengths=np.array(lengths),
         truncated=truncations,
-        observations=leaves,
+        observations=seen,
         seconds=float(np.median(seconds)),
     )
 
@@ -208,13 +228,12 @@ def _rewards(played: Played) -> Iterator[Finding]:
 
 
 def _observations(played: Played) -> Iterator[Finding]:
-    for name, values in played.observations.items():
-        if not np.isfinite(values).all():
+    for name, numbers in played.observations.items():
+        if not numbers.finite:
             yield Finding("error", f"{name} holds numbers that are not finite.")
-            continue
-        size = float(np.abs(values).max())
-        if size > _FAR and size != 255.0 and not np.array_equal(values, np.rint(values)):
-            yield Finding("advice", f"Numbers in {name} reach {size:.3g}: normalize_observations: true, in the agent.")
+        elif numbers.size > _FAR and numbers.size != 255.0 and not numbers.whole:
+            size = f"{numbers.size:.3g}"
+            yield Finding("advice", f"Numbers in {name} reach {size}: normalize_observations: true, in the agent.")
 
 
 def _horizon(env: Env, played: Played) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """Where a run comes from: run.json, which says what made it. config.yaml, beside it, says what was asked for.
 
-Nothing reads run.json back: `rlgrad train --from RUN` repeats a run from its config.yaml, and run.json tells a person what has
-to be the same besides for the weights to come out the same.
+Nothing is decided by run.json: `rlgrad train --from RUN` repeats a run from its config.yaml, and run.json tells a person what
+has to be the same besides for the weights to come out the same.
 """
 
 import json
@@ -43,8 +43,32 @@ def write(run: "Run", command: str) -> None:
     checkpoints.write_text(run.path / FILE, json.dumps(made, indent=2) + "\n")
 
 
+def write_resumed(run: "Run", command: str) -> None:
+    """Add to a run's run.json that it goes on from a checkpoint.
+
+    Args:
+        run: about to be trained.
+        command: what goes on with it, as one would type it.
+    """
+    file = run.path / FILE
+    try:
+        made = json.loads(file.read_text())
+        before = list(made.setdefault("resumed", []))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):  # an older run has none, and whoever lent it may have edited it
+        made, before = {}, []
+    mode = run.collector.vectorization_mode
+    now = occasion(command, environment_of(run.config, mode)["entry_point"], run.device)
+    made["resumed"] = [*before, {"timesteps": run.timesteps, **now}]
+    checkpoints.write_text(file, json.dumps(made, indent=2) + "\n")
+
+
 def provenance(config: Config, *, command: str, device: str, vectorization_mode: str) -> dict[str, Any]:
-    """What run.json holds.
+    """What run.json holds when a run begins.
 
     Args:
         config: what the run was asked to do.
@@ -53,20 +77,32 @@ def provenance(config: Config, *, command: str, device: str, vectorization_mode:
         vectorization_mode: how its environments are stepped, never `"auto"`.
 
     Returns:
-        `command`, `started`, `directory`, `seed`, `device`, `machine`, `versions`, `environment`, and `git`: commit and whether
-        tracked files differed from it, of the repository that the current directory is in; absent outside of one.
+        `seed`, `environment`, and what `occasion` gives.
     """
     environment = environment_of(config, vectorization_mode)
+    return {**occasion(command, environment["entry_point"], device), "seed": config.seed, "environment": environment}
+
+
+def occasion(command: str, entry_point: str, device: str) -> dict[str, Any]:
+    """What trains a run here and now.
+
+    Args:
+        command: what started it, as one would type it.
+        entry_point: `module:name` of the environment.
+        device: what it computes on.
+
+    Returns:
+        `command`, `started`, `directory`, `device`, `machine`, `versions`, and `git`: commit and whether tracked files differed
+        from it, of the repository that the current directory is in; absent outside of one.
+    """
     git = git_state(Path.cwd())
     return {
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "directory": str(Path.cwd()),
-        "seed": config.seed,
         "device": device,
         "machine": {"platform": platform.platform(), "architecture": platform.machine(), "cores": os.cpu_count()},
-        "versions": versions(environment["entry_point"]),
-        "environment": environment,
+        "versions": versions(entry_point),
         **({} if git is None else {"git": git}),
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad import checkpoints, random
+from rlgrad import checkpoints, provenance, random
 from rlgrad.config import Config
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.diagnostics.watching import Watch
@@ -69,6 +69,7 @@ class Run:
         self.timesteps = self.updates = 0
         self.seconds = 0.0
         self.stop = False
+        self._restored = False  # from a checkpoint, and not trained since
         self._best = -math.inf  # of the checkpoints that are kept for it
         self._shuffles = random.Seeds(random.stream(config.seed, "shuffle"))  # of updates
         self._fused: Fused | None = None
@@ -99,13 +100,14 @@ class Run:
         """Steps that must be left for a rollout to begin."""
         return self.collector.max_rollout_steps if self.config.agent.num_steps is not None else 1
 
-    def train(self, total_timesteps: int | None = None) -> "Run":
+    def train(self, total_timesteps: int | None = None, *, command: str = "rlgrad.load(...).train(...)") -> "Run":
         """Train until so many environment steps have been taken in all.
 
         Rollouts of a fixed number of steps never take more; one of whole episodes ends with its last episode.
 
         Args:
             total_timesteps: none: the config's.
+            command: what run.json says went on with the run, where that is from a checkpoint.
 
         Returns:
             This run.
@@ -117,17 +119,23 @@ class Run:
         """
         if total_timesteps is not None:
             self.config = replace(self.config, total_timesteps=total_timesteps)
+        self._require_room()
+        if self._restored:
+            provenance.write_resumed(self, command)
+            self._restored = False
         with tf.device(self.device):
             self._train(self.config.total_timesteps)
         return self
 
-    def _train(self, total: int) -> None:
-        by_steps, needed = self.config.agent.num_steps is not None, self._needed
+    def _require_room(self) -> None:
         if self.finished:
             raise ValueError(
-                f"total_timesteps={total:,} leaves no room for a rollout of {needed:,} steps after the {self.timesteps:,} "
-                "taken: raise it, or lower num_envs or num_steps."
+                f"total_timesteps={self.config.total_timesteps:,} leaves no room for a rollout of {self._needed:,} steps after "
+                f"the {self.timesteps:,} taken: raise it, or lower num_envs or num_steps."
             )
+
+    def _train(self, total: int) -> None:
+        by_steps, needed = self.config.agent.num_steps is not None, self._needed
         fused = isinstance(self.collector, CompiledCollector) and not self._watch.on
         every = max(1, total // (needed * (_FUSED_ROWS if fused else _ROWS))) if by_steps else 1
         spacing = 0.0 if by_steps else total / _ROWS  # of diagnoses
@@ -240,6 +248,7 @@ class Run:
         logged = read_csv(file, self.timesteps) if file.is_file() else {}
         self._journal.restore(state["journal"], logged)
         self.collector.restore(state["collector"])
+        self._restored = True
         for callback in self.callbacks:
             if type(callback).__name__ in state["callbacks"]:
                 callback.restore(state["callbacks"][type(callback).__name__])

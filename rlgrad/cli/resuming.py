@@ -1,6 +1,7 @@
 """`rlgrad resume`: go on training a run."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from rlgrad.cli.folders import load_run
@@ -22,7 +23,7 @@ def run(arguments: list[str]) -> Result:
     options = parser().parse_args(arguments)
     run = load_run(options.run)
     if options.total_timesteps is not None or not run.finished:
-        run.train(options.total_timesteps)
+        run.train(options.total_timesteps, command=shlex.join(["rlgrad", "resume", *arguments]))
     elif (options.run / "evaluation.json").is_file():
         raise ValueError(
             f"{options.run} is finished, after {run.timesteps:,} steps: say with --total-timesteps how many there shall be."

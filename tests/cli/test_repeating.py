@@ -106,6 +106,26 @@ def test_from_python_the_command_is_the_call(tmp_path):
     assert json.loads((tmp_path / "a" / "run.json").read_text())["command"] == "rlgrad.train(...)"
 
 
+def test_run_json_says_what_went_on_with_the_run(tmp_path):
+    assert main(["train", "reinforce", "CartPole-v1", *QUICK, "--run-dir", "a"]) == 0
+    file = tmp_path / "a" / "run.json"
+    made, steps = json.loads(file.read_text()), rlgrad.load("a", verbose=False).timesteps
+    assert "resumed" not in made  # loading is not training
+    assert main(["resume", "a", "--total-timesteps", str(2 * steps)]) == 0
+    run = rlgrad.load("a", verbose=False).train(3 * steps)
+    first, second = run.timesteps, run.train(4 * steps).timesteps  # of its own, not from a checkpoint
+    assert second > first
+    run.close()
+    *before, last = json.loads(file.read_text()).pop("resumed")
+    assert [resumed["timesteps"] for resumed in before] == [steps]
+    assert before[0]["command"] == f"rlgrad resume a --total-timesteps {2 * steps}"
+    assert (last["command"], last["timesteps"] > steps) == ("rlgrad.load(...).train(...)", True)
+    assert last["versions"] == made["versions"]
+    file.write_text("[not what it was")
+    rlgrad.load("a", verbose=False).train(5 * steps).close()
+    assert len(json.loads(file.read_text())["resumed"]) == 1
+
+
 def config(env, **options):
     return Config(agent=rlgrad.agent.Agent.__new__(rlgrad.agent.Agent), env=env, total_timesteps=1, **options)
 
