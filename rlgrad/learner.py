@@ -15,7 +15,7 @@ from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
 from rlgrad.gradients.tensorflow_internals import flat_call
-from rlgrad.objective import Objective, output_specs
+from rlgrad.objective import Objective, linearized, output_specs
 from rlgrad.packing import Packing
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
@@ -171,8 +171,9 @@ class Learner:
         before = [tf.identity(variable.value) for variable in self._statistics]
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
-        batch = self._batch(rollout, progress)
-        metrics = self.agent.update.apply(self._objective(batch), self.state, seed)
+        first = self._linearized(rollout) if self.uses_value else None
+        batch = self._batch(rollout, progress, None if first is None else first.outputs["value"])
+        metrics = self.agent.update.apply(self._objective(batch, first), self.state, seed)
         if self.uses_value:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
         self.policy.normalize(batch.observations, self.policy.rows(rollout.mask))
@@ -180,13 +181,20 @@ class Learner:
             assign_if(metrics["nonfinite_step"] >= 0, self._statistics, before)
         return metrics
 
-    def _objective(self, batch: Any) -> Objective:
-        return Objective(self.agent, self.policy, batch, self.outputs, self.credited, self.variables, self._measured)
+    def _objective(self, batch: Any, first: gradients.Linearization | None = None) -> Objective:
+        return Objective(
+            self.agent, self.policy, batch, self.outputs, self.credited, self.variables, self._measured, first
+        )
 
-    def _batch(self, rollout: Rollout, progress: tf.Tensor) -> Batch:
-        """Values at the current weights, estimates, and all of it in rows."""
+    def _linearized(self, rollout: Rollout) -> gradients.Linearization:
+        """What an update of one step begins with. Others make no use of it but for the value, and nothing else is computed."""
+        actions = tf.nest.map_structure(self.policy.rows, rollout.actions)
+        return linearized(self.agent, self.policy, self.policy.inputs(rollout), actions, self.outputs, self.variables)
+
+    def _batch(self, rollout: Rollout, progress: tf.Tensor, value: tf.Tensor | None = None) -> Batch:
+        """Values at the current weights, estimates, and all of it in rows. The value of the rollout's states may be known."""
         if self.uses_value:
-            values, next_values = self.policy.values(rollout)
+            values, next_values = self.policy.values(rollout, value)
         else:
             values = next_values = None
         rollout = rollout._replace(values=values, next_values=next_values)

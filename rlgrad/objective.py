@@ -29,6 +29,8 @@ class Objective:
         credited: names of those whose gradients count.
         variables: what may move, in order.
         measured: names of what the agent measures.
+        first: what `linearize` gives before anything has moved, where somebody had to look at the outputs for the batch to be
+            made; none: it is made when asked for. An objective of other rows, outputs or weights has none.
     """
 
     agent: Agent
@@ -38,6 +40,7 @@ class Objective:
     credited: tuple[str, ...]
     variables: Sequence[keras.Variable]
     measured: tuple[str, ...] = ()
+    first: gradients.Linearization | None = None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -53,19 +56,29 @@ class Objective:
         """
         batch = self.batch
         part = tf.nest.map_structure(lambda x: tf.gather(x, rows), batch._replace(progress=batch.weights))
-        return replace(self, batch=part._replace(progress=batch.progress, weights=part.weights * share))
+        return replace(self, batch=part._replace(progress=batch.progress, weights=part.weights * share), first=None)
+
+    def moved(self) -> "Objective":
+        """The same objective where weights may have moved since it was made."""
+        return replace(self, first=None)
 
     def of(self, credited: tuple[str, ...], variables: Sequence[keras.Variable]) -> "Objective":
         """The same objective, of some outputs and their variables alone."""
-        return replace(self, credited=credited, variables=variables)
+        return replace(self, credited=credited, variables=variables, first=None)
 
     def linearize(self) -> gradients.Linearization:
         """The outputs at the current weights, and their gradients: one forward pass, one backward pass."""
-        return self._linearize(output_specs(self.agent, self.batch.actions, self.outputs))
+        if self.first is not None:
+            return self.first
+        batch = self.batch
+        return linearized(self.agent, self.policy, batch.observations, batch.actions, self.outputs, self.variables)
 
     def scores(self) -> gradients.Linearization:
         """The log-probabilities of the actions alone, whose gradients are the scores."""
-        return self._linearize(LogProb(self.batch.actions))
+        batch = self.batch
+        return gradients.linearize(
+            self.policy, batch.observations, output=LogProb(batch.actions), weights=list(self.variables)
+        )
 
     def credited_outputs(self) -> tuple[gradients.Linearization, Outputs, dict[str, tf.Tensor]]:
         """The outputs at the current weights, as gradients and as numbers, and w c of the credited ones, (M,) by output."""
@@ -114,8 +127,27 @@ class Objective:
         kl = self.mean(there.pop(_KL))
         return Outputs(**there), kl
 
-    def _linearize(self, output: Any) -> gradients.Linearization:
-        return gradients.linearize(self.policy, self.batch.observations, output=output, weights=list(self.variables))
+
+def linearized(
+    agent: Agent,
+    policy: Policy,
+    observations: Any,
+    actions: Any,
+    names: Sequence[str],
+    variables: Sequence[keras.Variable],
+) -> gradients.Linearization:
+    """The outputs of these names at the current weights, with their gradients.
+
+    Args:
+        agent: says what its own outputs are.
+        policy: gives them.
+        observations: what the policy is called with, M rows.
+        actions: M rows.
+        names: of the outputs.
+        variables: what may move, in order.
+    """
+    specs = output_specs(agent, actions, names)
+    return gradients.linearize(policy, observations, output=specs, weights=list(variables))
 
 
 def output_specs(agent: Agent, actions: Any, names: Sequence[str]) -> dict[str, Any]:

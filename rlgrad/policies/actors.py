@@ -104,8 +104,12 @@ def chain(network: keras.Model) -> list[keras.layers.Layer] | None:
 
 def gains_from_xla(model: keras.Model) -> bool:
     """False for convolutions on a CPU, whose gradients take XLA many times as long as TensorFlow's own kernels."""
-    kinds = {kind.__name__ for layer in all_layers(model) for kind in type(layer).__mro__}
-    return not any("Conv" in kind for kind in kinds) or bool(tf.config.list_physical_devices("GPU"))
+    return not convolves(model) or bool(tf.config.list_physical_devices("GPU"))
+
+
+def convolves(model: keras.Model) -> bool:
+    """Whether any layer is a convolution."""
+    return any("Conv" in kind.__name__ for layer in all_layers(model) for kind in type(layer).__mro__)
 
 
 def compiled(function: Callable[..., Any], *specs: Any, xla: bool = True) -> Callable[..., Any]:

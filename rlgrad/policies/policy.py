@@ -18,6 +18,7 @@ from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import map_arrays
 
 _FEW_ROWS = 8  # of a rollout, where looking at all successors costs little
+_FEW_ROWS_OF_IMAGES = 3  # where less than that is looked at otherwise
 
 
 class Policy(keras.Model):
@@ -107,11 +108,16 @@ class Policy(keras.Model):
         """v(s), float (…,), without the policy's part of the network where the two are separate."""
         return self._over_batch(observations, self._value)
 
-    def values(self, rollout: Rollout) -> tuple[tf.Tensor, tf.Tensor]:
-        """Values v(s) of the states of a rollout and of their true successors, each float (T, N)."""
-        value = self.value(rollout.observations)
+    def values(self, rollout: Rollout, value: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Values v(s) of the states of a rollout and of their true successors, each float (T, N).
+
+        Args:
+            rollout: T steps in N columns.
+            value: those of its states, in the layout of `rows`, where they are known; none: the network is asked.
+        """
+        value = self.value(rollout.observations) if value is None else tf.reshape(value, rollout.mask.shape)
         rows = value.shape[0]
-        if rows is None or rows < _FEW_ROWS:
+        if rows is None or rows < (_FEW_ROWS_OF_IMAGES if actors.convolves(self) else _FEW_ROWS):
             return value, self.value(rollout.final_observations)
         # Else successors are looked at twice in each column at most: most of them are observations of the next row.
         cut = tf.convert_to_tensor(rollout.truncations)[:-1] & ~tf.convert_to_tensor(rollout.terminations)[:-1]

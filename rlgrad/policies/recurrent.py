@@ -93,8 +93,13 @@ class RecurrentPolicy(Policy):
         """Values v(s) of the states of sequences, float (N, T)."""
         return self._value_of(self._prepared(observations), observations)[0]
 
-    def values(self, rollout: Rollout) -> tuple[tf.Tensor, tf.Tensor]:
-        """Values v(s) of the states of a rollout and of their true successors, each float (T, N)."""
+    def values(self, rollout: Rollout, value: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Values v(s) of the states of a rollout and of their true successors, each float (T, N).
+
+        Args:
+            rollout: T steps in N columns.
+            value: not used: what follows is seen with what was remembered, which values do not tell.
+        """
         sequences = self.inputs(rollout)
         value, states = self._value_of(self._prepared(sequences), sequences)
         # The successor of each step, seen with what was remembered after that step.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the distributions import TensorFlow, which collecting does 
     from rlgrad.distributions import Distribution
 
 _log = logging.getLogger("rlgrad")
+_ROWS_TO_PLAY_AGAIN = 1000  # of all slots, without learning
 
 
 class ActingPolicy(Protocol):
@@ -191,9 +192,10 @@ class GymCollector:
     def begin_anew(self) -> None:
         """Lets slots begin anew that were given one seed together, so that going on from here need not play all that again.
 
-        Episodes that have a seed each go on.
+        Episodes that have a seed each go on, and so do all where little would have to be played: giving seeds may take an
+        environment longer than that.
         """
-        if not self._slots.seeds_each_episode:
+        if not self._slots.seeds_each_episode and self._history.rows >= _ROWS_TO_PLAY_AGAIN:
             self._observations = self._interrupted = None
 
     def state(self) -> dict[str, Any]:

@@ -36,21 +36,25 @@ class Running(NamedTuple):
 
 
 class History:
-    """The actions of the last rollouts, (T, N, …) each, as far back as the running episodes go."""
+    """The actions of the last rollouts, (T, N, …) each, as far back as the running episodes go.
+
+    Attributes:
+        rows: how many steps of each slot that is.
+    """
 
     def __init__(self) -> None:
         self._tapes: list[Array] = []
-        self._rows = 0
+        self.rows = 0
 
     def add(self, actions: Array) -> None:
         """Take in a rollout's actions, which nobody may change."""
         self._tapes.append(actions)
-        self._rows += len(actions)
+        self.rows += len(actions)
 
     def keep(self, rows: int) -> None:
         """Forget what is older than so many rows, but for the last rollout."""
-        while len(self._tapes) > 1 and self._rows - len(self._tapes[0]) >= rows:
-            self._rows -= len(self._tapes.pop(0))
+        while len(self._tapes) > 1 and self.rows - len(self._tapes[0]) >= rows:
+            self.rows -= len(self._tapes.pop(0))
 
     def last(self, rows: int | None = None) -> Array:
         """The last rows, or all of them."""

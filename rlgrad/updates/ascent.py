@@ -178,7 +178,7 @@ class Ascent(Record):
         def body(
             i: tf.Tensor, go: tf.Tensor, bad: tf.Tensor, sums: Metrics
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Metrics]:
-            part = objective if order is None else objective.on(order[i], share=float(minibatches))
+            part = objective.moved() if order is None else objective.on(order[i], share=float(minibatches))
             gradient, metrics = part.gradient()
             near = True if self.target_kl is None else metrics["approx_kl"] <= _KL_SLACK * self.target_kl
             length, finite = ascend(state, list(gradient.values()), near)
