@@ -166,9 +166,8 @@ def test_checkpoints_rotate_and_the_best_stays(tmp_path):
         def on_update(self, run, metrics):
             metrics["train/return"] = -abs(run.timesteps - 40)
 
-    run = rlgrad.train(
-        A2C(), "CartPole-v1", total_timesteps=100, run_dir=tmp_path / "run", callbacks=[Rising()], **QUICK
-    )
+    options = {"run_dir": tmp_path / "run", "callbacks": [Rising()], "vectorization_mode": "sync", **QUICK}
+    run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=100, **options)  # in every rollout ten steps that count
     kept = sorted(path.name for path in (run.path / "checkpoints").iterdir())
     assert kept == ["000000000080.npz", "000000000090.npz", "000000000100.npz", "best.npz"]
     run.restore(run.path / "checkpoints" / "best.npz")

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
+from rlgrad import registry
 from rlgrad.config import Config
 from rlgrad.playback import Drawn, drawn, gif, play
 from rlgrad.policies.policy import Policy
@@ -31,8 +32,7 @@ def drawable(config: Config) -> Drawn:
         ValueError: the environment cannot be drawn, or not made a second time; says why.
     """
     try:
-        named = isinstance(config.env, str) and not callable(getattr(registered(config.env), "entry_point", None))
-        return drawn(config, "rgb_array") if named else _Here(config)
+        return drawn(config, "rgb_array") if _is_named(config.env) else _Here(config)
     except Exception as error:
         raise ValueError(f"videos cannot draw {config.env_name}: {error} Set videos to 0.") from error
 
@@ -58,6 +58,13 @@ def summary(config: Config, policy: Policy) -> Any:
     return Summary.Value(
         tag=TAG, tensor=TensorProto(dtype=DT_STRING, tensor_shape=shape, string_val=strings), metadata=kind
     )
+
+
+def _is_named(env: Any) -> bool:
+    """Whether a process of its own can make it from what it is called."""
+    if not isinstance(env, str):
+        return False
+    return env in registry.envs() or not callable(getattr(registered(env), "entry_point", None))
 
 
 class _Here:

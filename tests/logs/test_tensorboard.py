@@ -12,6 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlgrad
+import rlgrad.envs
 from rlgrad.logs import videos
 from rlgrad.logs.histograms import bins
 from rlgrad.logs.tensorboard import TensorBoardLog
@@ -176,6 +177,7 @@ def test_an_environment_made_by_a_function_is_filmed(tmp_path):
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_there_is_a_run(env, reason, tmp_path):
+    gymnasium.register_envs(rlgrad.envs)  # which makes the first one known to Gymnasium
     with pytest.raises(ValueError, match=reason):
         rlgrad.train("a2c", env, videos=1, run_dir=tmp_path / "a", **QUICK)
     assert not (tmp_path / "a").exists()
