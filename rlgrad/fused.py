@@ -10,6 +10,7 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.learner import Learner
 from rlgrad.rollouts.compiled import CompiledCollector
+from rlgrad.rollouts.compiled_rows import row_specs
 from rlgrad.rollouts.playing import require_sound
 
 _log = logging.getLogger("rlgrad")
@@ -109,8 +110,8 @@ class Fused:
     def _program(self, count: Any, timesteps: Any, total: Any, number: Any, seed: Any, shuffles: Any) -> "_Results":
         collector, learner, size = self._collector, self._learner, self._size
         policy, variables = learner.policy, self._slots
-        specs = collector.row_specs(policy)
         shape = collector.shape
+        specs = row_specs(policy, shape[1])
         rows = tf.nest.map_structure(lambda spec: tf.TensorSpec((shape[0], *spec.shape), spec.dtype), specs)
         last = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), rows.rollout)
         ends = [tf.TensorArray(spec.dtype, size, element_shape=spec.shape) for spec in rows.ends]

@@ -8,6 +8,7 @@ of seeds has numbers of its own, whatever the other rows are.
 Source: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3" (Threefry-2x32, 20 rounds).
 """
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -121,7 +122,7 @@ def bits(seed: Any, count: int) -> Any:
 
     pairs = tf.range((count + 1) // 2, dtype=tf.int32)
     x, y = _threefry(_key(seed), tf.zeros_like(pairs), pairs)
-    words = tf.stack([x, y], axis=-1)
+    words = _side_by_side(x, y)
     return tf.reshape(words, tf.concat([tf.shape(words)[:-2], [-1]], axis=0))[..., :count]
 
 
@@ -207,7 +208,7 @@ def fold_in(seed: Any, number: Any) -> Any:
     # A first counter that `bits` never uses.
     number = tf.convert_to_tensor(number, tf.int32)[..., None]
     x, y = _threefry(_key(seed), tf.ones_like(number), number)
-    return tf.bitcast(tf.concat([x, y], axis=-1), tf.int32)
+    return tf.bitcast(_side_by_side(x, y)[..., 0, :], tf.int32)
 
 
 def _key(seed: Any) -> tuple[Any, Any]:
@@ -218,18 +219,41 @@ def _key(seed: Any) -> tuple[Any, Any]:
     return words[..., :1], words[..., 1:]
 
 
+def _side_by_side(x: Any, y: Any) -> Any:
+    """`tf.stack([x, y], axis=-1)`, (…, 2), for which XLA does not make two copies of everything that led to x and y."""
+    import tensorflow as tf
+
+    return tf.where(tf.constant([True, False]), x[..., None], y[..., None])
+
+
 def _threefry(key: tuple[Any, Any], x: Any, y: Any) -> tuple[Any, Any]:
     """Two words of counters, int32 (k,), scrambled by keys, uint32 (…, 1): two of uint32 (…, k)."""
     import tensorflow as tf
 
-    keys = (*key, tf.bitwise.bitwise_xor(tf.bitwise.bitwise_xor(*key), tf.constant(0x1BD11BDA, tf.uint32)))
-    x, y = tf.bitcast(x, tf.uint32) + keys[0], tf.bitcast(y, tf.uint32) + keys[1]
-    for block in range(5):
-        for rotation in _ROTATIONS[block % 2]:
-            x += y
-            left = tf.bitwise.left_shift(y, tf.constant(rotation, tf.uint32))
-            right = tf.bitwise.right_shift(y, tf.constant(32 - rotation, tf.uint32))
-            y = tf.bitwise.bitwise_xor(tf.bitwise.bitwise_or(left, right), x)
-        x += keys[(block + 1) % 3]
-        y += keys[(block + 2) % 3] + tf.constant(block + 1, tf.uint32)
-    return x, y
+    shape = tf.broadcast_static_shape(key[0].shape, x.shape)
+    words: tuple[Any, Any] = _scrambler()(*key, tf.bitcast(x, tf.uint32), tf.bitcast(y, tf.uint32))
+    for word in words:
+        word.set_shape(shape)
+    return words
+
+
+@functools.cache
+def _scrambler() -> Any:
+    """The rounds of Threefry for any shapes, traced once: a program draws from it at a dozen places."""
+    import tensorflow as tf
+
+    def scrambled(first: Any, second: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        both = tf.bitwise.bitwise_xor(first, second)
+        keys = (first, second, tf.bitwise.bitwise_xor(both, tf.constant(0x1BD11BDA, tf.uint32)))
+        x, y = x + keys[0], y + keys[1]
+        for block in range(5):
+            for rotation in _ROTATIONS[block % 2]:
+                x += y
+                left = tf.bitwise.left_shift(y, tf.constant(rotation, tf.uint32))
+                right = tf.bitwise.right_shift(y, tf.constant(32 - rotation, tf.uint32))
+                y = tf.bitwise.bitwise_xor(tf.bitwise.bitwise_or(left, right), x)
+            x += keys[(block + 1) % 3]
+            y += keys[(block + 2) % 3] + tf.constant(block + 1, tf.uint32)
+        return x, y
+
+    return tf.function(scrambled, input_signature=[tf.TensorSpec(None, tf.uint32)] * 4, autograph=False)

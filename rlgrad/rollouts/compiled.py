@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 from gymnasium import Space
 
 from rlgrad import random
+from rlgrad.rollouts.compiled_rows import Ends, Row, Slots, row_specs
 from rlgrad.rollouts.episodes import Episode
 from rlgrad.rollouts.functional import AnyFuncEnv, choose, move, start
 from rlgrad.rollouts.guarding import ranges
@@ -19,45 +20,6 @@ from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.trees import arrays, map_arrays, storage
 
 _PURPOSES = 3  # of the seeds of a step: to act, to move, to begin anew
-
-
-class Slots(NamedTuple):
-    """Where every slot stands between two steps: a tree of tensors (N, …).
-
-    Attributes:
-        states: of the environments.
-        observations: what to act on next, as they are stored.
-        returns: float32 (N,), what the running episode has earned so far.
-        lengths: int32 (N,), how many steps it has taken.
-        memories: what a policy with memory remembers.
-    """
-
-    states: Any
-    observations: Any
-    returns: Any
-    lengths: Any
-    memories: Any
-
-
-class Ends(NamedTuple):
-    """The episodes that ended at each step of a rollout, (T, N).
-
-    Attributes:
-        ended: bool.
-        returns: float32, in the environment's units; meaningful where one ended.
-        lengths: int32, likewise.
-        terminated: bool.
-    """
-
-    ended: Any
-    returns: Any
-    lengths: Any
-    terminated: Any
-
-
-class _Row(NamedTuple):
-    rollout: Rollout
-    ends: Ends
 
 
 class CompiledCollector:
@@ -256,12 +218,12 @@ class CompiledCollector:
         rows, columns = self.shape
         if self._whole:
             slots = self._begun(policy, random.split(random.fold_in(seed, -1), columns))
-        specs = self.row_specs(policy)
+        specs = row_specs(policy, columns)
         tape = [tf.TensorArray(x.dtype, rows, element_shape=x.shape) for x in tf.nest.flatten(specs)]
 
         def body(t: Any, going: Any, slots: Slots, tape: list[Any]) -> tuple[Any, Any, Slots, list[Any]]:
             now = random.split(random.fold_in(seed, t), _PURPOSES)
-            to_act, to_move, to_begin = (random.split(now[purpose], columns) for purpose in range(_PURPOSES))
+            to_act, to_move, to_begin = tf.unstack(random.split(now, columns))
             row, after = self._step(policy, slots, (to_act, to_move), going, greedy)
             if self._whole:
                 after, going = choose(going, after, slots), going & ~row.ends.ended
@@ -282,7 +244,7 @@ class CompiledCollector:
         memories = tf.nest.map_structure(tf.convert_to_tensor, policy.initial_state(columns))
         return Slots(states, self._stored(observations), tf.zeros((columns,)), tf.zeros((columns,), tf.int32), memories)
 
-    def _step(self, policy: Any, slots: Slots, seeds: Any, going: Any, greedy: Any) -> tuple[_Row, Slots]:
+    def _step(self, policy: Any, slots: Slots, seeds: Any, going: Any, greedy: Any) -> tuple[Row, Slots]:
         """What happens in one step, and where it leads if no episode ends."""
         to_act, to_move = seeds
         distribution = policy.distribution
@@ -309,34 +271,7 @@ class CompiledCollector:
             values=(),
             next_values=(),
         )
-        return _Row(rollout, Ends(terminations | truncations, after.returns, lengths, terminations)), after
-
-    def row_specs(self, policy: Any) -> _Row:
-        """A tree of `tf.TensorSpec` like what `_step` says happens."""
-        columns = self.shape[1]
-
-        def of(dtype: Any) -> tf.TensorSpec:
-            return tf.TensorSpec((columns,), dtype)
-
-        def batch(spec: tf.TensorSpec) -> tf.TensorSpec:
-            return tf.TensorSpec((columns, *spec.shape[1:]), spec.dtype)
-
-        seen = tf.nest.map_structure(batch, policy.observation_spec)
-        return _Row(
-            Rollout(
-                observations=seen,
-                actions=batch(policy.action_spec),
-                rewards=of(tf.float32),
-                terminations=of(tf.bool),
-                truncations=of(tf.bool),
-                final_observations=seen,
-                log_probs=of(tf.float32),
-                mask=of(tf.float32),
-                values=(),
-                next_values=(),
-            ),
-            Ends(of(tf.bool), of(tf.float32), of(tf.int32), of(tf.bool)),
-        )
+        return Row(rollout, Ends(terminations | truncations, after.returns, lengths, terminations)), after
 
     def _possible(self, observations: Any) -> Any:
         """Whether the space has these observations, and their masks allow an action, bool (columns,)."""

@@ -3,47 +3,30 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 from gymnasium import Env
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rlgrad.rollouts.guarding import Guarded, guards_of
 from rlgrad.rollouts.masks import MaskInObservation, can_be_masked, mask_width
 from rlgrad.rollouts.processes import Processes
-from rlgrad.rollouts.specs import ATARI_LIMIT, find_spec, frame_limit, installed
+from rlgrad.rollouts.specs import find_spec, installed
+from rlgrad.rollouts.vectorized import (
+    AnyVectorEnv,
+    Environment,
+    common_limit,
+    from_vector,
+    from_vector_entry_point,
+    threshold,
+)
 from rlgrad.rollouts.wrapping import Wrap, wrap_all
 
 AnyEnv = Env[Any, Any]
-AnyVectorEnv = VectorEnv[Any, Any, Any]
 MODES = ("auto", "sync", "async", "vector_entry_point")
-
-
-class Environment(NamedTuple):
-    """A vector environment and what must be known to collect from it.
-
-    Attributes:
-        vector: the vector environment.
-        autoreset_mode: what it does with an environment whose episode ended.
-        seeds_each_episode: whether a masked reset takes one seed per environment.
-        time_limit: most steps of an episode, or `None` where nobody said.
-        limits_itself: whether the environment ends episodes at `time_limit`, so that nobody else has to.
-        reward_threshold: the mean return from which its specification calls the task solved, or `None`.
-        owned: whether it was made here, and is closed here.
-        vectorization_mode: how it is stepped: never `"auto"`, but what that became; `"given"` for a vector environment.
-    """
-
-    vector: AnyVectorEnv
-    autoreset_mode: AutoresetMode
-    seeds_each_episode: bool
-    time_limit: int | None
-    limits_itself: bool
-    reward_threshold: float | None
-    owned: bool
-    vectorization_mode: str
 
 
 def make(
@@ -87,7 +70,7 @@ def _make(
         raise ValueError("wrappers are for single environments that are still to be made: wrap this one yourself.")
     kwargs, wrap = dict(env_kwargs or {}), wrap_all(wrappers)
     if isinstance(env, VectorEnv):
-        return _from_vector(env, num_envs, max_episode_steps, vectorization_mode)
+        return from_vector(env, num_envs, max_episode_steps, vectorization_mode)
     if isinstance(env, Env):
         if num_envs is not None and num_envs > 1:
             raise ValueError(f"One environment cannot fill num_envs={num_envs} slots: pass a function that makes one.")
@@ -155,7 +138,7 @@ def _from_id(
 ) -> Environment:
     spec = find_spec(env_id)
     if vectorization_mode == "vector_entry_point":
-        return _from_vector_entry_point(spec, num_envs, max_episode_steps, kwargs)
+        return from_vector_entry_point(spec, num_envs, max_episode_steps, kwargs)
     if spec.entry_point is None:
         raise ValueError(f'{spec.id} makes vector environments only: use vectorization_mode="vector_entry_point".')
 
@@ -171,62 +154,6 @@ def _from_id(
         return _from_function(create, num_envs, None, vectorization_mode)
     except FileNotFoundError as error:  # in making one, or in the reset that looks for a mask
         raise FileNotFoundError(f"{spec.id} needs a file that its package has not brought: {error}") from error
-
-
-def _from_vector_entry_point(
-    spec: EnvSpec, num_envs: int, max_episode_steps: int | None, kwargs: dict[str, Any]
-) -> Environment:
-    if spec.vector_entry_point is None:
-        raise ValueError(f'{spec.id} has no vector entry point: use vectorization_mode="sync" or "async".')
-    # Gymnasium hands a specification's limit to its vector entry point, so where there is one the entry point takes it.
-    own_limit, takes_limit = spec.max_episode_steps, spec.max_episode_steps is not None
-    if takes_limit and max_episode_steps is not None:
-        kwargs = {**kwargs, "max_episode_steps": max_episode_steps}
-    elif ATARI_LIMIT in spec.kwargs:
-        own_limit, takes_limit = frame_limit(spec, kwargs), True
-        skip = {**spec.kwargs, **kwargs}["frameskip"]
-        kwargs = kwargs if max_episode_steps is None else {**kwargs, ATARI_LIMIT: max_episode_steps * skip}
-    vector = installed(
-        spec, lambda: gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
-    )
-    limit = max_episode_steps or own_limit
-    mode = _autoreset_mode(vector)
-    return Environment(
-        vector,
-        mode,
-        False,
-        limit,
-        takes_limit,
-        spec.reward_threshold,
-        owned=True,
-        vectorization_mode="vector_entry_point",
-    )
-
-
-def _from_vector(
-    vector: AnyVectorEnv, num_envs: int | None, max_episode_steps: int | None, vectorization_mode: str
-) -> Environment:
-    if num_envs is not None and num_envs != vector.num_envs:
-        raise ValueError(f"num_envs={num_envs}, but the vector environment has {vector.num_envs}: leave num_envs out.")
-    if vectorization_mode not in ("auto", "sync"):
-        raise ValueError("A vector environment is vectorized already: leave vectorization_mode out.")
-    mode, base = _autoreset_mode(vector), vector.unwrapped
-    specs = [env.spec for env in base.envs] if isinstance(base, SyncVectorEnv) else [base.spec]
-    specs = [spec if isinstance(spec, EnvSpec) else None for spec in specs]  # EnvPool has specifications of its own
-    own_limit = _common_limit(specs)
-    limit = min(max_episode_steps or own_limit, own_limit) if own_limit else max_episode_steps
-    # Gymnasium's own two take a list of seeds with the mask; of others, only the one-seed reset is promised.
-    seeds_each_episode = mode is AutoresetMode.DISABLED and isinstance(base, SyncVectorEnv | AsyncVectorEnv)
-    return Environment(
-        vector,
-        mode,
-        seeds_each_episode,
-        limit,
-        limit == own_limit,
-        _threshold(specs),
-        owned=False,
-        vectorization_mode="given",
-    )
 
 
 def _fitting(kwargs: dict[str, Any], name: str, create: Callable[[], AnyEnv]) -> AnyEnv:
@@ -289,14 +216,14 @@ def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Env
 
 
 def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], max_episode_steps: int | None) -> Environment:
-    limits = [limit for limit in (_common_limit(specs), max_episode_steps) if limit is not None]
+    limits = [limit for limit in (common_limit(specs), max_episode_steps) if limit is not None]
     return Environment(
         vector,
         AutoresetMode.DISABLED,
         True,
         min(limits, default=None),
         True,
-        _threshold(specs),
+        threshold(specs),
         owned=True,
         vectorization_mode="sync",
     )
@@ -304,24 +231,3 @@ def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], max_episod
 
 def _cut(env: AnyEnv, max_episode_steps: int | None) -> AnyEnv:
     return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
-
-
-def _autoreset_mode(vector: AnyVectorEnv) -> AutoresetMode:
-    try:
-        return AutoresetMode(vector.metadata["autoreset_mode"])
-    except (KeyError, ValueError):
-        raise ValueError(
-            f"{vector} does not say in metadata['autoreset_mode'] how it resets finished environments: "
-            "set it to the gymnasium.vector.AutoresetMode that it follows."
-        ) from None
-
-
-def _common_limit(specs: list[EnvSpec | None]) -> int | None:
-    # make_vec leaves a limit that its caller chose in the keyword arguments of the specification.
-    limits = [spec.kwargs.get("max_episode_steps") or spec.max_episode_steps for spec in specs if spec is not None]
-    known = [int(limit) for limit in limits if limit is not None]
-    return max(known) if len(known) == len(specs) else None
-
-
-def _threshold(specs: list[EnvSpec | None]) -> float | None:
-    return specs[0].reward_threshold if specs[0] is not None else None

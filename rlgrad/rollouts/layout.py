@@ -1,6 +1,6 @@
 """How many rows and columns rollouts have."""
 
-from rlgrad.rollouts.environments import Environment
+from rlgrad.rollouts.vectorized import Environment
 
 
 def check_counts(**counts: int | None) -> None:

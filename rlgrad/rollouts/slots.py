@@ -8,7 +8,6 @@ from gymnasium.vector import AutoresetMode
 
 from rlgrad.faults import Blame, EnvironmentFault, RemoteTraceback
 from rlgrad.random import child, integer_seed
-from rlgrad.rollouts.environments import Environment
 from rlgrad.rollouts.guarding import (
     FAULT,
     NOTHING,
@@ -20,6 +19,7 @@ from rlgrad.rollouts.guarding import (
     wrong_in_batch,
 )
 from rlgrad.rollouts.trees import put_one, slot_of
+from rlgrad.rollouts.vectorized import Environment
 
 _FIRST = "in the reset before step 0"
 

@@ -1,7 +1,8 @@
 """Variables side by side in one vector, for optimizers that treat every number by itself.
 
 A compiled step has some fixed cost for each variable (its moments, its norm, whether it is finite), which for small networks is
-more than what their arithmetic costs. Over one vector there is one of each, and the weights come out the same.
+more than what their arithmetic costs. Over one vector there is one of each, and the weights come out the same. For large
+networks it is the other way round: copying the weights into a vector and back costs more than it saves.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ _NUMBER_BY_NUMBER = tuple(
     getattr(keras.optimizers, name)
     for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion")
 )
+_MOST_NUMBERS = 100_000  # of a vector that is worth its copies
 
 
 class Flat:
@@ -44,9 +46,10 @@ class Flat:
 
 
 def flat_or_none(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Flat | None:
-    """The variables as one vector, where an optimizer cannot tell the difference; none where it could."""
+    """The variables as one vector, where an optimizer cannot tell the difference and it is faster; else none."""
     same = (
         type(optimizer) in _NUMBER_BY_NUMBER
+        and sum(v.value.shape.num_elements() for v in variables) <= _MOST_NUMBERS
         and optimizer.clipnorm is None  # of each variable by itself
         and all(v.dtype == "float32" and getattr(v, "constraint", None) is None for v in variables)
     )
