@@ -14,7 +14,7 @@ from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.choosing import make_collector
 
 _MAX_SLOTS = 100
-_MAX_BYTES = 500_000  # of one observation in all slots: with what follows each, a gigabyte in a thousand steps
+_MAX_BYTES = 500_000  # of one observation in all slots: compiled rollouts keep them all, a gigabyte in a thousand steps
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,6 @@ def evaluate(
         raise ValueError(f"episodes is at least 1, got {episodes}.")
     made = hasattr(env, "step") and not isinstance(env, type)
     slots = getattr(env, "num_envs", 1) if made else min(episodes, _most_slots(policy))
-    returns, lengths = [], []
     with make_collector(
         _another(env) if made else env,
         num_envs=slots,
@@ -96,13 +95,11 @@ def evaluate(
         # As many processes as there are slots would be too many, and the numbers are those of "sync".
         vectorization_mode="sync" if vectorization_mode == "async" else vectorization_mode,
     ) as collector:
-        for _ in range(-(-episodes // slots)):
-            rollout = collector.collect(policy, greedy=greedy)
-            # float64: a return is a sum of up to thousands of rewards.
-            returns.append((rollout.rewards * rollout.mask).sum(axis=0, dtype=np.float64))
-            lengths.append(rollout.mask.sum(axis=0).astype(np.int64))
-    by_slot = [np.stack(each, axis=1).reshape(-1)[:episodes] for each in (returns, lengths)]
-    return Evaluation(by_slot[0], by_slot[1], greedy)
+        rounds = [collector.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
+    # A slot's episodes follow each other, so that fewer episodes are the first of more.
+    by_slot = [episode for slot in zip(*rounds, strict=True) for episode in slot][:episodes]
+    returns, lengths = (np.array([episode[i] for episode in by_slot], kind) for i, kind in enumerate((float, np.int64)))
+    return Evaluation(returns, lengths, greedy)
 
 
 def _most_slots(policy: Policy) -> int:

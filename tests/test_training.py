@@ -68,26 +68,6 @@ def test_the_history_the_csv_and_tensorboard_hold_the_same_metrics(run):
     np.testing.assert_allclose(list(scalars.values()), run.history["train/entropy"], rtol=1e-6)
 
 
-def test_large_observations_are_evaluated_in_as_many_slots_as_fit_into_memory_and_the_same_episodes(run, monkeypatch):
-    monkeypatch.setattr("rlgrad.evaluation._MAX_BYTES", 2 * 4 * 4 + 1)  # two observations of CartPole, and not three
-    evaluated = run.evaluate(episodes=5)
-    streams = ("evaluation", "evaluation")
-    options = {"streams": streams, "vectorization_mode": "sync"}
-    with rlgrad.GymCollector("CartPole-v1", num_envs=2, episodes_per_env=3, **options) as collector:
-        rollout = collector.collect(run.policy, greedy=True)
-    np.testing.assert_array_equal(evaluated.returns, rollout.rewards.sum(axis=0)[:5])
-    np.testing.assert_array_equal(evaluated.lengths, rollout.mask.sum(axis=0)[:5])
-    monkeypatch.setattr("rlgrad.evaluation._MAX_BYTES", 0)
-    assert run.evaluate(episodes=1).episodes == 1
-
-
-def test_evaluations_of_the_same_weights_are_the_same(run):
-    first, second = run.evaluate(episodes=6), run.evaluate(episodes=6)
-    np.testing.assert_array_equal(first.returns, second.returns)
-    assert first.episodes == 6
-    assert first.mean_return == pytest.approx(first.returns.mean())
-
-
 def test_a_run_is_never_written_over(run):
     with pytest.raises(FileExistsError, match="never writes over another"):
         rlgrad.train("reinforce", "CartPole-v1", run_dir=run.path, **QUICK)

@@ -13,7 +13,7 @@ from rlgrad.rollouts.environments import make
 from rlgrad.rollouts.episodes import Episode, RunningEpisodes, whole_episodes
 from rlgrad.rollouts.layout import check_counts, layout
 from rlgrad.rollouts.memory import Memory
-from rlgrad.rollouts.playing import Tape, first_episode, play, side_by_side, to_rollout
+from rlgrad.rollouts.playing import Tape, first_episode, outcomes, play, side_by_side, to_rollout
 from rlgrad.rollouts.replaying import History, Running, replay
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
@@ -184,6 +184,25 @@ class GymCollector:
         collect = self._collect_episodes if self._rounds else self._collect_steps
         return collect(policy, greedy, actor)
 
+    def outcomes(self, policy: ActingPolicy, greedy: bool = False) -> list[Episode]:
+        """Plays an episode in each slot, as `collect` does, and keeps of it only what it came to, by slot.
+
+        Args:
+            policy: its `actor()` is taken once, now.
+            greedy: take the distribution's mode instead of sampling.
+
+        Raises:
+            FloatingPointError: a reward or an observation is not finite.
+            EnvironmentFault: an environment raised, gave what its spaces do not promise, hung or lost its process.
+            ValueError: the collector is one of rollouts by steps, or of several episodes for each slot.
+        """
+        if self._rounds != 1:
+            raise ValueError("Outcomes are of whole episodes, one for each slot: leave num_steps out.")
+        self._memory.begin(policy)
+        actor, distribution = self._memory.actor(policy, None), policy.distribution
+        tape, _ = self._play(actor, distribution, greedy, self._slots.restart(), record=False)
+        return outcomes(tape, columns_per_slot=1)
+
     def drain_episodes(self) -> list[Episode]:
         """The episodes finished since the last call: by time, then slot; or by column where columns are episodes."""
         finished, self._finished = self._finished, []
@@ -319,7 +338,12 @@ class GymCollector:
         return rollout
 
     def _play(
-        self, actor: Callable[[Any], Any], distribution: "Distribution", greedy: bool, observations: Any
+        self,
+        actor: Callable[[Any], Any],
+        distribution: "Distribution",
+        greedy: bool,
+        observations: Any,
+        record: bool = True,
     ) -> tuple[Tape, Any]:
         return play(
             self._slots,
@@ -331,4 +355,5 @@ class GymCollector:
             generator=None if greedy else self._generator,
             forget=self._memory.forget,
             one_episode=self._rounds > 0,
+            record=record,
         )

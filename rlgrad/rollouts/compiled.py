@@ -10,7 +10,7 @@ from gymnasium import Space
 
 from rlgrad import random
 from rlgrad.rollouts.compiled_rows import Ends, Row, Slots, row_specs
-from rlgrad.rollouts.episodes import Episode
+from rlgrad.rollouts.episodes import Episode, whole_episodes
 from rlgrad.rollouts.functional import AnyFuncEnv, choose, move, start
 from rlgrad.rollouts.guarding import ranges
 from rlgrad.rollouts.layout import check_counts
@@ -134,6 +134,12 @@ class CompiledCollector:
         rollout: Rollout = played._replace(values=unfilled[0], next_values=unfilled[1])
         require_sound(rollout, self.observation_space, self.shape[1] // self.num_envs)
         return rollout
+
+    def outcomes(self, policy: Any, greedy: bool = False) -> list[Episode]:
+        """What the episodes of a rollout of whole episodes came to, by slot. See `GymCollector.outcomes`."""
+        rollout = self.collect(policy, greedy)
+        self._finished = []
+        return whole_episodes(rollout.rewards.astype(np.float64), rollout.terminations, rollout.mask > 0)
 
     def play(self, policy: Any, slots: Any, seed: Any, greedy: Any = False) -> tuple[Rollout, Any, Ends]:
         """One rollout, as part of a compiled program.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from gymnasium import Space
 
+from rlgrad.rollouts.episodes import Episode, whole_episodes
 from rlgrad.rollouts.guarding import ranges, require_allowed_somewhere, require_in_ranges
 from rlgrad.rollouts.masks import require_allowed
 from rlgrad.rollouts.rollout import Rollout
@@ -31,7 +32,7 @@ class Tape(NamedTuple):
     terminations: Array
     truncations: Array
     final_observations: Any
-    log_probs: Array
+    log_probs: Any
 
 
 def play(
@@ -45,6 +46,7 @@ def play(
     generator: np.random.Generator | None,
     forget: Callable[[Array], None],
     one_episode: bool,
+    record: bool = True,
 ) -> tuple[Tape, Any]:
     """Steps all slots T times, or only until each has ended an episode.
 
@@ -58,21 +60,30 @@ def play(
         generator: draws all that the actions need at once; none: they are the most likely ones.
         forget: is told the slots, bool (N,), whose next observation begins an episode.
         one_episode: stop when each slot has ended one episode, and begin no second one.
+        record: keep observations and log-probabilities; else the tape has () in their place, however long it is.
 
     Returns:
         The tape, zeros where nothing was played, and what to act on next (N, …).
+
+    Raises:
+        FloatingPointError: an observation that is not kept is not finite.
     """
-    rows, num_envs = shape
-    seen, successors = (map_arrays(lambda x: np.zeros((*shape, *x.shape[1:]), x.dtype), empty) for _ in range(2))
+    (rows, num_envs), kept = shape, shape[0] if record else 1
+    seen, successors = (
+        map_arrays(lambda x: np.zeros((kept, num_envs, *x.shape[1:]), x.dtype), empty) for _ in range(2)
+    )
     actions, noise, said = np.zeros(0), None, []
     rewards, terminations, truncations = np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     ended, unfinished = np.zeros(num_envs, np.bool_), np.ones(num_envs, np.bool_)
     late = slots.resets_late
     for row in range(rows):
-        acted_on = put(seen, row, observations)
+        acted_on = put(seen, row % kept, observations)
         require_allowed(acted_on, ended, row)
         parameters = act(acted_on)
-        said.append(parameters)
+        if record:
+            said.append(parameters)
+        else:
+            _require_finite_row(seen, row)
         if generator is None:
             chosen = distribution.mode(parameters)[0]
         else:
@@ -83,7 +94,7 @@ def play(
         actions[row] = chosen
         stepped = slots.step(distribution.to_environment(chosen), row)
         observations, rewards[row], terminations[row], truncations[row], infos = stepped
-        put(successors, row, observations)
+        put(successors, row % kept, observations)
         if late and np.count_nonzero(ended):
             forget(ended)
         np.logical_or(terminations[row], truncations[row], out=ended)
@@ -91,9 +102,11 @@ def play(
             unfinished &= ~ended
             if not late:
                 forget(ended)
-            observations = slots.renew(ended, observations, infos, successors=successors, row=row, idle=one_episode)
+            observations = slots.renew(ended, observations, infos, successors=successors, row=row % kept, idle=one_episode)
             if one_episode and not unfinished.any():
                 break
+    if not record:
+        return Tape((), actions, rewards, terminations, truncations, (), ()), observations
     log_probs, played = np.zeros(shape, np.float32), len(said)
     slots.require_choices(*(map_arrays(lambda x: x[:played], tree) for tree in (seen, successors)))
     parameters = map_arrays(lambda *parts: np.concatenate(parts).reshape(played, *parts[0].shape), *said)
@@ -115,6 +128,21 @@ def first_episode(tape: Tape) -> tuple[Tape, Array]:
     for _, array in arrays(tape, ""):
         array[:played][~mask[:played]] = 0
     return tape, mask
+
+
+def outcomes(tape: Tape, columns_per_slot: int) -> list[Episode]:
+    """What the first episode of each column came to, in the order of the columns.
+
+    Args:
+        tape: what was played; whether observations were kept makes no difference.
+        columns_per_slot: for messages.
+
+    Raises:
+        FloatingPointError: a reward is not finite.
+    """
+    tape, mask = first_episode(tape)
+    _check_finite(tape.rewards, "reward at", columns_per_slot)
+    return whole_episodes(tape.rewards, tape.terminations, mask)
 
 
 def side_by_side(tapes: list[Tape], masks: list[Array]) -> tuple[Tape, Array]:
@@ -200,7 +228,12 @@ def require_finite(rollout: Rollout, columns_per_slot: int) -> None:
             _check_finite(array[:played], f"{name} {when}", columns_per_slot)
 
 
-def _check_finite(array: Array, what: str, columns_per_slot: int) -> None:
+def _require_finite_row(seen: Any, row: int) -> None:
+    for name, array in arrays(seen, "observation"):
+        _check_finite(array, f"{name} before", 1, row)
+
+
+def _check_finite(array: Array, what: str, columns_per_slot: int, first_row: int = 0) -> None:
     if array.dtype.kind != "f":
         return
     flat = array.reshape(-1)
@@ -212,5 +245,5 @@ def _check_finite(array: Array, what: str, columns_per_slot: int) -> None:
     row, column = np.argwhere(~finite)[0, :2].tolist()
     slot = column // columns_per_slot
     raise FloatingPointError(
-        f"The environment in slot {slot} gave a non-finite {what} step {row}: {array[row, column]}."
+        f"The environment in slot {slot} gave a non-finite {what} step {first_row + row}: {array[row, column]}."
     )
