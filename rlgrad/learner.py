@@ -171,9 +171,11 @@ class Learner:
         before = [tf.identity(variable.value) for variable in self._statistics]
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
-        first = self._linearized(rollout) if self.uses_value else None
+        update = self.agent.update
+        one_step = isinstance(update, Ascent) and update.is_one_step
+        first = self._linearized(rollout) if self.uses_value and one_step else None
         batch = self._batch(rollout, progress, None if first is None else first.outputs["value"])
-        metrics = self.agent.update.apply(self._objective(batch, first), self.state, seed)
+        metrics = update.apply(self._objective(batch, first), self.state, seed)
         if self.uses_value:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
         self.policy.normalize(batch.observations, self.policy.rows(rollout.mask))
@@ -187,7 +189,7 @@ class Learner:
         )
 
     def _linearized(self, rollout: Rollout) -> gradients.Linearization:
-        """What an update of one step begins with. Others make no use of it but for the value, and nothing else is computed."""
+        """What an update of one step begins with, which tells the values of the rollout's states too."""
         actions = tf.nest.map_structure(self.policy.rows, rollout.actions)
         return linearized(self.agent, self.policy, self.policy.inputs(rollout), actions, self.outputs, self.variables)
 
@@ -253,7 +255,7 @@ class Learner:
         update: Any = self.agent.update
         if isinstance(update, PerHead):
             update = update.value if outputs == ["value"] else update.policy
-        if not isinstance(update, Ascent) or update.num_epochs * update.num_minibatches == 1:
+        if not isinstance(update, Ascent) or update.is_one_step:
             return ""
         epoch, minibatch = divmod(step, min(update.num_minibatches, batch.weights.shape[0]))
         return f" (epoch {epoch}, minibatch {minibatch})"

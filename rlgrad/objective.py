@@ -1,6 +1,6 @@
 """What an update climbs: a batch, the policy that is to move, and the agent that says how much each step counts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,13 +104,17 @@ class Objective:
         log_ratio = now.log_prob - self.batch.log_probs
         # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
         rows = {"entropy": now.entropy, "approx_kl": tf.exp(log_ratio) - 1.0 - log_ratio}
-        return {name: self.mean(x) for name, x in {**rows, **self.agent.measure(self.batch, now)}.items()}
+        return self.means({**rows, **self.agent.measure(self.batch, now)})
 
-    def mean(self, x: Any) -> tf.Tensor:
-        """Mean of one number per row under the batch's weights; 0 if none of them counts."""
-        weights = self.batch.weights
-        x = tf.where(weights > 0.0, tf.cast(x, weights.dtype), 0.0)
-        return tf.math.divide_no_nan(tf.reduce_sum(weights * x), tf.reduce_sum(weights))
+    def means(self, rows: Mapping[str, Any]) -> Metrics:
+        """Means of numbers, or of one for each row, under the batch's weights; 0 if none of them counts."""
+        weights = tf.reshape(self.batch.weights, [-1])
+        shape, count = self.batch.weights.shape, tf.reduce_sum(weights)
+        numbers = [tf.broadcast_to(tf.cast(x, weights.dtype), shape) for x in rows.values()]
+        counted = tf.where(weights > 0.0, tf.stack([tf.reshape(x, [-1]) for x in numbers]), 0.0)
+        # One product for all of them is one kernel; sums one by one are three each.
+        sums = tf.linalg.matvec(counted, weights)
+        return dict(zip(rows, tf.unstack(tf.math.divide_no_nan(sums, count)), strict=True))
 
     def at(self, values: Sequence[tf.Tensor]) -> tuple[Outputs, tf.Tensor]:
         """The outputs where `variables` have other values, and the mean divergence KL(π ‖ π′), in nats, from here to there.
@@ -124,7 +128,7 @@ class Objective:
         mine = {id(variable): value for variable, value in zip(self.variables, values, strict=True)}
         placed = {key: mine[id(variable)] for variable, key in keys_of(self.policy) if id(variable) in mine}
         there = gradients.linearize(self.policy, self.batch.observations, output=specs).at(placed).outputs
-        kl = self.mean(there.pop(_KL))
+        kl = self.means({_KL: there.pop(_KL)})[_KL]
         return Outputs(**there), kl
 
 

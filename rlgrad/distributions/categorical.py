@@ -39,7 +39,8 @@ class Categorical:
 
     def entropy(self, parameters: Any) -> tf.Tensor:
         """−Σ_a π(a) log π(a) in nats, shape (…)."""
-        return -tf.reduce_sum(tf.nn.softmax(parameters) * tf.nn.log_softmax(parameters), axis=-1)
+        log_probs = tf.nn.log_softmax(parameters)
+        return -tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=-1)
 
     def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
         """Σ_a π(a) (log π(a) − log π′(a)) in nats, shape (…)."""

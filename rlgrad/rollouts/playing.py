@@ -102,7 +102,9 @@ def play(
             unfinished &= ~ended
             if not late:
                 forget(ended)
-            observations = slots.renew(ended, observations, infos, successors=successors, row=row % kept, idle=one_episode)
+            observations = slots.renew(
+                ended, observations, infos, successors=successors, row=row % kept, idle=one_episode
+            )
             if one_episode and not unfinished.any():
                 break
     if not record:

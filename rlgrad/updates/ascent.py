@@ -23,7 +23,6 @@ from rlgrad import random
 from rlgrad._record import Record, close_names, require
 from rlgrad.schedules import Schedule, scheduled
 from rlgrad.updates.flat import Flat, flat_or_none
-from rlgrad.updates.moves import all_finite
 
 if TYPE_CHECKING:
     from rlgrad.objective import Objective
@@ -64,7 +63,7 @@ class Ascent(Record):
         require(self.max_grad_norm is None or self.max_grad_norm > 0, "max_grad_norm", "above 0", self.max_grad_norm)
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         require(self.target_kl is None or self.target_kl > 0, "target_kl", "above 0", self.target_kl)
-        if self.target_kl is not None and self.num_epochs * self.num_minibatches == 1:
+        if self.target_kl is not None and self.is_one_step:
             raise ValueError(
                 "target_kl stops the later steps on a rollout, and with num_epochs=1 and num_minibatches=1 there are none: "
                 "leave it out, or take more steps."
@@ -81,6 +80,11 @@ class Ascent(Record):
             raise ValueError(f"optimizer is a Keras optimizer or the name of one, got {self.optimizer!r}.")
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
+
+    @property
+    def is_one_step(self) -> bool:
+        """Whether the whole rollout is looked at once."""
+        return self.num_epochs * self.num_minibatches == 1
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -250,7 +254,8 @@ class AscentState:
         if not tf.executing_eagerly() or bool(finite):
             return {"gradient_norm": length}
         bad = [path for path, g in gradient.items() if not bool(tf.reduce_all(tf.math.is_finite(g)))]
-        raise FloatingPointError(f"The gradient of {', '.join(bad)} is not finite. No weight has moved.")
+        which = ", ".join(bad) or "all variables together, as long as it is,"
+        raise FloatingPointError(f"The gradient of {which} is not finite. No weight has moved.")
 
 
 def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -> tuple[tf.Tensor, tf.Tensor]:
@@ -258,8 +263,8 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     flat, moved = state.flat, state.variables
     if flat is not None:
         gradient, moved = [flat.joined(gradient)], [flat.vector]
-    length = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in gradient]))
-    finite = all_finite(gradient)
+    length = tf.sqrt(tf.add_n([_square(g) for g in gradient]))
+    finite = tf.math.is_finite(length)  # one that is too long to be measured cannot be clipped either
     limit = state.update.max_grad_norm
     scale = 1.0 if limit is None else tf.minimum(1.0, limit / tf.maximum(length, 1e-12))
     descent = [-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient]
@@ -272,6 +277,12 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     if flat is not None:
         flat.write()
     return length, finite
+
+
+def _square(gradient: tf.Tensor) -> tf.Tensor:
+    """Its sum of squares, as a product that XLA makes one kernel of."""
+    flat = tf.reshape(tf.cast(gradient, tf.float32), [-1])
+    return tf.tensordot(flat, flat, 1)
 
 
 def _deserialized(config: Mapping[str, Any]) -> Any:

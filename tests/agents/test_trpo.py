@@ -60,13 +60,14 @@ def by_hand(policy, rollout, agent):
     return end, value_steps(phi, x, returns, w, agent.update.value, SEED), taken, metrics
 
 
-# How often the step must be shortened: with little damping the quadratic model promises too much.
+# How often the step must be shortened: with little damping the quadratic model promises too much. In none of these problems does
+# rounding decide whether one more round of conjugate gradients is made.
 @pytest.mark.parametrize(
     ("kind", "options", "shortened"),
     [
         ("discrete", {}, 0),
         ("continuous", {}, 0),
-        ("discrete", {"target_kl": 0.1, "damping": 0.001}, 4),
+        ("discrete", {"target_kl": 0.1, "damping": 0.002}, 3),
         ("continuous", {"target_kl": 0.5, "damping": 0.05}, 1),
     ],
 )
@@ -86,8 +87,8 @@ def test_where_no_step_is_acceptable_the_policy_stays_to_the_bit_and_the_value_g
     """The same problem, with one shortening fewer than it needs."""
     policy = policy_of("discrete")
     rollout = literal_rollout(policy)
-    needed = by_hand(policy, rollout, agent_of(target_kl=0.1, damping=0.001))[2]
-    agent = agent_of(target_kl=0.1, damping=0.001, max_backtracks=needed - 1)
+    needed = by_hand(policy, rollout, agent_of(target_kl=0.1, damping=0.002))[2]
+    agent = agent_of(target_kl=0.1, damping=0.002, max_backtracks=needed - 1)
     before = policy.network.get_weights()
     _, phi, taken, _ = by_hand(policy, rollout, agent)
     assert taken is None
