@@ -60,8 +60,8 @@ def by_hand(policy, rollout, agent):
     return end, value_steps(phi, x, returns, w, agent.update.value, SEED), taken, metrics
 
 
-# How often the step must be shortened: with little damping the quadratic model promises too much. In none of these problems does
-# rounding decide whether one more round of conjugate gradients is made.
+# How often the step must be shortened: with little damping the quadratic model promises too much. In none of these problems
+# does rounding decide whether one more round of conjugate gradients is made.
 @pytest.mark.parametrize(
     ("kind", "options", "shortened"),
     [
