@@ -98,8 +98,8 @@ def evaluate(
         rounds = [collector.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
     # A slot's episodes follow each other, so that fewer episodes are the first of more.
     by_slot = [episode for slot in zip(*rounds, strict=True) for episode in slot][:episodes]
-    returns, lengths = (np.array([episode[i] for episode in by_slot], kind) for i, kind in enumerate((float, np.int64)))
-    return Evaluation(returns, lengths, greedy)
+    returns, lengths = [episode.return_ for episode in by_slot], [episode.length for episode in by_slot]
+    return Evaluation(np.array(returns, np.float64), np.array(lengths, np.int64), greedy)
 
 
 def _most_slots(policy: Policy) -> int:

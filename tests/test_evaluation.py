@@ -9,6 +9,7 @@ import pytest
 
 import rlgrad
 from rlgrad.evaluation import evaluate
+from rlgrad.faults import OutputFault
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,61 @@ def test_evaluation_does_not_keep_what_it_sees():
 
 
 def test_an_observation_that_is_not_finite_ends_an_evaluation_and_names_slot_and_step():
-    with pytest.raises(FloatingPointError, match="slot 0 gave a non-finite observation before step 3: "):
+    with pytest.raises(FloatingPointError, match="slot 0 gave a non-finite observation after step 2: "):
         evaluate(pictures_policy(), lambda: LargePictures(broken=3), episodes=1, max_episode_steps=64)
+
+
+class Short(gymnasium.Env):
+    """One step an episode in the first that is made, three in the second; `odd` is seen from its second step on."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, length, odd):
+        self._length, self._odd, self._steps = length, odd, 0
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self._steps += 1
+        seen = self._odd if self._steps > 1 else 0.0
+        return np.full(2, seen, np.float32), 1.0, self._steps == self._length, False, {}
+
+
+def test_what_a_slot_shows_after_its_episode_while_others_play_does_not_matter():
+    made = iter([Short(1, np.nan), Short(3, 0.0), Short(1, 0.0)])  # the last one is looked at for a mask
+    policy = rlgrad.make_policy(Short.observation_space, Short.action_space, value=False, seed=0)
+    with rlgrad.GymCollector(lambda: next(made), num_envs=2, max_episode_steps=5) as collector:
+        assert [episode.length for episode in collector.outcomes(policy)] == [1, 3]
+
+
+class OutOfRange(gymnasium.Env):
+    """A choice of three that is 7 after its second step, which ends the episode."""
+
+    observation_space = gymnasium.spaces.Discrete(3)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self._steps = 0
+        return 0, {}
+
+    def step(self, action):
+        self._steps += 1
+        return 7 if self._steps == 2 else 1, 1.0, self._steps == 2, False, {}
+
+
+def test_a_last_observation_that_is_no_choice_of_its_space_ends_an_evaluation_and_names_slot_and_step():
+    policy = rlgrad.make_policy(OutOfRange.observation_space, OutOfRange.action_space, value=False, seed=0)
+    with pytest.raises(OutputFault, match="after step 1"):
+        evaluate(policy, OutOfRange, episodes=1, max_episode_steps=5)
+
+
+def test_a_closed_collector_has_no_outcomes(run):
+    collector = rlgrad.GymCollector("CartPole-v1", num_envs=1)
+    collector.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        collector.outcomes(run.policy)
 
 
 def test_evaluations_of_the_same_weights_are_the_same(run):

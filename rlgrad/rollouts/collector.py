@@ -179,8 +179,7 @@ class GymCollector:
             EnvironmentFault: an environment raised, gave what its spaces do not promise, hung or lost its process.
             RuntimeError: the collector is closed.
         """
-        if not self._open:
-            raise RuntimeError("This collector is closed; make a new one.")
+        self._require_open()
         collect = self._collect_episodes if self._rounds else self._collect_steps
         return collect(policy, greedy, actor)
 
@@ -194,8 +193,10 @@ class GymCollector:
         Raises:
             FloatingPointError: a reward or an observation is not finite.
             EnvironmentFault: an environment raised, gave what its spaces do not promise, hung or lost its process.
+            RuntimeError: the collector is closed.
             ValueError: the collector is one of rollouts by steps, or of several episodes for each slot.
         """
+        self._require_open()
         if self._rounds != 1:
             raise ValueError("Outcomes are of whole episodes, one for each slot: leave num_steps out.")
         self._memory.begin(policy)
@@ -258,6 +259,10 @@ class GymCollector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise RuntimeError("This collector is closed; make a new one.")
 
     def _collect_steps(self, policy: ActingPolicy, greedy: bool, act: Callable[..., Any] | None) -> Rollout:
         observations, self._observations = self._observations, None

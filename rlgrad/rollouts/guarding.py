@@ -124,7 +124,9 @@ def ranges(space: Space[Any], name: str = "observation") -> dict[str, tuple[Any,
     return {name: (0, 1)} if isinstance(space, spaces.MultiBinary) else {}
 
 
-def require_in_ranges(tree: Any, known: Mapping[str, tuple[Any, Any]], when: str, columns_per_slot: int = 1) -> None:
+def require_in_ranges(
+    tree: Any, known: Mapping[str, tuple[Any, Any]], when: str, columns_per_slot: int = 1, first_row: int = 0
+) -> None:
     """Raise an OutputFault where an observation is none of the choices that its space has.
 
     Args:
@@ -132,6 +134,7 @@ def require_in_ranges(tree: Any, known: Mapping[str, tuple[Any, Any]], when: str
         known: from `ranges`.
         when: "before" or "after" the step of its row.
         columns_per_slot: of the N columns.
+        first_row: the step of the first row, for the message.
     """
     if not known:
         return
@@ -142,7 +145,7 @@ def require_in_ranges(tree: Any, known: Mapping[str, tuple[Any, Any]], when: str
             if bad.any():
                 row, column = np.argwhere(bad)[0, :2].tolist()
                 wrong = Wrong(name, f"values from {low} to {high}", f"{array[row, column]}", "")
-                raise wrong.blame(column // columns_per_slot).fault(f"{when} step {row}")
+                raise wrong.blame(column // columns_per_slot).fault(f"{when} step {first_row + row}")
 
 
 def require_allowed_somewhere(rollout: Any, columns_per_slot: int) -> None:

@@ -66,7 +66,7 @@ def play(
         The tape, zeros where nothing was played, and what to act on next (N, …).
 
     Raises:
-        FloatingPointError: an observation that is not kept is not finite.
+        FloatingPointError: an observation that is not kept, of an episode that counts, is not finite.
     """
     (rows, num_envs), kept = shape, shape[0] if record else 1
     seen, successors = (
@@ -82,8 +82,6 @@ def play(
         parameters = act(acted_on)
         if record:
             said.append(parameters)
-        else:
-            _require_finite_row(seen, row)
         if generator is None:
             chosen = distribution.mode(parameters)[0]
         else:
@@ -97,6 +95,9 @@ def play(
         put(successors, row % kept, observations)
         if late and np.count_nonzero(ended):
             forget(ended)
+        if not record:
+            slots.require_choices(seen, successors, row)
+            _require_finite_row(seen, successors, unfinished, row)
         np.logical_or(terminations[row], truncations[row], out=ended)
         if np.count_nonzero(ended):
             unfinished &= ~ended
@@ -230,9 +231,12 @@ def require_finite(rollout: Rollout, columns_per_slot: int) -> None:
             _check_finite(array[:played], f"{name} {when}", columns_per_slot)
 
 
-def _require_finite_row(seen: Any, row: int) -> None:
-    for name, array in arrays(seen, "observation"):
-        _check_finite(array, f"{name} before", 1, row)
+def _require_finite_row(seen: Any, successors: Any, playing: Array, row: int) -> None:
+    """`require_finite` for one row (1, N, …) of observations; those of slots that only idle are set to 0."""
+    for when, tree in (("after", successors), ("before", seen)):
+        for name, array in arrays(tree, "observation"):
+            array[0, ~playing] = 0
+            _check_finite(array, f"{name} {when}", 1, row)
 
 
 def _check_finite(array: Array, what: str, columns_per_slot: int, first_row: int = 0) -> None:

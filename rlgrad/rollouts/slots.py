@@ -96,16 +96,17 @@ class Slots:
             self._look_at("step", stepped, f"in step {row}")
         return stepped
 
-    def require_choices(self, before: Any, after: Any) -> None:
+    def require_choices(self, before: Any, after: Any, first_row: int = 0) -> None:
         """Raise an OutputFault where an observation (T, N, …) is none of the choices that its space has.
 
         Args:
             before: what was acted on.
             after: what followed.
+            first_row: the step of the first row, for the message.
         """
         # As for numbers that are not finite, the step that led there is named, not the one that began there.
-        require_in_ranges(after, self._ranges, "after")
-        require_in_ranges(before, self._ranges, "before")
+        require_in_ranges(after, self._ranges, "after", first_row=first_row)
+        require_in_ranges(before, self._ranges, "before", first_row=first_row)
 
     def renew(
         self,
