@@ -5,8 +5,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from rlgrad.rollouts.episodes import Episode
 
 WINDOW = 100  # episodes that train/return and train/length are means of
@@ -38,13 +36,12 @@ class Journal:
 
     def row(self) -> dict[str, float]:
         """The metrics of training since the last row, which this one ends."""
-        recent = np.array(self._recent, np.float64).reshape(-1, 2)
-        value, length = recent.mean(axis=0) if len(recent) else (math.nan, math.nan)
+        returns, lengths = zip(*self._recent, strict=True) if self._recent else ((), ())
         made, self.updates = self.updates, []
-        means = {f"train/{name}": math.fsum(each[name] for each in made) / len(made) for name in made[0]}
+        means = {f"train/{name}": _mean([each[name] for each in made]) for name in made[0]}
         return {
-            "train/return": float(value),
-            "train/length": float(length),
+            "train/return": _mean(returns),
+            "train/length": _mean(lengths),
             "train/episodes": float(self.episodes),
         } | means
 
@@ -63,3 +60,7 @@ class Journal:
         self._recent = deque(map(tuple, state["recent"]), maxlen=WINDOW)
         rows = max(map(len, history.values()), default=0)
         self.history = {name: list(history.get(name, [math.nan] * rows)) for name in self.history}
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return math.fsum(numbers) / len(numbers) if numbers else math.nan

@@ -32,6 +32,7 @@ class TensorBoardLog(Callback):
     def __init__(self, *, histograms: bool = False, videos: int = 0) -> None:
         self._histograms = Histograms() if histograms else None
         self._videos, self._filmed = videos, 0
+        self._scalars: dict[str, Any] = {}  # by name, made once: all that changes in them is one number
 
     def on_start(self, run: "Run") -> None:
         """Open an event file. What older ones hold of steps that are still to come is removed."""
@@ -52,7 +53,7 @@ class TensorBoardLog(Callback):
 
     def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
         """Write a row, whole: were it left in the writer's buffer, a killed process would take it along."""
-        found = _scalars(metrics)
+        found = [self._scalar(name, value) for name, value in metrics.items() if math.isfinite(value)]
         if self._histograms is not None:
             found += self._histograms.summaries(run.policy)
         if self._due(run) > self._filmed:
@@ -79,6 +80,19 @@ class TensorBoardLog(Callback):
             self._videos = 0
             return []
 
+    def _scalar(self, name: str, value: float) -> Any:
+        if name not in self._scalars:
+            from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+            from tensorboard.compat.proto.tensor_pb2 import TensorProto
+            from tensorboard.compat.proto.types_pb2 import DT_FLOAT
+
+            kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
+            empty = TensorProto(dtype=DT_FLOAT, float_val=[0.0])
+            self._scalars[name] = Summary.Value(tag=name, tensor=empty, metadata=kind)
+        scalar = self._scalars[name]
+        scalar.tensor.float_val[0] = value
+        return scalar
+
     def _write(self, run: "Run", values: Iterable[Any]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -91,16 +105,3 @@ class TensorBoardLog(Callback):
         with writing(self._path):
             self._writer.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
             self._writer.flush()
-
-
-def _scalars(metrics: dict[str, float]) -> list[Any]:
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.types_pb2 import DT_FLOAT
-
-    kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
-    return [
-        Summary.Value(tag=name, tensor=TensorProto(dtype=DT_FLOAT, float_val=[value]), metadata=kind)
-        for name, value in metrics.items()
-        if math.isfinite(value)
-    ]
