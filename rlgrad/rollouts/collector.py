@@ -1,6 +1,5 @@
 """Collects rollouts from Gymnasium environments: so many steps, or so many whole episodes, of each slot."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -10,20 +9,17 @@ from gymnasium import Space
 
 from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.environments import make
-from rlgrad.rollouts.episodes import Episode, RunningEpisodes, whole_episodes
+from rlgrad.rollouts.episodes import Episode, whole_episodes
 from rlgrad.rollouts.layout import check_counts, layout
 from rlgrad.rollouts.memory import Memory
+from rlgrad.rollouts.ongoing import Ongoing
 from rlgrad.rollouts.playing import Tape, first_episode, outcomes, play, side_by_side, to_rollout
-from rlgrad.rollouts.replaying import History, Running, replay
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.rollouts.slots import Slots
-from rlgrad.rollouts.trees import arrays, storage
+from rlgrad.rollouts.trees import storage
 
 if TYPE_CHECKING:  # the distributions import TensorFlow, which collecting does not need
     from rlgrad.distributions import Distribution
-
-_log = logging.getLogger("rlgrad")
-_ROWS_TO_PLAY_AGAIN = 1000  # of all slots, without learning
 
 
 class ActingPolicy(Protocol):
@@ -118,13 +114,9 @@ class GymCollector:
             raise
         self._slots = Slots(self._environment, seeds)
         self._generator = np.random.Generator(np.random.PCG64(draws))
-        self._observations: Any = None
-        self._running = RunningEpisodes(self.num_envs)
         self._memory = Memory(self.num_envs)
-        self._resets_first = np.zeros(self.num_envs, np.bool_)
+        self._ongoing = Ongoing(self._slots, self._memory, self.num_envs)
         self._finished: list[Episode] = []
-        self._history = History()
-        self._interrupted: Running | None = None  # to be gone on with
 
     @property
     def observation_space(self) -> Space[Any]:
@@ -215,8 +207,7 @@ class GymCollector:
         Episodes that have a seed each go on, and so do all where little would have to be played: giving seeds may take an
         environment longer than that.
         """
-        if not self._slots.seeds_each_episode and self._history.rows >= _ROWS_TO_PLAY_AGAIN:
-            self._observations = self._interrupted = None
+        self._ongoing.begin_anew()
 
     def state(self) -> dict[str, Any]:
         """What a later collector needs to go on where this one stands: numbers and arrays."""
@@ -224,7 +215,7 @@ class GymCollector:
             "actions": self._generator.bit_generator.state,
             "episodes": self._slots.started,
             "restarts": self._slots.restarts,
-            "running": self._running_episodes(),
+            "running": self._ongoing.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -243,8 +234,7 @@ class GymCollector:
             raise ValueError(f"The state is of {len(state['episodes'])} slots, and this collector has {self.num_envs}.")
         self._generator.bit_generator.state = state["actions"]
         self._slots.started, self._slots.restarts = list(state["episodes"]), state["restarts"]
-        self._observations = None
-        self._interrupted = None if state["running"] is None else Running(**state["running"])
+        self._ongoing.restore(state["running"])
 
     def close(self) -> None:
         """Closes the environments that the collector made; an instance that it was given stays open."""
@@ -265,67 +255,12 @@ class GymCollector:
             raise RuntimeError("This collector is closed; make a new one.")
 
     def _collect_steps(self, policy: ActingPolicy, greedy: bool, act: Callable[..., Any] | None) -> Rollout:
-        observations, self._observations = self._observations, None
-        if observations is None:
-            observations = self._replayed(policy)
-        if observations is None:  # the first rollout, or the one after an interrupted one
-            observations = self._slots.restart()
-            self._memory.begin(policy)
-            self._running = RunningEpisodes(self.num_envs)
-            self._resets_first[:] = False
-            self._history = History()
-        initial_states = self._memory.of(policy)
-        tape, observations = self._play(self._memory.actor(policy, act), policy.distribution, greedy, observations)
-        ends = tape.terminations | tape.truncations
-        mask = np.ones(ends.shape, np.bool_)
-        if self._slots.resets_late and (ends.any() or self._resets_first.any()):
-            # The step after an episode's end only resets: its action is ignored and its successor begins an episode.
-            mask[0], mask[1:] = ~self._resets_first, ~ends[:-1]
-            tape.rewards[~mask] = 0.0
-            self._resets_first = ends[-1]
-        rollout = to_rollout(tape, mask, columns_per_slot=1, initial_states=initial_states)
-        self._finished += self._running.advance(tape.rewards, tape.terminations, ends, mask)
-        self._observations = observations
-        self._history.add(tape.actions)
-        if self._slots.seeds_each_episode:
-            self._history.keep(int(self._running.lengths.max()))
+        rollout, finished = self._ongoing.collect(
+            policy,
+            lambda observations: self._play(self._memory.actor(policy, act), policy.distribution, greedy, observations),
+        )
+        self._finished += finished
         return rollout
-
-    def _running_episodes(self) -> dict[str, Any] | None:
-        if self._interrupted is not None:
-            return self._interrupted._asdict()
-        if self._observations is None:  # whole episodes, or nothing has been played
-            return None
-        running = self._running
-        rows = int(running.lengths.max()) if self._slots.seeds_each_episode else None
-        return Running(
-            actions=self._history.last(rows),
-            observations=[array.copy() for _, array in arrays(self._observations, "")],
-            returns=running.returns.copy(),
-            lengths=running.lengths.copy(),
-            resets_first=self._resets_first.copy(),
-            memories=self._memory.state(),
-        )._asdict()
-
-    def _replayed(self, policy: ActingPolicy) -> Any:
-        """What to act on next in the episodes that were interrupted; none where there are none, or they cannot be replayed."""
-        interrupted, self._interrupted = self._interrupted, None
-        if interrupted is None:
-            return None
-        observations = replay(self._slots, interrupted, policy.distribution.to_environment)
-        if observations is None:
-            _log.warning(
-                "This environment is not deterministic under a seed: replayed, its episodes went otherwise. Training goes on "
-                "with new episodes; weights, optimizer and counters are those that were saved, but what follows is not what "
-                "would have followed."
-            )
-            return None
-        self._running.returns, self._running.lengths = interrupted.returns, interrupted.lengths
-        self._resets_first = interrupted.resets_first
-        self._memory.restore(policy, interrupted.memories)
-        self._history = History()
-        self._history.add(interrupted.actions)
-        return observations
 
     def _collect_episodes(self, policy: ActingPolicy, greedy: bool, act: Callable[..., Any] | None) -> Rollout:
         actor, distribution = self._memory.actor(policy, act), policy.distribution
