@@ -173,7 +173,7 @@ ROWS: dict[str, Row] = {
             "num_steps": 5,
             "entropy": 0.01,
             "shared_trunk": True,
-            "steps": 8_000,
+            "steps": 16_000,
         },
         (SYNC, ASYNC, VECTOR),
         (ONE, TWO, PROCESSES, {"vec": "subproc", "threads": 2}),

@@ -121,11 +121,15 @@ class Policy(keras.Model):
             return value, self.value(rollout.final_observations)
         # Else successors are looked at twice in each column at most: most of them are observations of the next row.
         cut = tf.convert_to_tensor(rollout.truncations)[:-1] & ~tf.convert_to_tensor(rollout.terminations)[:-1]
-        several = tf.reduce_any(tf.reduce_sum(tf.cast(cut, tf.int32), axis=0) > 1)
-        following = tf.cond(
-            several, lambda: self.value(rollout.final_observations), lambda: self._following(rollout, value, cut)
-        )
-        return value, following
+        most = tf.reduce_max(tf.reduce_sum(tf.cast(cut, tf.int32), axis=0))
+        looks = [
+            lambda: self._following(rollout, value),
+            lambda: self._following(rollout, value, cut),
+            lambda: self.value(rollout.final_observations),
+        ]
+        if actors.convolves(self):
+            return value, tf.switch_case(tf.minimum(most, 2), looks)
+        return value, tf.cond(most > 1, looks[2], looks[1])  # of numbers one look more costs less than to compile it
 
     def inputs(self, rollout: Rollout) -> Any:
         """What the policy is called with for a rollout, in the layout of `rows`."""
@@ -270,12 +274,21 @@ class Policy(keras.Model):
         x = self.preparation(self._seen(observations))
         return tf.reshape(self.value_network(x, training=False), (-1,))
 
-    def _following(self, rollout: Rollout, value: tf.Tensor, cut: tf.Tensor) -> tf.Tensor:
-        """Values (T, N) of true successors, where at most one step of each column before the last is cut, bool (T − 1, N)."""
+    def _following(self, rollout: Rollout, value: tf.Tensor, cut: tf.Tensor | None = None) -> tf.Tensor:
+        """Values (T, N) of true successors, where at most one step of each column before the last is cut, bool (T − 1, N).
+
+        Args:
+            rollout: T steps in N columns.
+            value: of its states, (T, N).
+            cut: none: no step is.
+        """
+        at_end = tf.nest.map_structure(lambda x: tf.convert_to_tensor(x)[-1], rollout.final_observations)
+        if cut is None:
+            return tf.concat([value[1:], self.value(at_end)[None]], axis=0)
         row = tf.argmax(cut, axis=0, output_type=tf.int32)
         places = tf.stack([row, tf.range(tf.shape(row)[0])], axis=-1)
         looked_at = tf.nest.map_structure(
-            lambda x: tf.stack([tf.gather_nd(x, places), tf.convert_to_tensor(x)[-1]]), rollout.final_observations
+            lambda x, last: tf.stack([tf.gather_nd(x, places), last]), rollout.final_observations, at_end
         )
         at_cut, at_end = tf.unstack(self.value(looked_at), num=2)
         return tf.concat([tf.where(cut, at_cut, value[1:]), at_end[None]], axis=0)

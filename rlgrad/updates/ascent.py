@@ -22,7 +22,7 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad._record import Record, close_names, require
 from rlgrad.schedules import Schedule, scheduled
-from rlgrad.updates.flat import Flat, flat_or_none
+from rlgrad.updates.flat import Flat, flat_or_none, number_by_number
 
 if TYPE_CHECKING:
     from rlgrad.objective import Objective
@@ -267,10 +267,16 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     finite = tf.math.is_finite(length)  # one that is too long to be measured cannot be clipped either
     limit = state.update.max_grad_norm
     scale = 1.0 if limit is None else tf.minimum(1.0, limit / tf.maximum(length, 1e-12))
-    descent = [-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient]
+
+    def move() -> None:
+        state.optimizer.apply([-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient], moved)
+
+    if flat is None and number_by_number(state.optimizer) and not tf.executing_eagerly():
+        # In a program that XLA does not compile, every operation of the optimizer would read and write all weights.
+        move = tf.function(move, jit_compile=True, autograph=False)
 
     def take() -> tf.Tensor:
-        state.optimizer.apply(descent, moved)
+        move()
         return tf.constant(True)
 
     tf.cond(finite & allowed, take, lambda: tf.constant(False))
@@ -280,9 +286,9 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
 
 
 def _square(gradient: tf.Tensor) -> tf.Tensor:
-    """Its sum of squares, as a product that XLA makes one kernel of."""
-    flat = tf.reshape(tf.cast(gradient, tf.float32), [-1])
-    return tf.tensordot(flat, flat, 1)
+    """Its sum of squares: for a vector as a product, which XLA makes one kernel of; for more, TensorFlow's kernel is faster."""
+    numbers = tf.cast(gradient, tf.float32)
+    return tf.tensordot(numbers, numbers, 1) if numbers.shape.rank == 1 else 2.0 * tf.nn.l2_loss(numbers)
 
 
 def _deserialized(config: Mapping[str, Any]) -> Any:

@@ -45,10 +45,15 @@ class Flat:
             variable.assign(tf.reshape(part, variable.shape))
 
 
+def number_by_number(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it is one of those that look at no variable as a whole."""
+    return type(optimizer) in _NUMBER_BY_NUMBER
+
+
 def flat_or_none(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Flat | None:
     """The variables as one vector, where an optimizer cannot tell the difference and it is faster; else none."""
     same = (
-        type(optimizer) in _NUMBER_BY_NUMBER
+        number_by_number(optimizer)
         and sum(v.value.shape.num_elements() for v in variables) <= _MOST_NUMBERS
         and optimizer.clipnorm is None  # of each variable by itself
         and all(v.dtype == "float32" and getattr(v, "constraint", None) is None for v in variables)
