@@ -17,8 +17,14 @@ CHECK_EVERY = 1024  # environment steps between two evaluations
 
 
 def asked() -> dict[str, Any]:
-    """The object that this script was given. Where it has a number of `cores`, the process keeps to as many from here on."""
+    """The object that this script was given.
+
+    Where it has a number of `cores`, the process keeps to as many from here on; `flags` are XLA's, which reads them once, when
+    it is first used.
+    """
     work: dict[str, Any] = json.loads(sys.argv[1])
+    if "flags" in work:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {work['flags']}".strip()
     if "cores" in work:
         os.sched_setaffinity(0, range(work["cores"]))
     return work

@@ -12,7 +12,6 @@ side by side: XLA's gradient of a convolution is slow inside a loop on a CPU, an
 authors'.
 """
 
-import os
 import sys
 import time
 import types
@@ -69,8 +68,6 @@ def cnn(shape, convolution):
 
 def main():
     work = asked()
-    # XLA reads its flags once, when JAX is first used.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {work['flags']}".strip()
     stand_in_for("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix")
     sys.path.insert(0, str(Path(work["checkout"]) / "purejaxrl"))
     import gymnax
