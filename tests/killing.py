@@ -11,10 +11,12 @@ import numpy as np
 KINDS = {
     "sync": {"env": "CartPole-v1", "vectorization_mode": "sync"},
     "async": {"env": "CartPole-v1", "vectorization_mode": "async"},
-    "own vector entry point": {
+    "own vector entry point": {  # 25,000 rows: its slots begin anew four times
         "env": "CartPole-v1",
-        "total_timesteps": 20_000,
-    },  # 5,000 rows: its slots begin anew four times
+        "num_steps": 50,
+        "total_timesteps": 100_000,
+        "evaluation_interval": 30_000,
+    },
     "compiled": {"env": "rlgrad/CartPole-v1"},
     "whole episodes": {"env": "CartPole-v1", "num_steps": None, "total_timesteps": 2500},
     "memory": {"env": "CartPole-v1", "vectorization_mode": "sync", "memory": "lstm", "memory_size": 4, "num_steps": 16},

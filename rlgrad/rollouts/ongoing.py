@@ -15,7 +15,7 @@ from rlgrad.rollouts.slots import Slots
 from rlgrad.rollouts.trees import arrays
 
 _log = logging.getLogger("rlgrad")
-_ROWS_TO_PLAY_AGAIN = 1000  # of all slots, without learning
+_ROWS_TO_PLAY_AGAIN = 5000  # of all slots, without learning
 
 
 class Ongoing:

@@ -271,7 +271,7 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     def move() -> None:
         state.optimizer.apply([-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient], moved)
 
-    if flat is None and number_by_number(state.optimizer) and not tf.executing_eagerly():
+    if flat is None and number_by_number(state.optimizer, moved) and not tf.executing_eagerly():
         # In a program that XLA does not compile, every operation of the optimizer would read and write all weights.
         move = tf.function(move, jit_compile=True, autograph=False)
 

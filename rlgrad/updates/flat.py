@@ -45,17 +45,17 @@ class Flat:
             variable.assign(tf.reshape(part, variable.shape))
 
 
-def number_by_number(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether it is one of those that look at no variable as a whole."""
-    return type(optimizer) in _NUMBER_BY_NUMBER
+def number_by_number(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> bool:
+    """Whether a step looks at no variable as a whole."""
+    whole = optimizer.clipnorm is not None or any(getattr(v, "constraint", None) is not None for v in variables)
+    return type(optimizer) in _NUMBER_BY_NUMBER and not whole
 
 
 def flat_or_none(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Flat | None:
     """The variables as one vector, where an optimizer cannot tell the difference and it is faster; else none."""
     same = (
-        number_by_number(optimizer)
+        number_by_number(optimizer, variables)
         and sum(v.value.shape.num_elements() for v in variables) <= _MOST_NUMBERS
-        and optimizer.clipnorm is None  # of each variable by itself
-        and all(v.dtype == "float32" and getattr(v, "constraint", None) is None for v in variables)
+        and all(v.dtype == "float32" for v in variables)
     )
     return Flat(variables) if same and variables else None

@@ -279,19 +279,20 @@ def test_a_shared_trunk_is_one_of_default_networks(options, why):
 
 
 @pytest.mark.parametrize("cuts", [(), ((3, 0),), ((2, 0), (9, 1), (11, 2)), ((2, 1), (5, 1), (8, 1))])
-def test_values_of_successors_are_those_of_the_true_ones_however_many_were_cut(cuts):
+@pytest.mark.parametrize("shape", [(4,), (6, 6, 1)], ids=["numbers", "images"])
+def test_values_of_successors_are_those_of_the_true_ones_however_many_were_cut(cuts, shape):
     """Where an episode goes on the successor is the next row's observation; where it was cut, another one."""
     rng = np.random.default_rng(0)
     rows, columns = 12, 3
-    seen = rng.normal(size=(rows + 1, columns, 4)).astype(np.float32)
+    seen = rng.normal(size=(rows + 1, columns, *shape)).astype(np.float32)
     after, ended = seen[1:].copy(), np.zeros((rows, columns), bool)
     for cut in cuts:
-        after[cut], ended[cut] = rng.normal(size=4), True
+        after[cut], ended[cut] = rng.normal(size=shape), True
     task_over = np.zeros_like(ended)
     task_over[6, 2] = True  # whatever its successor is worth, it does not count
-    shape = (rows, columns)
-    rollout = Rollout(seen[:-1], *[np.zeros(shape, np.float32)] * 2, task_over, ended | task_over, after, *[None] * 4)
-    policy = make_policy(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), value=True, seed=0)
+    zeros = [np.zeros((rows, columns), np.float32)] * 2
+    rollout = Rollout(seen[:-1], *zeros, task_over, ended | task_over, after, *[None] * 4)
+    policy = make_policy(spaces.Box(-1, 1, shape), spaces.Discrete(2), value=True, seed=0)
     for run in (policy.values, tf.function(policy.values, jit_compile=True)):
         values, following = run(
             rollout._replace(**{name: tf.constant(x) for name, x in rollout._asdict().items() if x is not None})

@@ -35,6 +35,25 @@ def test_a_gradient_below_the_limit_is_left_alone():
     np.testing.assert_allclose(v, [0.5])
 
 
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "XLA"])
+def test_a_network_too_large_for_one_vector_moves_as_its_optimizer_says(xla):
+    rng = np.random.default_rng(0)
+    start, gradient = (rng.normal(size=(400, 300)).astype(np.float32) for _ in range(2))
+    (v,) = built = variables(start)
+    (w,) = alone = variables(start)
+    state = Ascent(optimizer=keras.optimizers.RMSprop(0.01), max_grad_norm=1.0).build(built)
+    optimizer = keras.optimizers.RMSprop(0.01)
+    step = tf.function(lambda g: state.apply_gradient({"v": g}), jit_compile=xla, autograph=False)
+    for scale in (1.0, 0.5):
+        metrics = step(tf.constant(scale * gradient))
+        optimizer.apply([tf.constant(-gradient / np.linalg.norm(gradient))], alone)
+        assert float(metrics["gradient_norm"]) == pytest.approx(scale * np.linalg.norm(gradient), rel=1e-5)
+    np.testing.assert_allclose(v, w, rtol=1e-5, atol=1e-6)
+    before = v.numpy()
+    step(tf.constant(np.where(gradient > 3.0, np.nan, gradient)))
+    np.testing.assert_array_equal(v, before)
+
+
 @pytest.mark.parametrize("name", ["clipnorm", "global_clipnorm", "clipvalue"])
 def test_clipping_in_two_places_is_refused(name):
     with pytest.raises(ValueError, match=f"clips by {name}"):
