@@ -44,7 +44,17 @@ def commands(options, folder):
     }
     work |= {"seconds": options.seconds, "every": EVERY, "episodes": EPISODES}
     budget = ["--total-timesteps", str(STEPS), "--time-budget", str(options.seconds)]
-    ours = [sys.executable, "-m", "rlgrad", "train", "pong-a2c", "--run-dir", str(folder), "--seed", str(options.seed)]
+    ours = [
+        sys.executable,
+        "-m",
+        "rlgrad.cli",
+        "train",
+        "pong-a2c",
+        "--run-dir",
+        str(folder),
+        "--seed",
+        str(options.seed),
+    ]
     return {
         "rlgrad": [*ours, *budget, "--evaluation-episodes", str(EPISODES)],
         "sb3": [str(options.peer_python), str(HERE / "peers" / "pong_sb3.py"), json.dumps(work)],
@@ -99,6 +109,8 @@ def measure(options):
                 processes[side].wait()
         for side, process in processes.items():
             if process.wait():
+                for other in processes.values():
+                    other.kill()
                 raise SystemExit(f"{NAMES[side]} failed.")
             found, versions = ours(folder) if side == "rlgrad" else theirs(outputs[side])
             line = {
@@ -142,9 +154,10 @@ def page(lines):
         "|---|---|---|---|---|---|---|",
     ]
     for side, r in rows.items():
+        value = f"{r['curve'][-1][2]:.1f}" if r["curve"] else "–"  # no episode is over so soon
         text.append(
             f"| {NAMES[side]} | {r['seconds']:,.0f} | {r['timesteps']:,} | {r['timesteps'] / r['seconds']:,.0f} | "
-            f"{r['curve'][-1][2]:.1f} | {r['greedy']:.1f} | {r['sampled']:.1f} |"
+            f"{value} | {r['greedy']:.1f} | {r['sampled']:.1f} |"
         )
     versions = {name: number for r in rows.values() for name, number in r["versions"].items()}
     text += ["", "![Training return over time and over steps](pong.png)", ""]
@@ -162,7 +175,7 @@ def plot(rows, picture):
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
     for side, row in rows.items():
-        seconds, steps, values = zip(*row["curve"], strict=True)
+        seconds, steps, values = zip(*row["curve"], strict=True) if row["curve"] else ((), (), ())
         for panel, x in zip(panels, ([s / 3600 for s in seconds], [n / 1e6 for n in steps]), strict=True):
             panel.plot(x, values, label=NAMES[side])
     for panel, name in zip(panels, ("hours of training", "environment steps, millions"), strict=True):
