@@ -105,8 +105,8 @@ def measure(options):
         for side, command in commands(options, folder).items():
             outputs[side] = (Path(parent) / side).open("w+")
             processes[side] = started(command, halves[side], outputs[side])
-            if not options.at_once:
-                processes[side].wait()
+            if not options.at_once and processes[side].wait():
+                raise SystemExit(f"{NAMES[side]} failed.")  # before the other one takes its hours
         for side, process in processes.items():
             if process.wait():
                 for other in processes.values():
@@ -137,11 +137,7 @@ def page(lines):
     """A table and the two curves, over time and over steps."""
     rows = last(lines)
     row = next(iter(rows.values()))
-    how = (
-        f"side by side, {row['cores']} core{'s'[: row['cores'] - 1]} for each"
-        if row["at_once"]
-        else "one after the other"
-    )
+    how = f"side by side, cores for each: {row['cores']}" if row["at_once"] else "one after the other"
     text = [
         "# ALE/Pong-v5 from pixels",
         "",
