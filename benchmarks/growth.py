@@ -99,10 +99,11 @@ def measure(paths, seconds, lines):
     for path in paths:
         points += [{"path": path, "num_envs": n, "width": WIDTH} for n in NUM_ENVS]
         points += [{"path": path, "num_envs": ENVS, "width": w} for w in WIDTHS if w != WIDTH]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     for point in points:
         command = [sys.executable, __file__, "point", json.dumps({**point, "seconds": seconds})]
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TMPDIR": folder}
+            result = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
         rate = float(result.stdout.strip().splitlines()[-1])
         line = json.dumps({**point, "rate": float(f"{rate:.4g}"), "cores": len(os.sched_getaffinity(0))})
         print(line, flush=True)

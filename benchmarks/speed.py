@@ -39,19 +39,19 @@ LINES = HERE / "results" / "speed.jsonl"
 LEFT_OUT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
-def environment():
-    """The variables that every side is started with."""
+def environment(folder):
+    """The variables that every side is started with; runs and logs go to the folder."""
     kept = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
-    return {**kept, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {**kept, "TF_CPP_MIN_LOG_LEVEL": "3", "TMPDIR": folder}
 
 
 def measure(python, side, training):
     """What a side's script answers."""
     script = HERE / "peers" / f"speed_{side}.py"
     work = json.dumps({**training, "begun_at": time.time()})
-    with tempfile.TemporaryFile("w+") as errors:
-        run = [str(python), str(script), work]
-        result = subprocess.run(run, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(), check=False)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
+        run, variables = [str(python), str(script), work], environment(folder)
+        result = subprocess.run(run, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables, check=False)
         if result.returncode:
             errors.seek(0)
             raise SystemExit(f"{side} failed with {work}:\n{errors.read()[-4000:]}")

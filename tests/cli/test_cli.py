@@ -27,11 +27,7 @@ class MyAgent(rlgrad.Agent):
 '''
 QUICK = ["--total-timesteps", "512", "--num-envs", "4", "--num-steps", "32", "--evaluation-episodes", "2"]
 QUICK += ["--vectorization-mode", "sync"]
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 @pytest.fixture(scope="module")

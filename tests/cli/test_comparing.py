@@ -9,10 +9,7 @@ import yaml
 from rlgrad.cli import main
 from rlgrad.groups import curve, evaluated, grouped, read_run
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 @pytest.fixture

@@ -30,11 +30,7 @@ class Halved(rlgrad.Agent):
     def credit(self, batch, now):
         return {"log_prob": self.factor * batch.advantages, "value": batch.returns - now.value}
 '''
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def weights(folder):

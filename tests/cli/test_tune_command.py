@@ -12,11 +12,7 @@ from rlgrad.cli.tuning import _space
 from rlgrad.search import Range
 
 QUICK = ["--total-timesteps", "256", "--num-envs", "2", "--num-steps", "32", "--hidden-sizes", "8"]
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def searched(*arguments, search=()):

@@ -17,11 +17,7 @@ from rlgrad.gradients import Entropy, LogProb
 from rlgrad.reporting import METRICS, read_csv
 
 QUICK = {"total_timesteps": 768, "evaluation_episodes": 0, "verbose": False, "vectorization_mode": "sync"}
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def two_heads():

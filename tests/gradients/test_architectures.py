@@ -7,6 +7,7 @@ import architectures
 import keras
 import numpy as np
 import pytest
+import small_models
 import tensorflow as tf
 
 from rlgrad.gradients import (
@@ -169,7 +170,7 @@ def test_what_has_a_closed_form_takes_it_and_nothing_else_does(name):
 def test_mixed_precision_accumulates_in_float32():
     x = np.random.default_rng(1).standard_normal((4, 6, 6, 2)).astype(np.float32)
     keras.config.set_dtype_policy("float32")
-    make = lambda: architectures.stack((6, 6, 2), keras.layers.Conv2D(4, 3, activation="tanh"), keras.layers.Dense(4))
+    make = lambda: small_models.stack((6, 6, 2), keras.layers.Conv2D(4, 3, activation="tanh"), keras.layers.Dense(4))
     full = make()
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -1,8 +1,10 @@
 """Closed forms of one's own, and the ways around closed forms: per variable, per layer, on request."""
 
+import architectures
 import keras
 import numpy as np
 import pytest
+import small_models
 import tensorflow as tf
 import zoo
 
@@ -125,8 +127,6 @@ def test_methods_can_be_chosen_and_agree():
 
 
 def test_tied_weights_get_both_parts_of_their_gradient():
-    import architectures
-
     model, x = architectures.make("embedding_tied"), architectures.inputs_for("embedding_tied")
     lin = linearize(model, x, output=LogProb(ACTIONS))
     whole = flatten(gradient(model, x, output=LogProb(ACTIONS)))
@@ -134,9 +134,7 @@ def test_tied_weights_get_both_parts_of_their_gradient():
 
 
 def test_the_trace_of_a_users_own_function_is_not_changed_by_looking_at_the_model():
-    import architectures
-
-    model = architectures.InsideFunction()
+    model = small_models.InsideFunction()
     model.built, x = True, zoo.inputs_for("functional")
     per_sample_gradient(model, x)  # traces model.compiled for the first time, while layers are being recorded
     with tf.GradientTape() as tape:

@@ -11,11 +11,7 @@ from rlgrad.logs import LOGS, make_logs
 
 QUICK = {"total_timesteps": 256, "num_envs": 2, "num_steps": 32, "evaluation_episodes": 0, "verbose": False}
 FILES = {"csv": "metrics.csv", "jsonl": "metrics.jsonl", "tensorboard": "events.out.tfevents.*"}
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def written(path):

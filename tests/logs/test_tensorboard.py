@@ -23,8 +23,7 @@ QUICK |= {"vectorization_mode": "sync"}
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def without_a_display(in_a_folder_of_its_own, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
 
 

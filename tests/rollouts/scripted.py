@@ -1,7 +1,13 @@
-"""An environment and a policy that play a script, so that every number of a rollout is known beforehand."""
+"""Environments and policies that play a script, so that every number of a rollout is known beforehand; how rollouts compare."""
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
+from numpy.testing import assert_array_equal
+
+from rlgrad.rollouts import GymCollector, Rollout
+
+BY_STEPS, BY_EPISODES = {"num_steps": 40}, {"episodes_per_env": 2, "max_episode_steps": 60}
 
 GO_ON, TERMINATE, TRUNCATE = 0, 1, 2
 
@@ -116,3 +122,40 @@ def _leaves(tree):
             yield from _leaves(part)
     else:
         yield tree
+
+
+class TreeEnv(gymnasium.Env):
+    """Every array of its observation counts steps. Ends after three."""
+
+    observation_space = spaces.Dict(
+        image=spaces.Box(0, 255, (2, 3), np.uint8),
+        pair=spaces.Tuple([spaces.Discrete(50), spaces.Box(-np.inf, np.inf, (1,), np.float64)]),
+        flags=spaces.MultiBinary(2),
+    )
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return self._observation(), {}
+
+    def step(self, action):
+        self.count += 1
+        return self._observation(), 1.0, self.count == 3, False, {}
+
+    def _observation(self):
+        image = np.full((2, 3), self.count, np.uint8)
+        return {"image": image, "pair": (self.count, np.array([self.count / 2])), "flags": np.array([1, 0], np.int8)}
+
+
+def assert_same(first, second):
+    """To the bit, and in type."""
+    assert (first.initial_states, second.initial_states) == ((), ())
+    for name, a, b in list(zip(Rollout._fields, first, second, strict=True))[:-1]:
+        assert_array_equal(a, b, err_msg=name)
+        assert a.dtype == b.dtype
+
+
+def rollouts(count=3, policy=None, **options):
+    """So many of CartPole's, and the episodes that ended in them."""
+    with GymCollector("CartPole-v1", **{"num_envs": 3, **options}) as c:
+        return [c.collect(policy or RandomPolicy()) for _ in range(count)], c.drain_episodes()
