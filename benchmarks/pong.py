@@ -1,11 +1,11 @@
-"""ALE/Pong-v5 from pixels: what A2C or PPO has learned after so many seconds of training, beside Stable-Baselines3's.
+"""ALE/Pong-v5 from pixels: what A2C has learned after so many seconds of training, beside Stable-Baselines3's A2C.
 
-    python benchmarks/pong.py measure a2c --peer-python PEERS/bin/python             # two hours for each side, in turn
-    python benchmarks/pong.py measure ppo --peer-python PEERS/bin/python --at-once   # side by side, half of the cores for each
-    python benchmarks/pong.py page                                                   # benchmarks/results/pong.md and pong.png
+    python benchmarks/pong.py measure --peer-python PEERS/bin/python             # two hours for each side, one after the other
+    python benchmarks/pong.py measure --peer-python PEERS/bin/python --at-once   # side by side, half of the cores for each
+    python benchmarks/pong.py page                                               # benchmarks/results/pong.md and pong.png
 
-rlgrad's side is `rlgrad train pong-a2c` or `pong-ppo`, the peer's takes the zoo's settings for Atari, which those configs have
-too (benchmarks/peers/pong_sb3.py), and the same network. Every side is measured once more with each call, and the last
+rlgrad's side is `rlgrad train pong-a2c`, the peer's takes the zoo's settings for Atari (benchmarks/peers/pong_sb3.py): 16
+environments, 5 steps a rollout, RMSprop, the same network. Every side is measured once more with each call, and the last
 measurement of each counts. Training return: the mean of the last 100 episodes; greedy and sampled: fresh episodes at the last
 weights. Ours needs `ale-py` and `opencv-python-headless`.
 """
@@ -25,8 +25,7 @@ HERE = Path(__file__).resolve().parent
 LINES = HERE / "results" / "pong.jsonl"
 EVERY = 60.0  # seconds between two points of a curve
 EPISODES = 30
-STEPS = 10_000_000  # more than any side gets to, and where what falls linearly ends; a row of metrics is 1/250 of it
-AGENTS = {"a2c": ":", "ppo": "-"}  # how each one's curve is drawn
+STEPS = 20_000_000  # more than any side gets to; a row of metrics is 1/250 of it
 NAMES = {"rlgrad": "rlgrad", "sb3": "Stable-Baselines3"}
 PACKAGES = ("rlgrad", "tensorflow-cpu", "keras", "numpy", "gymnasium", "ale-py")
 
@@ -35,7 +34,14 @@ def commands(options, folder):
     """What is run for each side."""
     # Two threads are faster than one where both cores are there for it.
     threads = 1 if options.at_once else 2
-    work = {"agent": options.agent, "steps": STEPS, "threads": threads, "seed": options.seed}
+    work = {
+        "env": "ALE/Pong-v5",
+        "atari": True,
+        "num_envs": 16,
+        "vec": "dummy",
+        "threads": threads,
+        "seed": options.seed,
+    }
     work |= {"seconds": options.seconds, "every": EVERY, "episodes": EPISODES}
     budget = ["--total-timesteps", str(STEPS), "--time-budget", str(options.seconds)]
     ours = [
@@ -43,7 +49,7 @@ def commands(options, folder):
         "-m",
         "rlgrad.cli",
         "train",
-        f"pong-{options.agent}",
+        "pong-a2c",
         "--run-dir",
         str(folder),
         "--seed",
@@ -109,7 +115,6 @@ def measure(options):
                 raise SystemExit(f"{NAMES[side]} failed.")
             found, versions = ours(folder) if side == "rlgrad" else theirs(outputs[side])
             line = {
-                "agent": options.agent,
                 "side": side,
                 **about,
                 "cores": len(halves[side]),
@@ -123,61 +128,55 @@ def measure(options):
 
 
 def last(lines):
-    """The last line of each agent's each side."""
-    rows = {(row["agent"], row["side"]): row for row in map(json.loads, lines.read_text().splitlines())}
-    keys = [(agent, side) for agent in AGENTS for side in NAMES]
-    return {key: rows[key] for key in keys if key in rows}
-
-
-def name(agent, side):
-    """Of a curve and a row."""
-    return f"{NAMES[side]}, {agent.upper()}"
+    """The last line of each side."""
+    rows = map(json.loads, lines.read_text().splitlines())
+    by_side = {row["side"]: row for row in rows}
+    return {side: by_side[side] for side in NAMES if side in by_side}
 
 
 def page(lines):
-    """A table and the curves, over time and over steps."""
+    """A table and the two curves, over time and over steps."""
     rows = last(lines)
+    row = next(iter(rows.values()))
+    how = f"side by side, cores for each: {row['cores']}" if row["at_once"] else "one after the other"
     text = [
         "# ALE/Pong-v5 from pixels",
         "",
-        "The Nature CNN and the zoo's settings for Atari on both sides; the last weights after so many seconds of training. Pong",
-        "is won with 21, and lost with −21; the environment repeats an action with probability 0.25. *Training return*: mean of",
-        f"the last 100 episodes. *Greedy*, *sampled*: {EPISODES} fresh episodes. Written by `python benchmarks/pong.py page`; that",
-        "file says how to measure.",
+        f"A2C with the Nature CNN, 16 environments × 5 steps, one seed, the last weights after so many seconds; {how}.",
+        "Pong is won with 21, and lost with −21; the environment repeats an action with probability 0.25.",
+        f"*Training return*: mean of the last 100 episodes. *Greedy*, *sampled*: {EPISODES} fresh episodes. Written by",
+        "`python benchmarks/pong.py page`; that file says how to measure.",
         "",
-        "| | training, s | cores | environment steps | steps/s | training return | greedy | sampled |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | training, s | environment steps | steps/s | training return | greedy | sampled |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for key, r in rows.items():
+    for side, r in rows.items():
         value = f"{r['curve'][-1][2]:.1f}" if r["curve"] else "–"  # no episode is over so soon
-        cores = f"{r['cores']}, both sides at once" if r["at_once"] else f"{r['cores']}"
         text.append(
-            f"| {name(*key)} | {r['seconds']:,.0f} | {cores} | {r['timesteps']:,} | {r['timesteps'] / r['seconds']:,.0f} | "
+            f"| {NAMES[side]} | {r['seconds']:,.0f} | {r['timesteps']:,} | {r['timesteps'] / r['seconds']:,.0f} | "
             f"{value} | {r['greedy']:.1f} | {r['sampled']:.1f} |"
         )
-    versions = {package: number for r in rows.values() for package, number in r["versions"].items()}
+    versions = {name: number for r in rows.values() for name, number in r["versions"].items()}
     text += ["", "![Training return over time and over steps](pong.png)", ""]
-    text += ["Versions: " + ", ".join(f"{package} {number}" for package, number in sorted(versions.items())) + "."]
+    text += ["Versions: " + ", ".join(f"{name} {number}" for name, number in sorted(versions.items())) + "."]
     lines.with_suffix(".md").write_text("\n".join([*text, ""]))
     plot(rows, lines.with_suffix(".png"))
 
 
 def plot(rows, picture):
-    """Training return over hours and over steps: a colour for each side, a line for each agent."""
+    """Training return over hours and over steps."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.0, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
-    for (agent, side), row in rows.items():
+    for side, row in rows.items():
         seconds, steps, values = zip(*row["curve"], strict=True) if row["curve"] else ((), (), ())
-        look = {"color": f"C{list(NAMES).index(side)}", "linestyle": AGENTS[agent], "label": name(agent, side)}
-        panels[0].plot([s / 3600 for s in seconds], values, **look)
-        panels[1].plot([n / 1e6 for n in steps], values, **look)
-    for panel, axis in zip(panels, ("hours of training", "environment steps, millions"), strict=True):
-        panel.set_xlabel(axis)
-        panel.set_ylim(-22, 22)
+        for panel, x in zip(panels, ([s / 3600 for s in seconds], [n / 1e6 for n in steps]), strict=True):
+            panel.plot(x, values, label=NAMES[side])
+    for panel, name in zip(panels, ("hours of training", "environment steps, millions"), strict=True):
+        panel.set_xlabel(name)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("training return, last 100 episodes")
     panels[0].legend()
@@ -187,7 +186,6 @@ def plot(rows, picture):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("measure", "page"))
-    parser.add_argument("agent", nargs="?", choices=tuple(AGENTS), help="which one is measured")
     parser.add_argument("--peer-python", help="with stable-baselines3, gymnasium, ale-py and opencv-python-headless")
     parser.add_argument("--seconds", type=float, default=7200.0, help="of training, for each side")
     parser.add_argument("--at-once", action="store_true", help="both sides at the same time, each on half of the cores")
@@ -196,8 +194,8 @@ def main():
     options = parser.parse_args()
     if options.action == "page":
         page(options.lines)
-    elif options.peer_python is None or options.agent is None:
-        raise SystemExit("Say which agent, and which Python has Stable-Baselines3: measure ppo --peer-python …")
+    elif options.peer_python is None:
+        raise SystemExit("Give the Python that has Stable-Baselines3: --peer-python.")
     else:
         measure(options)
 

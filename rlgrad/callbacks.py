@@ -1,4 +1,4 @@
-"""Callbacks that ship: evaluation while training, early stop, a time budget."""
+"""Callbacks that ship: evaluation while training, and early stop."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rlgrad.config import Config
     from rlgrad.run import Run
 
-__all__ = ["EarlyStop", "Evaluate", "TimeBudget"]
+__all__ = ["EarlyStop", "Evaluate"]
 
 
 class Evaluate(Callback):
@@ -110,25 +110,6 @@ class EarlyStop(Callback):
         self._best, self._waited = state["best"], state["waited"]
 
 
-class TimeBudget(Callback):
-    """Ends training after so many seconds of it, those before it was gone on with included.
-
-    Args:
-        seconds: the budget; the first row after it is the last one.
-    """
-
-    only_looks = True
-
-    def __init__(self, seconds: float) -> None:
-        require(seconds > 0, "seconds", "above 0", seconds)
-        self._seconds = seconds
-
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Stop the run if its time is over."""
-        if run.seconds >= self._seconds:
-            run.stop = True
-
-
 def asked_for(config: "Config") -> list[Callback]:
     """Those that a config's settings ask for."""
     asked: list[Callback] = []
@@ -136,6 +117,4 @@ def asked_for(config: "Config") -> list[Callback]:
         asked.append(Evaluate(config.evaluation_interval))
     if config.stop_at_return is not None or config.patience is not None:
         asked.append(EarlyStop(config.stop_at_return, config.patience))
-    if config.time_budget is not None:
-        asked.append(TimeBudget(config.time_budget))
     return asked

@@ -147,15 +147,16 @@ class Run:
                 callback.on_start(self)
                 ends.callback(callback.on_end, self)  # whatever happens, also in another one's
             begun = saved = time.perf_counter()
-            first, before = self.timesteps, self.seconds
+            first, before, budget = self.timesteps, self.seconds, self.config.time_budget or math.inf
             while self.timesteps + needed <= total and not (self.stop or interrupted.asked):
                 begins, wanted = self.timesteps, every - len(self._journal.updates)
                 ends_a_row = wanted == 1 or self.timesteps + 2 * needed > total
                 self._advance(wanted, total, spacing if ends_a_row else None)
                 self.seconds = before + time.perf_counter() - begun
-                last = self.timesteps + needed > total
-                if len(self._journal.updates) == every or last:
+                in_time = self.seconds < budget
+                if len(self._journal.updates) == every or self.timesteps + needed > total or not in_time:
                     self._report((self.timesteps - first) / (self.seconds - before))
+                self.stop |= not in_time
                 if begins * _CHECKPOINTS // total != self.timesteps * _CHECKPOINTS // total:
                     self.collector.begin_anew()
                     self._save_best()

@@ -15,7 +15,7 @@ from killing import KINDS, finish, kill, left, train
 import rlgrad
 from rlgrad import checkpoints
 from rlgrad.agents import A2C
-from rlgrad.callbacks import EarlyStop, Evaluate, TimeBudget
+from rlgrad.callbacks import EarlyStop, Evaluate
 from rlgrad.cli import main
 from rlgrad.reporting import Callback
 from rlgrad.rollouts.trees import arrays
@@ -266,12 +266,17 @@ def test_evaluations_while_training_are_logged_and_change_nothing(tmp_path):
     [
         (EarlyStop(threshold=1.0, metric="train/length"), 100),
         (EarlyStop(patience=3, metric="train/learning_rate"), 80),
-        (TimeBudget(1e-6), 20),
     ],
 )
-def test_a_run_ends_early_for_a_threshold_a_plateau_or_its_time(stop, at, tmp_path):
+def test_a_run_ends_early_for_a_threshold_or_a_plateau(stop, at, tmp_path):
     run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=5000, run_dir=tmp_path / "run", callbacks=[stop], **QUICK)
     assert run.timesteps <= at
+
+
+def test_a_run_ends_with_the_first_update_after_its_time_and_logs_it(tmp_path):
+    settings = {"total_timesteps": 50_000, "time_budget": 1e-6}  # a row of which is several updates
+    run = rlgrad.train(A2C(), "CartPole-v1", run_dir=tmp_path / "run", **settings, **QUICK)
+    assert (run.updates, run.history["time/updates"]) == (1, [1])
 
 
 def test_what_ends_a_run_early_is_in_its_config(tmp_path):
