@@ -107,7 +107,8 @@ def train(
             sampled; none: only at the end.
         stop_at_return: end training from this return on: that of greedy evaluations where there are any, else of training.
         patience: end training after so many evaluations, or rows where there are none, that were no better than before.
-        time_budget: end training with the first update after so many seconds of it, those before it was gone on with included.
+        time_budget: end training with the first update after so many seconds of it, those before it was gone on with included;
+            a compiled run, with the first row.
         logs: where the metrics go, of `"csv"` (always written), `"jsonl"`, `"tensorboard"`, `"wandb"` and `"mlflow"`
             (docs/logs.md).
         histograms: show in TensorBoard how the weights are distributed, and what they changed by, at each logged row.

@@ -92,7 +92,7 @@ class Options:
     patience: int | None = None
     """End training after so many evaluations, or rows where there are none, that were no better than before."""
     time_budget: float | None = None
-    """End training with the first update after so many seconds of it."""
+    """End training with the first update after so many seconds of it; a compiled run, with the first row."""
     logs: tuple[str, ...] = ("csv", "tensorboard")
     """Where the metrics go, of csv (always written), jsonl, tensorboard, wandb and mlflow (docs/logs.md)."""
     histograms: bool = False
