@@ -264,14 +264,19 @@ class Learner:
 def _connected(
     agent: Agent, policy: Policy, credited: Sequence[str]
 ) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
-    """The variables that at least one output depends on, and those of each output, from one forward pass."""
-    output = output_specs(agent, policy.zero_actions(1), credited)
-    at_theta = gradients.linearize(policy, policy.zeros(1), output=output)
-    by_key = dict(zip(at_theta.gradient(), at_theta.variables, strict=True))
+    """The variables that at least one output depends on, and those of each output."""
+    by_key: dict[str, keras.Variable] = {}
     by_output: dict[str, list[keras.Variable]] = {name: [] for name in credited}
-    for name in credited:
-        with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
-            by_output[name] = [by_key[key] for key in at_theta.gradient({name: 1.0})]
+
+    def look() -> None:
+        output = output_specs(agent, policy.zero_actions(1), credited)
+        at_theta = gradients.linearize(policy, policy.zeros(1), output=output)
+        by_key.update(zip(at_theta.gradient(), at_theta.variables, strict=True))
+        for name in credited:
+            with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
+                by_output[name] = [by_key[key] for key in at_theta.gradient({name: 1.0})]
+
+    tf.function(look, autograph=False).get_concrete_function()  # traced once, and never run: it needs no numbers
     return list(by_key.values()), by_output
 
 

@@ -38,8 +38,8 @@ def scan(step: Step, theta: Sequence[Any], xs: Sequence[Any], state: Sequence[An
     steps, counts = int(xs[0].shape[0]), (len(theta), len(xs))
 
     def run(*given: Any) -> Any:
+        outputs, states = _forward(step, *_split(_unwatched(given), counts), steps)
         theta, xs, state = _split(given, counts)
-        outputs, states = _forward(step, theta, xs, state, steps)
         before = [tf.concat([first[None], later[:-1]], axis=0) for first, later in zip(state, states, strict=True)]
 
         def backward(*cotangents: Any) -> Any:
@@ -69,7 +69,8 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
     count = len(cotangents)
 
     def pull(*arguments: Any) -> Any:
-        u, given = list(arguments[:count]), list(arguments[count:])
+        arguments = _unwatched(arguments)
+        u, given = arguments[:count], arguments[count:]
         of_theta, of_xs, of_states = _split(given, counts)
         floats_theta, floats_xs, floats_states = map(_floating, (of_theta, of_xs, of_states))
         parts = len(floats_theta), len(floats_xs)
@@ -106,7 +107,7 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
 
         def push(*tangents: Any) -> Any:
             """J v: what u would have to be multiplied with."""
-            v_theta, v_xs, v_state = _split(list(tangents), parts)
+            v_theta, v_xs, v_state = _split(_unwatched(tangents), parts)
 
             def body(t: Any, moved: Tensors, written: Tensors) -> Any:
                 tape, watched, results = at(t)
@@ -134,6 +135,15 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
 
     found = iter(tf.custom_gradient(pull)(*cotangents, *given))
     return [next(found) if x.dtype.is_floating else None for x in given]
+
+
+def _unwatched(tensors: Sequence[Any]) -> Tensors:
+    """The same numbers, unknown to any tape: one that saw a loop would make the loop's own derivative, which nobody asks for."""
+    integers = {2: tf.int16, 4: tf.int32, 8: tf.int64}
+    return [
+        tf.bitcast(tf.bitcast(x, integers[x.dtype.size]), x.dtype) if x.dtype.is_floating else tf.identity(x)
+        for x in tensors
+    ]
 
 
 def _split(tensors: Sequence[Any], counts: tuple[int, int]) -> tuple[Tensors, Tensors, Tensors]:
