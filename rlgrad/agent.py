@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from rlgrad import estimators, search
 from rlgrad._record import Record, close_names, require
+from rlgrad.gradients.tensorflow_internals import trace
 from rlgrad.rollouts.rollout import Rollout
 from rlgrad.updates import Ascent, Update
 
@@ -276,7 +277,7 @@ def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
             return checked_credit(agent, given, batch.log_probs) if method == "credit" else given
 
         try:
-            return tf.function(on, autograph=False).get_concrete_function(signature).structured_outputs
+            return trace(on, signature).structured_outputs
         except AttributeError as error:
             raise ValueError(f"{name}.{method}: {error}") from error
         except tf.errors.OperatorNotAllowedInGraphError as error:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.gradients.tensorflow_internals import trace
 from rlgrad.learner import Learner
 from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.rollouts.compiled_rows import row_specs
@@ -100,9 +101,8 @@ class Fused:
 
     def _first(self, *arguments: Any) -> "_Results":
         # Where XLA does not pay for the learner, the rollout inside is compiled all the same.
-        program = tf.function(self._program, jit_compile=self._learner.xla or None, autograph=False)
         tensors = [tf.constant(x) for x in arguments]
-        compiled = program.get_concrete_function(*tensors)
+        compiled = trace(self._program, *tensors, jit_compile=self._learner.xla or None)
         results: _Results = compiled(*tensors)
         self._compiled = compiled
         return results

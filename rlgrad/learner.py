@@ -14,7 +14,7 @@ from rlgrad.agent import Agent, Batch, Outputs, batch_signature, checked_estimat
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.selection import keys_of
-from rlgrad.gradients.tensorflow_internals import flat_call
+from rlgrad.gradients.tensorflow_internals import flat_call, trace
 from rlgrad.objective import Objective, linearized, output_specs
 from rlgrad.packing import Packing
 from rlgrad.policies import actors
@@ -139,7 +139,7 @@ class Learner:
             )
         arguments = _tensors(_unfilled(rollout)), tf.constant(progress, tf.float32)
         if self._measuring is None:
-            self._measuring = tf.function(self._measure, autograph=False).get_concrete_function(*arguments)
+            self._measuring = trace(self._measure, *arguments)
         return measuring.diagnosis_of(self._measuring(*arguments), rollout, self.whole_episodes, timesteps)
 
     def _measure(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, Any]:
@@ -154,8 +154,8 @@ class Learner:
         if self._program is None:
             _log.info("Compiling the update …")
             self._packing = Packing(arguments)
-            program = tf.function(self._learn_packed, jit_compile=self.xla or None, autograph=False)
-            self._program = flat_call(program.get_concrete_function(self._packing.pack(arguments)))
+            program = trace(self._learn_packed, self._packing.pack(arguments), jit_compile=self.xla or None)
+            self._program = flat_call(program)
         (results,) = self._program(self._packing.pack(arguments))
         return results
 
@@ -276,7 +276,7 @@ def _connected(
             with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
                 by_output[name] = [by_key[key] for key in at_theta.gradient({name: 1.0})]
 
-    tf.function(look, autograph=False).get_concrete_function()  # traced once, and never run: it needs no numbers
+    trace(look)  # and never run: it needs no numbers
     return list(by_key.values()), by_output
 
 

@@ -1,8 +1,10 @@
 """A run from its first step to its folder, and what it refuses."""
 
+import gc
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import gymnasium
 import numpy as np
@@ -209,3 +211,18 @@ print((memory.sizes[-1] - memory.sizes[len(memory.sizes) // 5]) / 2**20)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert float(result.stdout.split()[-1]) < growth
     assert len([p for p in dump.glob("*.before_optimizations.txt") if program in p.name]) == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [{"env": "CartPole-v1"}, {"env": "rlgrad/CartPole-v1"}, {"env": "CartPole-v1", "memory": "gru"}]
+)
+def test_a_run_takes_with_it_whatever_was_traced_for_it(settings):
+    def graphs():
+        gc.collect()
+        return Counter(thing.name for thing in gc.get_objects() if type(thing).__name__.endswith("FuncGraph"))
+
+    options = {"total_timesteps": 256, "num_envs": 2, "num_steps": 16, "evaluation_episodes": 2, "verbose": False}
+    rlgrad.train("a2c", **settings, **options)  # what is traced once for the whole process is
+    before = graphs()
+    rlgrad.train("a2c", **settings, **options)
+    assert graphs() <= before

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from rlgrad.gradients.problem import Notes, Problem, weak
 from rlgrad.gradients.recipes import by_value
-from rlgrad.gradients.tensorflow_internals import flat_call
+from rlgrad.gradients.tensorflow_internals import flat_call, trace
 
 MAX_PROGRAMS_PER_MODEL = 64
 
@@ -45,7 +45,7 @@ class Program:
             tf.TensorSpec([None, *array.shape[1:]] if batched else array.shape, array.dtype)
             for array, batched in problem.numbers()[len(problem.leaves) :]
         ]
-        self._run = flat_call(tf.function(traced, autograph=False).get_concrete_function([*problem.signature, *specs]))
+        self._run = flat_call(trace(traced, [*problem.signature, *specs]))
 
     def __call__(self, problem: Problem) -> Any:
         """Answers the question for these numbers."""

@@ -13,6 +13,7 @@ from rlgrad.gradients.posing import pose
 from rlgrad.gradients.problem import SINGLE, Notes, Problem
 from rlgrad.gradients.registry import rule_for
 from rlgrad.gradients.taps import taps_of
+from rlgrad.gradients.tensorflow_internals import trace
 
 CLOSED_FORM, VECTORIZED, LOOPED = "closed form", "vectorized", "looped"
 
@@ -99,7 +100,7 @@ def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, we
             size = sum((t.shape[1:].num_elements() or 0) * t.dtype.size for t in factor.tensors)
             found[i] = (other, None, 0) if i in free else (CLOSED_FORM, factor.positions, size)
 
-    tf.function(traced, autograph=False).get_concrete_function()
+    trace(traced)
     return Plan(tuple(_rows(problem, found)), problem.batch_size)
 
 

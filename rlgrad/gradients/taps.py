@@ -13,6 +13,7 @@ from rlgrad.gradients.factors import Factor
 from rlgrad.gradients.problem import Problem
 from rlgrad.gradients.registry import covered, rule_for
 from rlgrad.gradients.rules import LayerCall, Ran, Registered
+from rlgrad.gradients.tensorflow_internals import trace
 
 # A batch size that no layer has by accident: what has this many rows when the model is surveyed has one row per sample.
 _PROBE_ROWS = 7919
@@ -211,7 +212,7 @@ def _survey(problem: Problem, candidates: Mapping[int, Tap]) -> dict[int, Findin
             outside = [reason for other, reason in elsewhere if other is tap]
             findings[index] = Finding(reason=outside[0]) if outside else _finding(own)
 
-    tf.function(traced, autograph=False).get_concrete_function(specs)
+    trace(traced, specs)
     return findings
 
 

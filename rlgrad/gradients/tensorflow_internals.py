@@ -1,13 +1,52 @@
 """Everything that relies on TensorFlow behavior which TensorFlow does not promise. A test of this file's name pins it.
 
-What is relied on: a concrete function has `_call_flat(tensors, captured_inputs)`, which runs it on flat inputs and is what
-a gradient tape sees (`flat_call`).
+What is relied on:
+
+- a concrete function has `_call_flat(tensors, captured_inputs)`, which runs it on flat inputs and is what a gradient tape sees
+  (`flat_call`);
+- `tf.custom_gradient`, inside a graph, registers a closure for good, under a name that an attribute of an operation has
+  (`trace`).
 """
 
+import weakref
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import tensorflow as tf
+
+try:
+    from tensorflow.python.framework.ops import gradient_registry as _registry
+except ImportError:  # then what is registered stays
+    _registry = None
+
+_NAME = "_gradient_op_type"
+
+
+def trace(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """A concrete function for these arguments, and TensorFlow forgets with it what was registered while it was traced.
+
+    Else the closure of each custom gradient, that of a Keras optimizer's step among them, would keep the graph that it was
+    traced in, which for a whole update is some 10,000 objects, until the process ends.
+
+    Args:
+        function: traced without AutoGraph.
+        arguments: tensors, or specifications of them.
+        options: of `tf.function`.
+    """
+    concrete = tf.function(function, autograph=False, **options).get_concrete_function(*arguments)
+    graph = concrete.graph.as_graph_def()
+    nodes = chain(graph.node, *(each.node_def for each in graph.library.function))
+    names = [node.attr[_NAME].s.decode() for node in nodes if _NAME in node.attr]
+    if names:
+        weakref.finalize(concrete, _forget, names).atexit = False
+    return concrete
+
+
+def _forget(names: list[str]) -> None:
+    registered = getattr(_registry, "_registry", {})
+    for name in names:
+        registered.pop(name, None)
 
 
 def flat_call(function: Any) -> Callable[[list[Any]], list[Any]]:

@@ -69,8 +69,8 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
     count = len(cotangents)
 
     def pull(*arguments: Any) -> Any:
-        arguments = _unwatched(arguments)
-        u, given = arguments[:count], arguments[count:]
+        tensors = _unwatched(arguments)
+        u, given = tensors[:count], tensors[count:]
         of_theta, of_xs, of_states = _split(given, counts)
         floats_theta, floats_xs, floats_states = map(_floating, (of_theta, of_xs, of_states))
         parts = len(floats_theta), len(floats_xs)
@@ -138,7 +138,7 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
 
 
 def _unwatched(tensors: Sequence[Any]) -> Tensors:
-    """The same numbers, unknown to any tape: one that saw a loop would make the loop's own derivative, which nobody asks for."""
+    """The same numbers, unknown to any tape: of a loop that one sees, TensorFlow makes its own derivative, for nobody."""
     integers = {2: tf.int16, 4: tf.int32, 8: tf.int64}
     return [
         tf.bitcast(tf.bitcast(x, integers[x.dtype.size]), x.dtype) if x.dtype.is_floating else tf.identity(x)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from rlgrad.gradients import keras_internals
 from rlgrad.gradients.backward import dense, require_connected, weight_for
 from rlgrad.gradients.problem import SINGLE, Notes, Problem, rows_of, with_rows
+from rlgrad.gradients.tensorflow_internals import trace
 
 # From a question about one sample to what belongs in that sample's row of the results.
 OneSample = Callable[[Problem, Notes], list[Any]]
@@ -89,8 +90,7 @@ def vectorized(function: Callable[[Any], list[Any]], rows: Any) -> list[Any]:
 def _one_by_one(function: Callable[[Any], list[Any]], rows: list[Any]) -> list[Any]:
     """`tf.map_fn` with the shapes of the results, which XLA needs, found by tracing one sample."""
     specs = [tf.TensorSpec(row.shape[1:], row.dtype) for row in rows]
-    traced = tf.function(function, autograph=False).get_concrete_function(specs)
-    signature = [tf.TensorSpec(result.shape, result.dtype) for result in traced.structured_outputs]
+    signature = [tf.TensorSpec(result.shape, result.dtype) for result in trace(function, specs).structured_outputs]
     results: list[Any] = tf.map_fn(function, rows, fn_output_signature=signature)
     return results
 

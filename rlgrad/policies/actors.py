@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad.gradients.keras_internals import all_layers
+from rlgrad.gradients.tensorflow_internals import trace
 
 Actor = Callable[[np.ndarray], Any]
 
@@ -47,7 +48,7 @@ class Mirror:
     @cached_property
     def _read(self) -> Any:
         # One program and one array: each variable that is read by itself costs as much.
-        return tf.function(self.packed, jit_compile=True, autograph=False).get_concrete_function()
+        return trace(self.packed, jit_compile=True)
 
     def packed(self) -> tf.Tensor:
         """All numbers of the moment, for a program that has just changed them to hand out. Float32 (P,)."""
@@ -114,9 +115,7 @@ def convolves(model: keras.Model) -> bool:
 
 def compiled(function: Callable[..., Any], *specs: Any, xla: bool = True) -> Callable[..., Any]:
     """`function` of batches as one program, with XLA one for each batch size, with NumPy in and out."""
-    program = tf.function(
-        function, input_signature=specs, jit_compile=xla or None, autograph=False
-    ).get_concrete_function()
+    program = trace(function, *specs, jit_compile=xla or None)
 
     def call(*batches: Any) -> Any:
         return tf.nest.map_structure(lambda y: y.numpy(), program(*tf.nest.map_structure(tf.constant, batches)))

@@ -9,6 +9,7 @@ import tensorflow as tf
 from gymnasium import Space
 
 from rlgrad import random
+from rlgrad.gradients.tensorflow_internals import trace
 from rlgrad.rollouts.compiled_rows import Ends, Row, Slots, row_specs
 from rlgrad.rollouts.episodes import Episode, whole_episodes
 from rlgrad.rollouts.functional import AnyFuncEnv, choose, move, start
@@ -218,7 +219,7 @@ class CompiledCollector:
             return rollout, ends
 
         specs = [tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.bool)]
-        return tf.function(program, input_signature=specs, autograph=False).get_concrete_function()
+        return trace(program, *specs)
 
     def _play(self, policy: Any, slots: Any, seed: Any, greedy: Any) -> tuple[Rollout, Any, Ends]:
         rows, columns = self.shape

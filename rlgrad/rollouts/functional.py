@@ -199,7 +199,7 @@ def compiled(function: Callable[..., Any], *specs: Any) -> tuple[Callable[..., A
     """
     import tensorflow as tf
 
-    from rlgrad.gradients.tensorflow_internals import flat_call
+    from rlgrad.gradients.tensorflow_internals import flat_call, trace
 
     returned = []
 
@@ -208,8 +208,7 @@ def compiled(function: Callable[..., Any], *specs: Any) -> tuple[Callable[..., A
         returned.append(tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), results))
         return list(tf.nest.flatten(results))
 
-    program = tf.function(flat, jit_compile=True, autograph=False)
-    run = flat_call(program.get_concrete_function(list(tf.nest.flatten(specs))))
+    run = flat_call(trace(flat, list(tf.nest.flatten(specs)), jit_compile=True))
     return lambda *trees: tf.nest.pack_sequence_as(returned[0], run(tf.nest.flatten(trees))), returned[0]
 
 

@@ -1,8 +1,11 @@
 """The contract with TensorFlow: behavior that it does not promise. A failure here after an upgrade names what changed."""
 
+import gc
+import weakref
+
 import tensorflow as tf
 
-from rlgrad.gradients.tensorflow_internals import flat_call
+from rlgrad.gradients.tensorflow_internals import flat_call, trace
 
 SPEC = tf.TensorSpec([None], tf.float32)
 
@@ -39,3 +42,26 @@ def test_a_tape_still_sees_what_is_called_flat():
         tape.watch(x)
         (y,) = call([x])
     assert [g.numpy().tolist() for g in tape.gradient(y, [v, x])] == [12.0, [4.0]]
+
+
+@tf.custom_gradient
+def squared(x):
+    return x * x, lambda upstream: 3.0 * upstream * x  # not the derivative, to be told from it
+
+
+def test_a_custom_gradient_is_that_of_a_traced_function_as_long_as_there_is_one():
+    function = trace(lambda x: tf.function(squared)(x) + squared(x), tf.TensorSpec((), tf.float32))
+    gc.collect()
+    x = tf.constant(2.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    assert (float(y), float(tape.gradient(y, x))) == (8.0, 12.0)
+
+
+def test_and_holds_no_graph_after_it():
+    function = trace(lambda x: tf.function(squared)(x) + squared(x), tf.TensorSpec((), tf.float32))
+    graph = weakref.ref(function.graph)
+    del function
+    gc.collect()
+    assert graph() is None
