@@ -213,15 +213,13 @@ print((memory.sizes[-1] - memory.sizes[len(memory.sizes) // 5]) / 2**20)
     assert len([p for p in dump.glob("*.before_optimizations.txt") if program in p.name]) == 1
 
 
-@pytest.mark.parametrize(
-    "settings", [{"env": "CartPole-v1"}, {"env": "rlgrad/CartPole-v1"}, {"env": "CartPole-v1", "memory": "gru"}]
-)
+@pytest.mark.parametrize("settings", [{"env": "rlgrad/CartPole-v1"}, {"env": "CartPole-v1", "memory": "gru"}])
 def test_a_run_takes_with_it_whatever_was_traced_for_it(settings):
     def graphs():
         gc.collect()
         return Counter(thing.name for thing in gc.get_objects() if type(thing).__name__.endswith("FuncGraph"))
 
-    options = {"total_timesteps": 256, "num_envs": 2, "num_steps": 16, "evaluation_episodes": 2, "verbose": False}
+    options = {"total_timesteps": 256, "num_envs": 2, "num_steps": 16, "evaluation_episodes": 0, "verbose": False}
     rlgrad.train("a2c", **settings, **options)  # what is traced once for the whole process is
     before = graphs()
     rlgrad.train("a2c", **settings, **options)

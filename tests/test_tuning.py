@@ -59,6 +59,7 @@ class Trained:
 def trained(monkeypatch):
     fake = Trained()
     monkeypatch.setattr(tuning, "run_config", fake)
+    monkeypatch.setattr(tuning, "gc", SimpleNamespace(collect=lambda: None))  # nothing was compiled
     return fake
 
 

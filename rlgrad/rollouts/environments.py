@@ -1,5 +1,6 @@
 """From whatever a user calls an environment (an id, an instance, a function) to one vector environment."""
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -112,20 +113,19 @@ def resolved_mode(
 def _same_as_single(spec: EnvSpec, kwargs: dict[str, Any]) -> bool:
     if spec.entry_point is None:
         return True
-    try:
-        single = gymnasium.make(spec, **kwargs)
-        vector = gymnasium.make_vec(spec, 1, vectorization_mode="vector_entry_point", **kwargs)
-    except Exception:  # whatever it is, the mode that is then taken says so in words, if it has the same trouble
-        return False
-    same = (
-        single.observation_space == vector.single_observation_space
-        and single.action_space == vector.single_action_space
-        and mask_width(single) is None  # nobody says how a vector entry point gives its masks
-        and "autoreset_mode" in vector.metadata
-    )
-    single.close()
-    vector.close()
-    return same
+    with contextlib.ExitStack() as made:
+        try:
+            single = made.enter_context(contextlib.closing(gymnasium.make(spec, **kwargs)))
+            vector = gymnasium.make_vec(spec, 1, vectorization_mode="vector_entry_point", **kwargs)
+        except Exception:  # whatever it is, the mode that is then taken says so in words, if it has the same trouble
+            return False
+        made.callback(vector.close)
+        return (
+            single.observation_space == vector.single_observation_space
+            and single.action_space == vector.single_action_space
+            and mask_width(single) is None  # nobody says how a vector entry point gives its masks
+            and "autoreset_mode" in vector.metadata
+        )
 
 
 def _from_id(

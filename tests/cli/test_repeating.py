@@ -1,8 +1,10 @@
 """A run's folder says what made it, and `rlgrad train --from` repeats it."""
 
 import json
+import os
 import shlex
 import subprocess
+import sys
 
 import gymnasium
 import keras
@@ -53,6 +55,21 @@ def test_a_run_repeated_from_its_folder_has_the_same_weights_to_the_bit(tmp_path
     assert any(not np.array_equal(ours[name], theirs[name]) for name in ours)
     config = yaml.safe_load((tmp_path / "c" / "config.yaml").read_text())
     assert (config["seed"], config["agent"]["num_envs"]) == (4, 2)
+
+
+def test_a_program_that_tensorflow_kept_on_disk_is_loaded_and_trains_to_the_same_bit(tmp_path):
+    kept = tmp_path / "kept"
+    environment = {**os.environ, "TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={kept}"}
+
+    def written(run):
+        command = [sys.executable, "-m", "rlgrad.cli", "train", "ppo", "CartPole-v1", *QUICK, "--run-dir", run]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        return {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}
+
+    first = written("a")
+    assert first
+    assert written("b") == first
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
 
 
 def test_an_optimizer_given_as_an_object_and_settings_no_option_holds_are_repeated(tmp_path):
