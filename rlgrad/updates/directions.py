@@ -87,8 +87,9 @@ def _solved(
 ) -> Direction:
     b = gradients.flatten(gradient)
     product(b)  # what all products share, the model's forward pass, is traced here rather than inside the loop
-    x, residual = conjugate_gradients(product, b, iterations=iterations)
-    curvature = tf.reduce_sum(x * product(x))
+    x, left = conjugate_gradients(product, b, iterations=iterations)
+    curvature = tf.reduce_sum(x * (b - left))  # b − left is the product with x
+    residual = tf.math.divide_no_nan(tf.norm(left), tf.norm(b))
     return Direction(now, credits, gradient, gradients.unflatten(x, gradient), curvature, residual)
 
 

@@ -25,7 +25,7 @@ def conjugate_gradients(
         tolerance: stop when ‖b − A x‖² ≤ tolerance · ‖b‖².
 
     Returns:
-        x, and the residual ‖b − A x‖ / ‖b‖ (0 where b is 0).
+        x, and what is left, b − A x: both float (P,).
 
     Source: Hestenes & Stiefel (1952).
     """
@@ -42,8 +42,8 @@ def conjugate_gradients(
         return i + 1, x, r, r + tf.math.divide_no_nan(smaller, rr) * p, smaller
 
     start = (tf.constant(0), tf.zeros_like(b), b, b, size)
-    _, x, _, _, left = tf.while_loop(goes_on, body, start, maximum_iterations=iterations)
-    return x, tf.sqrt(tf.math.divide_no_nan(left, size))
+    _, x, left, _, _ = tf.while_loop(goes_on, body, start, maximum_iterations=iterations)
+    return x, left
 
 
 def solve_in_sample_space(
