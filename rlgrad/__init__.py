@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlgrad._importing import uncollected
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -86,7 +88,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'rlgrad' has no attribute {name!r}")
-    module = importlib.import_module(_HOME[name])
+    with uncollected():
+        module = importlib.import_module(_HOME[name])
     return module if _HOME[name] == f"rlgrad.{name}" else getattr(module, name)
 
 

@@ -53,6 +53,20 @@ def test_importing_rlgrad_or_its_command_line_does_not_import_tensorflow():
     assert "tensorflow" not in imported("import rlgrad, rlgrad.cli")
 
 
+@pytest.mark.parametrize("name", ["cartpole", "ppo"])
+def test_what_tensorflow_says_when_it_is_imported_is_not_shown(name):
+    command = [sys.executable, "-m", "rlgrad.cli", "train", name, "--help"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
+
+
+@pytest.mark.parametrize(
+    "statement", ["import rlgrad; rlgrad.train", "from rlgrad.cli.quiet import import_tensorflow; import_tensorflow()"]
+)
+def test_garbage_is_collected_after_the_imports(statement):
+    code = f"{statement}; import gc, sys; print('tensorflow' in sys.modules and gc.isenabled())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
 def test_help_takes_less_than_a_second():
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-m", "rlgrad.cli", "--help"], check=True, capture_output=True)

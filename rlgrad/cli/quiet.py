@@ -1,13 +1,16 @@
 """TensorFlow's import, without the lines that its C++ side writes to stderr before any log level is in force."""
 
+import gc
 import importlib
 import os
 import sys
 import tempfile
 
+from rlgrad._importing import uncollected
+
 
 def import_tensorflow() -> None:
-    """Import TensorFlow; what it wrote to stderr is shown only if the import fails."""
+    """Import TensorFlow and Keras; what they wrote to stderr is shown only if that fails."""
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()
@@ -15,7 +18,10 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
-            importlib.import_module("tensorflow")
+            with uncollected():
+                importlib.import_module("tensorflow")
+                importlib.import_module("keras")
+            gc.freeze()  # no later collection need look through it, nor the one at the end of the process
         except BaseException:
             hidden.seek(0)
             os.write(shown, hidden.read())

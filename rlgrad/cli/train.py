@@ -216,11 +216,12 @@ def _target(arguments: list[str]) -> tuple[dict[str, Any], str | None, list[str]
 
 def _settings(file: Any, env: str | None, of_a_run: bool = False) -> dict[str, Any]:
     """What a config file asks for, if a command line can."""
+    if not file.is_file():
+        raise ValueError(f"there is no file {str(file)!r}.")
+    import_tensorflow()
     from rlgrad.config import read
     from rlgrad.declared import mapping
 
-    if not file.is_file():
-        raise ValueError(f"there is no file {str(file)!r}.")
     settings = read(file)
     if "name" not in mapping(settings.get("agent"), f"{file}: agent"):
         raise ValueError(f"{file} needs at least `agent: {{name: reinforce}}`.")
