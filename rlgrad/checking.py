@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 from rlgrad.policies.actions import action_model
 from rlgrad.policies.observations import observation_spec
+from rlgrad.rollouts.masks import MASK, has_mask
 from rlgrad.rollouts.specs import frame_limit
 from rlgrad.rollouts.trees import arrays
 
@@ -108,7 +109,7 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
     for _ in range(steps):
         for name, leaf in arrays(observation, "observation"):
             seen[name] = seen.get(name, Numbers()).with_more(np.asarray(leaf))
-        action = _random_action(env, info)
+        action = _random_action(env, observation, info)
         begun = time.perf_counter()
         observation, reward, terminated, truncated, info = env.step(action)
         seconds.append(time.perf_counter() - begun)
@@ -132,11 +133,20 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
     )
 
 
-def _random_action(env: Env, info: dict[str, Any]) -> Any:
-    mask = info.get("action_mask")
-    if mask is not None and isinstance(env.action_space, spaces.Discrete):
-        return env.action_space.sample(mask=np.asarray(mask, np.int8))
-    return env.action_space.sample()
+def _random_action(env: Env, observation: Any, info: dict[str, Any]) -> Any:
+    """Any action that the mask allows, if there is one."""
+    space, mask = env.action_space, (observation if has_mask(env.observation_space) else info).get(MASK)
+    if mask is not None and isinstance(space, spaces.Discrete):
+        return space.sample(mask=np.asarray(mask, np.int8))
+    if mask is not None and isinstance(space, spaces.MultiDiscrete):
+        return space.sample(mask=_for_each_choice(space.nvec, np.asarray(mask, np.int8)))
+    return space.sample()
+
+
+def _for_each_choice(counts: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:
+    """A mask of all numbers side by side as Gymnasium takes it: one for each choice, in tuples as deep as the space."""
+    parts = np.split(mask, np.cumsum([np.sum(each) for each in counts])[:-1])
+    return tuple(parts) if counts.ndim == 1 else tuple(map(_for_each_choice, counts, parts))
 
 
 def _spaces(env: Env) -> Iterator[Finding]:
@@ -190,7 +200,7 @@ def _determinism(make: Callable[[], Env], steps: int = 100) -> Iterator[Finding]
         observation, info = env.reset(seed=0)
         seen = [observation]
         for _ in range(steps):
-            observation, reward, terminated, truncated, info = env.step(_random_action(env, info))
+            observation, reward, terminated, truncated, info = env.step(_random_action(env, observation, info))
             seen += [observation, reward, terminated]
             if terminated or truncated:
                 break

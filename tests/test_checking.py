@@ -7,7 +7,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
-from rlgrad.checking import check
+from rlgrad.checking import check, play_randomly
 from rlgrad.cli import main
 
 
@@ -83,6 +83,41 @@ class Texts(Plain):
     observation_space = spaces.Text(5)
 
 
+class Blind(Plain):
+    observation_space = spaces.Dict({"none": spaces.Box(-1.0, 1.0, (0,), np.float32)})
+
+
+class Forced(Plain):
+    action_space = spaces.Discrete(1)
+
+
+class Masked(Plain):
+    """Forbids one action at each step, in `info` or among what it shows, and fails where that one is taken."""
+
+    def __init__(self, action_space, shown):
+        self.action_space, self.shown = action_space, shown
+        self.width = int(np.sum(getattr(action_space, "nvec", getattr(action_space, "n", None))))
+        if shown:
+            inner = {"position": Plain.observation_space, "action_mask": spaces.MultiBinary(self.width)}
+            self.observation_space = spaces.Dict(inner)
+
+    def masked(self, observation):
+        self.mask = np.ones(self.width, np.int8)
+        self.mask[-1 - self.left % 2] = 0
+        shown = {"position": observation, "action_mask": self.mask} if self.shown else observation
+        return shown, {} if self.shown else {"action_mask": self.mask}
+
+    def reset(self, *, seed=None, options=None):
+        return self.masked(super().reset(seed=seed)[0])
+
+    def step(self, action):
+        taken = np.cumsum([0, *np.ravel(getattr(self.action_space, "nvec", [self.width]))])[:-1] + np.ravel(action)
+        assert self.mask[taken].all()
+        self.left -= 1
+        shown, info = self.masked(self.observe())
+        return shown, float(self.np_random.normal()), self.over(), False, info
+
+
 def texts(make, level):
     return [finding.text for finding in check(make, steps=400) if finding.level == level]
 
@@ -105,10 +140,29 @@ def test_nothing_is_found_where_nothing_is_wrong():
         (CountsFrames, "advice", "No episode ended in 400 random steps; its limit is 27000"),
         (lambda: TimeLimit(Endless(), 20), "advice", "A limit of 20 steps cut 20 of 20 episodes"),
         (Texts, "error", "encode the text"),
+        (Blind, "error", "shows nothing"),
+        (Forced, "error", "a single action"),
     ],
 )
 def test_one_fault_is_found_in_words(make, level, what):
     assert any(what in text for text in texts(make, level)), check(make, steps=400)
+
+
+@pytest.mark.parametrize("shown", [False, True])
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(4), spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([[2, 2], [2, 3]])]
+)
+def test_random_actions_are_those_that_the_mask_allows(space, shown):
+    assert play_randomly(Masked(space, shown), 200).rewards.shape == (200,)
+
+
+def test_a_class_in_a_file_is_checked_by_its_place(tmp_path, capsys):
+    file = tmp_path / "own.py"
+    file.write_text("from gymnasium.envs.classic_control import PendulumEnv\nclass Own(PendulumEnv):\n    pass\n")
+    assert main(["check", f"{file}:Own", "--steps", "300", "--wrappers", "TimeLimit(max_episode_steps=100)"]) == 0
+    assert f"{file}:Own can be trained on" in capsys.readouterr().out
+    assert main(["check", f"{file}:Owm"]) == 2
+    assert "Did you mean 'Own'" in capsys.readouterr().err
 
 
 def test_the_command_says_it_and_its_status_tells_whether_something_is_wrong(capsys):

@@ -11,7 +11,7 @@ def parser() -> argparse.ArgumentParser:
     parser = parser_for(
         "check", "What is worth knowing of an environment before training on it.", "rlgrad check CartPole-v1"
     )
-    parser.add_argument("env", help="a Gymnasium id, or module:id")
+    parser.add_argument("env", help="a Gymnasium id, module:id, or my_env.py:MyEnv")
     parser.add_argument("--steps", type=int, default=2000, help="random steps to take (default: 2000)")
     parser.add_argument("--wrappers", nargs="*", default=[], help="as of rlgrad train")
     return parser
@@ -23,14 +23,12 @@ def run(arguments: list[str]) -> Result:
     if options.steps < 1:
         raise ValueError(f"--steps is at least 1, got {options.steps}.")
     import_tensorflow()
-    import gymnasium
-
     from rlgrad.checking import check
-    from rlgrad.rollouts.specs import find_spec
+    from rlgrad.rollouts.choosing import maker
     from rlgrad.rollouts.wrapping import wrap_all
 
-    spec, wrap = find_spec(options.env), wrap_all(options.wrappers)
-    findings = check(lambda: wrap(gymnasium.make(spec)), options.steps)
+    make, wrap = maker(options.env), wrap_all(options.wrappers)
+    findings = check(lambda: wrap(make()), options.steps)
     bad = any(finding.level == "error" for finding in findings)
     lines = [f"{finding.level + ':':<8} {finding.text}" for finding in findings]
     verdict = "needs mending first" if bad else "can be trained on"

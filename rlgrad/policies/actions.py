@@ -41,8 +41,10 @@ def action_model(space: spaces.Space[Any], squash: bool = False) -> ActionModel:
         squash: bring continuous actions into their bounds by a tanh, instead of clipping them.
 
     Raises:
-        ValueError: another space, with what to wrap it in; or `squash` without a Box that has finite bounds.
+        ValueError: another space, with what to wrap it in; one action alone; or `squash` without a Box that has finite bounds.
     """
+    if _single(space):
+        raise ValueError(f"{space} has a single action: there is nothing to choose, and nothing to learn.")
     parts = list(_leaves(space, (), squash))
     if squash and not any(isinstance(part.distribution, DiagonalGaussian) for part in parts):
         raise ValueError(f"squash_actions speaks of continuous actions, and there are none in {space}: leave it out.")
@@ -51,6 +53,17 @@ def action_model(space: spaces.Space[Any], squash: bool = False) -> ActionModel:
         return ActionModel(only.distribution, only.raw_shape, tf.TensorSpec((None, *only.shape), only.dtype))
     joint = Joint(tuple(parts), tuple(_levels(space, ())))
     return ActionModel(joint, (joint.raw_size,), tf.TensorSpec((None, joint.action_size), tf.float32))
+
+
+def _single(space: spaces.Space[Any]) -> bool:
+    """Whether there is one action alone."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return all(_single(inner) for _, inner in _items(space))
+    if isinstance(space, spaces.Discrete):
+        return int(space.n) == 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return bool(np.all(space.nvec == 1))
+    return isinstance(space, spaces.Box) and 0 in space.shape
 
 
 def _leaves(space: spaces.Space[Any], path: tuple[Any, ...], squash: bool) -> Iterator[Part]:

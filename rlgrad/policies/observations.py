@@ -35,9 +35,12 @@ def observation_spec(space: spaces.Space[Any]) -> Any:
     """A tree of `tf.TensorSpec`s of a batch of observations as they are stored, (None, …).
 
     Raises:
-        ValueError: a space without fixed shape, with what to wrap it in.
+        ValueError: a space without fixed shape, with what to wrap it in; or without a single number.
     """
-    return map_arrays(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), storage(space, (1,)))
+    stored = storage(space, (1,))
+    if not any(leaf.size for leaf in tf.nest.flatten(stored)):
+        raise ValueError(f"{space} shows nothing, and a policy needs at least one number: a constant one, if need be.")
+    return map_arrays(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), stored)
 
 
 class Preparation(keras.layers.Layer):

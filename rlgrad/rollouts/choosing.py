@@ -1,6 +1,6 @@
 """Which collector plays an environment: a compiled one where it is written in TensorFlow, else Gymnasium's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from rlgrad import registry
 from rlgrad.rollouts.collector import GymCollector
 from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.rollouts.functional import AnyFuncEnv, FunctionalEnv, functional_of
+from rlgrad.rollouts.specs import find_spec, installed
 
 Collector = GymCollector | CompiledCollector
 
@@ -42,10 +43,7 @@ def make_collector(
         ValueError: `"compiled"` for an environment that is not written in TensorFlow, or with wrappers; `"async"` for one
             that is.
     """
-    kwargs = dict(env_kwargs or {})
-    if isinstance(env, str) and env.rpartition(":")[0].endswith(".py"):
-        path, _, name = env.rpartition(":")
-        env = registry.from_file(Path(path), name)
+    kwargs, env = dict(env_kwargs or {}), _from_file(env)
     functional = _functional(env, kwargs)
     if functional is not None and vectorization_mode == "async":
         raise ValueError(
@@ -70,6 +68,26 @@ def make_collector(
         step_timeout=step_timeout,
         **options,
     )
+
+
+def maker(env: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+    """What makes one environment of an id, of `module:id`, or of a class in a file, `file.py:Name`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = _from_file(env)
+    if isinstance(found, str):
+        spec = find_spec(found)
+        return lambda: installed(spec, partial(gymnasium.make, spec))
+    functional = _functional(found, {})
+    return found if functional is None else partial(_stepwise, functional)
+
+
+def _from_file(env: Any) -> Any:
+    """The class that `file.py:Name` means; anything else as it is."""
+    path, _, name = env.rpartition(":") if isinstance(env, str) else ("", "", "")
+    return registry.from_file(Path(path), name) if path.endswith(".py") else env
 
 
 def _functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:

@@ -204,6 +204,22 @@ def test_a_space_without_fixed_shape_is_refused_with_what_to_wrap_it_in(space, m
         action_model(space)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(1, start=3),
+        spaces.MultiDiscrete([[1], [1]]),
+        spaces.Box(-1.0, 1.0, (2, 0)),
+        spaces.Tuple((spaces.Discrete(1), spaces.Dict(a=spaces.Discrete(1)))),
+    ],
+)
+def test_a_space_of_one_action_is_refused_and_may_be_part_of_another(space):
+    with pytest.raises(ValueError, match="nothing to choose"):
+        action_model(space)
+    if 0 not in (space.shape or ()):
+        action_model(spaces.Tuple((space, spaces.Discrete(2))))
+
+
 def test_squashing_needs_bounds():
     with pytest.raises(ValueError, match="finite bounds"):
         action_model(CONTINUOUS["unbounded"], squash=True)
