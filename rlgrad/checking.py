@@ -92,9 +92,13 @@ def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
     env = make()
     found = list(_spaces(env))
     if not any(finding.level == "error" for finding in found):
-        found += [*_gymnasium(make()), *_actions(env), *_determinism(make)]
-        played = play_randomly(env, steps)
-        found += [*_rewards(played), *_observations(played), *_horizon(env, played), *_cost(played)]
+        found += [*_gymnasium(make()), *_actions(env)]
+        try:
+            found += _determinism(make)
+            played = play_randomly(env, steps)
+            found += [*_rewards(played), *_observations(played), *_horizon(env, played), *_cost(played)]
+        except NothingAllowedError as error:
+            found.append(Finding("error", str(error)))
     env.close()
     return sorted(found, key=lambda finding: ("error", "advice", "fine").index(finding.level))
 
@@ -133,14 +137,24 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
     )
 
 
+class NothingAllowedError(Exception):
+    """A mask forbids every action."""
+
+
 def _random_action(env: Env, observation: Any, info: dict[str, Any]) -> Any:
-    """Any action that the mask allows, if there is one."""
+    """Any action that the mask allows, where there is one."""
     space, mask = env.action_space, (observation if has_mask(env.observation_space) else info).get(MASK)
-    if mask is not None and isinstance(space, spaces.Discrete):
-        return space.sample(mask=np.asarray(mask, np.int8))
-    if mask is not None and isinstance(space, spaces.MultiDiscrete):
-        return space.sample(mask=_for_each_choice(space.nvec, np.asarray(mask, np.int8)))
-    return space.sample()
+    if mask is None or not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return space.sample()
+    allowed = np.asarray(mask, np.int8)
+    counts = space.nvec if isinstance(space, spaces.MultiDiscrete) else np.array([space.n])
+    if not all(choice.any() for choice in np.split(allowed, np.cumsum(counts)[:-1])):
+        raise NothingAllowedError(
+            f"An {MASK} forbids every action: let the environment end the episode there, or allow an action that does nothing."
+        )
+    if isinstance(space, spaces.Discrete):
+        return space.sample(mask=allowed)
+    return space.sample(mask=_for_each_choice(counts, allowed))
 
 
 def _for_each_choice(counts: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:

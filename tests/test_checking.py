@@ -118,6 +118,16 @@ class Masked(Plain):
         return shown, float(self.np_random.normal()), self.over(), False, info
 
 
+class Stuck(Masked):
+    """At the third last step it forbids the last three numbers of its mask."""
+
+    def masked(self, observation):
+        shown, info = super().masked(observation)
+        if self.left == 2:
+            self.mask[-3:] = 0
+        return shown, info
+
+
 def texts(make, level):
     return [finding.text for finding in check(make, steps=400) if finding.level == level]
 
@@ -142,6 +152,8 @@ def test_nothing_is_found_where_nothing_is_wrong():
         (Texts, "error", "encode the text"),
         (Blind, "error", "shows nothing"),
         (Forced, "error", "a single action"),
+        (lambda: Stuck(spaces.Discrete(3), True), "error", "forbids every action"),
+        (lambda: Stuck(spaces.MultiDiscrete([2, 3]), False), "error", "forbids every action"),
     ],
 )
 def test_one_fault_is_found_in_words(make, level, what):

@@ -31,5 +31,5 @@ def run(arguments: list[str]) -> Result:
     findings = check(lambda: wrap(make()), options.steps)
     bad = any(finding.level == "error" for finding in findings)
     lines = [f"{finding.level + ':':<8} {finding.text}" for finding in findings]
-    verdict = "needs mending first" if bad else "can be trained on"
-    return Result(findings, [*lines, f"{options.env} {verdict}: rlgrad train ppo {options.env}"], int(bad))
+    verdict = "needs mending first." if bad else f"can be trained on: rlgrad train ppo {options.env}"
+    return Result(findings, [*lines, f"{options.env} {verdict}"], int(bad))
