@@ -11,9 +11,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
+from rlgrad.faults import OutputFault
 from rlgrad.policies.actions import action_model
 from rlgrad.policies.observations import observation_spec
-from rlgrad.rollouts.masks import MASK, has_mask
+from rlgrad.rollouts.masks import MASK, has_mask, nothing_allowed
 from rlgrad.rollouts.specs import frame_limit
 from rlgrad.rollouts.trees import arrays
 
@@ -97,7 +98,7 @@ def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
             found += _determinism(make)
             played = play_randomly(env, steps)
             found += [*_rewards(played), *_observations(played), *_horizon(env, played), *_cost(played)]
-        except NothingAllowedError as error:
+        except OutputFault as error:
             found.append(Finding("error", str(error)))
     env.close()
     return sorted(found, key=lambda finding: ("error", "advice", "fine").index(finding.level))
@@ -110,10 +111,10 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
     rewards, returns, discounted, lengths, seconds, truncations = [], [], [], [], [], 0
     seen: dict[str, Numbers] = {}
     total, so_far, length = 0.0, 0.0, 0
-    for _ in range(steps):
+    for step in range(steps):
         for name, leaf in arrays(observation, "observation"):
             seen[name] = seen.get(name, Numbers()).with_more(np.asarray(leaf))
-        action = _random_action(env, observation, info)
+        action = _random_action(env, observation, info, step)
         begun = time.perf_counter()
         observation, reward, terminated, truncated, info = env.step(action)
         seconds.append(time.perf_counter() - begun)
@@ -137,30 +138,24 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
     )
 
 
-class NothingAllowedError(Exception):
-    """A mask forbids every action."""
-
-
-def _random_action(env: Env, observation: Any, info: dict[str, Any]) -> Any:
-    """Any action that the mask allows, where there is one."""
+def _random_action(env: Env, observation: Any, info: dict[str, Any], step: int) -> Any:
+    """Any action that the mask allows; an OutputFault where it allows none."""
     space, mask = env.action_space, (observation if has_mask(env.observation_space) else info).get(MASK)
     if mask is None or not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return space.sample()
     allowed = np.asarray(mask, np.int8)
     counts = space.nvec if isinstance(space, spaces.MultiDiscrete) else np.array([space.n])
-    if not all(choice.any() for choice in np.split(allowed, np.cumsum(counts)[:-1])):
-        raise NothingAllowedError(
-            f"An {MASK} forbids every action: let the environment end the episode there, or allow an action that does nothing."
-        )
+    choices = np.split(allowed, np.cumsum(counts)[:-1])
+    if not all(choice.any() for choice in choices):
+        raise nothing_allowed(0, step)
     if isinstance(space, spaces.Discrete):
         return space.sample(mask=allowed)
-    return space.sample(mask=_for_each_choice(counts, allowed))
+    return space.sample(mask=_nested(counts, iter(choices)))
 
 
-def _for_each_choice(counts: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:
-    """A mask of all numbers side by side as Gymnasium takes it: one for each choice, in tuples as deep as the space."""
-    parts = np.split(mask, np.cumsum([np.sum(each) for each in counts])[:-1])
-    return tuple(parts) if counts.ndim == 1 else tuple(map(_for_each_choice, counts, parts))
+def _nested(counts: np.ndarray, choices: Iterator[np.ndarray]) -> tuple[Any, ...]:
+    """The masks of all choices as Gymnasium takes them, in tuples as deep as the space."""
+    return tuple(next(choices) if each.ndim == 0 else _nested(each, choices) for each in counts)
 
 
 def _spaces(env: Env) -> Iterator[Finding]:
@@ -213,8 +208,9 @@ def _determinism(make: Callable[[], Env], steps: int = 100) -> Iterator[Finding]
         env.action_space.seed(0)
         observation, info = env.reset(seed=0)
         seen = [observation]
-        for _ in range(steps):
-            observation, reward, terminated, truncated, info = env.step(_random_action(env, observation, info))
+        for step in range(steps):
+            action = _random_action(env, observation, info, step)
+            observation, reward, terminated, truncated, info = env.step(action)
             seen += [observation, reward, terminated]
             if terminated or truncated:
                 break
