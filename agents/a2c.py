@@ -25,7 +25,7 @@ Source: Mnih et al. (2016), "Asynchronous methods for deep reinforcement learnin
 """
 
 from rlgrad import Agent, Batch, Credit, Outputs, estimators, search
-from rlgrad.schedules import Schedule, scheduled
+from rlgrad.hyperparameters import Schedule, scheduled
 from rlgrad.updates import Ascent, PerHead, Update
 
 

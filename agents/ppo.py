@@ -33,8 +33,8 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from rlgrad import Agent, Batch, Credit, Outputs, estimators, search
-from rlgrad._record import require
-from rlgrad.schedules import Schedule, scheduled
+from rlgrad.core.checks import require
+from rlgrad.hyperparameters import Schedule, scheduled
 from rlgrad.updates import Ascent, PerHead, Update
 
 

@@ -34,8 +34,8 @@ from typing import Literal
 import tensorflow as tf
 
 from rlgrad import Agent, Batch, Credit, Estimates, Outputs, Rollout, estimators, search
-from rlgrad._record import require
-from rlgrad.schedules import Schedule, scheduled
+from rlgrad.core.checks import require
+from rlgrad.hyperparameters import Schedule, scheduled
 from rlgrad.updates import Ascent, PerHead, Update
 
 

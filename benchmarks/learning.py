@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from rlgrad.groups import over_seeds
-from rlgrad.statistics import bootstrap_interval, interquartile_mean
+from rlgrad.analysis.groups import over_seeds
+from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean
 
 RESULTS = Path(__file__).parent / "results"
 SHIPPED = Path(__file__).parent.parent / "configs" / "results.json"  # what `rlgrad configs` shows

@@ -3,6 +3,7 @@
 `gymnasium.register_envs(rlgrad.envs)` makes them ordinary Gymnasium environments; rlgrad's own commands find them without it.
 """
 
+from rlgrad.environments.ids import register
 from rlgrad.envs.acrobot import Acrobot
 from rlgrad.envs.breakout import Breakout
 from rlgrad.envs.cartpole import CartPole
@@ -10,7 +11,6 @@ from rlgrad.envs.mountain_car import MountainCar
 from rlgrad.envs.mountain_car_continuous import MountainCarContinuous
 from rlgrad.envs.pendulum import Pendulum
 from rlgrad.envs.short_corridor import ShortCorridor
-from rlgrad.rollouts.functional import register
 
 register()
 

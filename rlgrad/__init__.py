@@ -9,20 +9,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlgrad._importing import uncollected
+from rlgrad.core.importing import uncollected
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rlgrad import diagnostics, estimators, gradients, random, search
-    from rlgrad.agent import Agent, Batch, Credit, Estimates, Outputs
-    from rlgrad.exporting import export
-    from rlgrad.faults import EnvironmentFault
-    from rlgrad.learner import Learner, NonFiniteError
+    from rlgrad.agent import Agent
+    from rlgrad.core.faults import EnvironmentFault
+    from rlgrad.data import Batch, Credit, Estimates, Outputs
+    from rlgrad.exporting.formats import export
+    from rlgrad.learning.learner import Learner, NonFiniteError
     from rlgrad.policies import Policy, make_policy
     from rlgrad.rollouts import GymCollector, Rollout
     from rlgrad.rollouts.compiled import CompiledCollector
-    from rlgrad.training import Callback, Run, load, train
+    from rlgrad.runs.training import Callback, Run, load, train
     from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
 _HOME = {
@@ -32,23 +33,23 @@ _HOME = {
     "random": "rlgrad.random",
     "search": "rlgrad.search",
     "Agent": "rlgrad.agent",
-    "Batch": "rlgrad.agent",
-    "Credit": "rlgrad.agent",
-    "Estimates": "rlgrad.agent",
-    "Outputs": "rlgrad.agent",
-    "EnvironmentFault": "rlgrad.faults",
-    "Learner": "rlgrad.learner",
-    "NonFiniteError": "rlgrad.learner",
-    "export": "rlgrad.exporting",
+    "Batch": "rlgrad.data",
+    "Credit": "rlgrad.data",
+    "Estimates": "rlgrad.data",
+    "Outputs": "rlgrad.data",
+    "EnvironmentFault": "rlgrad.core.faults",
+    "Learner": "rlgrad.learning.learner",
+    "NonFiniteError": "rlgrad.learning.learner",
+    "export": "rlgrad.exporting.formats",
     "Policy": "rlgrad.policies",
     "make_policy": "rlgrad.policies",
     "CompiledCollector": "rlgrad.rollouts.compiled",
     "GymCollector": "rlgrad.rollouts",
-    "Rollout": "rlgrad.rollouts",
-    "Callback": "rlgrad.training",
-    "Run": "rlgrad.training",
-    "load": "rlgrad.training",
-    "train": "rlgrad.training",
+    "Rollout": "rlgrad.data",
+    "Callback": "rlgrad.callbacks",
+    "Run": "rlgrad.runs.run",
+    "load": "rlgrad.runs.training",
+    "train": "rlgrad.runs.training",
     "Ascent": "rlgrad.updates",
     "NaturalGradient": "rlgrad.updates",
     "PerHead": "rlgrad.updates",

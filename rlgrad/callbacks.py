@@ -1,17 +1,50 @@
-"""Callbacks that ship: evaluation while training, and early stop."""
+"""Callbacks: what follows a run while it trains. Two ship: evaluation while training, and early stop."""
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from rlgrad._record import require
-from rlgrad.journal import WINDOW
-from rlgrad.reporting import EVALUATION_METRICS, Callback
+from rlgrad.core.checks import require
+from rlgrad.metrics import EVALUATION_METRICS, WINDOW
 
 if TYPE_CHECKING:
-    from rlgrad.config import Config
-    from rlgrad.run import Run
+    from rlgrad.runs.run import Run
 
-__all__ = ["EarlyStop", "Evaluate"]
+__all__ = ["Callback", "EarlyStop", "Evaluate"]
+
+
+class Callback:
+    """Something that looks on while a run trains. Override what you need.
+
+    Attributes:
+        metrics: names of what `on_update` adds to the metrics of a row; they become columns of the run's logs,
+            which come after all other callbacks.
+        only_looks: that it leaves the weights alone, as logs do: what is known about them then need not be read again.
+
+    Example:
+        >>> class Patience(Callback):
+        ...     def on_update(self, run, metrics):
+        ...         if metrics["train/return"] >= 500:
+        ...             run.stop = True
+    """
+
+    metrics: tuple[str, ...] = ()
+    only_looks = False
+
+    def on_start(self, run: "Run") -> None:
+        """Before the first update."""
+
+    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
+        """After each logged row of metrics, by name. What is added here, under the names of `metrics`, is logged too."""
+
+    def on_end(self, run: "Run") -> None:
+        """After the last update, also when training stopped with an error."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, and `restore` is given when the run is gone on with: what JSON can hold."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
 
 
 class Evaluate(Callback):
@@ -108,13 +141,3 @@ class EarlyStop(Callback):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self._best, self._waited = state["best"], state["waited"]
-
-
-def asked_for(config: "Config") -> list[Callback]:
-    """Those that a config's settings ask for."""
-    asked: list[Callback] = []
-    if config.evaluation_interval is not None:
-        asked.append(Evaluate(config.evaluation_interval))
-    if config.stop_at_return is not None or config.patience is not None:
-        asked.append(EarlyStop(config.stop_at_return, config.patience))
-    return asked

@@ -1,6 +1,7 @@
 """What a run was asked to do, and the config.yaml that says so."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,12 @@ import gymnasium
 import yaml
 from gymnasium.experimental.functional import FuncEnv
 
-from rlgrad._record import Record, check_keys, fields, require
 from rlgrad.agent import Agent
-from rlgrad.declared import as_declared, mapping, require_finite
+from rlgrad.core.checks import check_keys, close_names, require
+from rlgrad.core.registry import agents, from_file
+from rlgrad.core.settings import as_declared, mapping, require_finite
+from rlgrad.hyperparameters import Record, fields
 from rlgrad.logs import LOGS
-from rlgrad.registry import agent_class, agent_name
 from rlgrad.updates import UPDATES
 
 EnvLike = (
@@ -101,25 +103,6 @@ def _place(env: str) -> str:
     """An id as it is; `file.py:Name` with the file's whole path."""
     file, colon, name = env.rpartition(":")
     return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else env
-
-
-def read(path: Any) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Args:
-        path: a file, or what `importlib.resources` gives for one.
-
-    Raises:
-        ValueError: it holds something else; names the file.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as YAML: {reason}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"{path} holds no settings: expected lines of `name: value`.")
-    return content
 
 
 def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overrides: Any) -> Config:
@@ -209,3 +192,36 @@ def _plain(value: Any) -> Any:
 
         return keras.optimizers.serialize(value)
     return value
+
+
+def agent_class(name: str) -> "type[Agent]":
+    """The agent class of a name such as `reinforce`, or of a place such as `my_agent.py:MyAgent`.
+
+    Raises:
+        ValueError: there is none; says what was meant.
+    """
+    path, colon, class_name = name.rpartition(":")
+    if colon:
+        return _checked(from_file(Path(path), class_name), name)
+    known = agents()
+    if name not in known:
+        raise ValueError(f"There is no agent {name!r}. {close_names(name, known)} Your own: my_agent.py:MyAgent.")
+    return _checked(known[name].load(), name)
+
+
+def agent_name(agent: "Agent") -> str:
+    """What `agent_class` finds this agent's class by: an entry point's name, or else `file.py:Class`."""
+    cls = type(agent)
+    for name, point in agents().items():
+        if point.value == f"{cls.__module__}:{cls.__qualname__}":
+            return name
+    module = sys.modules.get(cls.__module__)
+    return f"{getattr(module, '__file__', None) or cls.__module__}:{cls.__qualname__}"
+
+
+def _checked(found: Any, name: str) -> "type[Agent]":
+    from rlgrad.agent import Agent
+
+    if not (isinstance(found, type) and issubclass(found, Agent)):
+        raise ValueError(f"{name} is no subclass of rlgrad.Agent.")
+    return found

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from rlgrad._record import check_keys
+from rlgrad.core.checks import check_keys
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion, Update
 
 __all__ = ["Range", "Space", "of_update", "parsed", "replaced", "value_at"]

@@ -101,7 +101,7 @@ def left(folder):
 
 
 if __name__ == "__main__":
-    import rlgrad.training  # noqa: F401
+    import rlgrad.runs.training  # noqa: F401
 
     print("ready", flush=True)
     what, kind, folder = sys.argv[1:]

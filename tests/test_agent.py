@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 import rlgrad
-from rlgrad.agent import Agent, batch_signature, dry_run
+from rlgrad.agent import Agent
+from rlgrad.learning.contract import batch_signature, dry_run
 
 SIGNATURE = batch_signature(tf.TensorSpec((None, 4), tf.float32), tf.TensorSpec((None,), tf.int64))
 

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
-from rlgrad.checking import check, play_randomly
+from rlgrad.analysis.checking import check, play_randomly
 from rlgrad.cli import main
 
 

@@ -23,10 +23,10 @@ from gymnasium import spaces
 
 import rlgrad
 from rlgrad.agents import PPO
+from rlgrad.environments.wrapping import wrap_all
 from rlgrad.policies import make_policy
 from rlgrad.rollouts import GymCollector
-from rlgrad.rollouts.masks import observed
-from rlgrad.rollouts.wrapping import wrap_all
+from rlgrad.spaces.masks import observed
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "environments-table.md"
 PACKAGES = ("gymnasium", "ale_py", "minigrid", "highway_env")

@@ -11,8 +11,8 @@ from gymnasium import spaces
 
 import rlgrad
 from rlgrad import make_policy
-from rlgrad.rollouts.masks import MASK
-from rlgrad.standalone import arrays, standalone
+from rlgrad.exporting.standalone import arrays, standalone
+from rlgrad.spaces.masks import MASK
 
 COUNT = 1000
 VECTOR, IMAGE = spaces.Box(-np.inf, np.inf, (3,)), spaces.Box(0, 255, (12, 12, 3), np.uint8)

@@ -25,7 +25,7 @@ def test_the_framework_imports_no_particular_agent_environment_or_config():
 def test_private_modules_of_keras_and_tensorflow_are_imported_at_most_where_a_test_pins_what_they_do():
     pattern = re.compile(r"^\s*(from|import)\s+(tensorflow\.python|keras\.src|tensorflow_probability|pickle)", re.M)
     importing = [p.relative_to(ROOT).as_posix() for p in SOURCES if pattern.search(p.read_text())]
-    assert importing == ["rlgrad/gradients/tensorflow_internals.py"]
+    assert importing == ["rlgrad/core/tensorflow_internals.py"]
 
 
 def imported(statement):
@@ -60,7 +60,8 @@ def test_what_tensorflow_says_when_it_is_imported_is_not_shown(name):
 
 
 @pytest.mark.parametrize(
-    "statement", ["import rlgrad; rlgrad.train", "from rlgrad.cli.quiet import import_tensorflow; import_tensorflow()"]
+    "statement",
+    ["import rlgrad; rlgrad.train", "from rlgrad.cli.loading import import_tensorflow; import_tensorflow()"],
 )
 def test_garbage_is_collected_after_the_imports(statement):
     code = f"{statement}; import gc, sys; print('tensorflow' in sys.modules and gc.isenabled())"

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import rlgrad
 from rlgrad.agents import PPO
-from rlgrad.reward_scale import RewardScale
+from rlgrad.learning.reward_scale import RewardScale
 
 RNG = np.random.default_rng(0)
 

@@ -3,11 +3,12 @@
 import pytest
 
 import rlgrad
-from rlgrad import registry, search
+from rlgrad import search
 from rlgrad.agents import A2C, NPG, PPO, TRPO, Reinforce
-from rlgrad.config import Config
+from rlgrad.config import Config, agent_class
+from rlgrad.core import registry
 from rlgrad.search import Range, parsed, replaced, value_at
-from rlgrad.tuning import declared
+from rlgrad.tuning.trials import declared
 from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
 CONFIG = Config(agent=PPO(update=PerHead(policy=Ascent(num_epochs=2))), env="CartPole-v1", total_timesteps=100)
@@ -22,7 +23,7 @@ class Mine(rlgrad.Agent):
 
 @pytest.mark.parametrize("name", sorted(name for name, at in registry.agents().items() if "rlgrad.agents" in at.value))
 def test_every_shipped_agent_declares_fields_of_its_own_and_takes_each_extreme(name):
-    agent = registry.agent_class(name)()
+    agent = agent_class(name)()
     space = agent.search_space()
     assert "gamma" in space
     assert len(space) >= 4

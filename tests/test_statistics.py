@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlgrad.statistics import bootstrap_interval, interquartile_mean, normal_interval
+from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
 
 
 @pytest.mark.parametrize(

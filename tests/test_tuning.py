@@ -15,13 +15,14 @@ import pytest
 
 import rlgrad
 from rlgrad import config as configs
-from rlgrad import tuning
 from rlgrad.agents import A2C
 from rlgrad.config import Config
+from rlgrad.core import settings
+from rlgrad.runs.training import run_config
 from rlgrad.search import Range
-from rlgrad.studies import Measure
-from rlgrad.training import run_config
-from rlgrad.tuning import tune
+from rlgrad.tuning import trials as tuning
+from rlgrad.tuning.studies import Measure
+from rlgrad.tuning.trials import tune
 from rlgrad.updates import Ascent
 
 optuna = pytest.importorskip("optuna", reason="rlgrad[tune] is not installed")
@@ -70,7 +71,7 @@ def test_the_config_as_it_is_comes_first_and_the_best_is_written_as_a_config(tra
     assert study.as_given.value == pytest.approx(-4.0 + 0.3)
     assert study.best.value > study.as_given.value + 2.0
     assert [trial.state for trial in study.trials] == ["complete"] * 12
-    best = configs.from_mapping(configs.read(study.config))
+    best = configs.from_mapping(settings.read(study.config))
     assert best.agent.update.learning_rate == study.best.values[RATE]
     assert best.agent.num_steps == study.best.values["agent.num_steps"]
     assert (best.seed, best.total_timesteps, best.evaluation_episodes) == (3, 1000, 100)
@@ -246,7 +247,7 @@ def test_a_mistuned_config_is_improved_also_on_seeds_that_no_trial_has_seen(tmp_
     as_given, best = said["as_given"]["value"], said["best"]["value"]
     assert as_given < 60.0
     assert best > 3.0 * as_given
-    config = configs.from_mapping(configs.read(tmp_path / said["config"]))
+    config = configs.from_mapping(settings.read(tmp_path / said["config"]))
     assert config.agent.update.learning_rate == said["best"]["values"][RATE]
     fresh = []
     for seed in (7, 8, 9):

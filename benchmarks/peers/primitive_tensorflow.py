@@ -8,7 +8,8 @@ import tensorflow as tf
 from primitive_common import NETS, Task, serve
 
 from rlgrad import gradients
-from rlgrad.gradients import LogProb, compiled
+from rlgrad.gradients import LogProb
+from rlgrad.gradients.programs import compiled
 
 tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["PRIMITIVE_THREADS"]))
 tf.config.threading.set_inter_op_parallelism_threads(1)

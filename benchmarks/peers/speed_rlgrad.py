@@ -13,7 +13,7 @@ from speed_common import Solved, answer, asked, rates
 
 import rlgrad
 from rlgrad.agents import A2C, PPO
-from rlgrad.reporting import Callback
+from rlgrad.callbacks import Callback
 
 # What ALE's own vector environment does by itself.
 ATARI = {

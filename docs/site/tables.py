@@ -13,9 +13,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from sources import described
 
-from rlgrad import Agent, registry
-from rlgrad._record import Record, fields
-from rlgrad.cli.train import Options
+from rlgrad import Agent
+from rlgrad.cli.commands.train import Options
+from rlgrad.config import agent_class
+from rlgrad.core import registry
+from rlgrad.hyperparameters import Record, fields
 from rlgrad.updates import UPDATES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +35,7 @@ WORDS = {
 
 def tables() -> dict[str, str]:
     """Each generated table by the name that its marks have."""
-    agents = {name: registry.agent_class(name) for name, point in registry.agents().items() if _ships(point.value)}
+    agents = {name: agent_class(name) for name, point in registry.agents().items() if _ships(point.value)}
     own = {name: {f: t for f, t in _rows(cls).items() if _rows(Agent).get(f) != t} for name, cls in agents.items()}
     made = {"configs": _configs(), "run": _table(_rows(Options).values()), "agent": _table(_rows(Agent).values())}
     made |= {f"agent-{name}": _table(rows.values()) for name, rows in sorted(own.items())}

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 
-from rlgrad.faults import EnvironmentFault, WriteFault, in_words
+from rlgrad.core.faults import EnvironmentFault, WriteFault, in_words
 
 HELP = """\
 usage: rlgrad COMMAND ...
@@ -42,21 +42,21 @@ Examples:
 """
 
 COMMANDS = {  # each module has `parser()` and `run(arguments)`
-    "train": "rlgrad.cli.train",
-    "resume": "rlgrad.cli.resuming",
-    "evaluate": "rlgrad.cli.evaluating",
-    "compare": "rlgrad.cli.comparing",
-    "plot": "rlgrad.cli.plotting",
-    "inspect": "rlgrad.cli.inspecting",
-    "watch": "rlgrad.cli.watching",
-    "record": "rlgrad.cli.recording",
-    "tune": "rlgrad.cli.tuning",
-    "export": "rlgrad.cli.exporting",
-    "check": "rlgrad.cli.checking",
-    "agents": "rlgrad.cli.agents",
-    "envs": "rlgrad.cli.envs",
-    "configs": "rlgrad.cli.configs",
-    "completion": "rlgrad.cli.completing",
+    "train": "rlgrad.cli.commands.train",
+    "resume": "rlgrad.cli.commands.resume",
+    "evaluate": "rlgrad.cli.commands.evaluate",
+    "compare": "rlgrad.cli.commands.compare",
+    "plot": "rlgrad.cli.commands.plot",
+    "inspect": "rlgrad.cli.commands.inspect",
+    "watch": "rlgrad.cli.commands.watch",
+    "record": "rlgrad.cli.commands.record",
+    "tune": "rlgrad.cli.commands.tune",
+    "export": "rlgrad.cli.commands.export",
+    "check": "rlgrad.cli.commands.check",
+    "agents": "rlgrad.cli.commands.agents",
+    "envs": "rlgrad.cli.commands.envs",
+    "configs": "rlgrad.cli.commands.configs",
+    "completion": "rlgrad.cli.commands.completion",
 }
 
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        from rlgrad._record import close_names
+        from rlgrad.core.checks import close_names
 
         return fail(f"there is no command {name!r}. {close_names(name, COMMANDS)}")
     return _run(name, rest)

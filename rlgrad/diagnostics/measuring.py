@@ -13,11 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import diagnostics
-from rlgrad.agent import Batch
+from rlgrad.data import Batch, Rollout
 from rlgrad.diagnostics.diagnosis import Diagnosis, Head, Variances
 from rlgrad.gradients import LogProb
 from rlgrad.policies.policy import Policy
-from rlgrad.rollouts.rollout import Rollout
 
 
 def measure(policy: Policy, batch: Batch, credit: Mapping[str, Any], columns: int | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from rlgrad import gradients
 from rlgrad.gradients import Output
-from rlgrad.gradients.outputs import OutputLike
+from rlgrad.gradients.questions.outputs import OutputLike
 
 Sums = dict[str, Any]
 

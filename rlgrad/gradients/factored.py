@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.gradients import compiled
-from rlgrad.gradients.asking import MEMORY_LIMIT, require_memory
-from rlgrad.gradients.backward import tangents_for
-from rlgrad.gradients.capture import Captured, capture_factors
-from rlgrad.gradients.factors import Factor
+from rlgrad.gradients.closed_forms.factors import Factor
+from rlgrad.gradients.closed_forms.segments import Segmented, prepared
 from rlgrad.gradients.fisher import Parameters, parameters_of
-from rlgrad.gradients.inputs import numbers
-from rlgrad.gradients.problem import Notes, Problem, one_of_zeros, only
-from rlgrad.gradients.segments import Segmented, prepared
+from rlgrad.gradients.programs import compiled
+from rlgrad.gradients.programs.backward import tangents_for
+from rlgrad.gradients.programs.capture import Captured, capture_factors
+from rlgrad.gradients.questions.inputs import numbers
+from rlgrad.gradients.questions.problem import Notes, Problem, one_of_zeros, only
+from rlgrad.gradients.samples import MEMORY_LIMIT, require_memory
 
 _TOLERANCE = 1e-3
 

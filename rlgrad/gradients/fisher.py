@@ -13,11 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients.backward import dense, require_connected
-from rlgrad.gradients.heads import Heads
-from rlgrad.gradients.policy_recipes import DistributionEntropy, LogProbability, distribution_of
-from rlgrad.gradients.problem import Problem
-from rlgrad.gradients.recipes import Recipe, Sum
+from rlgrad.gradients.programs.backward import dense, require_connected
+from rlgrad.gradients.questions.heads import Heads
+from rlgrad.gradients.questions.policy_recipes import DistributionEntropy, LogProbability, distribution_of
+from rlgrad.gradients.questions.problem import Problem
+from rlgrad.gradients.questions.recipes import Recipe, Sum
 
 
 @dataclass(frozen=True)

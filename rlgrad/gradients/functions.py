@@ -4,15 +4,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients import compiled
-from rlgrad.gradients.backward import weight_for
-from rlgrad.gradients.errors import DisconnectedGradientError
-from rlgrad.gradients.inputs import leaf_names
 from rlgrad.gradients.linearization import linearize_here
-from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.posing import pose
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros
-from rlgrad.gradients.repeated import repeatable
+from rlgrad.gradients.programs import compiled
+from rlgrad.gradients.programs.backward import weight_for
+from rlgrad.gradients.programs.repeated import repeatable
+from rlgrad.gradients.questions.inputs import leaf_names
+from rlgrad.gradients.questions.outputs import Output, OutputLike
+from rlgrad.gradients.questions.posing import pose
+from rlgrad.gradients.questions.problem import SINGLE, DisconnectedGradientError, Notes, Problem, one_of_zeros
 
 
 @repeatable

@@ -5,17 +5,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients import compiled
-from rlgrad.gradients.backward import dense, require_connected
-from rlgrad.gradients.capture import closed_forms, remaining
-from rlgrad.gradients.factors import Factor
-from rlgrad.gradients.heads import shape_text
-from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.posing import pose
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, one_of_zeros
-from rlgrad.gradients.repeated import repeatable
-from rlgrad.gradients.taps import recording, taps_of
-from rlgrad.gradients.vectorized import map_samples, vectorized
+from rlgrad.gradients.closed_forms.factors import Factor
+from rlgrad.gradients.programs import compiled
+from rlgrad.gradients.programs.backward import dense, require_connected
+from rlgrad.gradients.programs.capture import closed_forms, remaining
+from rlgrad.gradients.programs.repeated import repeatable
+from rlgrad.gradients.programs.taps import recording, taps_of
+from rlgrad.gradients.programs.vectorized import map_samples, vectorized
+from rlgrad.gradients.questions.heads import shape_text
+from rlgrad.gradients.questions.outputs import Output, OutputLike
+from rlgrad.gradients.questions.posing import pose
+from rlgrad.gradients.questions.problem import SINGLE, Notes, Problem, one_of_zeros
 
 MAX_UNITS = 64  # each unit is a backward pass of its own in the traced function
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients import compiled, norms
-from rlgrad.gradients.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients import norms
+from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.factored import Factored, row_weights
-from rlgrad.gradients.factors import Factor
-from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.posing import pose
-from rlgrad.gradients.problem import SINGLE, Notes, Problem, placed
+from rlgrad.gradients.programs import compiled
+from rlgrad.gradients.programs.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients.questions.outputs import Output, OutputLike
+from rlgrad.gradients.questions.posing import pose
+from rlgrad.gradients.questions.problem import SINGLE, Notes, Problem, placed
 
 
 class Linearization:

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.gradients.asking import MEMORY_LIMIT, Asked, answer, ask
+from rlgrad.gradients.closed_forms.factors import Factor
+from rlgrad.gradients.closed_forms.segments import part
 from rlgrad.gradients.dicts import by_layer
-from rlgrad.gradients.factors import Factor
-from rlgrad.gradients.outputs import OutputLike
-from rlgrad.gradients.problem import Notes, Problem
-from rlgrad.gradients.repeated import repeatable
-from rlgrad.gradients.segments import part
+from rlgrad.gradients.programs.repeated import repeatable
+from rlgrad.gradients.questions.outputs import OutputLike
+from rlgrad.gradients.questions.problem import Notes, Problem
+from rlgrad.gradients.samples import MEMORY_LIMIT, Asked, answer, ask
 
 PER = ("model", "layer", "variable")
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients.asking import MEMORY_LIMIT, Asked, answer, ask, written_out_bytes
-from rlgrad.gradients.factors import Factor
-from rlgrad.gradients.outputs import OutputLike
-from rlgrad.gradients.problem import Notes, Problem
-from rlgrad.gradients.repeated import repeatable
+from rlgrad.gradients.closed_forms.factors import Factor
+from rlgrad.gradients.programs.repeated import repeatable
+from rlgrad.gradients.questions.outputs import OutputLike
+from rlgrad.gradients.questions.problem import Notes, Problem
+from rlgrad.gradients.samples import MEMORY_LIMIT, Asked, answer, ask, written_out_bytes
 
 
 @repeatable

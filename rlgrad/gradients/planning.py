@@ -6,14 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients import keras_internals
-from rlgrad.gradients.capture import capture_factors
-from rlgrad.gradients.outputs import Output, OutputLike
-from rlgrad.gradients.posing import pose
-from rlgrad.gradients.problem import SINGLE, Notes, Problem
-from rlgrad.gradients.registry import rule_for
-from rlgrad.gradients.taps import taps_of
-from rlgrad.gradients.tensorflow_internals import trace
+from rlgrad.core import keras_internals
+from rlgrad.core.tensorflow_internals import trace
+from rlgrad.gradients.closed_forms.registry import rule_for
+from rlgrad.gradients.programs.capture import capture_factors
+from rlgrad.gradients.programs.taps import taps_of
+from rlgrad.gradients.questions.outputs import Output, OutputLike
+from rlgrad.gradients.questions.posing import pose
+from rlgrad.gradients.questions.problem import SINGLE, Notes, Problem
 
 CLOSED_FORM, VECTORIZED, LOOPED = "closed form", "vectorized", "looped"
 

@@ -8,8 +8,8 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlgrad.callbacks import Callback
     from rlgrad.config import Config
-    from rlgrad.reporting import Callback
 
 LOGS = {
     "csv": "rlgrad.logs.csv:CSVLog",

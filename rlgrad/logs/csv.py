@@ -6,12 +6,17 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlgrad.faults import writing
+from rlgrad.callbacks import Callback
+from rlgrad.core.faults import writing
 from rlgrad.logs import files
-from rlgrad.reporting import COUNTS, Callback
+from rlgrad.logs.files import table
+from rlgrad.metrics import COUNTS
 
 if TYPE_CHECKING:
-    from rlgrad.run import Run
+    from rlgrad.runs.run import Run
+
+if TYPE_CHECKING:
+    from rlgrad.runs.run import Run
 
 
 class CSVLog(Callback):
@@ -58,3 +63,25 @@ def _text(rows: list[list[str]]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer).writerows(rows)
     return buffer.getvalue()
+
+
+def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
+    """metrics.csv as columns; empty cells are not-a-number. What is only half written, or damaged, is left out.
+
+    Args:
+        path: the file.
+        timesteps: rows after more environment steps are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
+    """
+    try:
+        header, rows = table(path, timesteps)
+        cells = zip(*rows, strict=True) if rows else ((),) * len(header)
+        columns = dict(zip(header, cells, strict=True))
+        if "time/timesteps" not in columns:
+            raise KeyError("it has no column time/timesteps")
+        return {name: [float(cell) if cell else math.nan for cell in column] for name, column in columns.items()}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path} does not hold the metrics of a run: {error}.") from error

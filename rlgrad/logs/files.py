@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlgrad.faults import write_whole
+from rlgrad.core.faults import write_whole
 
 Row = TypeVar("Row")
 

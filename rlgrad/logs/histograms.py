@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rlgrad.gradients.selection import keys_of
+from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.policies.policy import Policy
 
 BINS = 30

@@ -5,12 +5,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlgrad.faults import writing
+from rlgrad.callbacks import Callback
+from rlgrad.core.faults import writing
 from rlgrad.logs import files
-from rlgrad.reporting import COUNTS, Callback
+from rlgrad.metrics import COUNTS
 
 if TYPE_CHECKING:
-    from rlgrad.run import Run
+    from rlgrad.runs.run import Run
 
 
 class JSONLinesLog(Callback):

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rlgrad import config as configs
+from rlgrad.callbacks import Callback
+from rlgrad.core import settings
 from rlgrad.logs import files, require_installed
-from rlgrad.reporting import Callback
 
 if TYPE_CHECKING:
-    from rlgrad.run import Run
+    from rlgrad.runs.run import Run
 
 _log = logging.getLogger("rlgrad")
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
@@ -82,7 +82,7 @@ class MLflowLog(Callback):
         experiment = self._client.get_experiment_by_name(name)
         number = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
         begun: str = self._client.create_run(number, run_name=run.path.name).info.run_id
-        parameters = [Param(*pair) for pair in _flat(configs.read(run.path / "config.yaml"))]
+        parameters = [Param(*pair) for pair in _flat(settings.read(run.path / "config.yaml"))]
         for first in range(0, len(parameters), _BATCH):
             self._client.log_batch(begun, params=parameters[first : first + _BATCH])
         return begun

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rlgrad.faults import writing
+from rlgrad.callbacks import Callback
+from rlgrad.core.faults import writing
 from rlgrad.logs import event_files, videos
 from rlgrad.logs.histograms import Histograms
-from rlgrad.reporting import Callback
 
 if TYPE_CHECKING:
-    from rlgrad.run import Run
+    from rlgrad.runs.run import Run
 
 _log = logging.getLogger("rlgrad")
 

@@ -10,12 +10,13 @@ import gymnasium
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
-from rlgrad import registry
 from rlgrad.config import Config
-from rlgrad.playback import Drawn, drawn, gif, play
+from rlgrad.core import registry
+from rlgrad.environments.drawing import RATE, Picture, registered
+from rlgrad.environments.wrapping import wrap_all
+from rlgrad.playback.episodes import Drawn, drawn, play
+from rlgrad.playback.films import gif
 from rlgrad.policies.policy import Policy
-from rlgrad.rollouts.drawing import RATE, Picture, registered
-from rlgrad.rollouts.wrapping import wrap_all
 
 MOST_SECONDS = 10.0
 MOST_PIXELS = 320  # along either side

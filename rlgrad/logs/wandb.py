@@ -5,12 +5,12 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from rlgrad import config as configs
+from rlgrad.callbacks import Callback
+from rlgrad.core import settings
 from rlgrad.logs import files, require_installed
-from rlgrad.reporting import Callback
 
 if TYPE_CHECKING:
-    from rlgrad.run import Run
+    from rlgrad.runs.run import Run
 
 
 class WandbLog(Callback):
@@ -33,7 +33,7 @@ class WandbLog(Callback):
                 id=file.read_text(),
                 resume="allow",
                 dir=str(run.path),
-                config=configs.read(run.path / "config.yaml"),
+                config=settings.read(run.path / "config.yaml"),
             )
         except wandb.Error as error:
             raise ConnectionError(

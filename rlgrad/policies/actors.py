@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.gradients.keras_internals import all_layers
-from rlgrad.gradients.tensorflow_internals import trace
+from rlgrad.core.keras_internals import all_layers
+from rlgrad.core.tensorflow_internals import trace
 
 Actor = Callable[[np.ndarray], Any]
 

@@ -11,15 +11,15 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad import random
-from rlgrad._record import close_names
+from rlgrad.core.checks import close_names
+from rlgrad.core.keras_internals import ends_in_probabilities
 from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Joint, MultiCategorical
-from rlgrad.gradients.keras_internals import ends_in_probabilities
 from rlgrad.policies import networks
 from rlgrad.policies.actions import ActionModel, action_model
 from rlgrad.policies.observations import Preparation, observation_spec, seen_space
 from rlgrad.policies.policy import Policy, zeros
 from rlgrad.policies.recurrent import RecurrentPolicy, has_memory, one_step, state_spec
-from rlgrad.rollouts.masks import MASK, has_mask
+from rlgrad.spaces.masks import MASK, has_mask
 
 ModelOrBuilder: TypeAlias = keras.Model | Callable[[], keras.Model]
 _log = logging.getLogger("rlgrad")

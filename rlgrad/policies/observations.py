@@ -13,8 +13,8 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad.policies.normalizer import RunningNormalizer
-from rlgrad.rollouts.masks import MASK, OBSERVATION, has_mask
-from rlgrad.rollouts.trees import map_arrays, storage
+from rlgrad.spaces.masks import MASK, OBSERVATION, has_mask
+from rlgrad.spaces.trees import map_arrays, storage
 
 
 def seen_space(space: spaces.Space[Any]) -> spaces.Space[Any]:

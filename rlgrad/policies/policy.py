@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
+from rlgrad.data import Rollout
 from rlgrad.distributions import Distribution
 from rlgrad.distributions.base import IMPOSSIBLE
 from rlgrad.policies import actors
 from rlgrad.policies import observations as seen
-from rlgrad.rollouts.masks import MASK, has_mask
-from rlgrad.rollouts.rollout import Rollout
-from rlgrad.rollouts.trees import map_arrays
+from rlgrad.spaces.masks import MASK, has_mask
+from rlgrad.spaces.trees import map_arrays
 
 _FEW_ROWS = 8  # of a rollout, where looking at all successors costs little
 _FEW_ROWS_OF_IMAGES = 3  # where less than that is looked at otherwise

@@ -21,13 +21,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.data import Rollout
 from rlgrad.gradients import through_time
 from rlgrad.policies import actors
 from rlgrad.policies.networks import STATE
 from rlgrad.policies.policy import Policy, like, zeros
-from rlgrad.rollouts.masks import OBSERVATION
-from rlgrad.rollouts.rollout import Rollout
-from rlgrad.rollouts.trees import map_arrays
+from rlgrad.spaces.masks import OBSERVATION
+from rlgrad.spaces.trees import map_arrays
 
 BEGINS = "begins"
 

@@ -1,18 +1,12 @@
 """Which collector plays an environment: a compiled one where it is written in TensorFlow, else Gymnasium's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import gymnasium
-from gymnasium.experimental.functional import FuncEnv
-
-from rlgrad import registry
-from rlgrad.rollouts.collector import GymCollector
+from rlgrad.environments.ids import _from_file, _functional, _stepwise
 from rlgrad.rollouts.compiled import CompiledCollector
-from rlgrad.rollouts.functional import AnyFuncEnv, FunctionalEnv, functional_of
-from rlgrad.rollouts.specs import find_spec, installed
+from rlgrad.rollouts.gym import GymCollector
 
 Collector = GymCollector | CompiledCollector
 
@@ -68,42 +62,3 @@ def make_collector(
         step_timeout=step_timeout,
         **options,
     )
-
-
-def maker(env: str) -> Callable[[], gymnasium.Env[Any, Any]]:
-    """What makes one environment of an id, of `module:id`, or of a class in a file, `file.py:Name`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found = _from_file(env)
-    if isinstance(found, str):
-        spec = find_spec(found)
-        return lambda: installed(spec, partial(gymnasium.make, spec))
-    functional = _functional(found, {})
-    return found if functional is None else partial(_stepwise, functional)
-
-
-def _from_file(env: Any) -> Any:
-    """The class that `file.py:Name` means; anything else as it is."""
-    path, _, name = env.rpartition(":") if isinstance(env, str) else ("", "", "")
-    return registry.from_file(Path(path), name) if path.endswith(".py") else env
-
-
-def _functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
-    """The functional environment that a user means, if it is one."""
-    if isinstance(env, str) and env in registry.envs():
-        env = registry.envs()[env].load()
-    if isinstance(env, FuncEnv):
-        return env
-    return functional_of(env, kwargs) if _is_functional_class(env) else None
-
-
-def _is_functional_class(env: Any) -> bool:
-    return isinstance(env, type) and issubclass(env, FuncEnv)
-
-
-def _stepwise(functional: AnyFuncEnv) -> gymnasium.Env[Any, Any]:
-    limit = getattr(functional, "max_episode_steps", None)
-    single = FunctionalEnv(functional)
-    return single if limit is None else gymnasium.wrappers.TimeLimit(single, limit)

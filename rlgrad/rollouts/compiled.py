@@ -9,16 +9,14 @@ import tensorflow as tf
 from gymnasium import Space
 
 from rlgrad import random
-from rlgrad.gradients.tensorflow_internals import trace
+from rlgrad.core.tensorflow_internals import trace
+from rlgrad.data import Episode, Rollout
+from rlgrad.environments.functional import AnyFuncEnv, choose, move, start
+from rlgrad.rollouts.checks import check_counts, require_sound
 from rlgrad.rollouts.compiled_rows import Ends, Row, Slots, row_specs
-from rlgrad.rollouts.episodes import Episode, whole_episodes
-from rlgrad.rollouts.functional import AnyFuncEnv, choose, move, start
-from rlgrad.rollouts.guarding import ranges
-from rlgrad.rollouts.layout import check_counts
-from rlgrad.rollouts.masks import MASK
-from rlgrad.rollouts.playing import require_sound
-from rlgrad.rollouts.rollout import Rollout
-from rlgrad.rollouts.trees import arrays, map_arrays, storage
+from rlgrad.rollouts.episodes import whole_episodes
+from rlgrad.spaces.masks import MASK
+from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
 
 _PURPOSES = 3  # of the seeds of a step: to act, to move, to begin anew
 

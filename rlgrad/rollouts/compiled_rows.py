@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from rlgrad.rollouts.rollout import Rollout
+from rlgrad.data import Rollout
 
 
 class Slots(NamedTuple):

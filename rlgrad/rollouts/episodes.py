@@ -1,22 +1,10 @@
 """Finished episodes: their returns and lengths, computed from the arrays of a rollout after it was played."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-
-class Episode(NamedTuple):
-    """One finished episode.
-
-    Attributes:
-        return_: undiscounted sum of its rewards, in the environment's units.
-        length: number of its steps.
-        terminated: whether the task ended (else it was cut, by a time limit for instance).
-    """
-
-    return_: float
-    length: int
-    terminated: bool
+from rlgrad.data import Episode
 
 
 class RunningEpisodes:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rlgrad.rollouts.trees import arrays, map_arrays
+from rlgrad.spaces.trees import arrays, map_arrays
 
 
 class Memory:

@@ -1,23 +1,19 @@
 """The loop in which a policy meets its environments, and the arrays that it fills."""
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from gymnasium import Space
 
-from rlgrad.rollouts.episodes import Episode, whole_episodes
-from rlgrad.rollouts.guarding import ranges, require_allowed_somewhere, require_in_ranges
-from rlgrad.rollouts.masks import require_allowed
-from rlgrad.rollouts.rollout import Rollout
-from rlgrad.rollouts.slots import Slots
-from rlgrad.rollouts.trees import arrays, map_arrays, put
+from rlgrad.data import Episode, Rollout
+from rlgrad.environments.slots import Slots
+from rlgrad.rollouts.checks import Array, _check_finite, _require_finite_row, require_finite
+from rlgrad.rollouts.episodes import whole_episodes
+from rlgrad.spaces.masks import require_allowed
+from rlgrad.spaces.trees import arrays, map_arrays, put
 
 if TYPE_CHECKING:  # the distributions import TensorFlow, which collecting does not need
     from rlgrad.distributions import Distribution
-
-Array = np.ndarray[Any, Any]
 
 
 class Tape(NamedTuple):
@@ -189,67 +185,3 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int, initial_states: A
     )
     require_finite(rollout, columns_per_slot)
     return rollout
-
-
-def require_sound(rollout: Rollout, space: Space[Any], columns_per_slot: int) -> None:
-    """Raise an error that names slot and step, where a compiled environment gave what it should not have given.
-
-    Args:
-        rollout: of NumPy arrays.
-        space: one environment's observations.
-        columns_per_slot: of its columns.
-
-    Raises:
-        OutputFault: a mask forbade every action, or an observation is none of the choices of its space.
-        FloatingPointError: a reward or an observation is not finite.
-    """
-    require_allowed_somewhere(rollout, columns_per_slot)
-    played = rollout.mask.any(axis=1)
-    known = ranges(space)
-    for tree, when in ((rollout.final_observations, "after"), (rollout.observations, "before")):
-        require_in_ranges(map_arrays(lambda x: x[played], tree), known, when, columns_per_slot)
-    require_finite(rollout, columns_per_slot)
-
-
-def require_finite(rollout: Rollout, columns_per_slot: int) -> None:
-    """Raise a FloatingPointError that names slot and step, where a reward or an observation is not finite.
-
-    Args:
-        rollout: of NumPy arrays.
-        columns_per_slot: of its columns.
-    """
-    played = len(rollout.mask)
-    if not rollout.mask[-1].any():  # whole episodes may end long before the limit
-        played = int(np.flatnonzero(rollout.mask.any(axis=1)).max(initial=-1)) + 1
-    # Successors come first: where one is not finite, the step that led to it is named, not the one that began there.
-    for when, tree, what in [
-        ("at", rollout.rewards, "reward"),
-        ("after", rollout.final_observations, "observation"),
-        ("before", rollout.observations, "observation"),
-    ]:
-        for name, array in arrays(tree, what):
-            _check_finite(array[:played], f"{name} {when}", columns_per_slot)
-
-
-def _require_finite_row(seen: Any, successors: Any, playing: Array, row: int) -> None:
-    """`require_finite` for one row (1, N, …) of observations; those of slots that only idle are set to 0."""
-    for when, tree in (("after", successors), ("before", seen)):
-        for name, array in arrays(tree, "observation"):
-            array[0, ~playing] = 0
-            _check_finite(array, f"{name} {when}", 1, row)
-
-
-def _check_finite(array: Array, what: str, columns_per_slot: int, first_row: int = 0) -> None:
-    if array.dtype.kind != "f":
-        return
-    flat = array.reshape(-1)
-    if math.isfinite(np.dot(flat, flat)):  # the cheapest pass over them all; what is large is looked at again
-        return
-    finite = np.isfinite(array)
-    if finite.all():
-        return
-    row, column = np.argwhere(~finite)[0, :2].tolist()
-    slot = column // columns_per_slot
-    raise FloatingPointError(
-        f"The environment in slot {slot} gave a non-finite {what} step {first_row + row}: {array[row, column]}."
-    )

@@ -20,16 +20,16 @@ import keras
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad._record import Record, close_names, require
-from rlgrad.schedules import Schedule, scheduled
+from rlgrad.core.checks import close_names, require
+from rlgrad.data import Metrics
+from rlgrad.hyperparameters import Record, Schedule, scheduled
 from rlgrad.updates.flat import Flat, flat_or_none, number_by_number
 
 if TYPE_CHECKING:
-    from rlgrad.objective import Objective
+    from rlgrad.learning.objective import Objective
 
 _log = logging.getLogger("rlgrad")
 
-Metrics = dict[str, tf.Tensor]
 _KL_SLACK = 1.5
 
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from rlgrad._record import Record, require
-from rlgrad.updates.ascent import Ascent, AscentState, Metrics
+from rlgrad.core.checks import require
+from rlgrad.data import Metrics
+from rlgrad.hyperparameters import Record
+from rlgrad.updates.ascent import Ascent, AscentState
 from rlgrad.updates.moves import NoSlots
 from rlgrad.updates.natural_gradient import NaturalGradient
 from rlgrad.updates.trust_region import TrustRegion
 
 if TYPE_CHECKING:
-    from rlgrad.objective import Objective
+    from rlgrad.learning.objective import Objective
 
 _VALUE = "value"
 

@@ -17,14 +17,14 @@ import keras
 import tensorflow as tf
 
 from rlgrad import gradients
-from rlgrad._record import Record, require
-from rlgrad.schedules import Schedule, scheduled
+from rlgrad.core.checks import require
+from rlgrad.data import Metrics
+from rlgrad.hyperparameters import Record, Schedule, scheduled
 from rlgrad.updates import directions
-from rlgrad.updates.ascent import Metrics
 from rlgrad.updates.moves import NoSlots, all_finite, assign_if, of_the_policy, stepped
 
 if TYPE_CHECKING:
-    from rlgrad.objective import Objective
+    from rlgrad.learning.objective import Objective
 
 
 class TrustRegion(Record):

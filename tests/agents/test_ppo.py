@@ -134,9 +134,9 @@ def batch_and_outputs(policy, agent, moved_values):
 
 
 def credited_gradient(policy, agent, batch):
-    signature = rlgrad.agent.batch_signature(policy.observation_spec, policy.action_spec)
-    names = rlgrad.agent.dry_run(agent, signature).credited
-    from rlgrad.objective import Objective
+    signature = rlgrad.learning.contract.batch_signature(policy.observation_spec, policy.action_spec)
+    names = rlgrad.learning.contract.dry_run(agent, signature).credited
+    from rlgrad.learning.objective import Objective
 
     variables = policy.trainable_variables
     batch = tf.nest.map_structure(tf.constant, batch)

@@ -9,7 +9,7 @@ import yaml
 import rlgrad
 from rlgrad.agents import A2C, NPG, PPO
 from rlgrad.cli import main
-from rlgrad.cli.train import parse
+from rlgrad.cli.commands.train import parse
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
 AGENT = '''
@@ -128,7 +128,7 @@ def test_inspect_explains_each_number_and_draws_a_picture(run_folder, tmp_path, 
 def test_a_run_trained_with_diagnose_is_inspected_from_its_files_alone(tmp_path, capsys, monkeypatch):
     assert main(["train", "reinforce", "CartPole-v1", "--diagnose", *QUICK, "--run-dir", "r"]) == 0
     assert "rlgrad inspect r" in capsys.readouterr().out
-    monkeypatch.setattr("rlgrad.training.load", None)
+    monkeypatch.setattr("rlgrad.runs.training.load", None)
     assert main(["inspect", "r"]) == 0
     output = capsys.readouterr().out
     assert "A rollout of 128 steps after 384 environment steps" in output

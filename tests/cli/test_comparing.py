@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
+from rlgrad.analysis.groups import curve, evaluated, grouped, read_run
 from rlgrad.cli import main
-from rlgrad.groups import curve, evaluated, grouped, read_run
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 

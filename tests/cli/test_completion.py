@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlgrad.cli import COMMANDS, main
-from rlgrad.cli.completing import candidates
+from rlgrad.cli.commands.completion import candidates
 
 HERE = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PATH": f"{HERE}:{os.environ['PATH']}", "TERM": "dumb", "PS1": "$ "}

@@ -2,9 +2,9 @@
 
 import json
 
-from rlgrad import registry
 from rlgrad.cli import main
-from rlgrad.cli.envs import ids
+from rlgrad.cli.commands.envs import ids
+from rlgrad.core import registry
 
 
 def test_environments_in_tensorflow_say_from_what_return_they_count_as_solved(capsys):

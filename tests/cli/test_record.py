@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from rlgrad.cli import main
-from rlgrad.playback import film
-from rlgrad.rollouts.drawing import DrawnEnv
+from rlgrad.environments.drawing import DrawnEnv
+from rlgrad.playback.films import film
 
 QUICK = ["--total-timesteps", "128", "--num-envs", "2", "--num-steps", "32", "--evaluation-episodes", "0"]
 OWN = '''
@@ -113,7 +113,7 @@ def test_gymnasiums_own_environments_are_drawn_without_a_display(monkeypatch):
 
 
 def test_the_process_that_draws_has_no_tensorflow():
-    code = "import sys, rlgrad.rollouts.drawing; print('tensorflow' in sys.modules)"
+    code = "import sys, rlgrad.environments.drawing; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

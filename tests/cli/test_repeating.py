@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 import rlgrad
-from rlgrad import checkpoints, provenance
 from rlgrad.cli import main
 from rlgrad.config import Config
+from rlgrad.runs import checkpoints, provenance
 from rlgrad.updates import Ascent
 
 QUICK = ["--total-timesteps", "256", "--num-envs", "2", "--num-steps", "32", "--evaluation-episodes", "0"]
@@ -75,7 +75,7 @@ def test_a_program_that_tensorflow_kept_on_disk_is_loaded_and_trains_to_the_same
 def test_an_optimizer_given_as_an_object_and_settings_no_option_holds_are_repeated(tmp_path):
     (tmp_path / "halved.py").write_text(AGENT)
     schedule = keras.optimizers.schedules.ExponentialDecay(1e-2, 10, 0.9)
-    agent = rlgrad.registry.agent_class("halved.py:Halved")(
+    agent = rlgrad.config.agent_class("halved.py:Halved")(
         update=Ascent(optimizer=keras.optimizers.Adam(schedule, beta_1=0.8), learning_rate=None), factor=0.25
     )
     run = rlgrad.train(

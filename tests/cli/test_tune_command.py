@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from rlgrad.cli import main
-from rlgrad.cli.train import asked
-from rlgrad.cli.tuning import _space
+from rlgrad.cli.commands.train import asked
+from rlgrad.cli.commands.tune import _space
 from rlgrad.search import Range
 
 QUICK = ["--total-timesteps", "256", "--num-envs", "2", "--num-steps", "32", "--hidden-sizes", "8"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlgrad import registry
 from rlgrad.cli import main
-from rlgrad.cli.train import parse
+from rlgrad.cli.commands.train import parse
 from rlgrad.config import Config, to_yaml
+from rlgrad.core import registry
 from rlgrad.updates import PerHead
 
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from rlgrad.analysis.plotting import plot_diagnosis, running_mean
 from rlgrad.diagnostics import inspection
 from rlgrad.diagnostics.diagnosis import Diagnosis, Head, Variances
-from rlgrad.plotting import plot_diagnosis, running_mean
 
 
 def head(scale, snr=0.5):

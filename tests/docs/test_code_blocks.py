@@ -32,15 +32,16 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     import gymnasium
 
     import rlgrad
-    from rlgrad import registry
     from rlgrad.agents import NPG, PPO
+    from rlgrad.config import agent_class
+    from rlgrad.core import registry
     from rlgrad.logs import videos
-    from rlgrad.reporting import EVALUATION_METRICS, METRICS
+    from rlgrad.metrics import EVALUATION_METRICS, METRICS
     from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
     policy = rlgrad.make_policy(gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2), hidden_sizes=(4,))
     shipped = [name for name, point in registry.agents().items() if point.value.startswith("rlgrad.agents.")]
-    agents = [registry.agent_class(name)() for name in shipped]
+    agents = [agent_class(name)() for name in shipped]
     agents += [PPO(update=Ascent(num_epochs=2, target_kl=0.1))]
     agents += [NPG(update=PerHead(policy=NaturalGradient(fisher=kind))) for kind in ("exact", "empirical")]
     logged = {*METRICS, *EVALUATION_METRICS, videos.TAG}

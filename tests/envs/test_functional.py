@@ -1,4 +1,4 @@
-"""Every functional environment keeps the contract of `rlgrad.rollouts.functional`, alone, side by side and inside a program."""
+"""Every functional environment keeps its contract (`rlgrad.environments.functional`) alone, side by side, in a program."""
 
 import warnings
 
@@ -11,15 +11,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import rlgrad
-from rlgrad import random, registry
-from rlgrad.rollouts import functional
-from rlgrad.rollouts.functional_vector import FunctionalVectorEnv
+from rlgrad import random
+from rlgrad.core import registry
+from rlgrad.environments import ids
+from rlgrad.environments.functional_vector import FunctionalVectorEnv
 
 IDS = sorted(registry.envs())
 CARTPOLE, CAR, PENDULUM = "rlgrad/CartPole-v1", "rlgrad/MountainCar-v0", "rlgrad/Pendulum-v1"
 BREAKOUT, CORRIDOR = "rlgrad/Breakout-v1", "rlgrad/ShortCorridor-v0"
 WHOLE_NUMBERS = (BREAKOUT, CORRIDOR)
-functional.register()
+ids.register()
 
 
 def env_of(env_id):

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import rlgrad.run
+import rlgrad.runs.run
 from rlgrad.cli import main
 
 BASE = {
@@ -122,7 +122,7 @@ def changed(where, field, value):
 def no_training():
     """A configuration that was taken would train for the rest of the day."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(rlgrad.run.Run, "train", lambda *_: pytest.fail("training began"))
+    patch.setattr(rlgrad.runs.run.Run, "train", lambda *_: pytest.fail("training began"))
     yield
     patch.undo()
 

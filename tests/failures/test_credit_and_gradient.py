@@ -9,7 +9,7 @@ from gymnasium import spaces
 import rlgrad
 from rlgrad.agents import PPO
 from rlgrad.envs import CartPole
-from rlgrad.fused import Fused
+from rlgrad.learning.fused import Fused
 from rlgrad.rollouts import Rollout
 from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.updates import Ascent, PerHead

@@ -10,8 +10,8 @@ from scripted import RandomPolicy
 
 from rlgrad import EnvironmentFault, Learner, make_policy
 from rlgrad.agents import A2C
-from rlgrad.faults import OutputFault
-from rlgrad.fused import Fused
+from rlgrad.core.faults import OutputFault
+from rlgrad.learning.fused import Fused
 from rlgrad.rollouts import GymCollector
 from rlgrad.rollouts.compiled import CompiledCollector
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 import rlgrad
-from rlgrad import checkpoints
-from rlgrad.reporting import read_csv
+from rlgrad.logs.csv import read_csv
+from rlgrad.runs import checkpoints
 
 WORLD = '''
 import os, time
@@ -134,7 +134,7 @@ def assert_survived(folder, rows, timesteps):
 def _world():
     from pathlib import Path
 
-    from rlgrad.registry import from_file
+    from rlgrad.core.registry import from_file
 
     return from_file(Path("world.py"), "World")
 

@@ -10,16 +10,8 @@ import pytest
 import tensorflow as tf
 import zoo
 
-from rlgrad.gradients import (
-    Entropy,
-    LogProb,
-    compiled,
-    gradient,
-    input_gradient,
-    jacobian,
-    linearize,
-    per_sample_gradient,
-)
+from rlgrad.gradients import Entropy, LogProb, gradient, input_gradient, jacobian, linearize, per_sample_gradient
+from rlgrad.gradients.programs import compiled
 
 layers = keras.layers
 

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 import zoo
 
-from rlgrad.gradients.outer_products import OuterProduct
-from rlgrad.gradients.patches import patches
+from rlgrad.gradients.closed_forms.outer_products import OuterProduct
+from rlgrad.gradients.closed_forms.patches import patches
 
 
 @pytest.mark.parametrize("xla", [False, True])

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 import zoo
 
-from rlgrad.gradients import keras_internals
-from rlgrad.gradients.keras_internals import ends_in_probabilities
-from rlgrad.gradients.registry import rule_for
+from rlgrad.core import keras_internals
+from rlgrad.core.keras_internals import ends_in_probabilities
+from rlgrad.gradients.closed_forms.registry import rule_for
 
 layers = keras.layers
 X = np.ones((2, 4), np.float32)

@@ -114,7 +114,7 @@ def test_chunks_hold_whole_segments_and_change_nothing(mode, sizes):
 
 
 def test_a_chunk_is_as_large_as_the_largest_segment_where_that_is_larger(case):
-    from rlgrad.gradients.segments import packed, prepared
+    from rlgrad.gradients.closed_forms.segments import packed, prepared
 
     packing = packed(prepared(np.array([3, 0, 3, 1, 3, 5, 5]), None, 7), 2)
     assert [rows.tolist() for rows, _ in packing.chunks] == [[1, 3], [0, 2, 4], [5, 6]]

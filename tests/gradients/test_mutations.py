@@ -14,10 +14,14 @@ import tensorflow as tf
 import test_architectures
 import test_dicts
 
-from rlgrad.gradients import capture, dicts, functions, inputs, keras_internals, layer_rules, patches
-from rlgrad.gradients.factors import Direct
-from rlgrad.gradients.outer_products import OuterProduct
-from rlgrad.gradients.problem import Problem
+from rlgrad.core import keras_internals
+from rlgrad.gradients import dicts, functions
+from rlgrad.gradients.closed_forms import layer_rules, patches
+from rlgrad.gradients.closed_forms.factors import Direct
+from rlgrad.gradients.closed_forms.outer_products import OuterProduct
+from rlgrad.gradients.programs import capture
+from rlgrad.gradients.questions import inputs
+from rlgrad.gradients.questions.problem import Problem
 
 
 def mean_instead_of_sum(patch):

@@ -12,7 +12,8 @@ import zoo
 
 from rlgrad import gradients
 from rlgrad.distributions import Categorical
-from rlgrad.gradients import Entropy, LogProb, compiled, gradient, gram, per_sample_gradient, per_sample_norm
+from rlgrad.gradients import Entropy, LogProb, gradient, gram, per_sample_gradient, per_sample_norm
+from rlgrad.gradients.programs import compiled
 
 layers = keras.layers
 FUNCTIONS = (

@@ -17,11 +17,11 @@ from rlgrad.gradients import (
     per_sample_norm,
     plan,
     register_rule,
-    registry,
 )
-from rlgrad.gradients.factors import Direct, Factor, total
-from rlgrad.gradients.lookups import Lookup
-from rlgrad.gradients.outer_products import OuterProduct
+from rlgrad.gradients.closed_forms import registry
+from rlgrad.gradients.closed_forms.factors import Direct, Factor, total
+from rlgrad.gradients.closed_forms.lookups import Lookup
+from rlgrad.gradients.closed_forms.outer_products import OuterProduct
 
 layers = keras.layers
 ACTIONS = np.array([2, 0, 1, 1])
@@ -218,7 +218,7 @@ def factors():
 @pytest.mark.parametrize("block", [2**25, 1])
 @pytest.mark.parametrize("factor", list(factors()), ids=lambda f: type(f).__name__)
 def test_every_quantity_of_a_factor_is_that_of_the_gradients_written_out(factor: Factor, block, monkeypatch):
-    monkeypatch.setattr("rlgrad.gradients.factors.BLOCK", block)
+    monkeypatch.setattr("rlgrad.gradients.closed_forms.factors.BLOCK", block)
     g = factor.per_sample().numpy()
     generator = np.random.default_rng(1)
     c, v = generator.standard_normal(3), generator.standard_normal(factor.shape)
@@ -254,7 +254,7 @@ def test_a_number_of_look_ups_that_is_not_known_when_tracing_takes_one_after_the
 
 
 def test_blocks_of_two_batches_of_different_size_fit_together(monkeypatch):
-    monkeypatch.setattr("rlgrad.gradients.factors.BLOCK", 40)
+    monkeypatch.setattr("rlgrad.gradients.closed_forms.factors.BLOCK", 40)
     for factor in factors():
         g = factor.per_sample().numpy().reshape(3, -1)
         one = factor.with_tensors([t[:1] for t in factor.tensors])

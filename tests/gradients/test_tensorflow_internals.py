@@ -5,7 +5,7 @@ import weakref
 
 import tensorflow as tf
 
-from rlgrad.gradients.tensorflow_internals import flat_call, trace
+from rlgrad.core.tensorflow_internals import flat_call, trace
 
 SPEC = tf.TensorSpec([None], tf.float32)
 

@@ -85,7 +85,7 @@ def test_a_run_of_a_log_that_is_missing_here_can_be_loaded_and_used_and_says_wha
 def test_every_log_only_looks_so_that_weights_are_not_read_again(tmp_path):
     run = rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "a", **QUICK)
     assert [type(log).__name__ for log in run.callbacks] == ["CSVLog", "TensorBoardLog"]
-    chosen = rlgrad.training.configs.from_mapping(
+    chosen = rlgrad.runs.training.configs.from_mapping(
         yaml.safe_load((run.path / "config.yaml").read_text()), logs=list(LOGS)
     )
     logs = make_logs(chosen)

@@ -9,7 +9,7 @@ import time
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlgrad
-from rlgrad.reporting import read_csv
+from rlgrad.logs.csv import read_csv
 
 SCRIPT = """
 import sys

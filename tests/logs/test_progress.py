@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlgrad import reporting
-from rlgrad.reporting import Progress
+from rlgrad import callbacks as reporting
+from rlgrad.logs.progress import Progress
 
 METRICS = {"train/return": 12.34, "time/steps_per_second": 100.0}
 

@@ -16,7 +16,7 @@ import rlgrad.envs
 from rlgrad.logs import videos
 from rlgrad.logs.histograms import bins
 from rlgrad.logs.tensorboard import TensorBoardLog
-from rlgrad.playback import gif
+from rlgrad.playback.films import gif
 
 QUICK = {"total_timesteps": 1024, "num_envs": 4, "num_steps": 32, "evaluation_episodes": 0, "verbose": False}
 QUICK |= {"vectorization_mode": "sync"}

@@ -10,10 +10,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import rlgrad
 from rlgrad import gradients
 from rlgrad.agents import A2C, NPG, PPO, TRPO, Reinforce
-from rlgrad.evaluation import evaluate
 from rlgrad.gradients import Entropy, LogProb, PerSequence
 from rlgrad.policies import make_policy
 from rlgrad.rollouts import GymCollector
+from rlgrad.runs.evaluation import evaluate
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
 RNG = np.random.default_rng(0)

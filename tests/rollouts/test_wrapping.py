@@ -9,9 +9,9 @@ from gymnasium import spaces
 
 import rlgrad
 from rlgrad.agents import PPO
+from rlgrad.environments.wrapping import wrap_all, wrapper
 from rlgrad.policies import make_policy
 from rlgrad.rollouts import GymCollector
-from rlgrad.rollouts.wrapping import wrap_all, wrapper
 
 
 class Masked(gymnasium.Env):

@@ -22,7 +22,7 @@ import rlgrad
 from rlgrad import gradients
 from rlgrad.agents import A2C, NPG, TRPO
 from rlgrad.distributions import Categorical, DiagonalGaussian
-from rlgrad.objective import Objective
+from rlgrad.learning.objective import Objective
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion, directions
 
 

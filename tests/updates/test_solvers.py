@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlgrad.updates.solvers import conjugate_gradients, solve_in_sample_space
+from rlgrad.updates.directions import conjugate_gradients, solve_in_sample_space
 
 
 def problem(seed, size, rank, damping):

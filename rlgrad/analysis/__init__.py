@@ -1,0 +1,1 @@
+"""What runs tell side by side: groups of seeds, statistics and plots."""

@@ -1,0 +1,289 @@
+"""What is worth knowing of an environment before training: Gymnasium's own check, and what matters to policy gradients."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+
+from rlgrad.core.faults import OutputFault
+from rlgrad.environments.ids import frame_limit
+from rlgrad.policies.actions import action_model
+from rlgrad.policies.observations import observation_spec
+from rlgrad.spaces.masks import MASK, has_mask, nothing_allowed
+from rlgrad.spaces.trees import arrays
+
+Env = gymnasium.Env[Any, Any]
+_GAMMA = 0.99
+_FAR = 10.0  # a number this far from 0 … 1 is scaled, one this close is left
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        level: `"error"`: training will fail or mean nothing; `"advice"`: it will be harder than it need be; `"fine"`.
+        text: in words, with what to do.
+    """
+
+    level: Literal["error", "advice", "fine"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Played:
+    """What random actions met.
+
+    Attributes:
+        rewards: float (steps,).
+        returns: float (episodes,), of finished episodes, undiscounted.
+        discounted: float (steps,), Σ γᵏ r of the steps before, within an episode: what a reward's scale is judged by.
+        lengths: int (episodes,).
+        truncated: how many of them a limit cut.
+        observations: what their numbers are like, by leaf.
+        seconds: a step's cost, median.
+    """
+
+    rewards: np.ndarray
+    returns: np.ndarray
+    discounted: np.ndarray
+    lengths: np.ndarray
+    truncated: int
+    observations: dict[str, "Numbers"]
+    seconds: float
+
+
+class Numbers(NamedTuple):
+    """What the numbers of many observations are like; the observations themselves may be pictures, too many to keep.
+
+    Attributes:
+        finite: all of them.
+        whole: all of them.
+        size: of the largest, positive or negative.
+    """
+
+    finite: bool = True
+    whole: bool = True
+    size: float = 0.0
+
+    def with_more(self, values: np.ndarray) -> "Numbers":
+        """Those of another observation among them."""
+        finite = bool(np.isfinite(values).all())
+        whole = np.issubdtype(values.dtype, np.integer) or bool(np.array_equal(values, np.rint(values)))
+        size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
+        return Numbers(self.finite and finite, self.whole and whole, max(self.size, size))
+
+
+def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
+    """Look at an environment, by itself and with random actions.
+
+    Args:
+        make: makes one; called several times.
+        steps: of random actions.
+
+    Returns:
+        What was found, errors first.
+    """
+    env = make()
+    found = list(_spaces(env))
+    if not any(finding.level == "error" for finding in found):
+        found += [*_gymnasium(make()), *_actions(env)]
+        try:
+            found += _determinism(make)
+            played = play_randomly(env, steps)
+            found += [*_rewards(played), *_observations(played), *_horizon(env, played), *_cost(played)]
+        except OutputFault as error:
+            found.append(Finding("error", str(error)))
+    env.close()
+    return sorted(found, key=lambda finding: ("error", "advice", "fine").index(finding.level))
+
+
+def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
+    """Take random actions for so many steps."""
+    env.action_space.seed(seed)
+    observation, info = env.reset(seed=seed)
+    rewards, returns, discounted, lengths, seconds, truncations = [], [], [], [], [], 0
+    seen: dict[str, Numbers] = {}
+    total, so_far, length = 0.0, 0.0, 0
+    for step in range(steps):
+        for name, leaf in arrays(observation, "observation"):
+            seen[name] = seen.get(name, Numbers()).with_more(np.asarray(leaf))
+        action = _random_action(env, observation, info, step)
+        begun = time.perf_counter()
+        observation, reward, terminated, truncated, info = env.step(action)
+        seconds.append(time.perf_counter() - begun)
+        total, so_far, length = total + float(reward), _GAMMA * so_far + float(reward), length + 1
+        rewards.append(float(reward))
+        discounted.append(so_far)
+        if terminated or truncated:
+            returns.append(total)
+            lengths.append(length)
+            truncations += bool(truncated and not terminated)
+            total, so_far, length = 0.0, 0.0, 0
+            observation, info = env.reset()
+    return Played(
+        rewards=np.array(rewards),
+        returns=np.array(returns),
+        discounted=np.array(discounted),
+        lengths=np.array(lengths),
+        truncated=truncations,
+        observations=seen,
+        seconds=float(np.median(seconds)),
+    )
+
+
+def _random_action(env: Env, observation: Any, info: dict[str, Any], step: int) -> Any:
+    """Any action that the mask allows; an OutputFault where it allows none."""
+    space, mask = env.action_space, (observation if has_mask(env.observation_space) else info).get(MASK)
+    if mask is None or not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return space.sample()
+    allowed = np.asarray(mask, np.int8)
+    counts = space.nvec if isinstance(space, spaces.MultiDiscrete) else np.array([space.n])
+    choices = np.split(allowed, np.cumsum(counts)[:-1])
+    if not all(choice.any() for choice in choices):
+        raise nothing_allowed(0, step)
+    if isinstance(space, spaces.Discrete):
+        return space.sample(mask=allowed)
+    return space.sample(mask=_nested(counts, iter(choices)))
+
+
+def _nested(counts: np.ndarray, choices: Iterator[np.ndarray]) -> tuple[Any, ...]:
+    """The masks of all choices as Gymnasium takes them, in tuples as deep as the space."""
+    return tuple(next(choices) if each.ndim == 0 else _nested(each, choices) for each in counts)
+
+
+def _spaces(env: Env) -> Iterator[Finding]:
+    for build, space in ((action_model, env.action_space), (observation_spec, env.observation_space)):
+        try:
+            build(space)
+        except ValueError as error:
+            yield Finding("error", str(error))
+
+
+def _gymnasium(env: Env) -> Iterator[Finding]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            check_env(env.unwrapped, skip_render_check=True)
+        except Exception as error:  # it asserts, and whatever the environment raises
+            yield Finding("error", f"Gymnasium's check fails: {str(error).splitlines()[0] or type(error).__name__}")
+    env.close()
+    for text in dict.fromkeys(str(warning.message).split("\n")[0] for warning in caught):
+        plain = text.replace("\x1b[33m", "").replace("\x1b[0m", "").removeprefix("WARN: ")
+        if "render" not in plain:
+            yield Finding("advice", f"Gymnasium's check says: {plain}")
+
+
+def _actions(env: Env) -> Iterator[Finding]:
+    space = env.action_space
+    if not isinstance(space, spaces.Box):
+        return
+    finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
+    if not finite:
+        yield Finding(
+            "advice",
+            "Actions are unbounded: a policy starts with deviation 1, and nothing tells it what is much. "
+            "wrappers: RescaleAction needs bounds; give the action space some.",
+        )
+        return
+    half = float(np.max(space.high - space.low)) / 2.0
+    centre = float(np.max(np.abs(space.high + space.low))) / 2.0
+    if half > _FAR or half < 1.0 / _FAR or centre > 2.0 * half:
+        yield Finding(
+            "advice",
+            f"Actions lie in {space.low.min():g} … {space.high.max():g}, and a policy starts at 0 with deviation 1: "
+            'wrappers: "RescaleAction(min_action=-1.0, max_action=1.0)".',
+        )
+
+
+def _determinism(make: Callable[[], Env], steps: int = 100) -> Iterator[Finding]:
+    def trace() -> list[Any]:
+        env = make()
+        env.action_space.seed(0)
+        observation, info = env.reset(seed=0)
+        seen = [observation]
+        for step in range(steps):
+            action = _random_action(env, observation, info, step)
+            observation, reward, terminated, truncated, info = env.step(action)
+            seen += [observation, reward, terminated]
+            if terminated or truncated:
+                break
+        env.close()
+        return seen
+
+    one, other = ([array for _, array in arrays(tuple(trace()), "")] for _ in range(2))
+    same = len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    if not same:
+        yield Finding(
+            "advice",
+            "The same seed and the same actions gave another episode: runs cannot be repeated to the bit. Draw everything "
+            "random from self.np_random.",
+        )
+
+
+def _rewards(played: Played) -> Iterator[Finding]:
+    if not np.isfinite(played.rewards).all():
+        yield Finding("error", f"Step {int(np.argmin(np.isfinite(played.rewards)))} gave a reward that is not finite.")
+        return
+    if played.rewards.std() == 0.0 and len(played.lengths) and played.lengths.std() == 0.0:
+        yield Finding(
+            "advice",
+            f"Every step of {len(played.rewards)} random ones gave reward {played.rewards[0]:g}, in episodes of one length: at "
+            "the start there is nothing to learn from.",
+        )
+        return
+    scale = float(played.discounted.std())
+    if scale > 10.0 * _FAR or 0.0 < scale < 1.0 / (10.0 * _FAR):
+        yield Finding(
+            "advice",
+            f"Discounted returns vary by {scale:.3g}, far from 1: the value has long to learn their scale. "
+            f'wrappers: "NormalizeReward", or "TransformReward" by 1/{scale:.2g}.',
+        )
+
+
+def _observations(played: Played) -> Iterator[Finding]:
+    for name, numbers in played.observations.items():
+        if not numbers.finite:
+            yield Finding("error", f"{name} holds numbers that are not finite.")
+        elif numbers.size > _FAR and numbers.size != 255.0 and not numbers.whole:
+            size = f"{numbers.size:.3g}"
+            yield Finding("advice", f"Numbers in {name} reach {size}: normalize_observations: true, in the agent.")
+
+
+def _horizon(env: Env, played: Played) -> Iterator[Finding]:
+    limit = None if env.spec is None else env.spec.max_episode_steps or frame_limit(env.spec)
+    if not len(played.lengths):
+        yield Finding(
+            "advice" if limit else "error",
+            f"No episode ended in {len(played.rewards)} random steps"
+            + (f"; its limit is {limit}." if limit else ", and there is no time limit: give max_episode_steps."),
+        )
+    told = any(isinstance(layer, gymnasium.wrappers.TimeAwareObservation) for layer in _layers(env))
+    if played.truncated and not told:
+        yield Finding(
+            "advice",
+            f"A limit of {limit or int(played.lengths.max())} steps cut {played.truncated} of {len(played.lengths)} episodes, "
+            "and the observation does not say how much time is left. Agents with a value look past the limit; if reaching it "
+            'is part of the task, wrappers: "TimeAwareObservation".',
+        )
+
+
+def _cost(played: Played) -> Iterator[Finding]:
+    rate = 1.0 / max(played.seconds, 1e-9)
+    text = f"A step takes {played.seconds * 1e6:,.0f} µs: at most {rate:,.0f} steps/s in one process."
+    if played.seconds > 2e-3:
+        yield Finding("advice", text + " vectorization_mode: async steps environments in processes of their own.")
+    else:
+        yield Finding("fine", text)
+
+
+def _layers(env: Any) -> Iterator[Any]:
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env

@@ -1,0 +1,196 @@
+"""Run folders side by side: those that differ in the seed alone belong together."""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
+from rlgrad.logs.csv import read_csv
+
+Array = np.ndarray[Any, Any]
+_POINTS = 200  # of a curve
+# Settings that leave the weights as they are.
+_NOT_TRAINED_BY = (
+    "seed",
+    "resolved",
+    "evaluation_episodes",
+    "evaluation_interval",
+    "diagnose",
+    "logs",
+    "histograms",
+    "videos",
+)
+_SHOWN = 3  # settings in a label
+
+
+class RunFiles(NamedTuple):
+    """What a run's folder says.
+
+    Attributes:
+        path: the folder.
+        seed: of the run.
+        settings: all others that decide the weights, flat: `agent.gamma`, `env`.
+        metrics: columns of metrics.csv.
+        evaluation: evaluation.json, or none.
+    """
+
+    path: Path
+    seed: int
+    settings: dict[str, Any]
+    metrics: dict[str, list[float]]
+    evaluation: dict[str, Any] | None
+
+
+class Group(NamedTuple):
+    """Runs of the same settings.
+
+    Attributes:
+        label: the folder's name of one run; of several the agent, and what tells this group from the others.
+        runs: one a seed, by seed.
+    """
+
+    label: str
+    runs: tuple[RunFiles, ...]
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95 % interval.
+
+    Attributes:
+        mean: interquartile mean over seeds; of one run, the mean over its episodes.
+        low: lower end.
+        high: upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+class Curve(NamedTuple):
+    """Training return against environment steps.
+
+    Attributes:
+        timesteps: float (P,).
+        mean: interquartile mean over seeds, float (P,).
+        low: of the 95 % bootstrap interval, float (P,); of one run the mean.
+        high: likewise.
+    """
+
+    timesteps: Array
+    mean: Array
+    low: Array
+    high: Array
+
+
+def read_run(path: Path) -> RunFiles:
+    """What a run's folder says.
+
+    Raises:
+        FileNotFoundError: it has no config.yaml or no metrics.csv.
+    """
+    for name in ("config.yaml", "metrics.csv"):
+        if not (path / name).is_file():
+            raise FileNotFoundError(
+                f"{path / name} is not there: the folder holds no run, or one that logged nothing yet."
+            )
+    content = yaml.safe_load((path / "config.yaml").read_text())
+    settings = _flat({key: value for key, value in content.items() if key not in _NOT_TRAINED_BY})
+    for name in ("model", "value_model"):
+        if (path / f"{name}.json").exists():
+            settings[name] = f"given-{zlib.crc32((path / f'{name}.json').read_bytes()):08x}"
+    file = path / "evaluation.json"
+    evaluation = json.loads(file.read_text()) if file.exists() else None
+    return RunFiles(path, int(content.get("seed", 0)), settings, read_csv(path / "metrics.csv"), evaluation)
+
+
+def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:
+    """Runs by their settings, in the order given.
+
+    Args:
+        paths: run folders.
+
+    Returns:
+        The groups; and the folders left out, because another has the same settings and the same seed.
+    """
+    together: dict[str, dict[int, RunFiles]] = {}
+    left_out = []
+    for path in paths:
+        run = read_run(path)
+        seeds = together.setdefault(json.dumps(run.settings, sort_keys=True, default=str), {})
+        if run.seed in seeds:
+            left_out.append(path)
+        else:
+            seeds[run.seed] = run
+    found = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in together.values()]
+    names = [runs[0].path.name for runs in found]
+    labels = [
+        _label(runs, found) if len(runs) > 1 else str(runs[0].path) if names.count(name) > 1 else name
+        for name, runs in zip(names, found, strict=True)
+    ]
+    return [Group(label, runs) for label, runs in zip(labels, found, strict=True)], left_out
+
+
+def evaluated(group: Group, kind: str) -> Estimate | None:
+    """The mean return of fresh episodes, `"greedy"` or `"sampled"`; none where a run was not evaluated.
+
+    The interval is over seeds, by bootstrap; of one run over its episodes, by their standard deviation.
+    """
+    results = [run.evaluation[kind] for run in group.runs if run.evaluation is not None]
+    if len(results) < len(group.runs):
+        return None
+    if len(results) == 1:
+        (r,) = results
+        return Estimate(r["mean_return"], *normal_interval(r["mean_return"], r["std_return"], r["episodes"]))
+    return over_seeds([r["mean_return"] for r in results])
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The interquartile mean of one number a seed."""
+    low, high = bootstrap_interval(values)
+    return Estimate(float(interquartile_mean(values)), float(low), float(high))
+
+
+def curve(group: Group) -> Curve:
+    """The group's learning curve, over the steps for which all its runs have a return."""
+    known = [_known(run) for run in group.runs]
+    if len(known) == 1 or not all(len(steps) for steps, _ in known):
+        steps, values = known[0] if len(known) == 1 else (np.empty(0), np.empty(0))
+        return Curve(steps, values, values, values)
+    begin, end = max(steps[0] for steps, _ in known), min(steps[-1] for steps, _ in known)
+    at = np.linspace(begin, end, _POINTS)
+    values = np.stack([np.interp(at, steps, returns) for steps, returns in known], axis=-1)
+    low, high = bootstrap_interval(values, resamples=2000)
+    return Curve(at, interquartile_mean(values), low, high)
+
+
+def _known(run: RunFiles) -> tuple[Array, Array]:
+    steps, returns = (np.asarray(run.metrics[name], np.float64) for name in ("time/timesteps", "train/return"))
+    finite = np.isfinite(returns)
+    return steps[finite], returns[finite]
+
+
+def _label(runs: tuple[RunFiles, ...], groups: list[tuple[RunFiles, ...]]) -> str:
+    settings = runs[0].settings
+    others = [group[0].settings for group in groups if group is not runs]
+    name = str(settings.get("agent.name"))
+    if not others or any(other.get("env") != settings.get("env") for other in others):
+        name += f" on {settings.get('env')}"
+    alike = [other for other in others if all(other.get(key) == settings.get(key) for key in ("agent.name", "env"))]
+    differing = [key for key in settings if any(other.get(key) != settings[key] for other in alike)]
+    shown = [f"{key.removeprefix('agent.')}={settings[key]}" for key in differing[:_SHOWN]]
+    more = ["…"] if len(differing) > _SHOWN else []
+    return ", ".join([name, *shown, *more])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        nested = isinstance(value, Mapping) and value
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,211 @@
+"""Learning curves and diagnostics as PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlgrad.analysis.groups import Group, curve, evaluated, grouped
+from rlgrad.core.faults import writing
+
+if TYPE_CHECKING:  # it imports TensorFlow, which a learning curve does not need
+    from rlgrad.diagnostics.diagnosis import Diagnosis
+
+_BARS = 64
+
+
+def plot_runs(runs: Sequence[Path], output: Path) -> Path:
+    """Return against environment steps, one line for the runs that differ in the seed alone. See `plot_groups`.
+
+    Args:
+        runs: run folders.
+        output: PNG to write.
+
+    Returns:
+        `output`.
+
+    Raises:
+        FileNotFoundError: a folder holds no metrics.csv.
+    """
+    return plot_groups(grouped(runs)[0], output)
+
+
+def plot_groups(groups: Sequence[Group], output: Path) -> Path:
+    """Return against environment steps, and the greedy evaluation at the end.
+
+    Of several seeds the line is their interquartile mean and the band its 95 % bootstrap interval.
+
+    Args:
+        groups: one line each.
+        output: PNG to write.
+
+    Returns:
+        `output`.
+    """
+    figure = _figure(7.0, 4.2)
+    axes = figure.add_subplot()
+    for i, group in enumerate(groups):
+        line = curve(group)
+        several = len(group.runs) > 1
+        label = f"{group.label} ({len(group.runs)} seeds)" if several else group.label
+        axes.plot(line.timesteps, line.mean, label=label, color=f"C{i}", linewidth=1.6)
+        if several:
+            axes.fill_between(line.timesteps, line.low, line.high, color=f"C{i}", alpha=0.18, linewidth=0)
+    _plot_evaluations(axes, groups)
+    results = [run.evaluation for group in groups for run in group.runs if run.evaluation is not None]
+    for threshold in sorted({r["reward_threshold"] for r in results} - {None}):
+        axes.axhline(threshold, color="grey", linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
+    means = "\ninterquartile mean over seeds; band: 95 % interval" if any(len(g.runs) > 1 for g in groups) else ""
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return: sum of rewards per episode,\nmean of the last 100 training episodes" + means, fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with writing(output):
+        figure.savefig(output, dpi=130)
+    return output
+
+
+def _plot_evaluations(axes: Any, groups: Sequence[Group]) -> None:
+    """Points at the end of the curves, beside each other."""
+    end = max(step for group in groups for run in group.runs for step in [*run.metrics["time/timesteps"][-1:], 0.0])
+    known = [(i, greedy) for i, group in enumerate(groups) if (greedy := evaluated(group, "greedy")) is not None]
+    for i, greedy in known:
+        ends = [[greedy.mean - greedy.low], [greedy.high - greedy.mean]]
+        at = end * (1.0 + 0.02 * (i + 1))
+        axes.errorbar(at, [greedy.mean], ends, fmt="o", markersize=5, color=f"C{i}", capsize=3)
+    if known:
+        label = "greedy evaluation at the end, 95 % interval"
+        axes.errorbar([], [], [], fmt="o", markersize=5, color="grey", capsize=3, label=label)
+
+
+def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]] | None, output: Path) -> Path:
+    """Signal-to-noise by layer, cosines, shares over time and variances; and how two of them went while training.
+
+    Args:
+        diagnosis: of one rollout.
+        history: metrics of the run by name, where it logged diagnostics.
+        output: PNG to write.
+
+    Returns:
+        `output`.
+    """
+    columns = 2 if history is None else 3
+    figure = _figure(4.6 * columns, 7.0)
+    grid = [figure.add_subplot(2, columns, i + 1) for i in range(2 * columns)]
+    _plot_layers(grid[0], diagnosis)
+    _plot_cosines(grid[1], diagnosis)
+    _plot_shares(grid[columns], diagnosis)
+    _plot_variances(grid[columns + 1], diagnosis)
+    if history is not None:
+        _plot_noise_scale(grid[2], history, diagnosis)
+        _plot_ratios(grid[5], history)
+    for axes in grid:
+        axes.grid(alpha=0.3)
+    with writing(output):
+        figure.savefig(output, dpi=110)
+    return output
+
+
+def running_mean(values: Any, window: int) -> Any:
+    """Means over the last `window` values that are finite, at each position; not a number before the first."""
+    values = np.asarray(values, np.float64)
+    finite = np.isfinite(values)
+    sums, counts = (np.cumsum(x) for x in (np.where(finite, values, 0.0), finite))
+    sums[window:], counts[window:] = sums[window:] - sums[:-window], counts[window:] - counts[:-window]
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _figure(width: float, height: float) -> Any:
+    # The object interface draws without a display and leaves a notebook's own figures alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plot_layers(axes: Any, diagnosis: "Diagnosis") -> None:
+    heads = {"policy": diagnosis.policy, "value": diagnosis.value}
+    bars = [(kind, *item) for kind, head in heads.items() if head for item in head.layers.items()][::-1]
+    for i, (kind, _, snr) in enumerate(bars):
+        if np.isfinite(snr):
+            axes.barh(i, snr, color="C0" if kind == "policy" else "C1")
+    axes.set_yticks(range(len(bars)), [f"{kind}: {layer}" for kind, layer, _ in bars], fontsize=8)
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.axvline(1.0, color="grey", linestyle="--", linewidth=1)
+    axes.set_xlabel("signal-to-noise ratio of the mean gradient\n(dashed: as much signal as noise)")
+    axes.set_title("Signal by layer", fontsize=10)
+
+
+def _plot_cosines(axes: Any, diagnosis: "Diagnosis") -> None:
+    known = [c for c in diagnosis.cosines if np.isfinite(c)]
+    axes.hist(known, bins=np.linspace(-1.0, 1.0, 41), color="C0")
+    axes.axvline(0.0, color="grey", linewidth=1)
+    axes.set_xlabel("cosine to the mean gradient")
+    axes.set_ylabel(f"{diagnosis.unit}s")
+    axes.set_title("Who pulls along, who against", fontsize=10)
+
+
+def _plot_shares(axes: Any, diagnosis: "Diagnosis") -> None:
+    length = len(diagnosis.share_by_time)
+    width = -(-length // _BARS) or 1
+    starts = np.arange(0, length, width)
+    share = 100.0 * np.add.reduceat(diagnosis.share_by_time, starts) if length else starts
+    axes.bar(starts, share, width=width, align="edge", color=np.where(share < 0.0, "C3", "C0"))
+    axes.axhline(0.0, color="grey", linewidth=1)
+    together = f", {width} to a bar" if width > 1 else ""
+    axes.set_xlabel(f"time step of the {'episode' if diagnosis.unit == 'episode' else 'rollout'}{together}")
+    axes.set_ylabel("share of the policy gradient, %")
+    axes.set_title("Which time steps it comes from", fontsize=10)
+
+
+def _plot_variances(axes: Any, diagnosis: "Diagnosis") -> None:
+    v = diagnosis.variances
+    names = ("none", "agent's", "best constant", "best per weight")
+    values = [] if v is None else [v.none, v.agent, v.optimal, v.componentwise]
+    for name, value in zip(names, values, strict=False):
+        height = 100.0 * value / values[0] if values[0] else np.nan
+        axes.bar_label(axes.bar(name, height, color="C1" if name == "agent's" else "C0"), fmt="%.3g %%", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel("baseline")
+    axes.set_ylabel("variance of the policy gradient,\n% of that without a baseline")
+    axes.set_title("What a baseline is worth", fontsize=10)
+
+
+def _plot_noise_scale(axes: Any, history: Mapping[str, Sequence[float]], diagnosis: "Diagnosis") -> None:
+    """Signal and noise are averaged before they are divided: the ratio of one rollout is mostly chance."""
+    noise, signal = (np.asarray(history[f"gradient/{name}"]) for name in ("noise", "signal"))
+    known = np.isfinite(noise) & np.isfinite(signal)
+    steps = np.asarray(history["time/timesteps"])[known]
+    window = max(5, len(steps) // 10)
+    smooth_noise, smooth_signal = running_mean(noise[known], window), running_mean(signal[known], window)
+    scale = np.divide(smooth_noise, smooth_signal, out=np.full(len(steps), np.nan), where=smooth_signal > 0.0)
+    axes.plot(steps, scale, linewidth=1.6, label=f"mean of {window} diagnoses")
+    axes.axhline(diagnosis.count, color="grey", linestyle="--", linewidth=1, label=f"batch: {diagnosis.count:,}")
+    axes.set_yscale("log")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(f"gradient noise scale, {diagnosis.unit}s\n(gap: no signal to be seen)")
+    axes.set_title("Batch size that the gradient asks for", fontsize=10)
+    axes.legend(fontsize=8)
+
+
+def _plot_ratios(axes: Any, history: Mapping[str, Sequence[float]]) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    labels = {"": "agent's baseline", "optimal_": "best constant", "componentwise_": "best per weight"}
+    for prefix, label in labels.items():
+        values = np.asarray(history[f"gradient/{prefix}variance_ratio"])
+        known = np.isfinite(values)
+        steps = np.asarray(history["time/timesteps"])[known]
+        axes.plot(steps, 100.0 * running_mean(values[known], max(5, known.sum() // 10)), linewidth=1.4, label=label)
+    axes.axhline(100.0, color="grey", linestyle="--", linewidth=1)
+    axes.set_yscale("log")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(LogFormatter(minor_thresholds=(2.0, 0.5)))
+    axes.tick_params(axis="y", which="both", labelsize=8)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("variance of the policy gradient,\n% of that without a baseline")
+    axes.set_title("Baseline while training", fontsize=10)
+    axes.legend(fontsize=8)

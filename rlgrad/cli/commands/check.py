@@ -1,0 +1,35 @@
+"""`rlgrad check`: what is worth knowing of an environment before training on it."""
+
+import argparse
+
+from rlgrad.cli.loading import import_tensorflow
+from rlgrad.cli.output import Result, parser_for
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = parser_for(
+        "check", "What is worth knowing of an environment before training on it.", "rlgrad check CartPole-v1"
+    )
+    parser.add_argument("env", help="a Gymnasium id, module:id, or my_env.py:MyEnv")
+    parser.add_argument("--steps", type=int, default=2000, help="random steps to take (default: 2000)")
+    parser.add_argument("--wrappers", nargs="*", default=[], help="as of rlgrad train")
+    return parser
+
+
+def run(arguments: list[str]) -> Result:
+    """What was found, in words; exit status 1 where something must be mended first."""
+    options = parser().parse_args(arguments)
+    if options.steps < 1:
+        raise ValueError(f"--steps is at least 1, got {options.steps}.")
+    import_tensorflow()
+    from rlgrad.analysis.checking import check
+    from rlgrad.environments.ids import maker
+    from rlgrad.environments.wrapping import wrap_all
+
+    make, wrap = maker(options.env), wrap_all(options.wrappers)
+    findings = check(lambda: wrap(make()), options.steps)
+    bad = any(finding.level == "error" for finding in findings)
+    lines = [f"{finding.level + ':':<8} {finding.text}" for finding in findings]
+    verdict = "needs mending first." if bad else f"can be trained on: rlgrad train ppo {options.env}"
+    return Result(findings, [*lines, f"{options.env} {verdict}"], int(bad))

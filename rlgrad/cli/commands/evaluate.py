@@ -1,0 +1,35 @@
+"""`rlgrad evaluate`: returns of fresh episodes, greedy and sampled."""
+
+import argparse
+from pathlib import Path
+
+from rlgrad.cli.loading import load_run
+from rlgrad.cli.output import Result, parser_for
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = parser_for("evaluate", "Returns of fresh episodes.", "rlgrad evaluate runs/a --episodes 20")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--episodes", type=int, default=100, help="of each kind (default: 100)")
+    return parser
+
+
+def run(arguments: list[str]) -> Result:
+    """Play, and write evaluation.json."""
+    options = parser().parse_args(arguments)
+    if options.episodes < 1:
+        raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
+    run = load_run(options.run)
+    results = run.write_evaluation(options.episodes)
+    run.close()
+    lines = []
+    for kind in ("greedy", "sampled"):
+        r = results[kind]
+        lines.append(
+            f"{kind:<8} return {r['mean_return']:.1f} ± {r['std_return']:.1f} over {r['episodes']} fresh episodes"
+        )
+    if results["reward_threshold"] is not None:
+        verdict = "solved" if results["solved"] else "not solved"
+        lines.append(f"{run.config.env_name} is {verdict}: greedy mean against {results['reward_threshold']:g}.")
+    return Result(results, lines)

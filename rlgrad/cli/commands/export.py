@@ -1,0 +1,47 @@
+"""`rlgrad export`: a run's policy as a file that acts without rlgrad."""
+
+import argparse
+from pathlib import Path
+
+from rlgrad.cli.loading import check_run, import_tensorflow, load_run
+from rlgrad.cli.output import Result, parser_for
+
+_FORMATS = ("keras", "saved_model", "onnx", "litert")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = parser_for(
+        "export",
+        "A run's policy as a file that acts without rlgrad, its normalizer inside.",
+        "rlgrad export runs/a --format onnx",
+    )
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--format", choices=_FORMATS, required=True, help="docs/export.md says what reads each")
+    parser.add_argument(
+        "--output", type=Path, help="file to write, or folder of a SavedModel; default: in the run's folder"
+    )
+    return parser
+
+
+def run(arguments: list[str]) -> Result:
+    """Write the file, and say what goes in and what comes out."""
+    options = parser().parse_args(arguments)
+    check_run(options.run)
+    import_tensorflow()
+    from rlgrad.exporting.formats import SUFFIXES, signature, write
+    from rlgrad.exporting.standalone import standalone
+
+    output = options.output or options.run / f"policy{SUFFIXES[options.format] or '_saved_model'}"
+    run = load_run(options.run)
+    try:
+        model = standalone(run.policy)
+    finally:
+        run.close()
+    written, named = write(model, output, options.format), signature(model)
+    lines = [
+        f"{verb}  {name:<16} {dtype:<8} (N{''.join(f', {size}' for size in shape)})"
+        for side, verb in (("inputs", "takes"), ("outputs", "gives"))
+        for name, (dtype, shape) in named[side].items()
+    ]
+    return Result({"path": written, "format": options.format, **named}, [*lines, f"Wrote {written}"])

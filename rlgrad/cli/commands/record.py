@@ -1,0 +1,93 @@
+"""`rlgrad record`: episodes as a film; and what it shares with `rlgrad watch`."""
+
+import argparse
+from pathlib import Path
+from typing import Any, Literal
+
+from rlgrad.cli.loading import check_run, load_run
+from rlgrad.cli.output import Result, parser_for
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = parser_for(
+        "record",
+        "Write episodes as a film, MP4 or GIF; no display is needed.",
+        "rlgrad record runs/a --output episode.mp4",
+        "rlgrad record runs/a --output three.gif --episodes 3 --sampled",
+    )
+    add_arguments(parser)
+    parser.add_argument("--output", type=Path, help="ends in .mp4 or .gif; default: episode.mp4 in the run's folder")
+    parser.add_argument("--episodes", type=int, default=1, help="one after the other (default: 1)")
+    return parser
+
+
+def run(arguments: list[str]) -> Result:
+    """Play, and write the film."""
+    options = parser().parse_args(arguments)
+    if options.episodes < 1:
+        raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
+    return see(options, options.output or options.run / "episode.mp4", options.episodes)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `record` and `watch` take alike."""
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the most likely")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the first episode; the next one's is one more (default: 0)"
+    )
+    parser.add_argument(
+        "--max-steps", type=int, default=10_000, help="leave an episode that is longer (default: 10000)"
+    )
+    parser.add_argument("--wrappers", nargs="*", help="instead of the run's, as of rlgrad train")
+    parser.add_argument(
+        "--env-kwargs", nargs="*", default=[], metavar="NAME=VALUE", help="for the environment, besides the run's"
+    )
+
+
+def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwise: Path | None = None) -> Result:
+    """Play episodes into a film; without `output` into a window, or into the film `otherwise` where there is no display."""
+    check_run(options.run)
+    kwargs = _kwargs(options.env_kwargs)
+    if options.seed < 0:
+        raise ValueError(f"--seed is at least 0, got {options.seed}.")
+    from rlgrad.cli.loading import import_tensorflow
+
+    import_tensorflow()
+    from rlgrad.environments.drawing import has_display, without_mujoco_gl
+    from rlgrad.playback import episodes as playback
+    from rlgrad.playback import films
+
+    if output is None and not has_display():
+        output = otherwise
+    if output is not None:
+        films.check_film(output)
+    with without_mujoco_gl():
+        run = load_run(options.run)
+    mode: Literal["human", "rgb_array"] = "human" if output is None else "rgb_array"
+    env = playback.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
+    settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
+    if output is None:
+        played = playback.play(run.policy, env, episodes=episodes, **settings)
+    else:
+        with films.film(output, env.rate) as write:
+            played = playback.play(run.policy, env, episodes=episodes, on_picture=write, **settings)
+    env.close()
+    run.close()
+    lines = [
+        f"An episode of {episode.steps} steps, return {episode.total:.1f}{' so far' if episode.cut else ''}."
+        for episode in played
+    ]
+    found = [{"steps": episode.steps, "return": episode.total, "cut": episode.cut} for episode in played]
+    return Result({"output": output, "episodes": found}, [*([f"Wrote {output}"] if output else []), *lines])
+
+
+def _kwargs(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (name, equals, _) in zip(pairs, split, strict=True):
+        if not (name and equals):
+            raise ValueError(f"--env-kwargs takes NAME=VALUE, got {pair!r}.")
+    return {name: yaml.safe_load(value) for name, _, value in split}

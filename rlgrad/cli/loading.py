@@ -1,0 +1,53 @@
+"""TensorFlow's import, without the lines that its C++ side writes to stderr before any log level is in force."""
+
+import gc
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlgrad.core.importing import uncollected
+
+if TYPE_CHECKING:
+    from rlgrad.runs.run import Run
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and Keras; what they wrote to stderr is shown only if that fails."""
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            with uncollected():
+                importlib.import_module("tensorflow")
+                importlib.import_module("keras")
+            gc.freeze()  # no later collection need look through it, nor the one at the end of the process
+        except BaseException:
+            hidden.seek(0)
+            os.write(shown, hidden.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+def load_run(path: Path) -> "Run":
+    """A run that is there, after TensorFlow's quiet import."""
+    check_run(path)
+    import_tensorflow()
+    from rlgrad.runs.training import load
+
+    return load(path)
+
+
+def check_run(path: Path) -> None:
+    """A missing run is said at once, not after TensorFlow's import."""
+    if not (path / "config.yaml").is_file():
+        near = sorted(p.parent for p in (path.parent if path.parent.is_dir() else Path()).glob("*/config.yaml"))[-3:]
+        hint = f" There: {', '.join(map(str, near))}." if near else ""
+        raise ValueError(f"{path} is no run folder: it has no config.yaml.{hint}")

@@ -1,0 +1,52 @@
+"""How a run ended: what `rlgrad train` and `resume` print."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rlgrad.cli.output import Result
+
+if TYPE_CHECKING:
+    from rlgrad.runs.run import Run
+
+
+def report(run: "Run") -> Result:
+    """How a run ended, and what to do next."""
+    from rlgrad.config import agent_name
+
+    file = run.path / "evaluation.json"
+    results = json.loads(file.read_text()) if file.exists() else None
+    commands = (
+        f"rlgrad watch {run.path}",
+        f"rlgrad evaluate {run.path}",
+        f"rlgrad plot {run.path}",
+        f"rlgrad inspect {run.path}",
+        f"rlgrad resume {run.path} --total-timesteps {2 * run.config.total_timesteps}",
+        f"tensorboard --logdir {run.path.parent}",
+    )
+    document = {
+        "run": run.path,
+        "agent": agent_name(run.config.agent),
+        "env": run.config.env_name,
+        "seed": run.config.seed,
+        "timesteps": run.timesteps,
+        "seconds": run.seconds,
+        "train_return": next(iter(run.history["train/return"][-1:]), None),
+        "evaluation": results,
+    }
+    last = f"Everything is in {run.path}. Next:"
+    return Result(document, [_verdict(run, results), last, *(f"  {command}" for command in commands)])
+
+
+def _verdict(run: "Run", results: dict[str, Any] | None) -> str:
+    env, seconds = run.config.env_name, f"{run.timesteps:,} steps in {run.seconds:.1f} s"
+    if results is None:
+        return f"{env}: {seconds}."
+    greedy, threshold = results["greedy"], results["reward_threshold"]
+    mean, episodes = greedy["mean_return"], greedy["episodes"]
+    measured = (
+        f"greedy return {mean:.1f} over {episodes} fresh episodes (sampled: {results['sampled']['mean_return']:.1f})"
+    )
+    if threshold is None:
+        return f"{env} after {seconds}: {measured}. It has no threshold from which it counts as solved."
+    verdict = "is solved" if results["solved"] else "is not solved yet"
+    return f"{env} {verdict} after {seconds}: {measured}; solved from {threshold:g}."

@@ -1,0 +1,119 @@
+"""Records that pass between the pieces: rollouts, episodes, estimates, batches, outputs and credits."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rlgrad.core.checks import close_names
+
+
+class Rollout(NamedTuple):
+    """What the policy met: T time steps in N columns (environment slots, or whole episodes), time first.
+
+    There is no `done`: returns stop at `terminations | truncations`, and only a termination makes the value of what
+    follows zero. Rows where `mask` is 0 are padding or an autoreset step; they hold zeros or stale numbers and count
+    for nothing.
+
+    Attributes:
+        observations: (T, N, …), what the policy saw. May be a tree of arrays.
+        actions: (T, N, …), as sampled: before clipping, counted from 0.
+        rewards: float32 (T, N), raw, in the environment's units.
+        terminations: bool (T, N), the task ended after this step.
+        truncations: bool (T, N), the episode was cut after this step (a time limit).
+        final_observations: (T, N, …), the true successor of each step: at an episode's end the last observation of that
+            episode, never the first of the next; where an episode goes on, what `observations` holds in the next row.
+        log_probs: float32 (T, N), log π(a|s) in nats when the action was taken.
+        mask: float32 (T, N), 1 for a real step.
+        values: float32 (T, N), v(s_t). Zeros until the learner fills it.
+        next_values: float32 (T, N), v of the true successor. Zeros until the learner fills it.
+        initial_states: (N, …), what a policy with memory remembered before the first row: a tree of arrays. Nothing for others.
+    """
+
+    observations: Any
+    actions: Any
+    rewards: Any
+    terminations: Any
+    truncations: Any
+    final_observations: Any
+    log_probs: Any
+    mask: Any
+    values: Any
+    next_values: Any
+    initial_states: Any = ()
+
+
+Credit = Mapping[str, Any]
+"""For each output that is trained, how much its gradient counts: a number, or float (M,). What `Agent.credit` returns."""
+
+
+class Estimates(NamedTuple):
+    """What an agent makes of a rollout's rewards before the update. Each float (T, N), in units of reward."""
+
+    returns: Any
+    advantages: Any
+    td_errors: Any
+
+
+class Batch(NamedTuple):
+    """The numbers that stood fixed when the rollout was collected. M rows: steps, in no particular order.
+
+    Of a policy with memory a row is a sequence of T steps: (M, T) where it says (M,) here, and the observations are the
+    sequences that the policy takes.
+
+    Attributes:
+        observations: (M, …), what the policy saw. May be a tree of arrays.
+        actions: (M, …), as sampled.
+        log_probs: float (M,), log π(a|s) in nats when the action was taken.
+        values: float (M,), v(s), in units of reward; zeros where nothing estimates it.
+        returns: float (M,), from `Agent.estimate`, in units of reward.
+        advantages: float (M,), likewise.
+        td_errors: float (M,), likewise.
+        weights: float (M,), how much each row counts: the update is Σ weights · credit · ∇f.
+        progress: float (), share of the run's environment steps already taken, 0 … 1.
+    """
+
+    observations: Any
+    actions: Any
+    log_probs: Any
+    values: Any
+    returns: Any
+    advantages: Any
+    td_errors: Any
+    weights: Any
+    progress: Any
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"A batch has no {name!r}. {close_names(name, self._fields)}")
+
+
+class Outputs:
+    """What the policy says at its current weights, as plain numbers: `log_prob`, `entropy`, `value`, each float (M,).
+
+    And each of the agent's own `outputs`, by its name.
+    """
+
+    log_prob: Any
+    entropy: Any
+    value: Any
+
+    def __init__(self, **outputs: Any) -> None:
+        self.__dict__.update(outputs)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"There is no output {name!r}. {close_names(name, self.__dict__)}")
+
+
+Metrics = dict[str, Any]
+
+
+class Episode(NamedTuple):
+    """One finished episode.
+
+    Attributes:
+        return_: undiscounted sum of its rewards, in the environment's units.
+        length: number of its steps.
+        terminated: whether the task ended (else it was cut, by a time limit for instance).
+    """
+
+    return_: float
+    length: int
+    terminated: bool

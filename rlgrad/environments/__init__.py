@@ -1,0 +1,1 @@
+"""Environments: found by id, made, put side by side, and guarded."""

@@ -1,0 +1,256 @@
+"""An environment that draws itself, in a process of its own.
+
+Without a GPU, MuJoCo's pictures are made by Mesa, and Mesa's copy of LLVM and TensorFlow's crash each other in one process.
+So nothing here imports TensorFlow, and the process that draws is a fresh interpreter.
+"""
+
+import contextlib
+import ctypes.util
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from rlgrad.core import registry
+from rlgrad.environments.ids import find_spec, installed
+from rlgrad.environments.wrapping import wrap_all
+
+Picture = np.ndarray[Any, Any]
+_MUJOCO_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+_OURS: dict[str, type[Exception]] = {"ValueError": ValueError, "ImportError": ImportError}
+RATE = 30.0  # pictures a second, where an environment does not say
+
+
+class DrawnEnv:
+    """One environment, with `reset`, `step`, `render` and `close` as of `gymnasium.Env`.
+
+    Args:
+        env: an id, `module:id`, or `file.py:Name`.
+        render_mode: `"rgb_array"`, or `"human"` for a window.
+        env_kwargs: for its constructor.
+        wrappers: around it, the first one innermost.
+        max_episode_steps: a time limit, instead of the environment's.
+
+    Attributes:
+        name: what it was asked for by.
+        rate: pictures a second that it asks for.
+
+    Raises:
+        ValueError: it cannot draw itself, or cannot be made; says what is missing.
+    """
+
+    def __init__(
+        self,
+        env: str,
+        render_mode: str,
+        *,
+        env_kwargs: Mapping[str, Any],
+        wrappers: Sequence[str],
+        max_episode_steps: int | None,
+    ) -> None:
+        self.name = env
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        with _without_script():
+            self._process.start()
+        theirs.close()
+        try:
+            self.rate = self._ask(
+                "make", registered(env), env, render_mode, dict(env_kwargs), tuple(wrappers), max_episode_steps
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self, *, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        begun: tuple[Any, dict[str, Any]] = self._ask("reset", seed)
+        return begun
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One transition."""
+        stepped: tuple[Any, float, bool, bool, dict[str, Any]] = self._ask("step", action)
+        return stepped
+
+    def render(self) -> Picture:
+        """The picture of now, uint8 (height, width, 3).
+
+        Raises:
+            ValueError: it could not be drawn; says why.
+        """
+        picture: Picture = self._ask("render")
+        return picture
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()  # which ends the loop of `_serve`
+        self._process.join(timeout=5.0)
+        if self._process.is_alive():
+            self._process.kill()
+
+    def _ask(self, what: str, *arguments: Any) -> Any:
+        try:
+            self._pipe.send((what, arguments))
+            kind, reply = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join(timeout=5.0)
+            raise ValueError(
+                f"The process that draws {self.name} died with exit code {self._process.exitcode}. {_advice(self.name)}"
+            ) from error
+        if kind is None:
+            return reply
+        if kind in _OURS:
+            raise _OURS[kind](reply)
+        raise RuntimeError(f"{self.name} failed in {what}:\n{reply}")
+
+
+def registered(env: str) -> EnvSpec | None:
+    """What Gymnasium's registry says of an id, or of `module:id`, here and now."""
+    return gymnasium.registry.get(env.rpartition(":")[2])
+
+
+def has_display() -> bool:
+    """Whether windows can be opened."""
+    return sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Keep a process that is started from running the script that started it, as `spawn` does, once more."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+@contextlib.contextmanager
+def without_mujoco_gl() -> Iterator[None]:
+    """Hide MUJOCO_GL while a process with TensorFlow imports MuJoCo, which would load what the variable names."""
+    hidden = os.environ.pop("MUJOCO_GL", None)
+    try:
+        yield
+    finally:
+        os.environ.update({} if hidden is None else {"MUJOCO_GL": hidden})
+
+
+def draw_without_display() -> None:
+    """Where there is no display, have pygame and MuJoCo draw without one. For a process that has imported neither."""
+    if has_display():
+        return
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    found = [name for name, library in _MUJOCO_LIBRARIES.items() if ctypes.util.find_library(library)]
+    if found:
+        os.environ.setdefault("MUJOCO_GL", found[0])
+
+
+def make(
+    env: str, render_mode: str, env_kwargs: dict[str, Any], wrappers: Sequence[str], max_episode_steps: int | None
+) -> gymnasium.Env[Any, Any]:
+    """The environment itself. See `DrawnEnv`."""
+    path, _, name = env.rpartition(":")
+    if path.endswith(".py"):
+        cls = registry.from_file(Path(path), name)
+        if not issubclass(cls, gymnasium.Env):
+            raise ValueError(f"{env} cannot be seen: environments written in TensorFlow have no render().")
+        modes = getattr(cls, "metadata", {}).get("render_modes") or []
+        _require_mode(env, render_mode, modes)
+        single = cls(render_mode=render_mode, **env_kwargs)
+        limited = single if max_episode_steps is None else gymnasium.wrappers.TimeLimit(single, max_episode_steps)
+        return wrap_all(wrappers)(limited)
+    if env in registry.envs():
+        raise ValueError(f"{env} cannot be seen: environments written in TensorFlow have no render().")
+    spec = find_spec(env)
+    if spec.entry_point is None:
+        raise ValueError(f"{env} cannot be seen: it makes vector environments only.")
+
+    def create() -> gymnasium.Env[Any, Any]:
+        entry_point = spec.entry_point
+        cls: Any = (
+            gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        )
+        if hasattr(cls, "metadata"):  # a function that makes environments says nothing of them
+            _require_mode(env, render_mode, cls.metadata.get("render_modes") or [])
+        return gymnasium.make(spec, render_mode=render_mode, max_episode_steps=max_episode_steps, **env_kwargs)
+
+    return wrap_all(wrappers)(installed(spec, create))
+
+
+def _require_mode(env: str, mode: str, modes: Sequence[str]) -> None:
+    if mode not in modes:
+        raise ValueError(
+            f"{env} cannot be seen: its metadata['render_modes'] are {list(modes)}, and {mode!r} is needed. An environment of "
+            "your own draws in its render(), and takes render_mode as an argument."
+        )
+
+
+def _serve(pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks; it closes the pipe
+    draw_without_display()
+    env: Any = None
+    reply: Any
+    while True:
+        try:
+            what, arguments = pipe.recv()
+        except (EOFError, ConnectionError):
+            break
+        try:
+            if what == "make":
+                known, *asked = arguments
+                if known is not None:  # what a script registered, this process has not heard of
+                    gymnasium.registry.setdefault(known.id, known)
+                env = make(*asked)
+                reply = float(env.metadata.get("render_fps") or RATE)
+            elif what == "reset":
+                reply = env.reset(seed=arguments[0])
+            else:
+                reply = _drawn(env) if what == "render" else env.step(*arguments)
+        except Exception as error:
+            if what == "make" and type(error) not in _OURS.values():
+                pipe.send(("ValueError", f"{arguments[1]} cannot be made: {type(error).__name__}: {error}"))
+            elif what in ("make", "render"):
+                pipe.send((type(error).__name__, str(error)))
+            else:
+                pipe.send(("error", traceback.format_exc()))
+        else:
+            pipe.send((None, reply))
+    if env is not None:
+        env.close()
+
+
+def _drawn(env: Any) -> Picture:
+    name = env.spec.id if env.spec else str(env)
+    try:
+        picture = env.render()
+    except Exception as error:  # whatever a package raises where it cannot draw
+        raise ValueError(
+            f"{name} cannot draw itself here: {type(error).__name__}: {error}. {_advice(name)}".strip()
+        ) from error
+    if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(
+            f"render() of {name} gives an array (height, width, 3), got "
+            f"{getattr(picture, 'shape', type(picture).__name__)}."
+        )
+    return picture.astype(np.uint8, copy=False)
+
+
+def _advice(name: str) -> str:
+    spec = registered(name)
+    if spec is None or "mujoco" not in str(spec.entry_point) or has_display():
+        return ""
+    return (
+        "Without a display MuJoCo draws by EGL (Debian: apt-get install libegl1 libgl1-mesa-dri) or, with MUJOCO_GL=osmesa, by "
+        "OSMesa (libosmesa6)."
+    )

@@ -1,0 +1,251 @@
+"""A TensorFlow `FuncEnv` as an ordinary Gymnasium environment, and the ids of those that are installed.
+
+What rlgrad asks of a functional environment, so that it can be stepped alone, side by side and inside compiled programs:
+
+- Class attributes: `observation_space`; `action_space`, a Box, Discrete, MultiDiscrete or MultiBinary; `max_episode_steps`, at
+  which an episode is cut (None: never); `reward_threshold`, the mean return that counts as solved (None: nobody said). The
+  spaces may be set by the constructor instead, whose keyword arguments are `gymnasium.make`'s.
+- Five pure functions of TensorFlow tensors, with any number of batch axes `…`. `rng` is int32 (…, 2), one seed for each
+  environment; a function that needs several numbers splits it (`rlgrad.random`).
+
+  | function | returns |
+  |---|---|
+  | `initial(rng)` | the state: a tensor, or a (named) tuple of tensors, each (…, its shape) |
+  | `transition(state, action, rng)` | the next state: same structure, dtypes and shapes, so that a loop can carry it |
+  | `observation(state, rng)` | (…, shape of the space), in the dtype of the space |
+  | `reward(state, action, next_state, rng)` | float32 (…) |
+  | `terminal(state, rng)` | bool (…): the task is over, which a time limit does not make it |
+
+- An action is a value of the space, (…, its shape), not clipped to it. The next state of a terminal one means nothing.
+- They run eager, in a graph and under XLA with static shapes, and give each row the same numbers whatever the other rows are.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.experimental.functional import FuncEnv
+
+from rlgrad import random
+from rlgrad.spaces.trees import arrays, map_arrays, storage
+
+AnyFuncEnv = FuncEnv[Any, Any, Any, Any, Any, Any, Any]
+
+
+def start(functional: AnyFuncEnv, rng: Any) -> tuple[Any, Any]:
+    """Begins episodes.
+
+    Args:
+        functional: the environment.
+        rng: int32 (…, 2).
+
+    Returns:
+        The states and their observations.
+
+    Raises:
+        ValueError: an observation does not have the shape or the kind of numbers that its space says.
+    """
+    import tensorflow as tf
+
+    first, second = tf.unstack(random.split(rng, 2), axis=-2)
+    state = functional.initial(first)
+    return state, _observed(functional, state, second)
+
+
+def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any, Any, Any, Any]:
+    """One step, without reset and without time limit.
+
+    Args:
+        functional: the environment.
+        state: with batch axes (…).
+        action: the same.
+        rng: int32 (…, 2).
+
+    Returns:
+        The next states, their observations, the rewards and whether the next states are terminal.
+
+    Raises:
+        ValueError: a function gives another shape or dtype than the module says.
+    """
+    import tensorflow as tf
+
+    first, second, third, fourth = tf.unstack(random.split(rng, 4), axis=-2)
+    following = functional.transition(state, action, first)
+    _require_same_state(functional, state, following)
+    reward = _numbers(functional, "reward", functional.reward(state, action, following, second), "fiu", rng)
+    terminal = _numbers(functional, "terminal", functional.terminal(following, fourth), "b", rng)
+    return following, _observed(functional, following, third), reward, terminal
+
+
+def _observed(functional: AnyFuncEnv, state: Any, rng: Any) -> Any:
+    """The observation of a state; its shapes and dtypes are known before anything runs, and looked at then."""
+    observation, space = functional.observation(state, rng), functional.observation_space
+    expected = storage(space, ())
+    try:
+        given = list(arrays(map_arrays(lambda _, x: x, expected, observation), "observation"))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{_name(functional)}.observation gives another structure than its space, {space}.") from error
+    for (_, zeros), (name, x) in zip(arrays(expected, ""), given, strict=True):
+        _require(functional, name, x, (*rng.shape[:-1], *zeros.shape), "fiub" if zeros.dtype.kind == "f" else "iub")
+    return observation
+
+
+def _numbers(functional: AnyFuncEnv, name: str, x: Any, kinds: str, rng: Any) -> Any:
+    _require(functional, name, x, tuple(rng.shape[:-1]), kinds)
+    return x
+
+
+def _require(functional: AnyFuncEnv, name: str, x: Any, shape: tuple[Any, ...], kinds: str) -> None:
+    import tensorflow as tf
+
+    given = tf.convert_to_tensor(x)
+    if not given.shape.is_compatible_with(shape) or given.dtype.as_numpy_dtype().dtype.kind not in kinds:
+        expected = {"b": "bool", "fiu": "float32", "fiub": "numbers", "iub": "integers"}[kinds]
+        raise ValueError(
+            f"{_name(functional)}.{name.partition('[')[0]} gives a wrong {name}: expected {expected} {shape}, came "
+            f"{given.dtype.name} {tuple(given.shape)}; the first axes are those of the seeds."
+        )
+
+
+def _require_same_state(functional: AnyFuncEnv, state: Any, following: Any) -> None:
+    import tensorflow as tf
+
+    def text(tree: Any) -> Any:
+        return tf.nest.map_structure(lambda x: f"{tf.convert_to_tensor(x).dtype.name} {tuple(x.shape)}", tree)
+
+    if text(state) != text(following):
+        raise ValueError(
+            f"{_name(functional)}.transition gives a state of another structure, shape or dtype than the one it was given: "
+            f"expected {text(state)}, came {text(following)}."
+        )
+
+
+def _name(functional: AnyFuncEnv) -> str:
+    return type(functional).__name__
+
+
+def choose(flags: Any, yes: Any, no: Any) -> Any:
+    """Row by row from one tree of tensors (N, …) or from the other, by flags, bool (N,)."""
+    import tensorflow as tf
+
+    def pick(one: Any, other: Any) -> Any:
+        return tf.where(tf.reshape(flags, (-1, *[1] * (one.shape.rank - 1))), one, other)
+
+    return tf.nest.map_structure(pick, yes, no)
+
+
+class FunctionalEnv(gymnasium.Env[Any, Any]):
+    """One functional environment, with its state kept. A step is one XLA program.
+
+    Args:
+        functional: what the module says.
+    """
+
+    def __init__(self, functional: AnyFuncEnv) -> None:
+        self.functional, self.metadata = functional, {"render_modes": []}
+        self.observation_space, self.action_space = functional.observation_space, functional.action_space
+        self._state: Any = None
+        self._rng: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        super().reset(seed=seed)
+        begin, _ = _programs(self.functional)
+        self._state, self._rng, observation = begin(seeds(self.np_random, ()))
+        return as_numpy(observation), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One transition."""
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("Call reset before the first step.")
+        _, step = _programs(self.functional)
+        action = as_action(self.action_space, action)
+        self._state, self._rng, observation, reward, over = step(self._state, self._rng, action)
+        return as_numpy(observation), float(reward), bool(over), False, {}
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(functional: AnyFuncEnv) -> tuple[Any, Any]:
+    import tensorflow as tf
+
+    def begin(rng: Any) -> Any:
+        now, later = tf.unstack(random.split(rng, 2), axis=-2)
+        state, observation = start(functional, now)
+        return state, later, observation
+
+    def step(state: Any, rng: Any, action: Any) -> Any:
+        now, later = tf.unstack(random.split(rng, 2), axis=-2)
+        following, observation, reward, over = move(functional, state, action, now)
+        return following, later, observation, reward, over
+
+    rng = tf.TensorSpec((2,), tf.int32)
+    begun, (state, *_) = compiled(begin, rng)
+    stepped, _ = compiled(step, state, rng, tf.TensorSpec(functional.action_space.shape, functional.action_space.dtype))
+    return begun, stepped
+
+
+def compiled(function: Callable[..., Any], *specs: Any) -> tuple[Callable[..., Any], Any]:
+    """A function of trees of tensors as one XLA program.
+
+    Args:
+        function: of as many trees as there are `specs`.
+        specs: trees of `tf.TensorSpec`.
+
+    Returns:
+        The function, and the tree of `tf.TensorSpec` of what it returns.
+    """
+    import tensorflow as tf
+
+    from rlgrad.core.tensorflow_internals import flat_call, trace
+
+    returned = []
+
+    def flat(tensors: list[Any]) -> list[Any]:
+        results = function(*tf.nest.pack_sequence_as(specs, tensors))
+        returned.append(tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), results))
+        return list(tf.nest.flatten(results))
+
+    run = flat_call(trace(flat, list(tf.nest.flatten(specs)), jit_compile=True))
+    return lambda *trees: tf.nest.pack_sequence_as(returned[0], run(tf.nest.flatten(trees))), returned[0]
+
+
+def seeds(generator: np.random.Generator, batch: tuple[int, ...]) -> Any:
+    """Seeds for functional environments, int32 (*batch, 2)."""
+    return generator.integers(-(2**31), 2**31, size=(*batch, 2), dtype=np.int64).astype(np.int32)
+
+
+def as_numpy(tree: Any) -> Any:
+    """The tree with NumPy arrays for tensors."""
+    import tensorflow as tf
+
+    return tree.numpy() if tf.is_tensor(tree) else tf.nest.map_structure(lambda x: x.numpy(), tree)
+
+
+def as_action(space: Any, action: Any) -> np.ndarray[Any, Any]:
+    """The action in the dtype of its space.
+
+    Raises:
+        ValueError: another shape, or none of the choices there are. Numbers beyond a Box are the environment's business.
+    """
+    values = np.asarray(action)
+    inside = values.shape == space.shape if isinstance(space, spaces.Box) else space.contains(values)
+    if not inside:
+        raise ValueError(f"An action is a value of {space}, got {action!r}.")
+    return values.astype(space.dtype, copy=False)
+
+
+def functional_of(cls: Any, kwargs: dict[str, Any]) -> AnyFuncEnv:
+    """The functional environment with these arguments: one for all that ask for it, since it is compiled once each."""
+    try:
+        functional: AnyFuncEnv = _shared(cls, **kwargs)
+    except TypeError:  # an argument that cannot be looked up, or that the environment does not take, and says so here
+        functional = cls(**kwargs)
+    return functional
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(cls: type[AnyFuncEnv], **kwargs: Any) -> AnyFuncEnv:
+    return cls(**kwargs)

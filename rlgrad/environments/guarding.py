@@ -1,0 +1,252 @@
+"""What an environment gives, looked at: is it what its spaces and Gymnasium's interface promise?
+
+All of it is looked at in each slot's first reset and first step, and wherever stepping fails; in a process of its own at every
+step, where that costs next to nothing. Numbers that are not finite or outside of a choice are looked for in whole rollouts.
+"""
+
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import Space, spaces
+from gymnasium.vector.utils import batch_space, create_empty_array
+
+from rlgrad.core.faults import Blame
+from rlgrad.environments.masking import MaskInObservation
+from rlgrad.spaces.masks import MASK, nothing_allowed
+from rlgrad.spaces.trees import arrays, ranges, slot_of
+
+FAULT = "rlgrad_fault"  # the key of an info under which a process tells what went wrong in it
+NOTHING = object()  # that was given so far
+_RESET, _STEP = ("observation", "info"), ("observation", "reward", "terminated", "truncated", "info")
+_FEW, _LONG = 4, 60  # numbers and letters that are shown of what came
+_ADVICE = {
+    "reward": "Give one number; where several agents are paid, wrap the environment so that it pays one.",
+    "info": "Give a dict, an empty one if there is nothing to say.",
+    "terminated": "Give a bool: wrap it in bool(…).",
+    "truncated": "Give a bool: wrap it in bool(…).",
+}
+
+
+class Wrong(NamedTuple):
+    """One thing that an environment gave and should not have given."""
+
+    tensor: str
+    expected: str
+    came: str
+    advice: str
+
+    def blame(self, slot: int | None) -> Blame:
+        """What to raise."""
+        text = f": expected {self.expected}, came {self.came}. {self.advice}"
+        return Blame(slot, f"gave a wrong {self.tensor}", text.rstrip(), wrong_output=True)
+
+
+class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that knows its slot: it keeps what it gave, and says of an exception which slot raised it.
+
+    Args:
+        env: the environment.
+        slot: its number.
+        mask_width: numbers in `info["action_mask"]`; none: there is no such mask.
+        remote: it is in a process of its own. There an exception cannot pass, so it is told in `info`, and everything is
+            looked at at once.
+    """
+
+    def __init__(self, env: Any, slot: int, mask_width: int | None = None, remote: bool = False) -> None:
+        super().__init__(env)
+        self.slot, self.mask_width, self._remote = slot, mask_width, remote
+        self.gave: Any = NOTHING
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Reset the environment."""
+        try:
+            self.gave = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            self.gave = NOTHING
+            if not self._remote:
+                raise raised(self.slot, error) from error
+            return self._blank(), {FAULT: _as_info(raised(self.slot, error))}
+        wrong = self.wrong() if self._remote else None
+        return self.gave if wrong is None else (self._blank(), {FAULT: _as_info(wrong)})
+
+    def step(self, action: Any) -> Any:
+        """Step the environment."""
+        try:
+            gave = self.gave = self.env.step(action)
+        except Exception as error:
+            self.gave = NOTHING
+            if not self._remote:
+                raise raised(self.slot, error) from error
+            return self._blank(), 0.0, False, False, {FAULT: _as_info(raised(self.slot, error))}
+        wrong = self.wrong() if self._remote else None
+        return gave if wrong is None else (self._blank(), 0.0, False, False, {FAULT: _as_info(wrong)})
+
+    def wrong(self) -> Blame | None:
+        """What is wrong with what the environment gave last."""
+        found = next(_wrong_in(self.gave, self.env.observation_space, self.mask_width), None)
+        return None if found is None else found.blame(self.slot)
+
+    def _blank(self) -> Any:
+        return slot_of(create_empty_array(self.env.observation_space, 1), 0)
+
+
+def from_infos(infos: Mapping[str, Any]) -> Blame:
+    """What the first slot that told of a fault had to say."""
+    told = infos[FAULT]
+    slot = int(np.flatnonzero(told["_slot"])[0])
+    return Blame(slot, *(told[name][slot] for name in ("what", "how", "wrong_output", "trace")))
+
+
+def wrong_in_batch(gave: Any, space: Space[Any], num_envs: int) -> Blame | None:
+    """What is wrong with what a vector environment gave.
+
+    Args:
+        gave: from its `reset` or `step`.
+        space: one environment's observations.
+        num_envs: slots.
+    """
+    found = next(_wrong_in(gave, batch_space(space, num_envs), None, (num_envs,)), None)
+    return None if found is None else found.blame(None)
+
+
+def require_in_ranges(
+    tree: Any, known: Mapping[str, tuple[Any, Any]], when: str, columns_per_slot: int = 1, first_row: int = 0
+) -> None:
+    """Raise an OutputFault where an observation is none of the choices that its space has.
+
+    Args:
+        tree: of NumPy arrays (T, N, …).
+        known: from `ranges`.
+        when: "before" or "after" the step of its row.
+        columns_per_slot: of the N columns.
+        first_row: the step of the first row, for the message.
+    """
+    if not known:
+        return
+    for name, array in arrays(tree, "observation"):
+        if name in known and array.size:
+            low, high = known[name]
+            bad = (array < low) | (array > high)
+            if bad.any():
+                row, column = np.argwhere(bad)[0, :2].tolist()
+                wrong = Wrong(name, f"values from {low} to {high}", f"{array[row, column]}", "")
+                raise wrong.blame(column // columns_per_slot).fault(f"{when} step {first_row + row}")
+
+
+def require_allowed_somewhere(rollout: Any, columns_per_slot: int) -> None:
+    """Raise an OutputFault where a step that counts was taken though its mask forbade every action."""
+    observations = rollout.observations
+    if not isinstance(observations, dict) or MASK not in observations:
+        return
+    forbidden = ~np.asarray(observations[MASK]).astype(bool).any(axis=-1) & (rollout.mask > 0)
+    if forbidden.any():
+        row, column = np.argwhere(forbidden)[0].tolist()
+        raise nothing_allowed(column // columns_per_slot, row)
+
+
+def guards_of(vector: Any) -> list[Guarded]:
+    """The guarded environments of a vector environment that steps them in this process; none of any other."""
+    inner = vector.env if isinstance(vector, MaskInObservation) else vector
+    return [env for env in getattr(inner, "envs", ()) if isinstance(env, Guarded)]
+
+
+def raised(slot: int | None, error: Exception) -> Blame:
+    """What to say of an exception that was caught where it came out of an environment."""
+    own = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame that caught it
+    trace = "".join(traceback.format_exception(type(error), error, own))
+    text = str(error).strip()
+    return Blame(slot, f"raised {type(error).__name__}", f": {text}" if text else ".", trace=trace)
+
+
+def _as_info(blame: Blame) -> dict[str, Any]:
+    return {
+        "slot": blame.slot,
+        "what": blame.what,
+        "how": blame.how,
+        "wrong_output": blame.wrong_output,
+        "trace": blame.trace,
+    }
+
+
+def _wrong_in(gave: Any, space: Space[Any], mask_width: int | None, leading: tuple[int, ...] = ()) -> Iterator[Wrong]:
+    """What is wrong with what `reset` or `step` returned, of one environment or with a leading axis of several."""
+    if gave is NOTHING:
+        return
+    names = _STEP if isinstance(gave, tuple) and len(gave) > len(_RESET) else _RESET
+    if not isinstance(gave, tuple) or len(gave) != len(names):
+        both = f"a tuple ({', '.join(_RESET)}) from reset and ({', '.join(_STEP)}) from step"
+        yield Wrong("result", both, _text(gave), "")
+        return
+    parts = dict(zip(names, gave, strict=True))
+    yield from _wrong_observation(parts["observation"], space, "observation")
+    if "reward" in parts:
+        yield from _wrong_numbers(parts["reward"], "reward", "fiu", leading)
+        yield from _wrong_numbers(parts["terminated"], "terminated", "b", leading)
+        yield from _wrong_numbers(parts["truncated"], "truncated", "b", leading)
+    info = parts["info"]
+    if not isinstance(info, dict):
+        yield Wrong("info", "a dict", _text(info), _ADVICE["info"])
+    elif mask_width is not None and MASK in info and np.shape(info[MASK]) != (mask_width,):
+        yield Wrong(f"info[{MASK!r}]", f"one number for each of {mask_width} actions", _text(info[MASK]), "")
+
+
+def _wrong_observation(value: Any, space: Space[Any], name: str) -> Iterator[Wrong]:
+    if isinstance(space, spaces.Dict):
+        missing = [key for key in space.spaces if not isinstance(value, Mapping) or key not in value]
+        if missing:
+            keys = ", ".join(map(repr, space.spaces))
+            yield Wrong(name, f"a dict with {keys}", _text(value), f"Its space is {space}.")
+            return
+        for key, inner in space.items():
+            yield from _wrong_observation(value[key], inner, f"{name}[{key!r}]")
+        return
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
+            yield Wrong(name, f"a tuple of {len(space.spaces)}", _text(value), f"Its space is {space}.")
+            return
+        for i, inner in enumerate(space):
+            yield from _wrong_observation(value[i], inner, f"{name}[{i}]")
+        return
+    array, dtype = _array(value), np.dtype(space.dtype or np.float32)
+    fits = array is not None and array.dtype.kind in "biuf" and _casts(array, dtype)
+    if array is None or not fits or array.shape != space.shape:
+        advice = f"Its space is {space}: change the one or the other."
+        yield Wrong(name, f"{dtype} {space.shape}", _text(value), advice)
+        return
+    for _, (low, high) in ranges(space).items():
+        if array.size and ((array < low) | (array > high)).any():
+            yield Wrong(name, f"values from {low} to {high}", _text(value), f"Its space is {space}.")
+
+
+def _casts(array: Any, dtype: Any) -> bool:
+    """Whether numbers may stand in an array of this type; a Python int, which has none of its own, where it fits."""
+    if np.can_cast(array.dtype, dtype, "same_kind"):
+        return True
+    integers = array.dtype.kind in "iu" and dtype.kind in "iu"
+    return integers and bool((array == array.astype(dtype)).all())
+
+
+def _wrong_numbers(value: Any, name: str, kinds: str, shape: tuple[int, ...]) -> Iterator[Wrong]:
+    array = _array(value)
+    if array is None or array.dtype.kind not in kinds or array.shape != shape:
+        each = "a bool" if kinds == "b" else "a number"
+        expected = f"{each} for each of {shape[0]} slots" if shape else each
+        yield Wrong(name, expected, _text(value), _ADVICE[name])
+
+
+def _array(value: Any) -> Any:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError):  # lists of lists of different lengths
+        return None
+
+
+def _text(value: Any) -> str:
+    """What something is, in a few words."""
+    if isinstance(value, np.ndarray | np.generic):
+        return f"{value.dtype} {value.shape}" + (f": {value.tolist()}" if value.size <= _FEW else "")
+    text = repr(value)
+    return f"{text if len(text) <= _LONG else text[: _LONG - 1] + '…'} ({type(value).__name__})"

@@ -1,0 +1,147 @@
+"""Ids of environments: finding what is registered, and saying what is missing."""
+
+import difflib
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.experimental.functional import FuncEnv
+
+from rlgrad.core import registry
+from rlgrad.environments.functional import AnyFuncEnv, FunctionalEnv, functional_of
+
+Made = TypeVar("Made")
+
+# The extra of the gymnasium distribution that each family of its environments needs.
+_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "phys2d": "jax", "tabular": "jax"}
+
+# Packages that register their environments when they are imported, by how the ids begin.
+_MODULES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+
+
+ATARI_LIMIT = "max_num_frames_per_episode"  # Atari environments count frames, of which a step has several
+
+
+def frame_limit(spec: EnvSpec, kwargs: Mapping[str, Any] | None = None) -> int | None:
+    """Steps after which an environment that counts frames cuts its episodes itself; none for others.
+
+    Args:
+        spec: its specification.
+        kwargs: for its constructor, besides those of the specification.
+    """
+    options = {**spec.kwargs, **(kwargs or {})}
+    return int(options[ATARI_LIMIT] // options["frameskip"]) if ATARI_LIMIT in spec.kwargs else None
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """The specification of a registered id, or of `module:id`, which imports the module first.
+
+    Raises:
+        ValueError: unknown, with the names that come close.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{env_id!r} asks for the module {module!r}, which cannot be imported: {error}."
+            ) from error
+    if name not in gymnasium.registry:
+        register()
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        raise ValueError(f"No environment is registered as {name!r}: {_meant(name, module)}") from error
+
+
+def _meant(name: str, module: str) -> str:
+    """What an id that is not registered may have been meant to be."""
+    registers = next((home for start, home in _MODULES.items() if name.startswith(start) and home != module), None)
+    if registers is not None:
+        return f"write '{registers}:{name}', which imports the package that registers it."
+    by_lower_case = {known.lower(): known for known in gymnasium.registry}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=3)
+    if close:
+        return f"did you mean {' or '.join(by_lower_case[match] for match in close)}?"
+    return "gymnasium.pprint_registry() lists them, and 'module:id' imports the module that registers one first."
+
+
+def installed(spec: EnvSpec, create: Callable[[], Made]) -> Made:
+    """What `create` makes, or an ImportError with the command that installs what is missing."""
+    try:
+        return create()
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        package, _, path = str(spec.entry_point or spec.vector_entry_point).partition(".envs.")
+        extra = _EXTRAS.get(path.split(".", maxsplit=1)[0]) if package == "gymnasium" else None
+        advice = f"pip install 'gymnasium[{extra}]'" if extra else str(error)
+        raise ImportError(f"{spec.id} needs a package that is not installed: {advice}") from error
+
+
+def register() -> None:
+    """Give Gymnasium the ids of all installed functional environments that it does not know yet."""
+    for name, point in registry.envs().items():
+        # Loading may import `rlgrad.envs`, which registers: look only afterwards.
+        cls = point.load() if name not in gymnasium.registry else None
+        if cls is not None and name not in gymnasium.registry:
+            gymnasium.register(
+                name,
+                entry_point=functools.partial(_make, cls),
+                vector_entry_point=functools.partial(_make_vector, cls),
+                max_episode_steps=getattr(cls, "max_episode_steps", None),
+                reward_threshold=getattr(cls, "reward_threshold", None),
+            )
+
+
+def _make(cls: Any, **kwargs: Any) -> FunctionalEnv:
+    return FunctionalEnv(functional_of(cls, kwargs))
+
+
+def _make_vector(cls: Any, num_envs: int = 1, max_episode_steps: int | None = None, **kwargs: Any) -> Any:
+    from rlgrad.environments.functional_vector import FunctionalVectorEnv
+
+    return FunctionalVectorEnv(functional_of(cls, kwargs), num_envs, max_episode_steps)
+
+
+def maker(env: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+    """What makes one environment of an id, of `module:id`, or of a class in a file, `file.py:Name`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = _from_file(env)
+    if isinstance(found, str):
+        spec = find_spec(found)
+        return lambda: installed(spec, partial(gymnasium.make, spec))
+    functional = _functional(found, {})
+    return found if functional is None else partial(_stepwise, functional)
+
+
+def _from_file(env: Any) -> Any:
+    """The class that `file.py:Name` means; anything else as it is."""
+    path, _, name = env.rpartition(":") if isinstance(env, str) else ("", "", "")
+    return registry.from_file(Path(path), name) if path.endswith(".py") else env
+
+
+def _functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
+    """The functional environment that a user means, if it is one."""
+    if isinstance(env, str) and env in registry.envs():
+        env = registry.envs()[env].load()
+    if isinstance(env, FuncEnv):
+        return env
+    return functional_of(env, kwargs) if _is_functional_class(env) else None
+
+
+def _is_functional_class(env: Any) -> bool:
+    return isinstance(env, type) and issubclass(env, FuncEnv)
+
+
+def _stepwise(functional: AnyFuncEnv) -> gymnasium.Env[Any, Any]:
+    limit = getattr(functional, "max_episode_steps", None)
+    single = FunctionalEnv(functional)
+    return single if limit is None else gymnasium.wrappers.TimeLimit(single, limit)

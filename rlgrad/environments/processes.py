@@ -1,0 +1,118 @@
+"""Environments in a process each: what Gymnasium's `AsyncVectorEnv` does, with an end to waiting and to lost processes."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from typing import Any
+
+from gymnasium.error import AlreadyPendingCallError
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+from rlgrad.core.faults import Blame
+from rlgrad.environments.guarding import Guarded
+
+_LOST = (EOFError, ConnectionError, AlreadyPendingCallError)
+_PATIENCE = 1.0  # seconds in which a process that was told to end should have ended
+
+
+class Processes(AsyncVectorEnv):
+    """One process a slot. Whatever happens to one of them, closing ends them all and does not wait for an answer.
+
+    Args:
+        create: makes one environment; called in each process.
+        num_envs: processes.
+        mask_width: numbers in `info["action_mask"]`; none: there is no such mask.
+
+    Attributes:
+        step_timeout: seconds within which all slots have answered to a step or a reset; none: however long it takes.
+
+    Raises:
+        Blame: from `reset` and `step`: a process was lost or gave no answer in time; all of them are ended then.
+    """
+
+    def __init__(self, create: Callable[[], Any], num_envs: int, mask_width: int | None) -> None:
+        self.step_timeout: float | None = None
+        parent = os.getpid()
+
+        def guarded(slot: int) -> Callable[[], Guarded]:
+            def make() -> Guarded:
+                if os.getpid() != parent:  # Ctrl-C reaches them all; the run decides what follows
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
+                return Guarded(create(), slot, mask_width, remote=True)
+
+            return make
+
+        try:
+            super().__init__(
+                [guarded(slot) for slot in range(num_envs)], copy=False, autoreset_mode=AutoresetMode.DISABLED
+            )
+        except (EOFError, ConnectionError) as error:
+            blame = self._lost()
+            self.end()
+            raise blame.fault("while its environment was made") from error
+
+    def reset_wait(self, timeout: float | None = None) -> Any:
+        """Wait for the resets, as long as `step_timeout` says."""
+        return super().reset_wait(self.step_timeout if timeout is None else timeout)
+
+    def step_wait(self, timeout: float | None = None) -> Any:
+        """Wait for the steps, as long as `step_timeout` says."""
+        return super().step_wait(self.step_timeout if timeout is None else timeout)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        """Reset the environments."""
+        return self._answered(super().reset, seed=seed, options=options)
+
+    def step(self, actions: Any) -> Any:
+        """Step the environments."""
+        return self._answered(super().step, actions)
+
+    def end(self) -> None:
+        """End all processes, busy ones too; nothing can be asked of them any more."""
+        self.closed = True
+        for process in self.processes:
+            process.terminate()
+        patience = time.monotonic() + _PATIENCE
+        for process in self.processes:
+            process.join(max(0.0, patience - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for pipe in self.parent_pipes:
+            if pipe is not None:
+                pipe.close()
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Let the environments close; end the processes of those that do not in time, or that are gone."""
+        try:
+            super().close_extras(_PATIENCE if timeout is None else timeout, terminate)
+        except (*_LOST, OSError):
+            self.end()
+
+    def _answered(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return call(*arguments, **options)
+        except multiprocessing.TimeoutError as error:
+            silent = [slot for slot, pipe in enumerate(self.parent_pipes) if pipe is not None and not pipe.poll(0)]
+            self.end()
+            rest = f" Neither did slots {', '.join(map(str, silent[1:]))}." if silent[1:] else ""
+            how = f" within step_timeout={self.step_timeout:g} s; the environments' processes were ended.{rest}"
+            raise Blame(silent[0] if silent else None, "gave no answer", how) from error
+        except _LOST as error:
+            blame = self._lost()
+            self.end()
+            raise blame from error
+
+    def _lost(self) -> Blame:
+        """Which process has ended, and how."""
+        ended = wait([process.sentinel for process in self.processes], timeout=_PATIENCE)
+        for slot, process in enumerate(self.processes):
+            if process.sentinel in ended:
+                process.join()
+                code = process.exitcode or 0
+                how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+                return Blame(slot, "lost its process", f" ({how}); the other environments' processes were ended.")
+        return Blame(None, "was interrupted", "; the environments' processes were ended.")

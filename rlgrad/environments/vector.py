@@ -1,0 +1,136 @@
+"""A vector environment, and what must be known to collect from it; those that come vectorized."""
+
+from typing import Any, NamedTuple
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from rlgrad.environments.ids import ATARI_LIMIT, frame_limit, installed
+
+AnyVectorEnv = VectorEnv[Any, Any, Any]
+
+
+class Environment(NamedTuple):
+    """A vector environment and what must be known to collect from it.
+
+    Attributes:
+        vector: the vector environment.
+        autoreset_mode: what it does with an environment whose episode ended.
+        seeds_each_episode: whether a masked reset takes one seed per environment.
+        time_limit: most steps of an episode, or `None` where nobody said.
+        limits_itself: whether the environment ends episodes at `time_limit`, so that nobody else has to.
+        reward_threshold: the mean return from which its specification calls the task solved, or `None`.
+        owned: whether it was made here, and is closed here.
+        vectorization_mode: how it is stepped: never `"auto"`, but what that became; `"given"` for a vector environment.
+    """
+
+    vector: AnyVectorEnv
+    autoreset_mode: AutoresetMode
+    seeds_each_episode: bool
+    time_limit: int | None
+    limits_itself: bool
+    reward_threshold: float | None
+    owned: bool
+    vectorization_mode: str
+
+
+def from_vector_entry_point(
+    spec: EnvSpec, num_envs: int, max_episode_steps: int | None, kwargs: dict[str, Any]
+) -> Environment:
+    """What an id's own vector entry point makes.
+
+    Args:
+        spec: the id's.
+        num_envs: slots.
+        max_episode_steps: a time limit, instead of the specification's.
+        kwargs: for its constructor.
+
+    Raises:
+        ValueError: the id has none, or it does not say how it resets.
+    """
+    if spec.vector_entry_point is None:
+        raise ValueError(f'{spec.id} has no vector entry point: use vectorization_mode="sync" or "async".')
+    # Gymnasium hands a specification's limit to its vector entry point, so where there is one the entry point takes it.
+    own_limit, takes_limit = spec.max_episode_steps, spec.max_episode_steps is not None
+    if takes_limit and max_episode_steps is not None:
+        kwargs = {**kwargs, "max_episode_steps": max_episode_steps}
+    elif ATARI_LIMIT in spec.kwargs:
+        own_limit, takes_limit = frame_limit(spec, kwargs), True
+        skip = {**spec.kwargs, **kwargs}["frameskip"]
+        kwargs = kwargs if max_episode_steps is None else {**kwargs, ATARI_LIMIT: max_episode_steps * skip}
+    vector = installed(
+        spec, lambda: gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    )
+    limit = max_episode_steps or own_limit
+    mode = _autoreset_mode(vector)
+    return Environment(
+        vector,
+        mode,
+        False,
+        limit,
+        takes_limit,
+        spec.reward_threshold,
+        owned=True,
+        vectorization_mode="vector_entry_point",
+    )
+
+
+def from_vector(
+    vector: AnyVectorEnv, num_envs: int | None, max_episode_steps: int | None, vectorization_mode: str
+) -> Environment:
+    """What is known of a vector environment that somebody else made.
+
+    Args:
+        vector: stays its owner's.
+        num_envs: what was asked for; none: as many as it has.
+        max_episode_steps: how long episodes are at most, if nobody else says.
+        vectorization_mode: what was asked for.
+
+    Raises:
+        ValueError: it is not what was asked for, or does not say how it resets.
+    """
+    if num_envs is not None and num_envs != vector.num_envs:
+        raise ValueError(f"num_envs={num_envs}, but the vector environment has {vector.num_envs}: leave num_envs out.")
+    if vectorization_mode not in ("auto", "sync"):
+        raise ValueError("A vector environment is vectorized already: leave vectorization_mode out.")
+    mode, base = _autoreset_mode(vector), vector.unwrapped
+    specs = [env.spec for env in base.envs] if isinstance(base, SyncVectorEnv) else [base.spec]
+    specs = [spec if isinstance(spec, EnvSpec) else None for spec in specs]  # EnvPool has specifications of its own
+    own_limit = common_limit(specs)
+    limit = min(max_episode_steps or own_limit, own_limit) if own_limit else max_episode_steps
+    # Gymnasium's own two take a list of seeds with the mask; of others, only the one-seed reset is promised.
+    seeds_each_episode = mode is AutoresetMode.DISABLED and isinstance(base, SyncVectorEnv | AsyncVectorEnv)
+    return Environment(
+        vector,
+        mode,
+        seeds_each_episode,
+        limit,
+        limit == own_limit,
+        threshold(specs),
+        owned=False,
+        vectorization_mode="given",
+    )
+
+
+def common_limit(specs: list[EnvSpec | None]) -> int | None:
+    """The longest time limit, of environments that all have one."""
+    # make_vec leaves a limit that its caller chose in the keyword arguments of the specification.
+    limits = [spec.kwargs.get("max_episode_steps") or spec.max_episode_steps for spec in specs if spec is not None]
+    known = [int(limit) for limit in limits if limit is not None]
+    return max(known) if len(known) == len(specs) else None
+
+
+def threshold(specs: list[EnvSpec | None]) -> float | None:
+    """The mean return from which the first specification calls its task solved, if it says."""
+    return specs[0].reward_threshold if specs[0] is not None else None
+
+
+def _autoreset_mode(vector: AnyVectorEnv) -> AutoresetMode:
+    try:
+        return AutoresetMode(vector.metadata["autoreset_mode"])
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{vector} does not say in metadata['autoreset_mode'] how it resets finished environments: "
+            "set it to the gymnasium.vector.AutoresetMode that it follows."
+        ) from None

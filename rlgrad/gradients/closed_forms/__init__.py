@@ -1,0 +1,1 @@
+"""Closed forms: the gradient of each sample as factors, layer by layer."""

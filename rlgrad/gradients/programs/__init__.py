@@ -1,0 +1,1 @@
+"""Programs that answer a question: one backward pass, recorded, vectorized, compiled and cached."""

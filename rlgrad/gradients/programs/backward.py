@@ -1,0 +1,139 @@
+"""The backward pass: cotangents that fit their values, gradients that are dense, and variables that must be connected."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+import tensorflow as tf
+
+from rlgrad.gradients.questions.heads import shape_text
+from rlgrad.gradients.questions.inputs import numbers
+from rlgrad.gradients.questions.problem import SINGLE, DisconnectedGradientError, Notes, Problem
+from rlgrad.gradients.questions.selection import select_weights
+
+
+def require_connected(problem: Problem, positions: Iterable[int], names: Iterable[str] = ()) -> None:
+    """Raises where a named variable, or every variable, is not among the connected `positions`.
+
+    Raises:
+        DisconnectedGradientError: with what is not connected, and what is.
+    """
+    selected, connected = problem.weights, set(positions)
+    missing = [key for i, key in enumerate(selected.keys) if i not in connected]
+    if not missing or (connected and not selected.explicit):
+        return
+    named = [repr(name) for name in names if name != SINGLE]
+    what = f"The outputs {', '.join(named)} do" if len(named) > 1 else " ".join(["The output", *named, "does"])
+    if not selected.explicit:
+        raise DisconnectedGradientError(
+            f"{what} not depend on any trainable weight of model {problem.model.name!r}. Is there a stop_gradient, a "
+            "NumPy conversion or an argmax on the way, or is layer= a layer before all weights?"
+        )
+    present = _connected_keys(problem, list(names) or [SINGLE])
+    raise DisconnectedGradientError(
+        f"{what} not depend on these of the chosen weights: {', '.join(missing)}. Connected are: "
+        f"{', '.join(present) or 'none'}. Without weights= the result has all weights that the output depends on."
+    )
+
+
+def _connected_keys(problem: Problem, names: list[str]) -> list[str]:
+    """All trainable variables that the outputs depend on, for a message: one more pass of the model."""
+    everything = (
+        replace(problem, weights=select_weights(problem.model, None)) if problem.model.trainable_variables else problem
+    )
+    sources = everything.sources
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        values = everything.forward(Notes())
+    gradients = tape.gradient([values[name] for name in names], sources)
+    return [key for key, gradient in zip(everything.weights.keys, gradients, strict=True) if gradient is not None]
+
+
+def dense(gradient: Any, variable: Any) -> Any:
+    """A gradient as a tensor of the variable's shape; an embedding's comes as slices, possibly several of one row."""
+    if isinstance(gradient, tf.IndexedSlices):
+        gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
+    return gradient
+
+
+def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None) -> Any:
+    """A credit as a tensor of the value's dtype and shape.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is neither one number nor of the value's shape.
+    """
+    credit = tf.cast(numbers(credit), value.dtype)
+    if credit.shape.rank == 0:
+        return tf.fill(tf.shape(value), credit) if value.shape.rank != 0 else credit
+    if not credit.shape.is_compatible_with(value.shape):
+        raise ValueError(
+            f"{what} must have the output's shape {shape_text(value.shape, batch_size)}, got "
+            f"{shape_text(credit.shape, batch_size)}."
+        )
+    return credit
+
+
+def weight_for(problem: Problem, value: Any) -> Any:
+    """The question's sample weights as a cotangent of `value`; 1 where there are none."""
+    if problem.sample_weight is None:
+        return tf.ones_like(value)
+    return cotangent(value, problem.sample_weight, "sample_weight", problem.batch_size)
+
+
+def credits_for(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
+    """Credits as cotangents of the outputs' values, by output name."""
+    return {
+        name: cotangent(values[name], c, f"The credit of {name!r}" if name != SINGLE else "The credit")
+        for name, c in credits_by_name(values, credit).items()
+    }
+
+
+def credits_by_name(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
+    """What each output counts, by output name, of whatever shape; 1 where no credit is given.
+
+    Raises:
+        ValueError: a name that no output has; a dict where there is one output without a name, or none where there are
+            several.
+    """
+    if credit is None:
+        return dict.fromkeys(values, 1.0)
+    if SINGLE in values:
+        if isinstance(credit, Mapping):
+            raise ValueError(
+                "This linearization has one output without a name; give its credit as it is, not in a dict."
+            )
+        return {SINGLE: credit}
+    if not isinstance(credit, Mapping):
+        raise ValueError(f"The credit for outputs with names is a dict with keys among {list(values)}; got {credit!r}.")
+    for name in credit:
+        if name not in values:
+            close = get_close_matches(str(name), list(values), n=1)
+            meant = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(map(repr, values))}."
+            raise ValueError(f"No output is called {name!r}, so it cannot be credited. {meant}")
+    if not credit:
+        raise ValueError(f"The credit is empty: no output counts. Outputs: {', '.join(map(repr, values))}.")
+    return dict(credit)
+
+
+def tangents_for(problem: Problem, tangent: Any, keys: list[str]) -> list[Any]:
+    """A direction in the space of weights as tensors, in the order of `keys`.
+
+    Raises:
+        ValueError: other keys than these, or another shape than the variable's.
+    """
+    if not isinstance(tangent, Mapping) or set(tangent) != set(keys):
+        got = sorted(map(str, tangent)) if isinstance(tangent, Mapping) else type(tangent).__name__
+        raise ValueError(
+            f"The direction is a dict with exactly the keys {', '.join(keys)}, as a gradient is; got {got}."
+        )
+    variables = dict(zip(problem.weights.keys, problem.weights.variables, strict=True))
+    found = []
+    for key in keys:
+        variable = variables[key]
+        v = tf.cast(numbers(tangent[key]), variable.dtype)
+        if not v.shape.is_compatible_with(tf.TensorShape(variable.shape)):
+            raise ValueError(f"The direction of {key!r} must have shape {tuple(variable.shape)}, got {tuple(v.shape)}.")
+        found.append(v)
+    return found

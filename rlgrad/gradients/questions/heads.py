@@ -1,0 +1,180 @@
+"""What a model returned in one pass, by name, and what can be said about it before numbers are known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rlgrad.core import keras_internals
+
+_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+@dataclass
+class Heads:
+    """A model's (or one layer's) outputs.
+
+    Args:
+        model: the model that ran.
+        returned: what it returned: a tensor, or a dict or list of them.
+        is_layer: `returned` is a layer's output rather than the model's.
+        batch_size: number of samples where it is known when tracing, for messages.
+    """
+
+    model: Any
+    returned: Any
+    is_layer: bool = False
+    batch_size: int | None = None
+    # Ranges that could not be checked because the numbers are not known while tracing: (which array, how many, what).
+    ranges: list[tuple[int, int, str]] = field(default_factory=list)
+
+    @cached_property
+    def by_name(self) -> dict[str, Any]:
+        """The outputs by name; a single one is under `""`."""
+        if isinstance(self.returned, dict):
+            return dict(self.returned)
+        if isinstance(self.returned, list | tuple):
+            names = keras_internals.output_names(self.model, len(self.returned))
+            return dict(zip(names, self.returned, strict=True))
+        return {"": self.returned}
+
+    @property
+    def distribution(self) -> Any:
+        """The model's own distribution over actions; `None` where it has none."""
+        return None if self.is_layer else getattr(self.model, "distribution", None)
+
+    @cached_property
+    def batch_rank(self) -> int:
+        """Number of leading batch axes: 1, or what a policy's own distribution leaves of its parameters' axes."""
+        if self.distribution is not None and "policy" in self.by_name:
+            rank = self.distribution.entropy(self.by_name["policy"]).shape.rank
+            if rank is None:
+                raise ValueError(
+                    "The policy's output has an unknown number of axes; give it a shape (tf.ensure_shape)."
+                )
+            return int(rank)
+        return 1
+
+    def find(self, name: str | None) -> Any:
+        """The output of that name (a dict inside a dict: `"policy/mean"`); without a name the only one.
+
+        Raises:
+            ValueError: there is none of that name; or no name and several outputs.
+        """
+        if name is None:
+            if len(self.by_name) == 1:
+                return next(iter(self.by_name.values()))
+            raise ValueError(
+                f"{self._who} has several outputs: {', '.join(map(repr, self.by_name))}. Name one, as in "
+                f"output={next(iter(self.by_name), 'name')!r}, or pass a function of all of them."
+            )
+        found: Any = self.by_name
+        if name not in found:
+            for part in name.split("/"):
+                if not isinstance(found, dict) or part not in found:
+                    raise ValueError(self._no_such_head(name))
+                found = found[part]
+            return found
+        return found[name]
+
+    def tensor(self, name: str | None) -> Any:
+        """The output of that name as a floating-point tensor with a batch axis.
+
+        Raises:
+            TypeError: it is not floating-point.
+            ValueError: it is not one tensor.
+        """
+        found = self.find(name)
+        if isinstance(found, dict | list | tuple):
+            inner = list(found) if isinstance(found, dict) else list(range(len(found)))
+            raise ValueError(
+                f"Output {name!r} consists of {inner}. Name one of them, as in output={f'{name}/{inner[0]}'!r}, or use "
+                "LogProb(actions) or Entropy()."
+            )
+        require_floating(found, f"Output {name!r}" if name else "The output")
+        if found.shape.rank is not None and found.shape.rank < self.batch_rank:
+            raise ValueError(
+                f"Output {name!r} has shape {found.shape}, without a batch axis: one row per sample is needed."
+            )
+        return found
+
+    def parameters(self, name: str | None) -> Any:
+        """What the model says about its distribution: head `name`, else `"policy"`, else the only output."""
+        if name is None and "policy" in self.by_name:
+            return self.by_name["policy"]
+        if name is None and {"mean", "log_std"} <= set(self.by_name):
+            return self.by_name
+        if name is None and len(self.by_name) > 1:
+            raise ValueError(
+                f"{self._who} has the outputs {', '.join(map(repr, self.by_name))} and none is called 'policy'. Say "
+                f"which one holds the distribution's parameters: head={next(iter(self.by_name))!r}."
+            )
+        return self.find(name)
+
+    def require_range(self, position: int, array: Any, count: int | None, what: str) -> None:
+        """Integers of `array` must lie in 0 … count − 1: checked now if they are known, else noted for later."""
+        if count is None:
+            return
+        if tf.get_static_value(array) is not None:
+            check_range(array, count, what)
+        else:
+            self.ranges.append((position, count, what))
+
+    @property
+    def _who(self) -> str:
+        return "The layer" if self.is_layer else f"Model {getattr(self.model, 'name', '')!r}"
+
+    def _no_such_head(self, name: str) -> str:
+        names = list(self.by_name)
+        close = get_close_matches(name, names, n=1)
+        if names == [""]:
+            return f"{self._who} has one output, without a name; got output={name!r}. Leave output= out."
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        return f"{self._who} has no output {name!r}, only {', '.join(map(repr, names))}.{meant}"
+
+
+def check_range(array: Any, count: int, what: str) -> None:
+    """Raises where an integer of `array` lies outside 0 … count − 1.
+
+    Raises:
+        ValueError: with the range that came.
+    """
+    known = np.asarray(array) if tf.executing_eagerly() else tf.get_static_value(array)
+    if known is None or known.size == 0:
+        return
+    # Read as unsigned, a negative number is larger than any count: one pass finds both.
+    if np.maximum.reduce(known.view(_UNSIGNED[known.dtype.itemsize]), axis=None) >= count:
+        low, high = int(known.min()), int(known.max())
+        raise ValueError(f"{what} are 0 … {count - 1}, got values from {low} to {high}.")
+
+
+def require_floating(tensor: Any, what: str) -> None:
+    """Raises where `tensor` is no floating-point tensor: nothing else has a gradient.
+
+    Raises:
+        TypeError: with what it is.
+    """
+    if not tf.is_tensor(tensor):
+        raise TypeError(
+            f"{what} is a {type(tensor).__name__}, not a tensor: it left TensorFlow (through NumPy?), and has no "
+            "gradient."
+        )
+    if not tensor.dtype.is_floating:
+        raise TypeError(
+            f"{what} has dtype {tensor.dtype.name}; only floating-point outputs have a gradient (argmax, one_hot and "
+            "casts to integers have none)."
+        )
+
+
+def shape_text(shape: Any, batch_size: int | None = None) -> str:
+    """A static shape for a message, its unknown first axis replaced by the batch size where that is known."""
+    if shape.rank is None:
+        return "an unknown shape"
+    axes: Sequence[Any] = list(shape)
+    if axes and axes[0] is None and batch_size is not None:
+        axes = [batch_size, *axes[1:]]
+    return "(" + ", ".join("?" if a is None else str(a) for a in axes) + ("," if len(axes) == 1 else "") + ")"

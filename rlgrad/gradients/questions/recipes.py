@@ -1,0 +1,229 @@
+"""How each kind of output is computed from what a model returned. Frozen, hashable, without arrays."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from rlgrad.gradients.questions.heads import Heads, require_floating, shape_text
+
+
+class Arrays:
+    """The arrays of one output, handed out in the order in which its recipe asks for them."""
+
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self._tensors = list(tensors)
+        self._next = 0
+
+    def take(self) -> tuple[int, Any]:
+        """The position of the next array, and the array."""
+        position = self._next
+        self._next += 1
+        return position, self._tensors[position]
+
+
+class Recipe(Protocol):
+    """How to compute an output. Equal recipes share compiled functions, so they must be hashable."""
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether equal recipes always compute the same thing."""
+
+    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
+        """The arrays as tensors, checked as far as that goes without running the model."""
+
+    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
+        """f, float (batch…); with `per_unit`, outputs that have units keep their axes."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A head, summed over its units (axes after the batch axes), as `K.gradients` did."""
+
+    head: str | None
+    cacheable = True
+
+    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
+        """No arrays."""
+        return []
+
+    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
+        """Σ_k y_k, or all y_k."""
+        y = heads.tensor(self.head)
+        return y if per_unit else _sum_after(y, heads.batch_rank)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of the last axis of a head, the same for all samples or one per sample."""
+
+    head: str | None
+    cacheable = True
+
+    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
+        """The unit number () or numbers (batch…)."""
+        return [_as_integers(arrays[0])]
+
+    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
+        """y_k, summed over axes between batch and units (positions of a convolution)."""
+        y = heads.tensor(self.head)
+        position, unit = arrays.take()
+        if y.shape.rank <= heads.batch_rank:
+            raise ValueError(
+                f"A unit was chosen of an output of shape {shape_text(y.shape, heads.batch_size)}, which has no axis "
+                "of units. Leave the unit out."
+            )
+        heads.require_range(position, unit, y.shape[-1], "Units of this output")
+        if unit.shape.rank:
+            _require_batch(unit, y.shape[: heads.batch_rank], heads, "Units (one per sample)")
+            between = y.shape.rank - 1 - heads.batch_rank
+            unit = tf.reshape(unit, tf.concat([tf.shape(unit), [1] * between], axis=0))
+        # A mask rather than a gather: its gradient is dense, and nothing in it loops when vectorized.
+        chosen = tf.one_hot(unit, tf.shape(y)[-1], on_value=True, off_value=False, dtype=tf.bool)
+        return _sum_after(tf.where(chosen, y, tf.zeros_like(y)), heads.batch_rank)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A user's function of what the model returned. It may capture anything, so nothing about it is kept."""
+
+    function: Callable[[Any], Any]
+    cacheable = False
+
+    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
+        """No arrays."""
+        return []
+
+    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
+        """What the function returns, if it is a floating-point tensor that kept the batch axis."""
+        value = self.function(heads.returned)
+        require_floating(value, "What the function given as output= returned")
+        reference = tf.nest.flatten(heads.returned)[0]
+        expected = reference.shape[:1]
+        if value.shape.rank == 0 or not value.shape[:1].is_compatible_with(expected):
+            raise ValueError(
+                f"The function given as output= returned shape {shape_text(value.shape)} from an output of shape "
+                f"{shape_text(reference.shape)}: the batch axis is gone. Return one number per sample; sums and means "
+                "over samples are what sample_weight= is for. (Per-sample gradients call the function with one row at "
+                "a time, so it cannot use arrays with a row per sample; LogProb and int arrays can.)"
+            )
+        if value.shape.rank == 2 and value.shape[1] == 1 and not per_unit:
+            return tf.squeeze(value, 1)
+        return value
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Σ_i scale_i f_i. The scales are arrays, so that changing one compiles nothing."""
+
+    terms: tuple[Recipe, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether all terms are."""
+        return all(term.cacheable for term in self.terms)
+
+    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
+        """Scale, then the term's own arrays, for each term."""
+        prepared: list[Any] = []
+        start = 0
+        for term, count in zip(self.terms, self.counts, strict=True):
+            scale = arrays[start]
+            prepared.append(scale if tf.is_tensor(scale) else tf.constant(scale, tf.float64))
+            prepared += term.prepare(model, arrays[start + 1 : start + 1 + count])
+            start += 1 + count
+        return prepared
+
+    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
+        """The terms must have one shape: adding (N,) to (N, K) would broadcast."""
+        total = None
+        for term in self.terms:
+            _, scale = arrays.take()
+            value = term.value(heads, arrays, False)
+            scaled = tf.cast(scale, value.dtype) * value
+            if total is None:
+                total = scaled
+                continue
+            if scaled.shape.rank != total.shape.rank:
+                raise ValueError(
+                    f"Outputs of shapes {shape_text(total.shape, heads.batch_size)} and "
+                    f"{shape_text(scaled.shape, heads.batch_size)} do not add up to one number per sample."
+                )
+            total = total + tf.cast(scaled, total.dtype)
+        return total
+
+
+@dataclass(frozen=True)
+class OverTime:
+    """Σ_t w_t f_t of a sequence: one number where the term has one for each step."""
+
+    term: Recipe
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the term is."""
+        return self.term.cacheable
+
+    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
+        """The weights, then the term's own arrays."""
+        weights = arrays[0] if tf.is_tensor(arrays[0]) else tf.constant(arrays[0], tf.float32)
+        return [weights, *self.term.prepare(model, arrays[1:])]
+
+    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
+        """One number for each sequence, float (N,)."""
+        _, weights = arrays.take()
+        value = self.term.value(heads, arrays, False)
+        if value.shape.rank < 2:
+            raise ValueError(
+                f"PerSequence adds up one number for each step of a sequence, (N, T), and this output has the shape "
+                f"{shape_text(value.shape, heads.batch_size)}: leave PerSequence out."
+            )
+        if weights.shape.rank:
+            _require_batch(weights, value.shape, heads, "Weights of the steps")
+        return _sum_after(tf.cast(weights, value.dtype) * value, 1)
+
+
+class Same:
+    """Wraps an object that cannot be hashed, so that it equals only itself."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.wrapped is self.wrapped
+
+    def __hash__(self) -> int:
+        return id(self.wrapped)
+
+
+def by_value(thing: Any) -> Any:
+    """`thing` itself where it can be hashed (frozen dataclasses), else wrapped so that it equals only itself."""
+    try:
+        hash(thing)
+    except TypeError:
+        return Same(thing)
+    return thing
+
+
+def unwrap(thing: Any) -> Any:
+    """What `by_value` was given."""
+    return thing.wrapped if isinstance(thing, Same) else thing
+
+
+def _require_batch(array: Any, expected: Any, heads: Heads, what: str) -> None:
+    if not array.shape.is_compatible_with(expected):
+        raise ValueError(
+            f"{what} have shape {shape_text(expected, heads.batch_size)}, got "
+            f"{shape_text(array.shape, heads.batch_size)}."
+        )
+
+
+def _as_integers(array: Any) -> Any:
+    return array if tf.is_tensor(array) else tf.constant(array, tf.int32)
+
+
+def _sum_after(y: Any, batch_rank: int) -> Any:
+    """Σ over the axes that follow the first `batch_rank` ones."""
+    return y if y.shape.rank == batch_rank else tf.reduce_sum(y, axis=list(range(batch_rank, y.shape.rank)))

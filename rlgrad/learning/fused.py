@@ -1,0 +1,157 @@
+"""Many updates in one compiled call: each plays a rollout in environments written in TensorFlow and learns from it."""
+
+import logging
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from rlgrad import random
+from rlgrad.core.tensorflow_internals import trace
+from rlgrad.learning.learner import Learner
+from rlgrad.rollouts.checks import require_sound
+from rlgrad.rollouts.compiled import CompiledCollector
+from rlgrad.rollouts.compiled_rows import row_specs
+
+_log = logging.getLogger("rlgrad")
+
+
+class Update(NamedTuple):
+    """One update that was made.
+
+    Attributes:
+        metrics: what `Learner.learn` returns.
+        timesteps: environment steps that it took.
+    """
+
+    metrics: dict[str, float]
+    timesteps: int
+
+
+class Fused:
+    """Rollout, estimate, credit, gradient and update as one XLA program that goes round without coming back to Python.
+
+    Each update is the one that `collector.collect` and `learner.learn` would make, to rounding.
+
+    Args:
+        collector: whose slots are played.
+        learner: of the policy that plays.
+        size: the most updates in one call.
+    """
+
+    def __init__(self, collector: CompiledCollector, learner: Learner, size: int) -> None:
+        self._collector, self._learner, self._size = collector, learner, size
+        self._slots = collector.slots(learner.policy)
+        self._names = [*learner.metrics, "nonfinite_step"]
+        self._compiled: Any = None
+
+    def advance(self, count: int, timesteps: int, total: int, shuffles: np.ndarray) -> list[Update]:
+        """Make some updates.
+
+        Args:
+            count: how many at most; fewer where `size` or `total` ends them.
+            timesteps: environment steps taken so far.
+            total: environment steps after which no update begins that could take more.
+            shuffles: seeds for shuffles, int32 (≥ count, 2).
+
+        Raises:
+            NonFiniteError: a gradient was not finite; names output, variable and step.
+            FloatingPointError: a reward or an observation was not; names slot and step.
+            OutputFault: an observation that its space does not have, or a mask that forbids every action.
+        """
+        count, collector = min(count, self._size), self._collector
+        padded = np.concatenate([shuffles[:count], np.zeros((self._size - count, 2), np.int32)])
+        numbers = np.int32(count), np.int64(timesteps), np.int64(total), np.int32(collector.number)
+        results = self._run(*numbers, collector.seed, padded)
+        made, rollout = int(results.made), results.rollout
+        self._collector.advance(made, tf.nest.map_structure(lambda x: x.numpy()[:made], results.ends))
+        measured, steps = results.measured.numpy(), results.steps.numpy()
+        updates = [
+            Update(dict(zip(self._names, measured[i].tolist(), strict=True)), int(steps[i])) for i in range(made)
+        ]
+        bad = int(updates[-1].metrics["nonfinite_step"])
+        if bad >= 0:
+            arrays = tf.nest.map_structure(lambda x: x.numpy(), rollout)
+            require_sound(arrays, collector.observation_space, collector.shape[1] // collector.num_envs)
+            progress = min(1.0, (timesteps + sum(update.timesteps for update in updates[:-1])) / total)
+            raise self._learner.failure(rollout._replace(values=None, next_values=None), progress, bad)
+        for update in updates:
+            del update.metrics["nonfinite_step"]
+        return updates
+
+    def _run(self, *arguments: Any) -> "_Results":
+        if self._compiled is not None:
+            again: _Results = self._compiled(*map(tf.constant, arguments))
+            return again
+        _log.info("Compiling rollout and update into one program …")
+        begun = time.perf_counter()
+        try:
+            results = self._first(*arguments)
+        except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
+            if not self._collector.xla:
+                raise
+            _log.warning(
+                "XLA cannot compile this model; training runs as a plain graph. (%s)", str(error).splitlines()[0]
+            )
+            self._collector.xla = self._learner.xla = False
+            results = self._first(*arguments)
+        _log.info("Compiled, and made the first updates, in %.1f s.", time.perf_counter() - begun)
+        return results
+
+    def _first(self, *arguments: Any) -> "_Results":
+        # Where XLA does not pay for the learner, the rollout inside is compiled all the same.
+        tensors = [tf.constant(x) for x in arguments]
+        compiled = trace(self._program, *tensors, jit_compile=self._learner.xla or None)
+        results: _Results = compiled(*tensors)
+        self._compiled = compiled
+        return results
+
+    def _program(self, count: Any, timesteps: Any, total: Any, number: Any, seed: Any, shuffles: Any) -> "_Results":
+        collector, learner, size = self._collector, self._learner, self._size
+        policy, variables = learner.policy, self._slots
+        shape = collector.shape
+        specs = row_specs(policy, shape[1])
+        rows = tf.nest.map_structure(lambda spec: tf.TensorSpec((shape[0], *spec.shape), spec.dtype), specs)
+        last = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), rows.rollout)
+        ends = [tf.TensorArray(spec.dtype, size, element_shape=spec.shape) for spec in rows.ends]
+        measured = tf.TensorArray(tf.float32, size, element_shape=(len(self._names),))
+        steps = tf.TensorArray(tf.int32, size, element_shape=())
+
+        def body(i: Any, good: Any, taken: Any, slots: Any, last: Any, *arrays: Any) -> tuple[Any, ...]:
+            measured, steps, ends = arrays
+            progress = tf.minimum(tf.cast(taken / total, tf.float32), 1.0)
+            rollout, slots, ended = collector.play(policy, slots, random.fold_in(seed, number + i))
+            metrics = learner.move(rollout, progress, shuffles[i])
+            played = tf.cast(tf.reduce_sum(rollout.mask), tf.int32)
+            packed = tf.stack([tf.cast(metrics[name], tf.float32) for name in self._names])
+            arrays = (
+                measured.write(i, packed),
+                steps.write(i, played),
+                [array.write(i, x) for array, x in zip(ends, ended, strict=True)],
+            )
+            good = metrics["nonfinite_step"] < 0
+            last = rollout._replace(values=(), next_values=())
+            return i + 1, good, taken + tf.cast(played, tf.int64), slots, last, *arrays
+
+        def goes_on(i: Any, good: Any, taken: Any, *_: Any) -> Any:
+            return good & (i < count) & (taken + needed <= total)
+
+        needed = collector.max_rollout_steps if learner.agent.num_steps is not None else 1
+        slots = tf.nest.map_structure(tf.identity, variables)
+        memories = policy.initial_state(shape[1])
+        last = last._replace(
+            values=(), next_values=(), initial_states=tf.nest.map_structure(tf.convert_to_tensor, memories)
+        )
+        start = (tf.constant(0), tf.constant(True), timesteps, slots, last, measured, steps, ends)
+        made, _, _, slots, last, measured, steps, ends = tf.while_loop(goes_on, body, start)
+        tf.nest.map_structure(lambda variable, x: variable.assign(x), variables, slots)
+        return _Results(made, measured.stack(), steps.stack(), type(rows.ends)(*[e.stack() for e in ends]), last)
+
+
+class _Results(NamedTuple):
+    made: Any
+    measured: Any
+    steps: Any
+    ends: Any
+    rollout: Any

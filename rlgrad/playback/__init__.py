@@ -1,0 +1,1 @@
+"""Episodes played to be seen."""

@@ -1,0 +1,150 @@
+"""Seeing a policy play: one environment that draws, its episodes, and the films they are kept in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from rlgrad.config import Config
+from rlgrad.environments.drawing import DrawnEnv, Picture
+from rlgrad.policies.policy import Policy
+from rlgrad.spaces.masks import observed
+from rlgrad.spaces.trees import arrays
+
+
+class Drawn(Protocol):
+    """One environment that draws. See `rlgrad.rollouts.drawing.DrawnEnv`."""
+
+    name: str
+    rate: float
+
+    def reset(self, *, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        ...
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One transition."""
+        ...
+
+    def render(self) -> Picture:
+        """The picture of now, uint8 (height, width, 3)."""
+        ...
+
+    def close(self) -> None:
+        """Nothing is drawn any more."""
+        ...
+
+
+class Episode(NamedTuple):
+    """One that was seen.
+
+    Attributes:
+        steps: its length.
+        total: its return, undiscounted.
+        cut: whether it was left before its end, at `max_steps`.
+    """
+
+    steps: int
+    total: float
+    cut: bool
+
+
+def drawn(
+    config: Config,
+    render_mode: Literal["human", "rgb_array"],
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] | None = None,
+) -> DrawnEnv:
+    """One environment of a run, that draws itself.
+
+    Args:
+        config: the run's.
+        render_mode: into a window, or as arrays.
+        env_kwargs: besides the run's.
+        wrappers: none: the run's.
+
+    Raises:
+        ValueError: it cannot draw itself, or cannot be made from the config; says what is missing.
+    """
+    if not isinstance(config.env, str):
+        raise ValueError(
+            "This run's environment was given as an object: there is no id to make another from that draws."
+        )
+    return DrawnEnv(
+        config.env,
+        render_mode,
+        env_kwargs={**config.env_kwargs, **(env_kwargs or {})},
+        wrappers=config.wrappers if wrappers is None else wrappers,
+        max_episode_steps=config.max_episode_steps,
+    )
+
+
+def play(
+    policy: Policy,
+    env: Drawn,
+    *,
+    episodes: int = 1,
+    greedy: bool = True,
+    seed: int = 0,
+    max_steps: int | None = None,
+    on_picture: Callable[[Picture], None] | None = None,
+) -> list[Episode]:
+    """Play whole episodes.
+
+    Args:
+        policy: acts.
+        env: as `drawn` makes it.
+        episodes: how many; the k-th is reset with `seed + k`.
+        greedy: take the most likely action, instead of a sample.
+        seed: of the first episode.
+        max_steps: leave an episode that is longer.
+        on_picture: is given each picture, uint8 (height, width, 3), the last one of an episode included; none: nothing is
+            drawn but what the environment draws by itself.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        ValueError: the observations are not those that the policy was trained on, or drawing fails; says what is missing.
+    """
+    _check_observations(policy, env)
+    return [_episode(policy, env, greedy, seed + k, max_steps, on_picture) for k in range(episodes)]
+
+
+def _check_observations(policy: Policy, env: Drawn) -> None:
+    # A vector environment that was trained on may wrap its observations where a single one does not.
+    observation, info = env.reset(seed=0)
+    given = [np.shape(leaf) for _, leaf in arrays(observed(policy.masked, observation, info), "")]
+    expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(policy.observation_spec)]
+    if given != expected:
+        raise ValueError(
+            f"The policy was trained on observations of shape {_listed(expected)}, and {env.name} made by itself gives "
+            f"{_listed(given)}: name the wrappers and arguments with which it gives the same (--wrappers, --env-kwargs)."
+        )
+
+
+def _listed(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes))
+
+
+def _episode(
+    policy: Policy,
+    env: Drawn,
+    greedy: bool,
+    seed: int,
+    max_steps: int | None,
+    on_picture: Callable[[Picture], None] | None,
+) -> Episode:
+    observation, info = env.reset(seed=seed)
+    act, total, steps, over = policy.player(greedy=greedy), 0.0, 0, False
+    while not over and steps != max_steps:
+        if on_picture is not None:
+            on_picture(env.render())
+        action = act(observed(policy.masked, observation, info))
+        observation, reward, terminated, truncated, info = env.step(action)
+        total, steps, over = total + float(reward), steps + 1, terminated or truncated
+    if on_picture is not None:
+        on_picture(env.render())
+    return Episode(steps, total, not over)

@@ -1,0 +1,1 @@
+"""Runs: a policy, what trains it, and the folder that keeps both."""

@@ -1,0 +1,1 @@
+"""Spaces: what an environment shows, and what it takes."""
