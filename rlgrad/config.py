@@ -1,7 +1,6 @@
 """What a run was asked to do, and the config.yaml that says so."""
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,8 @@ import yaml
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad.agent import Agent
-from rlgrad.core.checks import check_keys, close_names, require
-from rlgrad.core.registry import agents, from_file
+from rlgrad.core import registry
+from rlgrad.core.checks import check_keys, require
 from rlgrad.core.settings import as_declared, mapping, require_finite
 from rlgrad.hyperparameters import Record, fields
 from rlgrad.logs import LOGS
@@ -194,34 +193,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def agent_class(name: str) -> "type[Agent]":
-    """The agent class of a name such as `reinforce`, or of a place such as `my_agent.py:MyAgent`.
+def agent_class(name: str) -> type[Agent]:
+    """Return the agent class of a name such as `reinforce`, or of a place such as `my_agent.py:MyAgent`.
 
     Raises:
         ValueError: there is none; says what was meant.
     """
-    path, colon, class_name = name.rpartition(":")
-    if colon:
-        return _checked(from_file(Path(path), class_name), name)
-    known = agents()
-    if name not in known:
-        raise ValueError(f"There is no agent {name!r}. {close_names(name, known)} Your own: my_agent.py:MyAgent.")
-    return _checked(known[name].load(), name)
-
-
-def agent_name(agent: "Agent") -> str:
-    """What `agent_class` finds this agent's class by: an entry point's name, or else `file.py:Class`."""
-    cls = type(agent)
-    for name, point in agents().items():
-        if point.value == f"{cls.__module__}:{cls.__qualname__}":
-            return name
-    module = sys.modules.get(cls.__module__)
-    return f"{getattr(module, '__file__', None) or cls.__module__}:{cls.__qualname__}"
-
-
-def _checked(found: Any, name: str) -> "type[Agent]":
-    from rlgrad.agent import Agent
-
+    found = registry.find("rlgrad.agents", name)
     if not (isinstance(found, type) and issubclass(found, Agent)):
         raise ValueError(f"{name} is no subclass of rlgrad.Agent.")
     return found
+
+
+def agent_name(agent: Agent) -> str:
+    """Return the name by which `agent_class` finds this agent's class."""
+    return registry.name_of("rlgrad.agents", type(agent))

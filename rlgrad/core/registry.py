@@ -1,28 +1,87 @@
-"""Agents, environments and configs are found by name (entry points) or by path; nothing has to be imported first."""
+"""What a name means: an entry point of an installed distribution, or a place such as `file.py:Name` or `module:Name`.
 
+Groups of entry points: `rlgrad.agents`, `rlgrad.envs`, `rlgrad.updates`, `rlgrad.collectors`, `rlgrad.logs`, `rlgrad.encoders`.
+What ships stands in them like everything else, so another package adds to rlgrad without changing it, and nothing has to be
+imported beforehand.
+"""
+
+import importlib
 import importlib.util
 import json
 import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlgrad.core.checks import close_names
 
-if TYPE_CHECKING:
-    pass
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Return the entry points of a group such as `rlgrad.agents`, of every installed distribution, by name."""
+    return dict(_points(group, tuple(sys.path)))
+
+
+@lru_cache(maxsize=64)
+def _points(group: str, path: tuple[str, ...]) -> tuple[tuple[str, EntryPoint], ...]:
+    """Look through the metadata of all distributions on a path, which takes some 10 ms, once."""
+    del path
+    return tuple((point.name, point) for point in entry_points(group=group))
 
 
 def agents() -> dict[str, EntryPoint]:
-    """Entry points of the group `rlgrad.agents`, of every installed distribution, by name."""
-    return {point.name: point for point in entry_points(group="rlgrad.agents")}
+    """Return the installed agents by name."""
+    return installed("rlgrad.agents")
 
 
 def envs() -> dict[str, EntryPoint]:
-    """Entry points of the group `rlgrad.envs`, by environment id."""
-    return {point.name: point for point in entry_points(group="rlgrad.envs")}
+    """Return the installed environments that are written in TensorFlow, by id."""
+    return installed("rlgrad.envs")
+
+
+def find(group: str, name: str) -> Any:
+    """Load what a name means.
+
+    Args:
+        group: of entry points, such as `rlgrad.agents`.
+        name: an entry point's name, or a place: `my_agent.py:MyAgent`, `my_package.agents:MyAgent`.
+
+    Raises:
+        ValueError: there is no such name, file, module or class; says what was meant.
+    """
+    noun = group.rpartition(".")[2].removesuffix("s")
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        known = installed(group)
+        if name not in known:
+            raise ValueError(f"There is no {noun} {name!r}. {close_names(name, known)} Your own: my_{noun}.py:Name.")
+        return known[name].load()
+    if place.endswith(".py"):
+        return from_file(Path(place), attribute)
+    try:
+        module = importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name!r} asks for the module {place!r}, which cannot be imported: {error}.") from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"The module {place} has no {attribute!r}. {close_names(attribute, vars(module))}")
+    return getattr(module, attribute)
+
+
+def name_of(group: str, thing: Any) -> str:
+    """Return the name by which `find` finds a class or function: an entry point's, or its place.
+
+    A place is `module:Name` for what an installed distribution brings, else `file.py:Name`.
+    """
+    place = f"{thing.__module__}:{thing.__qualname__}"
+    for name, point in installed(group).items():
+        if point.value == place:
+            return name
+    file = getattr(sys.modules.get(thing.__module__), "__file__", None)
+    if file is None or "site-packages" in Path(file).parts:
+        return place
+    return f"{file}:{thing.__qualname__}"
 
 
 def configs() -> dict[str, Traversable]:
