@@ -142,7 +142,7 @@ def test_an_environment_that_is_not_deterministic_is_named_and_goes_on_with_new_
 
 def test_a_checkpoint_that_was_cut_or_changed_anywhere_is_refused_and_the_one_before_it_used(tmp_path, caplog):
     run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=100, run_dir=tmp_path / "run", **QUICK)
-    newest, before, *_ = checkpoints.found(run.path / "checkpoints")
+    newest, before, *_ = checkpoints.numbered(run.path / "checkpoints")
     content, places = newest.read_bytes(), random.Random(1)
     for _ in range(100):
         at, bit = places.randrange(len(content)), 1 << places.randrange(8)
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_was_cut_or_changed_anywhere_is_refused_and_the_one_be
     again = rlgrad.load(run.path, verbose=False)
     assert again.timesteps == int(before.stem)
     assert f"{newest} is damaged" in caplog.text
-    for path in checkpoints.found(run.path / "checkpoints"):
+    for path in checkpoints.numbered(run.path / "checkpoints"):
         path.write_bytes(b"")
     with pytest.raises(checkpoints.DamagedError, match="Every checkpoint"):
         rlgrad.load(run.path, verbose=False)

@@ -1,4 +1,4 @@
-"""Seeing a policy play: one environment that draws, its episodes, and the films they are kept in."""
+"""Episodes of a policy in one environment that draws itself."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -6,15 +6,34 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.config import Config
 from rlgrad.environments.drawing import DrawnEnv, Picture
 from rlgrad.policies.policy import Policy
 from rlgrad.spaces.masks import observed
 from rlgrad.spaces.trees import arrays
 
 
+class EnvironmentSettings(Protocol):
+    """The settings of a run that say which environment it is. `rlgrad.config.Config` has them."""
+
+    @property
+    def env(self) -> Any:
+        """An id, or an environment that was given as an object."""
+
+    @property
+    def env_kwargs(self) -> Mapping[str, Any]:
+        """Arguments of its constructor."""
+
+    @property
+    def wrappers(self) -> Sequence[str]:
+        """Wrappers around it, the first one innermost."""
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Its time limit; `None`: its own."""
+
+
 class Drawn(Protocol):
-    """One environment that draws. See `rlgrad.rollouts.drawing.DrawnEnv`."""
+    """One environment that draws itself. See `rlgrad.environments.drawing.DrawnEnv`."""
 
     name: str
     rate: float
@@ -24,25 +43,25 @@ class Drawn(Protocol):
         ...
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One transition."""
+        """Make one transition."""
         ...
 
     def render(self) -> Picture:
-        """The picture of now, uint8 (height, width, 3)."""
+        """Return the current picture, uint8 (height, width, 3)."""
         ...
 
     def close(self) -> None:
-        """Nothing is drawn any more."""
+        """Stop drawing."""
         ...
 
 
-class Episode(NamedTuple):
-    """One that was seen.
+class PlayedEpisode(NamedTuple):
+    """An episode that was played to be seen.
 
     Attributes:
         steps: its length.
         total: its return, undiscounted.
-        cut: whether it was left before its end, at `max_steps`.
+        cut: True if it was left before its end, at `max_steps`.
     """
 
     steps: int
@@ -51,33 +70,33 @@ class Episode(NamedTuple):
 
 
 def drawn(
-    config: Config,
+    settings: EnvironmentSettings,
     render_mode: Literal["human", "rgb_array"],
     *,
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] | None = None,
 ) -> DrawnEnv:
-    """One environment of a run, that draws itself.
+    """Make one environment like a run's, that draws itself.
 
     Args:
-        config: the run's.
-        render_mode: into a window, or as arrays.
-        env_kwargs: besides the run's.
-        wrappers: none: the run's.
+        settings: of the run.
+        render_mode: `"human"` draws into a window, `"rgb_array"` returns arrays.
+        env_kwargs: added to the run's.
+        wrappers: in place of the run's. `None`: the run's.
 
     Raises:
-        ValueError: it cannot draw itself, or cannot be made from the config; says what is missing.
+        ValueError: it cannot draw itself, or cannot be made from the settings; says what is missing.
     """
-    if not isinstance(config.env, str):
+    if not isinstance(settings.env, str):
         raise ValueError(
             "This run's environment was given as an object: there is no id to make another from that draws."
         )
     return DrawnEnv(
-        config.env,
+        settings.env,
         render_mode,
-        env_kwargs={**config.env_kwargs, **(env_kwargs or {})},
-        wrappers=config.wrappers if wrappers is None else wrappers,
-        max_episode_steps=config.max_episode_steps,
+        env_kwargs={**settings.env_kwargs, **(env_kwargs or {})},
+        wrappers=settings.wrappers if wrappers is None else wrappers,
+        max_episode_steps=settings.max_episode_steps,
     )
 
 
@@ -90,21 +109,21 @@ def play(
     seed: int = 0,
     max_steps: int | None = None,
     on_picture: Callable[[Picture], None] | None = None,
-) -> list[Episode]:
+) -> list[PlayedEpisode]:
     """Play whole episodes.
 
     Args:
         policy: acts.
-        env: as `drawn` makes it.
+        env: what `drawn` returns.
         episodes: how many; the k-th is reset with `seed + k`.
         greedy: take the most likely action, instead of a sample.
         seed: of the first episode.
-        max_steps: leave an episode that is longer.
-        on_picture: is given each picture, uint8 (height, width, 3), the last one of an episode included; none: nothing is
-            drawn but what the environment draws by itself.
+        max_steps: leave an episode after this many steps. `None`: play to its end.
+        on_picture: called with each picture, uint8 (height, width, 3), the last one of an episode included. `None`: no
+            picture is asked for, and a window shows what the environment draws there.
 
     Returns:
-        What was seen.
+        The episodes.
 
     Raises:
         ValueError: the observations are not those that the policy was trained on, or drawing fails; says what is missing.
@@ -136,7 +155,7 @@ def _episode(
     seed: int,
     max_steps: int | None,
     on_picture: Callable[[Picture], None] | None,
-) -> Episode:
+) -> PlayedEpisode:
     observation, info = env.reset(seed=seed)
     act, total, steps, over = policy.player(greedy=greedy), 0.0, 0, False
     while not over and steps != max_steps:
@@ -147,4 +166,4 @@ def _episode(
         total, steps, over = total + float(reward), steps + 1, terminated or truncated
     if on_picture is not None:
         on_picture(env.render())
-    return Episode(steps, total, not over)
+    return PlayedEpisode(steps, total, not over)

@@ -10,22 +10,20 @@ import numpy as np
 from rlgrad.environments.drawing import Picture
 
 FILMS = (".mp4", ".gif")
-
-
-_GIF_RATE = 25.0  # what every viewer of GIFs keeps up with
+_GIF_RATE = 25.0  # pictures a second that every viewer of GIFs shows
 
 
 @contextlib.contextmanager
 def film(path: Path, rate: float) -> Iterator[Callable[[Picture], None]]:
-    """A file that takes one picture after the other.
+    """Write a film; the context is a function that takes the next picture.
 
     Args:
-        path: ends in .mp4 or .gif.
-        rate: pictures a second. A GIF leaves some out, where there are more than its viewers keep up with.
+        path: of the film; ends in .mp4 or .gif.
+        rate: pictures a second. A GIF leaves pictures out if its viewers could not show them all.
 
     Raises:
-        ValueError: another ending, or a folder that is not there.
-        ImportError: what writes MP4 is not installed; says how to.
+        ValueError: `path` ends otherwise, or its folder does not exist.
+        ImportError: the package that writes MP4 is not installed; says how to install it.
     """
     check_film(path)
     with (_mp4 if path.suffix.lower() == ".mp4" else gif)(path, rate) as write:
@@ -34,12 +32,12 @@ def film(path: Path, rate: float) -> Iterator[Callable[[Picture], None]]:
 
 @contextlib.contextmanager
 def gif(file: Path | BinaryIO, rate: float, most_pixels: int | None = None) -> Iterator[Callable[[Picture], None]]:
-    """An animated GIF that takes one picture after the other, and is written at the end.
+    """Write an animated GIF, at the end of the context; the context is a function that takes the next picture.
 
     Args:
-        file: to write into.
-        rate: pictures a second. Some are left out, where there are more than viewers keep up with.
-        most_pixels: along either side; larger ones are made smaller. None: they stay as they are.
+        file: a path, or a binary file that is open for writing.
+        rate: pictures a second. Pictures are left out if viewers could not show them all.
+        most_pixels: along either side; larger pictures are made smaller. `None`: they keep their size.
     """
     from PIL import Image
 
@@ -59,7 +57,7 @@ def gif(file: Path | BinaryIO, rate: float, most_pixels: int | None = None) -> I
 
 
 def check_film(path: Path) -> None:
-    """Raise what `film` would, before anything is played for it."""
+    """Raise the errors of `film`, before an episode is played for it."""
     if path.suffix.lower() not in FILMS:
         raise ValueError(f"A film's name ends in {' or '.join(FILMS)}, got {str(path)!r}.")
     if not path.parent.is_dir():

@@ -1,7 +1,7 @@
 """Checkpoints: one .npz file of plain arrays each. Nothing in it is executed when it is read.
 
-A file appears whole or not at all, and is an archive that NumPy reads by itself. What it holds is vouched for by a SHA-256
-digest of all bytes before it, kept as the archive's comment: a file that was cut or changed is refused.
+A file appears whole or not at all, and NumPy alone can read it. The archive's comment is a SHA-256 digest of all bytes before
+it: a file that was cut or changed is refused.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _log = logging.getLogger("rlgrad")
 
 
 class DamagedError(ValueError):
-    """A checkpoint is not what was written: its file was cut or changed."""
+    """The file of a checkpoint was cut or changed since it was written."""
 
 
 def save(
@@ -42,15 +42,15 @@ def save(
     """Write a checkpoint, and remove all but the newest few.
 
     Args:
-        folder: where.
-        timesteps: environment steps taken, which name the file.
+        folder: of the run's checkpoints.
+        timesteps: environment steps taken; they name the file.
         variables: by group; saved in order.
-        state: dicts and lists of what JSON can hold and of NumPy arrays.
-        keep: how many checkpoints stay.
-        best: keep it as `best.npz` too, in place of the one before.
+        state: dicts and lists of NumPy arrays and of values that JSON can hold.
+        keep: number of checkpoints that stay.
+        best: copy it to `best.npz`, replacing the one before.
 
     Returns:
-        The file. It appears whole or not at all.
+        The path of the file.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,13 +64,13 @@ def save(
         with writing(copy):
             shutil.copyfile(path, copy)
             copy.replace(folder / BEST)
-    for old in found(folder)[keep:]:
+    for old in numbered(folder)[keep:]:
         old.unlink()
     return path
 
 
-def found(folder: Path) -> list[Path]:
-    """The numbered checkpoints of a folder, newest first; whole or not."""
+def numbered(folder: Path) -> list[Path]:
+    """Return the numbered checkpoints of a folder, newest first, damaged ones included."""
     return sorted((path for path in folder.glob("*.npz") if path.name != BEST), reverse=True)
 
 
@@ -79,14 +79,14 @@ def load(path: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[
 
     Args:
         path: the file.
-        variables: by group, in the order they were saved in. Groups that the file has and this lacks are left alone.
+        variables: by group, in the order in which they were saved. Further groups in the file are ignored.
 
     Returns:
         The state that was saved with them.
 
     Raises:
         DamagedError: the file was cut or changed since it was written.
-        ValueError: the file is of another format, or the variables do not match it; none is changed then.
+        ValueError: the file has another format, or the variables do not match it. No variable is changed then.
     """
     with np.load(io.BytesIO(_checked(path)), allow_pickle=False) as file:
         state: dict[str, Any] = json.loads(bytes(file[_STATE]))
@@ -109,14 +109,14 @@ def load(path: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[
 
 
 def load_newest(folder: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, Any]:
-    """`load` the newest checkpoint of a folder that is not damaged; each damaged one is named in the log.
+    """Load the newest checkpoint of a folder that is not damaged. A warning names each damaged one.
 
     Raises:
-        FileNotFoundError: there is none at all.
-        DamagedError: all of them are damaged.
-        ValueError: the newest whole one does not match.
+        FileNotFoundError: the folder has no checkpoint.
+        DamagedError: every checkpoint is damaged.
+        ValueError: the variables do not match the checkpoint.
     """
-    paths = found(folder)
+    paths = numbered(folder)
     if not paths:
         raise FileNotFoundError(f"{folder} holds no checkpoint: the run stopped before its first one.")
     for path in paths:
@@ -150,7 +150,7 @@ def _checked(path: Path) -> bytes:
 
 
 def _without_arrays(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree with the name of an entry in place of each array, which is added to `arrays`."""
+    """Return the tree with each array replaced by the name of an entry, and add the arrays to `arrays` under these names."""
     if isinstance(tree, Mapping):
         return {key: _without_arrays(value, arrays) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

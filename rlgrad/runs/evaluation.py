@@ -1,4 +1,4 @@
-"""How good a policy is: returns of fresh episodes."""
+"""Evaluation of a policy: returns of fresh episodes."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ class Evaluation:
     Attributes:
         returns: float (episodes,).
         lengths: int (episodes,), steps.
-        greedy: whether the most likely action was taken, instead of a sample.
+        greedy: True if the most likely action was taken, False if actions were sampled.
     """
 
     returns: np.ndarray
@@ -43,11 +43,11 @@ class Evaluation:
 
     @property
     def episodes(self) -> int:
-        """How many there were."""
+        """Number of episodes."""
         return len(self.returns)
 
     def summary(self) -> dict[str, float]:
-        """As evaluation.json holds it."""
+        """Return the entry of evaluation.json."""
         return {"mean_return": self.mean_return, "std_return": self.std_return, "episodes": self.episodes}
 
 
@@ -66,14 +66,14 @@ def evaluate(
     """Play whole episodes in fresh environments, the same ones for the same seed.
 
     Args:
-        policy: at its present weights; its normalizer stays as it is.
+        policy: acts at its current weights; its normalizer is not updated.
         env: an id, an instance, or a function that makes one.
-        episodes: how many; fixed for each environment slot beforehand, so that short ones are not favoured.
-        greedy: take the most likely action, instead of a sample.
+        episodes: number of episodes. Each slot plays a number fixed beforehand, so that short episodes are not favored.
+        greedy: take the most likely action instead of sampling one.
         seed: for resets and samples; independent of the streams that training with this seed uses.
         env_kwargs: for the environment's constructor.
         wrappers: around each environment, see `rlgrad.train`.
-        max_episode_steps: a cap, needed where the environment has no time limit.
+        max_episode_steps: a time limit; required if the environment has none.
         vectorization_mode: see `rlgrad.train`.
 
     Returns:
@@ -109,7 +109,7 @@ def _most_slots(policy: Policy) -> int:
 
 
 def _another(env: Any) -> Any:
-    """An environment like the one given, which training may be in the middle of."""
+    """Return a second environment like the given one, which may be in the middle of an episode."""
     if isinstance(env, gymnasium.Env) and env.spec is not None:
         return gymnasium.make(env.spec)
     try:

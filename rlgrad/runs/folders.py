@@ -1,46 +1,39 @@
-"""A run's folder: where it may be, and what says what the run is."""
+"""A run's folder: where it may be, and the files that say what the run is."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
 from rlgrad import config as configs
 from rlgrad.config import Config
-from rlgrad.policies.build import ModelOrBuilder
 from rlgrad.runs import checkpoints
-
-if TYPE_CHECKING:
-    from rlgrad.runs.run import Run
 
 _log = logging.getLogger("rlgrad")
 
 
-def write_config(run: "Run", model: ModelOrBuilder | None, value_model: ModelOrBuilder | None) -> None:
-    """Write what a run is: the models that were given, as Keras describes them, and config.yaml, by which the folder is one."""
-    network = run.policy.network
-    resolved = {
-        "vectorization_mode": run.collector.vectorization_mode,
-        "actor": "compiled" if run.collector.vectorization_mode == "compiled" else run.policy.acts_in,
-        "xla": run.learner.xla,
-        "device": run.device,
-        "trained_outputs": list(run.learner.credited),
-        "weights": int(sum(v.value.shape.num_elements() for v in run.learner.variables)),
-    }
-    networks = {"model": (model, network), "value_model": (value_model, run.policy.value_network)}
-    for name, built in ((name, built) for name, (given, built) in networks.items() if given is not None):
+def write_config(path: Path, config: Config, resolved: Mapping[str, Any], models: Mapping[str, keras.Model]) -> None:
+    """Write config.yaml, which makes the folder a run, and before it the models that were given, as Keras describes them.
+
+    Args:
+        path: the run's folder.
+        config: of the run.
+        resolved: what was decided by rule: device, XLA, how environments are stepped, ….
+        models: the models that were given, by name: `"model"`, `"value_model"`.
+    """
+    for name, model in models.items():
         try:
-            checkpoints.write_text(run.path / f"{name}.json", built.to_json(indent=2))
+            checkpoints.write_text(path / f"{name}.json", model.to_json(indent=2))
         except (NotImplementedError, TypeError, ValueError):
             _log.warning("Keras cannot write the config of this %s: rlgrad.load will need it as an argument.", name)
-    checkpoints.write_text(run.path / "config.yaml", configs.to_yaml(run.config, resolved))
+    checkpoints.write_text(path / "config.yaml", configs.to_yaml(config, resolved))
 
 
 def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
-    """Builds the model that a run was given, if it was given one and Keras could describe it.
+    """Return a function that builds the model that a run was given. `None`: it was given none, or Keras could not describe it.
 
     Args:
         path: the run's folder.
@@ -64,7 +57,11 @@ def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
 
 
 def free_folder(config: Config, run_dir: str | Path | None) -> Path:
-    """A folder that holds no run yet."""
+    """Return a folder that holds no run yet.
+
+    Raises:
+        FileExistsError: `run_dir` exists and is not empty.
+    """
     if run_dir is not None:
         path = Path(run_dir)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):

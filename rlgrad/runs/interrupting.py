@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill, answered at the end of what is being done."""
+"""Ctrl-C and SIGTERM end training after the current update."""
 
 import contextlib
 import logging
@@ -12,26 +12,26 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Whether somebody asked to stop.
+    """A request to stop.
 
     Attributes:
-        asked: whether.
+        asked: True once a signal came.
     """
 
     def __init__(self) -> None:
         self.asked = False
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: the first one is remembered, the next one is an exception at once."""
+        """Handle a signal: remember the first one, raise KeyboardInterrupt at the next."""
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        _log.info("Stopping after this update. (Once more: at once, and what follows the last checkpoint is lost.)")
+        _log.info("Stopping after this update. (Once more: at once, and training since the last checkpoint is lost.)")
 
 
 @contextlib.contextmanager
 def interruption() -> Iterator[Interruption]:
-    """SIGINT and SIGTERM are remembered inside of this; only the main thread receives them."""
+    """Remember SIGINT and SIGTERM while the context lasts, in the main thread; other threads receive no signals."""
     asked = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield asked

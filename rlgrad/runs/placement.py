@@ -1,4 +1,4 @@
-"""Where a run computes: a fixed rule, since numbers depend on it, and never a measurement."""
+"""The device that a run computes on: a fixed rule, never a measurement, since numbers depend on the device."""
 
 import logging
 from collections.abc import Sequence
@@ -14,15 +14,16 @@ _MANY = 1_000_000  # weights of a model that was given, likewise
 
 
 def device_for(observation_space: spaces.Space[Any], hidden_sizes: Sequence[int], models: Sequence[Any] = ()) -> str:
-    """The device that a run computes on, and its GPUs made ready.
+    """Return the device that a run computes on, and prepare its GPUs.
 
-    A GPU, where there is one, computes for networks that see images, have hidden layers of at least 512 units, or are models
-    of at least a million weights. Smaller ones stay on the CPU: their arithmetic is done there before a GPU has begun.
+    A GPU, if there is one, computes for networks that see images, that have hidden layers of at least 512 units, or that are
+    models of at least a million weights. Smaller networks stay on the CPU, where they take less time than starting a GPU's
+    kernels.
 
     Args:
         observation_space: what the networks see.
         hidden_sizes: widths of the default networks.
-        models: Keras models that were given, or functions that build them, of which nothing is known.
+        models: Keras models that were given, or functions that build them; the size of the latter is not known.
 
     Returns:
         `"GPU:0"` or `"CPU:0"`.
@@ -36,7 +37,7 @@ def device_for(observation_space: spaces.Space[Any], hidden_sizes: Sequence[int]
     weights = [model.count_params() for model in models if hasattr(model, "count_params")]
     large = max(hidden_sizes, default=0) >= _WIDE or max(weights, default=0) >= _MANY or _has_image(observation_space)
     if gpus and not large:
-        _log.info("There is a GPU, and this run stays on the CPU, where networks this small are faster.")
+        _log.info("There is a GPU; this run stays on the CPU, where networks this small are faster.")
     return "GPU:0" if gpus and large else "CPU:0"
 
 

@@ -1,7 +1,7 @@
-"""Where a run comes from: run.json, which says what made it. config.yaml, beside it, says what was asked for.
+"""Where a run comes from: run.json, which says what made it. config.yaml, beside it, holds the settings.
 
-Nothing is decided by run.json: `rlgrad train --from RUN` repeats a run from its config.yaml, and run.json tells a person what
-has to be the same besides for the weights to come out the same.
+No code reads run.json to decide anything: `rlgrad train --from RUN` repeats a run from its config.yaml. run.json tells a person
+what else must be equal (machine, versions, commit) for the weights to come out equal.
 """
 
 import json
@@ -13,88 +13,86 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import keras
 import tensorflow as tf
 
-import rlgrad
 from rlgrad.config import Config
 from rlgrad.core import registry
 from rlgrad.environments.ids import find_spec, frame_limit
 from rlgrad.runs import checkpoints
 
-if TYPE_CHECKING:
-    from rlgrad.runs.run import Run
-
 FILE = "run.json"
-_ENGINES = ("mujoco", "Box2D", "ale_py")  # what steps environments whose class is another package's
+_ENGINES = ("mujoco", "Box2D", "ale_py")  # they step environments whose classes belong to another package
 
 
-def write(run: "Run", command: str) -> None:
-    """Write run.json into a run's folder.
-
-    Args:
-        run: about to be trained.
-        command: what started it, as one would type it.
-    """
-    mode = run.collector.vectorization_mode
-    made = provenance(run.config, command=command, device=run.device, vectorization_mode=mode)
-    checkpoints.write_text(run.path / FILE, json.dumps(made, indent=2) + "\n")
-
-
-def write_resumed(run: "Run", command: str) -> None:
-    """Add to a run's run.json that it goes on from a checkpoint.
+def write(path: Path, config: Config, *, command: str, device: str, vectorization_mode: str) -> None:
+    """Write run.json into the folder of a run that is about to begin.
 
     Args:
-        run: about to be trained.
-        command: what goes on with it, as one would type it.
+        path: the run's folder.
+        config: of the run.
+        command: the command that started it, as one would type it.
+        device: the device it computes on.
+        vectorization_mode: how its environments are stepped, never `"auto"`.
     """
-    file = run.path / FILE
+    made = provenance(config, command=command, device=device, vectorization_mode=vectorization_mode)
+    checkpoints.write_text(path / FILE, json.dumps(made, indent=2) + "\n")
+
+
+def write_resumed(
+    path: Path, config: Config, timesteps: int, *, command: str, device: str, vectorization_mode: str
+) -> None:
+    """Add to run.json that a run is resumed from a checkpoint.
+
+    Args:
+        path: the run's folder.
+        config: of the run.
+        timesteps: environment steps at the checkpoint.
+        command: the command that resumes it, as one would type it.
+        device: the device it computes on.
+        vectorization_mode: how its environments are stepped, never `"auto"`.
+    """
+    file = path / FILE
     try:
         made = json.loads(file.read_text())
         before = list(made.setdefault("resumed", []))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ):  # an older run has none, and whoever lent it may have edited it
+    except (OSError, ValueError, TypeError, AttributeError):  # older runs lack the file, and it may have been edited
         made, before = {}, []
-    mode = run.collector.vectorization_mode
-    now = occasion(command, environment_of(run.config, mode)["entry_point"], run.device)
-    made["resumed"] = [*before, {"timesteps": run.timesteps, **now}]
+    now = occasion(command, environment_of(config, vectorization_mode)["entry_point"], device)
+    made["resumed"] = [*before, {"timesteps": timesteps, **now}]
     checkpoints.write_text(file, json.dumps(made, indent=2) + "\n")
 
 
 def provenance(config: Config, *, command: str, device: str, vectorization_mode: str) -> dict[str, Any]:
-    """What run.json holds when a run begins.
+    """Return the content of run.json when a run begins.
 
     Args:
-        config: what the run was asked to do.
-        command: what started it, as one would type it.
-        device: what it computes on.
+        config: of the run.
+        command: the command that started it, as one would type it.
+        device: the device it computes on.
         vectorization_mode: how its environments are stepped, never `"auto"`.
 
     Returns:
-        `seed`, `environment`, and what `occasion` gives.
+        `seed`, `environment`, and the entries of `occasion`.
     """
     environment = environment_of(config, vectorization_mode)
     return {**occasion(command, environment["entry_point"], device), "seed": config.seed, "environment": environment}
 
 
 def occasion(command: str, entry_point: str, device: str) -> dict[str, Any]:
-    """What trains a run here and now.
+    """Describe the machine, the versions and the command that train a run now.
 
     Args:
-        command: what started it, as one would type it.
+        command: the command, as one would type it.
         entry_point: `module:name` of the environment.
-        device: what it computes on.
+        device: the device the run computes on.
 
     Returns:
-        `command`, `started`, `directory`, `device`, `machine`, `versions`, and `git`: commit and whether tracked files differed
-        from it, of the repository that the current directory is in; absent outside of one.
+        `command`, `started`, `directory`, `device`, `machine`, `versions`, and `git`: the commit of the repository
+        around the current directory, and whether tracked files differ from it; absent outside of a repository.
     """
     git = git_state(Path.cwd())
     return {
@@ -109,14 +107,14 @@ def occasion(command: str, entry_point: str, device: str) -> dict[str, Any]:
 
 
 def versions(entry_point: str) -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a run computes, that of its environment included.
+    """Return the versions of Python and of the packages that a run computes with, its environment's included.
 
     Args:
         entry_point: `module:name` of the environment.
     """
     known = {
         "python": platform.python_version(),
-        "rlgrad": rlgrad.__version__,
+        "rlgrad": version("rlgrad"),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": version("numpy"),
@@ -129,7 +127,7 @@ def versions(entry_point: str) -> dict[str, str]:
 
 
 def environment_of(config: Config, vectorization_mode: str) -> dict[str, Any]:
-    """The environment's id, entry point, arguments, wrappers, time limit, and how it is stepped."""
+    """Describe the environment: id, entry point, arguments, wrappers, time limit, and how it is stepped."""
     asked = dict(config.env_kwargs)
     wrappers = list(config.wrappers)
     spec = _spec(config.env)
@@ -149,7 +147,7 @@ def environment_of(config: Config, vectorization_mode: str) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit that a folder is at, and whether tracked files differ from it; none outside of a repository."""
+    """Return the commit of the repository around a folder, and whether tracked files differ from it. `None` outside of one."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
@@ -176,7 +174,7 @@ def _spec(env: Any) -> gymnasium.envs.registration.EnvSpec | None:
 
 
 def _place(thing: Any) -> str:
-    """`module:name` of a class, a function or an instance; a text is one already."""
+    """Return `module:name` of a class, a function or an instance; text is returned as it is."""
     if isinstance(thing, str):
         return thing
     named = thing if hasattr(thing, "__qualname__") else type(getattr(thing, "unwrapped", thing))
@@ -184,7 +182,7 @@ def _place(thing: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Arguments as JSON holds them; of what it cannot, what Python shows."""
+    """Return arguments as JSON can hold them, and the `repr` of those it cannot."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

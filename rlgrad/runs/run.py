@@ -4,20 +4,18 @@ import contextlib
 import json
 import logging
 import math
-import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from rlgrad import random
 from rlgrad.analysis.plotting import plot_runs
 from rlgrad.callbacks import Callback
 from rlgrad.config import Config
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
-from rlgrad.learning.fused import Fused
 from rlgrad.learning.learner import Learner
 from rlgrad.logs.csv import read_csv
 from rlgrad.metrics import METRICS, Journal
@@ -27,27 +25,24 @@ from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.runs import checkpoints, provenance
 from rlgrad.runs.diagnosing import Watch
 from rlgrad.runs.evaluation import Evaluation, evaluate
-from rlgrad.runs.interrupting import interruption
+from rlgrad.runs.interrupting import Interruption, interruption
+from rlgrad.runs.loop import Clock, Keeper, Made, Pace, Updater
 
 _log = logging.getLogger("rlgrad")
-_ROWS = 250  # about as many rows does a run log, however many updates it makes
-_FUSED_ROWS = 50  # where a row ends a call that makes all its updates
-_CHECKPOINTS = 10  # of those whose steps are fixed beforehand
-_SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
 class Run:
-    """What `rlgrad.train` and `rlgrad.load` return.
+    """A policy, its training, and its folder; `rlgrad.train` and `rlgrad.load` return one.
 
     Attributes:
         policy: acts, and goes into every function of `rlgrad.gradients`.
-        config: what the run was asked to do.
+        config: the settings of the run.
         path: the run's folder.
-        device: what it computes on, `"CPU:0"` or `"GPU:0"`.
-        metrics: names of what is logged.
+        device: the device it computes on, `"CPU:0"` or `"GPU:0"`.
+        metrics: names of the metrics in a logged row.
         timesteps: environment steps taken.
         updates: updates made.
-        stop: set it to true, in a callback, to end training after this update.
+        stop: set it to true in a callback to end training after this update.
     """
 
     def __init__(
@@ -71,31 +66,46 @@ class Run:
         self.timesteps = self.updates = 0
         self.seconds = 0.0
         self.stop = False
-        self._restored = False  # from a checkpoint, and not trained since
-        self._best = -math.inf  # of the checkpoints that are kept for it
-        self._shuffles = random.Seeds(random.stream(config.seed, "shuffle"))  # of updates
-        self._fused: Fused | None = None
-        self._actor: Any = None  # at the weights of now, where they were just handed out; else they are read
+        self._restored = False  # True between loading a checkpoint and training
+        self._best = -math.inf  # return at the checkpoint that best.npz is a copy of
+        self._updater = Updater(collector, policy, learner, self._watch, config.seed)
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """Metrics by name, one entry a logged row."""
+        """The logged metrics by name, one entry a row."""
         return self._journal.history
 
     @property
     def diagnosis(self) -> Diagnosis | None:
-        """The last one made while training with `diagnose=True`, or none."""
+        """The last diagnosis made while training with `diagnose=True`. `None`: there was none yet."""
         return self._watch.last
 
     @property
     def episodes(self) -> int:
-        """Finished while training."""
+        """Number of episodes that ended while training."""
         return self._journal.episodes
 
     @property
+    def resolved(self) -> dict[str, Any]:
+        """Choices that fixed rules made for this run, for its config.yaml."""
+        mode = self.collector.vectorization_mode
+        return {
+            "vectorization_mode": mode,
+            "actor": "compiled" if mode == "compiled" else self.policy.acts_in,
+            "xla": self.learner.xla,
+            "device": self.device,
+            "trained_outputs": list(self.learner.credited),
+            "weights": int(sum(v.value.shape.num_elements() for v in self.learner.variables)),
+        }
+
+    @property
     def finished(self) -> bool:
-        """Whether no rollout fits into the config's `total_timesteps` any more."""
+        """True if no further rollout fits into the config's `total_timesteps`."""
         return self.timesteps + self._needed > self.config.total_timesteps
+
+    @property
+    def _can_fuse(self) -> bool:
+        return isinstance(self.collector, CompiledCollector)
 
     @property
     def _needed(self) -> int:
@@ -103,27 +113,34 @@ class Run:
         return self.collector.max_rollout_steps if self.config.agent.num_steps is not None else 1
 
     def train(self, total_timesteps: int | None = None, *, command: str = "rlgrad.load(...).train(...)") -> "Run":
-        """Train until so many environment steps have been taken in all.
+        """Train until `total_timesteps` environment steps have been taken, counting those before a resume.
 
-        Rollouts of a fixed number of steps never take more; one of whole episodes ends with its last episode.
+        Rollouts of a fixed number of steps never take more. A rollout of whole episodes ends with its last episode.
 
         Args:
-            total_timesteps: none: the config's.
-            command: what run.json says went on with the run, where that is from a checkpoint.
+            total_timesteps: environment steps of the whole run. `None`: the config's.
+            command: the command that run.json records if the run was loaded from a checkpoint.
 
         Returns:
             This run.
 
         Raises:
-            NonFiniteError: a gradient was not finite. The weights are the last good ones, and the checkpoints stay as they are.
-            ValueError: not even one rollout fits.
-            KeyboardInterrupt: Ctrl-C, after the update that was being made; a checkpoint holds all of it.
+            NonFiniteError: a gradient was not finite. The weights are the last finite ones; no checkpoint was changed.
+            ValueError: no rollout fits into the steps that are left.
+            KeyboardInterrupt: Ctrl-C was pressed; the current update was completed and a checkpoint written.
         """
         if total_timesteps is not None:
             self.config = replace(self.config, total_timesteps=total_timesteps)
         self._require_room()
         if self._restored:
-            provenance.write_resumed(self, command)
+            provenance.write_resumed(
+                self.path,
+                self.config,
+                self.timesteps,
+                command=command,
+                device=self.device,
+                vectorization_mode=self.collector.vectorization_mode,
+            )
             self._restored = False
         with tf.device(self.device):
             self._train(self.config.total_timesteps)
@@ -137,46 +154,41 @@ class Run:
             )
 
     def _train(self, total: int) -> None:
-        by_steps, needed = self.config.agent.num_steps is not None, self._needed
-        fused = isinstance(self.collector, CompiledCollector) and not self._watch.on
-        every = max(1, total // (needed * (_FUSED_ROWS if fused else _ROWS))) if by_steps else 1
-        spacing = 0.0 if by_steps else total / _ROWS  # of diagnoses
-        self.stop, self._actor = False, None
-        if isinstance(self.collector, CompiledCollector) and fused:
-            self._fused = self._fused or Fused(self.collector, self.learner, every)
+        by_steps, fuse = self.config.agent.num_steps is not None, self._can_fuse and not self._watch.on
+        pace = Pace.of(total, self._needed, by_steps=by_steps, fused=fuse)
+        self.stop = False
+        self._updater.begin(pace.updates_per_row, fuse=fuse)
+        with self._followed() as interrupted:
+            clock, first = Clock(self.seconds, self.config.time_budget), self.timesteps
+            keeper = Keeper(pace, self.save, self._save_milestone)
+            while pace.has_room(self.timesteps) and not (self.stop or interrupted.asked):
+                before, noted = self.timesteps, len(self._journal.updates)
+                self._take(self._updater.advance(pace, self.updates, noted, before))
+                self.seconds = clock.read()
+                if clock.is_over or pace.completes_row(len(self._journal.updates), self.timesteps):
+                    self._report((self.timesteps - first) / clock.since_begin)
+                self.stop |= clock.is_over
+                keeper.keep(before, self.timesteps)
+            self.save()
+        if interrupted.asked:
+            _log.info("Stopped after %s steps. Resume with: rlgrad resume %s", f"{self.timesteps:,}", self.path)
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def _followed(self) -> Iterator[Interruption]:
+        """Start the callbacks, and end those that were started whatever happens, also in another one's end."""
         with contextlib.ExitStack() as ends, interruption() as interrupted:
             for callback in self.callbacks:
                 callback.on_start(self)
-                ends.callback(callback.on_end, self)  # whatever happens, also in another one's
-            begun = saved = time.perf_counter()
-            first, before, budget = self.timesteps, self.seconds, self.config.time_budget or math.inf
-            while self.timesteps + needed <= total and not (self.stop or interrupted.asked):
-                begins, wanted = self.timesteps, every - len(self._journal.updates)
-                ends_a_row = wanted == 1 or self.timesteps + 2 * needed > total
-                self._advance(wanted, total, spacing if ends_a_row else None)
-                self.seconds = before + time.perf_counter() - begun
-                in_time = self.seconds < budget
-                if len(self._journal.updates) == every or self.timesteps + needed > total or not in_time:
-                    self._report((self.timesteps - first) / (self.seconds - before))
-                self.stop |= not in_time
-                if begins * _CHECKPOINTS // total != self.timesteps * _CHECKPOINTS // total:
-                    self.collector.begin_anew()
-                    self._save_best()
-                    saved = time.perf_counter()
-                elif time.perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                    self.save()
-                    saved = time.perf_counter()
-            self.save()
-        if interrupted.asked:
-            _log.info("Stopped after %s steps. Go on with: rlgrad resume %s", f"{self.timesteps:,}", self.path)
-            raise KeyboardInterrupt
+                ends.callback(callback.on_end, self)
+            yield interrupted
 
     def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluation:
-        """Play fresh episodes at the present weights.
+        """Play fresh episodes at the current weights.
 
         Args:
-            episodes: how many.
-            greedy: take the most likely action, instead of a sample.
+            episodes: number of episodes.
+            greedy: take the most likely action instead of sampling one.
 
         Returns:
             `mean_return`, `std_return`, `episodes`, and `returns` and `lengths` of each.
@@ -199,11 +211,11 @@ class Run:
         """Evaluate greedily and sampled, and write evaluation.json.
 
         Args:
-            episodes: of each kind; none: the config's.
+            episodes: number of episodes of each kind. `None`: the config's.
 
         Returns:
-            What was written. `solved` says whether the greedy mean reaches the threshold of the environment's
-            specification, and is none where there is no threshold.
+            The content of the file. `solved` is true if the greedy mean reaches the reward threshold of the environment's
+            specification, and `None` if it has no threshold.
         """
         episodes = episodes or self.config.evaluation_episodes
         threshold = self.collector.reward_threshold
@@ -226,15 +238,15 @@ class Run:
         """Write a checkpoint.
 
         Args:
-            best: keep it as `best.npz` too.
+            best: copy it to `best.npz`, too.
         """
         return checkpoints.save(self.path / "checkpoints", self.timesteps, self._variables(), self._state(), best=best)
 
     def restore(self, checkpoint: Path | None = None) -> None:
-        """Take over a checkpoint: weights, slots, normalizer, counters, random streams, and where the episodes stand.
+        """Load a checkpoint: weights, slots, normalizer, counters, random streams, and the state of running episodes.
 
         Args:
-            checkpoint: none: the newest of the run's folder that is not damaged.
+            checkpoint: the file. `None`: the newest of the run's folder that is not damaged.
 
         Raises:
             DamagedError: the file was cut or changed since it was written.
@@ -252,41 +264,24 @@ class Run:
         self._journal.restore(state["journal"], logged)
         self.collector.restore(state["collector"])
         self._restored = True
-        for callback in self.callbacks:
-            if type(callback).__name__ in state["callbacks"]:
-                callback.restore(state["callbacks"][type(callback).__name__])
+        for key, callback in self._callbacks_by_key():
+            if key in state["callbacks"]:
+                callback.restore(state["callbacks"][key])
 
     def close(self) -> None:
         """Close the environments."""
         self.collector.close()
 
     def diagnose(self) -> Diagnosis:
-        """Collect one rollout at the present weights, which stay as they are, and say what its gradients tell."""
+        """Collect one rollout at the current weights and diagnose its gradients. The weights stay as they are."""
         progress = min(1.0, self.timesteps / self.config.total_timesteps)
         with tf.device(self.device):
             return self.learner.diagnose(self.collector.collect(self.policy), progress, self.timesteps)
 
-    def _advance(self, count: int, total: int, spacing: float | None) -> None:
-        """Make one update, or up to `count` where they are fused.
-
-        With a spacing the update ends a row: it is diagnosed if the last diagnosis is as many steps ago.
-        """
-        if self._fused is not None:
-            made = self._fused.advance(count, self.timesteps, total, self._shuffles(self.updates, count))
-            self._count([update.metrics for update in made], sum(update.timesteps for update in made))
-            return
-        rollout = self.collector.collect(self.policy, actor=self._actor)
-        progress = min(1.0, self.timesteps / total)
-        if spacing is not None:
-            self._watch.look(rollout, progress, self.timesteps, spacing)
-        metrics = self.learner.learn(rollout, progress, self._shuffles(self.updates, 1)[0])
-        self._actor = self.learner.actor()
-        self._count([metrics], int(rollout.mask.sum()))
-
-    def _count(self, updates: list[dict[str, float]], timesteps: int) -> None:
-        self._journal.note(updates, self.collector.drain_episodes())
-        self.timesteps += timesteps
-        self.updates += len(updates)
+    def _take(self, made: Made) -> None:
+        self._journal.note(made.metrics, self.collector.drain_episodes())
+        self.timesteps += made.timesteps
+        self.updates += len(made.metrics)
 
     def _report(self, rate: float) -> None:
         metrics = {
@@ -300,10 +295,11 @@ class Run:
             callback.on_update(self, metrics)
         self._journal.log(metrics)
         if not all(callback.only_looks for callback in self.callbacks):
-            self._actor = None  # a callback may have changed the weights
+            self._updater.forget_weights()
 
-    def _save_best(self) -> None:
-        """Save; and keep it apart, if what was logged last is the best so far of all that were saved this way."""
+    def _save_milestone(self) -> None:
+        """Write a checkpoint, and keep it apart if the row before it is the best of all rows before such checkpoints."""
+        self.collector.begin_anew()
         names = [name for name in ("eval/return_greedy", "train/return") if name in self.history]
         logged = [value for value in self.history[names[0]] if not math.isnan(value)]
         best = bool(logged) and logged[-1] > self._best
@@ -318,6 +314,14 @@ class Run:
             saved["slots"] = self.collector.variables(self.policy)
         return saved if scale is None else saved | {"reward_scale": scale.variables}
 
+    def _callbacks_by_key(self) -> Iterator[tuple[str, Callback]]:
+        """Yield each callback with the key of its state in a checkpoint: its class's name, with `#2`, `#3` for further ones."""
+        counts: Counter[str] = Counter()
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            counts[name] += 1
+            yield name if counts[name] == 1 else f"{name}#{counts[name]}", callback
+
     def _state(self) -> dict[str, Any]:
         return {
             "timesteps": self.timesteps,
@@ -326,7 +330,7 @@ class Run:
             "watch": self._watch.state(),
             "best": self._best,
             "journal": self._journal.state(),
-            "callbacks": {type(callback).__name__: state for callback in self.callbacks if (state := callback.state())},
+            "callbacks": {key: state for key, callback in self._callbacks_by_key() if (state := callback.state())},
             "collector": self.collector.state(),
         }
 

@@ -181,8 +181,10 @@ def run_config(
     path.mkdir(parents=True, exist_ok=run_dir is not None)
     try:
         run.save()  # first: whoever finds a run can go on with it
-        provenance.write(run, command)
-        write_config(run, model, value_model)
+        mode = run.collector.vectorization_mode
+        provenance.write(path, config, command=command, device=run.device, vectorization_mode=mode)
+        given = {"model": (model, run.policy.network), "value_model": (value_model, run.policy.value_network)}
+        write_config(path, config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None})
         run.train()
         conclude(run)
     except BaseException:

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def weights(folder):
-    with np.load(checkpoints.found(folder / "checkpoints")[0], allow_pickle=False) as file:
+    with np.load(checkpoints.numbered(folder / "checkpoints")[0], allow_pickle=False) as file:
         return {name: file[name] for name in file.files if name.startswith(("policy/", "update/"))}
 
 

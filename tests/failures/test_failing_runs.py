@@ -123,7 +123,7 @@ def assert_survived(folder, rows, timesteps):
     columns = read_csv(folder / "metrics.csv")
     assert len(columns["time/timesteps"]) >= rows
     assert np.isfinite(columns["train/gradient_norm"]).all()
-    newest = checkpoints.found(folder / "checkpoints")[0]
+    newest = checkpoints.numbered(folder / "checkpoints")[0]
     assert int(newest.stem) >= timesteps
     loaded = rlgrad.load(folder, verbose=False, env=_world())
     assert loaded.timesteps == int(newest.stem)
