@@ -14,8 +14,8 @@ from rlgrad.config import Config
 from rlgrad.core import registry
 from rlgrad.environments.drawing import RATE, Picture, registered
 from rlgrad.environments.wrapping import wrap_all
-from rlgrad.playback.episodes import Drawn, drawn, play
 from rlgrad.playback.films import gif
+from rlgrad.playback.player import Drawn, drawn, play
 from rlgrad.policies.policy import Policy
 
 MOST_SECONDS = 10.0

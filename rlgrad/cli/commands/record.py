@@ -56,8 +56,7 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
 
     import_tensorflow()
     from rlgrad.environments.drawing import has_display, without_mujoco_gl
-    from rlgrad.playback import episodes as playback
-    from rlgrad.playback import films
+    from rlgrad.playback import films, player
 
     if output is None and not has_display():
         output = otherwise
@@ -66,13 +65,13 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     with without_mujoco_gl():
         run = load_run(options.run)
     mode: Literal["human", "rgb_array"] = "human" if output is None else "rgb_array"
-    env = playback.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
+    env = player.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
     settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
     if output is None:
-        played = playback.play(run.policy, env, episodes=episodes, **settings)
+        played = player.play(run.policy, env, episodes=episodes, **settings)
     else:
         with films.film(output, env.rate) as write:
-            played = playback.play(run.policy, env, episodes=episodes, on_picture=write, **settings)
+            played = player.play(run.policy, env, episodes=episodes, on_picture=write, **settings)
     env.close()
     run.close()
     lines = [

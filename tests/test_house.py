@@ -1,0 +1,73 @@
+"""The house stays as docs/house.md draws it: imports run down, no circles, few floors."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "site"))
+
+import house
+
+MOST_FLOORS, MOST_MODULES = 10, 10
+
+
+@pytest.fixture(scope="module")
+def files():
+    return house.imports()
+
+
+@pytest.fixture(scope="module")
+def rooms(files):
+    return house.grouped(files)
+
+
+def test_no_files_import_each_other_in_a_circle(files):
+    assert house.circle(files) == []
+
+
+def test_rooms_import_from_the_floors_below_alone(files, rooms):
+    assert house.runs_up(files, house.floors(rooms)) == []
+
+
+def test_there_are_at_most_ten_floors(rooms):
+    assert max(house.floors(rooms).values()) <= MOST_FLOORS
+
+
+def test_there_are_at_most_ten_modules_beside_the_packages(rooms):
+    beside = [room for room in rooms if (ROOT / "rlgrad" / f"{room}.py").exists()]
+    assert len(beside) <= MOST_MODULES, beside
+
+
+@pytest.mark.parametrize("package", ["gradients", "cli"])
+def test_drawers_of_a_room_do_not_import_each_other_in_a_circle(files, package):
+    inside = house.grouped({n: t for n, t in files.items() if n.startswith(f"rlgrad.{package}.")}, f"rlgrad.{package}")
+    drawers = {name for name in inside if (ROOT / "rlgrad" / package / name).is_dir()}
+    assert house.floors({name: inside[name] & drawers for name in drawers}).keys() == drawers
+
+
+def test_the_page_and_its_picture_are_those_of_the_code(rooms):
+    assert house.PAGE.read_text() == house.written(house.PAGE.read_text(), rooms), "run: python docs/site/house.py"
+    assert house.PICTURE.read_text() == house.picture(rooms), "run: python docs/site/house.py"
+
+
+def test_a_circle_and_an_import_that_runs_up_are_noticed():
+    files = {"rlgrad.a": {"rlgrad.b.x"}, "rlgrad.b.x": {"rlgrad.c"}, "rlgrad.c": set(), "rlgrad.b.y": {"rlgrad.b.x"}}
+    rooms = house.grouped(files)
+    assert rooms == {"a": {"b"}, "b": {"c"}, "c": set()}
+    assert house.floors(rooms) == {"c": 1, "b": 2, "a": 3}
+    assert house.circle(files) == []
+    assert house.circle({**files, "rlgrad.c": {"rlgrad.a"}})[0] in files
+    assert house.runs_up({**files, "rlgrad.c": {"rlgrad.b.x"}}, house.floors(rooms)) == [("rlgrad.c", "rlgrad.b.x")]
+
+
+def test_no_two_files_of_different_rooms_have_one_name():
+    """A name says one thing: `registry.py` here and `registry.py` there are two."""
+    names = {}
+    for name in house.modules():
+        last = name.rpartition(".")[2]
+        if "commands" not in name:  # a command has the name of what it does, and so may a room
+            names.setdefault(last, []).append(name)
+    twice = {last: where for last, where in names.items() if len(where) > 1}
+    assert twice == {}
