@@ -1,4 +1,4 @@
-"""What a run has to tell: metrics of its updates and episodes, gathered into rows."""
+"""Metrics of a run: their names, and the journal that gathers those of updates and episodes into rows."""
 
 import math
 from collections import deque
@@ -14,15 +14,15 @@ WINDOW = 100  # episodes that train/return and train/length are means of
 
 
 class Journal:
-    """Gathers what updates and episodes give, until it becomes a row.
+    """Gathers the metrics of updates and episodes until they become a row.
 
     Args:
-        metrics: names of what is logged.
+        metrics: names of the metrics that are logged.
 
     Attributes:
         history: metrics by name, one entry a logged row.
         updates: metrics of the updates since the last row.
-        episodes: finished in all.
+        episodes: number of finished episodes.
     """
 
     def __init__(self, metrics: Sequence[str]) -> None:
@@ -32,13 +32,13 @@ class Journal:
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
 
     def note(self, updates: Iterable[dict[str, float]], finished: Sequence[Episode]) -> None:
-        """Take in some updates, and the episodes that finished meanwhile."""
+        """Add the metrics of updates, and the episodes that finished in them."""
         self.updates += updates
         self._recent.extend((episode.return_, episode.length) for episode in finished)
         self.episodes += len(finished)
 
     def row(self) -> dict[str, float]:
-        """The metrics of training since the last row, which this one ends."""
+        """Return the metrics of training since the last row, and begin the next row."""
         returns, lengths = zip(*self._recent, strict=True) if self._recent else ((), ())
         made, self.updates = self.updates, []
         means = {f"train/{name}": _mean([each[name] for each in made]) for name in made[0]}
@@ -54,11 +54,11 @@ class Journal:
             column.append(metrics.get(name, math.nan))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; the history itself is in metrics.csv."""
+        """Return the state that a checkpoint keeps. The history is in metrics.csv."""
         return {"updates": self.updates, "episodes": self.episodes, "recent": list(self._recent)}
 
     def restore(self, state: Mapping[str, Any], history: Mapping[str, Sequence[float]]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from `state` and the logged history."""
         self.updates, self.episodes = list(state["updates"]), state["episodes"]
         self._recent = deque(map(tuple, state["recent"]), maxlen=WINDOW)
         rows = max(map(len, history.values()), default=0)
@@ -69,8 +69,8 @@ def _mean(numbers: Sequence[float]) -> float:
     return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 
-# What every run reports, before what its learner has to say (Learner.metrics) and, with diagnose=True, what the gradients tell
-# (rlgrad.diagnostics.diagnosis). docs/metrics.md defines each, with its unit; a test holds the two together.
+# Every run reports these, then its learner's (Learner.metrics) and with diagnose=True those of rlgrad.diagnostics.diagnosis.
+# docs/metrics.md defines each, with its unit; a test compares the two.
 METRICS = (
     "time/timesteps",
     "time/updates",

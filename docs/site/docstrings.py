@@ -7,7 +7,7 @@ SECTIONS = ("Args:", "Returns:", "Raises:", "Attributes:", "Example:")
 
 
 def is_undescribed_field(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """Whether all there is to say of a member is what Python says of a named tuple's fields; none: let others decide."""
+    """Return True for a named tuple's field with Python's own docstring. `None`: let other handlers decide."""
     return True if (getattr(value, "__doc__", None) or "").startswith("Alias for field number") else None
 
 

@@ -1,4 +1,4 @@
-"""Which page stands where in the site's navigation. A page that no section names stands under the section with `docs/*`."""
+"""Order of the pages in the site's navigation. A page that no section names stands under the section with `docs/*`."""
 
 from fnmatch import fnmatchcase
 from pathlib import Path

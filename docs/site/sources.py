@@ -10,7 +10,7 @@ from typing import Any, get_origin
 
 
 def described(owner: type | ModuleType) -> dict[str, str]:
-    """What a class's or module's own source says of its attributes, by name."""
+    """Return the strings below assignments in a class's or module's own source, by name."""
     tree = ast.parse(dedent(inspect.getsource(owner)))
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else tree.body
     return {
@@ -29,7 +29,7 @@ def kind(value: Any) -> str:
 
 
 def description(name: str, value: Any) -> str:
-    """What a public name of rlgrad is: its docstring, or of data the string below the assignment, wherever that is."""
+    """Return the docstring of a public name of rlgrad, or for data the string below its assignment, wherever that is."""
     if kind(value) != "data":
         return inspect.getdoc(value) or ""
     modules = [m for n, m in sorted(sys.modules.items()) if n.startswith("rlgrad") and vars(m).get(name) is value]

@@ -1,1 +1,1 @@
-"""What runs tell side by side: groups of seeds, statistics and plots."""
+"""Analysis of runs side by side: groups of seeds, statistics, plots; and the check of an environment before training."""

@@ -1,4 +1,4 @@
-"""What is worth knowing of an environment before training: Gymnasium's own check, and what matters to policy gradients."""
+"""Check of an environment before training: Gymnasium's own check, and properties that matter to policy gradients."""
 
 import time
 import warnings
@@ -25,11 +25,11 @@ _FAR = 10.0  # a number this far from 0 … 1 is scaled, one this close is left
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One finding of a check.
 
     Attributes:
         level: `"error"`: training will fail or mean nothing; `"advice"`: it will be harder than it need be; `"fine"`.
-        text: in words, with what to do.
+        text: the finding in words, and what to do.
     """
 
     level: Literal["error", "advice", "fine"]
@@ -38,16 +38,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Played:
-    """What random actions met.
+    """Episodes that were played with random actions.
 
     Attributes:
         rewards: float (steps,).
         returns: float (episodes,), of finished episodes, undiscounted.
-        discounted: float (steps,), Σ γᵏ r of the steps before, within an episode: what a reward's scale is judged by.
+        discounted: float (steps,), Σ γᵏ r of the steps before, within an episode; its deviation is the scale of returns.
         lengths: int (episodes,).
-        truncated: how many of them a limit cut.
-        observations: what their numbers are like, by leaf.
-        seconds: a step's cost, median.
+        truncated: number of episodes that a limit cut.
+        observations: summary of their numbers, by leaf.
+        seconds: median time of a step.
     """
 
     rewards: np.ndarray
@@ -60,12 +60,12 @@ class Played:
 
 
 class Numbers(NamedTuple):
-    """What the numbers of many observations are like; the observations themselves may be pictures, too many to keep.
+    """Summary of the numbers in many observations, which may be pictures, too many to keep.
 
     Attributes:
-        finite: all of them.
-        whole: all of them.
-        size: of the largest, positive or negative.
+        finite: True if all are finite.
+        whole: True if all are whole numbers.
+        size: the largest absolute value.
     """
 
     finite: bool = True
@@ -73,7 +73,7 @@ class Numbers(NamedTuple):
     size: float = 0.0
 
     def with_more(self, values: np.ndarray) -> "Numbers":
-        """Those of another observation among them."""
+        """Return the summary with another observation added."""
         finite = bool(np.isfinite(values).all())
         whole = np.issubdtype(values.dtype, np.integer) or bool(np.array_equal(values, np.rint(values)))
         size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
@@ -81,14 +81,14 @@ class Numbers(NamedTuple):
 
 
 def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
-    """Look at an environment, by itself and with random actions.
+    """Check an environment, by itself and by playing random actions.
 
     Args:
-        make: makes one; called several times.
-        steps: of random actions.
+        make: makes one environment; called several times.
+        steps: number of random actions.
 
     Returns:
-        What was found, errors first.
+        The findings, errors first.
     """
     env = make()
     found = list(_spaces(env))
@@ -105,7 +105,7 @@ def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
 
 
 def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
-    """Take random actions for so many steps."""
+    """Play random actions for `steps` steps."""
     env.action_space.seed(seed)
     observation, info = env.reset(seed=seed)
     rewards, returns, discounted, lengths, seconds, truncations = [], [], [], [], [], 0
@@ -139,7 +139,11 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
 
 
 def _random_action(env: Env, observation: Any, info: dict[str, Any], step: int) -> Any:
-    """Any action that the mask allows; an OutputFault where it allows none."""
+    """Draw an action that the mask allows.
+
+    Raises:
+        OutputFault: the mask allows no action.
+    """
     space, mask = env.action_space, (observation if has_mask(env.observation_space) else info).get(MASK)
     if mask is None or not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return space.sample()
@@ -154,7 +158,7 @@ def _random_action(env: Env, observation: Any, info: dict[str, Any], step: int) 
 
 
 def _nested(counts: np.ndarray, choices: Iterator[np.ndarray]) -> tuple[Any, ...]:
-    """The masks of all choices as Gymnasium takes them, in tuples as deep as the space."""
+    """Nest the masks of all choices in tuples as deep as the space, as Gymnasium takes them."""
     return tuple(next(choices) if each.ndim == 0 else _nested(each, choices) for each in counts)
 
 

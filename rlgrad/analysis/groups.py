@@ -1,4 +1,4 @@
-"""Run folders side by side: those that differ in the seed alone belong together."""
+"""Groups of run folders: runs that differ in the seed alone belong to one group."""
 
 import json
 import zlib
@@ -29,14 +29,14 @@ _SHOWN = 3  # settings in a label
 
 
 class RunFiles(NamedTuple):
-    """What a run's folder says.
+    """The content of a run's folder.
 
     Attributes:
         path: the folder.
         seed: of the run.
-        settings: all others that decide the weights, flat: `agent.gamma`, `env`.
+        settings: all other settings that decide the weights, flat: `agent.gamma`, `env`.
         metrics: columns of metrics.csv.
-        evaluation: evaluation.json, or none.
+        evaluation: content of evaluation.json. `None`: the run was not evaluated.
     """
 
     path: Path
@@ -50,8 +50,8 @@ class Group(NamedTuple):
     """Runs of the same settings.
 
     Attributes:
-        label: the folder's name of one run; of several the agent, and what tells this group from the others.
-        runs: one a seed, by seed.
+        label: the folder's name of a single run; of several runs the agent and the settings in which the group differs from others.
+        runs: one for each seed, ordered by seed.
     """
 
     label: str
@@ -89,7 +89,7 @@ class Curve(NamedTuple):
 
 
 def read_run(path: Path) -> RunFiles:
-    """What a run's folder says.
+    """Read a run's folder.
 
     Raises:
         FileNotFoundError: it has no config.yaml or no metrics.csv.
@@ -110,13 +110,13 @@ def read_run(path: Path) -> RunFiles:
 
 
 def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:
-    """Runs by their settings, in the order given.
+    """Group runs by their settings, in the order given.
 
     Args:
         paths: run folders.
 
     Returns:
-        The groups; and the folders left out, because another has the same settings and the same seed.
+        The groups, and the folders that were left out because another has the same settings and seed.
     """
     together: dict[str, dict[int, RunFiles]] = {}
     left_out = []
@@ -137,9 +137,9 @@ def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:
 
 
 def evaluated(group: Group, kind: str) -> Estimate | None:
-    """The mean return of fresh episodes, `"greedy"` or `"sampled"`; none where a run was not evaluated.
+    """Return the mean return of fresh episodes, `"greedy"` or `"sampled"`. `None`: a run was not evaluated.
 
-    The interval is over seeds, by bootstrap; of one run over its episodes, by their standard deviation.
+    The interval is a bootstrap over seeds; for a single run it comes from the standard deviation of its episodes.
     """
     results = [run.evaluation[kind] for run in group.runs if run.evaluation is not None]
     if len(results) < len(group.runs):
@@ -151,13 +151,13 @@ def evaluated(group: Group, kind: str) -> Estimate | None:
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """The interquartile mean of one number a seed."""
+    """Return the interquartile mean of one number for each seed, with its interval."""
     low, high = bootstrap_interval(values)
     return Estimate(float(interquartile_mean(values)), float(low), float(high))
 
 
 def curve(group: Group) -> Curve:
-    """The group's learning curve, over the steps for which all its runs have a return."""
+    """Return the group's learning curve, over the steps for which all its runs have a return."""
     known = [_known(run) for run in group.runs]
     if len(known) == 1 or not all(len(steps) for steps, _ in known):
         steps, values = known[0] if len(known) == 1 else (np.empty(0), np.empty(0))

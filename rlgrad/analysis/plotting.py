@@ -16,7 +16,7 @@ _BARS = 64
 
 
 def plot_runs(runs: Sequence[Path], output: Path) -> Path:
-    """Return against environment steps, one line for the runs that differ in the seed alone. See `plot_groups`.
+    """Plot return against environment steps, one line for all runs that differ in the seed alone. See `plot_groups`.
 
     Args:
         runs: run folders.
@@ -32,12 +32,12 @@ def plot_runs(runs: Sequence[Path], output: Path) -> Path:
 
 
 def plot_groups(groups: Sequence[Group], output: Path) -> Path:
-    """Return against environment steps, and the greedy evaluation at the end.
+    """Plot return against environment steps, and the greedy evaluation at the end.
 
-    Of several seeds the line is their interquartile mean and the band its 95 % bootstrap interval.
+    With several seeds the line is their interquartile mean and the band its 95 % bootstrap interval.
 
     Args:
-        groups: one line each.
+        groups: one line for each.
         output: PNG to write.
 
     Returns:
@@ -67,7 +67,7 @@ def plot_groups(groups: Sequence[Group], output: Path) -> Path:
 
 
 def _plot_evaluations(axes: Any, groups: Sequence[Group]) -> None:
-    """Points at the end of the curves, beside each other."""
+    """Plot the evaluations as points at the end of the curves, side by side."""
     end = max(step for group in groups for run in group.runs for step in [*run.metrics["time/timesteps"][-1:], 0.0])
     known = [(i, greedy) for i, group in enumerate(groups) if (greedy := evaluated(group, "greedy")) is not None]
     for i, greedy in known:
@@ -80,11 +80,11 @@ def _plot_evaluations(axes: Any, groups: Sequence[Group]) -> None:
 
 
 def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]] | None, output: Path) -> Path:
-    """Signal-to-noise by layer, cosines, shares over time and variances; and how two of them went while training.
+    """Plot signal-to-noise by layer, cosines, shares over time and variances, and two of them over training.
 
     Args:
         diagnosis: of one rollout.
-        history: metrics of the run by name, where it logged diagnostics.
+        history: metrics of the run by name. `None`: the run logged no diagnostics.
         output: PNG to write.
 
     Returns:
@@ -108,7 +108,7 @@ def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]
 
 
 def running_mean(values: Any, window: int) -> Any:
-    """Means over the last `window` values that are finite, at each position; not a number before the first."""
+    """Return at each position the mean of the last `window` values that are finite; NaN before the first."""
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
     sums, counts = (np.cumsum(x) for x in (np.where(finite, values, 0.0), finite))
@@ -175,7 +175,7 @@ def _plot_variances(axes: Any, diagnosis: "Diagnosis") -> None:
 
 
 def _plot_noise_scale(axes: Any, history: Mapping[str, Sequence[float]], diagnosis: "Diagnosis") -> None:
-    """Signal and noise are averaged before they are divided: the ratio of one rollout is mostly chance."""
+    """Plot the noise scale; signal and noise are averaged before they are divided, as the ratio of one rollout is mostly noise."""
     noise, signal = (np.asarray(history[f"gradient/{name}"]) for name in ("noise", "signal"))
     known = np.isfinite(noise) & np.isfinite(signal)
     steps = np.asarray(history["time/timesteps"])[known]

@@ -1,4 +1,4 @@
-"""Means over seeds and their intervals, as Agarwal et al. (2021), "Deep RL at the Edge of the Statistical Precipice", use them.
+"""Means over seeds and their intervals, as in Agarwal et al. (2021), "Deep RL at the Edge of the Statistical Precipice".
 
 Their package, rliable, brings SciPy, seaborn and arch; these are the two of its functions that are needed here.
 """
@@ -12,13 +12,13 @@ Array = np.ndarray[Any, Any]
 
 
 def interquartile_mean(values: Array | Sequence[float]) -> Array:
-    """Mean of the values between the quartiles: a quarter of them, rounded down, is cut at either end.
+    """Return the mean of the values between the quartiles: a quarter of them, rounded down, is cut at either end.
 
     Args:
         values: float (…, n).
 
     Returns:
-        float (…,). Of fewer than four values it is their mean.
+        float (…,). For fewer than four values it is their mean.
     """
     ordered = np.sort(np.asarray(values, np.float64), axis=-1)
     cut = ordered.shape[-1] // 4
@@ -27,14 +27,14 @@ def interquartile_mean(values: Array | Sequence[float]) -> Array:
 
 
 def bootstrap_interval(values: Array | Sequence[float], resamples: int = 50_000) -> Array:
-    """95 % percentile interval of the interquartile mean, the same at each call.
+    """Return the 95 % percentile interval of the interquartile mean; each call resamples alike.
 
     Args:
-        values: float (…, n), n seeds. All that is before the last axis is resampled together.
-        resamples: how many.
+        values: float (…, n), n seeds. All leading axes are resampled together.
+        resamples: number of resamples.
 
     Returns:
-        float (2, …): below and above.
+        float (2, …): lower and upper ends.
     """
     values = np.asarray(values, np.float64)
     count = values.shape[-1]
@@ -44,6 +44,6 @@ def bootstrap_interval(values: Array | Sequence[float], resamples: int = 50_000)
 
 
 def normal_interval(mean: float, deviation: float, count: int) -> tuple[float, float]:
-    """95 % interval of a mean, from the standard deviation of so many independent values."""
+    """Return the 95 % interval of a mean, from the standard deviation of `count` independent values."""
     half = 1.96 * deviation / count**0.5
     return mean - half, mean + half

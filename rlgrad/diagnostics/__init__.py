@@ -1,15 +1,15 @@
-"""What per-sample gradients tell about an update: signal and noise, who pulls which way, and what a baseline is worth.
+"""Diagnostics of an update from per-sample gradients: signal and noise, agreement of samples, value of a baseline.
 
-The functions here are formulas: numbers in, numbers out, float64. What they need of N gradients g_1 … g_N (one a
-time step, or one an episode) is their norms, their mean, and inner products with it, all of which a model's closed forms
-give without writing out N · P numbers:
+The functions here are formulas: numbers in, numbers out, float64. They need the norms of N gradients g_1 … g_N (one a time
+step, or one an episode), their mean, and inner products with it. A model's closed forms give these without writing out
+N · P numbers:
 
     samples = Samples(model, x, output=LogProb(actions))      to the number
     samples.moments(c): ‖g_n‖² by layer, ḡ = Σ g_n / N        noise_scale, signal_to_noise, variance
     samples.inner_products(ḡ, c): g_n · ḡ                     cosines, shares
     samples.score_moments(R): Σ s_n², Σ R_n s_n², Σ R_n² s_n² optimal_baseline, componentwise_baseline, variance_with
 
-Where a Gram matrix is at hand, `from_gram` gives the norms and inner products instead.
+`from_gram` computes the norms and inner products from a Gram matrix.
 """
 
 from rlgrad.diagnostics.baselines import componentwise_baseline, optimal_baseline, variance_with

@@ -1,6 +1,6 @@
-"""What a constant baseline is worth: the variance of the policy gradient with it, and the baselines that make it least.
+"""Constant baselines: the variance of the policy gradient under one, and the baselines that minimize it.
 
-All of it is made of sums over samples, of squares of each component (`rlgrad.diagnostics.moments.ScoreMoments`).
+They are computed from sums over samples of the squares of each component (`rlgrad.diagnostics.moments.ScoreMoments`).
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ Array = np.ndarray[Any, Any]
 
 
 def optimal_baseline(scores: ScoreMoments) -> float:
-    """The constant baseline under which the policy gradient varies least, b* = E[‖s‖² R] / E[‖s‖²].
+    """Return the constant baseline that minimizes the variance of the policy gradient, b* = E[‖s‖² R] / E[‖s‖²].
 
     s is the score ∇ log π of a sample and R its return. Where a sample is an episode whose steps have returns of their own,
-    with h = Σ_t R_t ∇ log π_t, it is E[s · h] / E[‖s‖²], which is the same where R_t does not depend on t. It minimises
+    with h = Σ_t R_t ∇ log π_t, it is E[s · h] / E[‖s‖²], which is the same where R_t does not depend on t. It minimizes
     E‖h − b s‖², and with that the variance, whose mean does not depend on b because E[s] = 0.
 
     Args:
         scores: from `Samples.score_moments`.
 
     Returns:
-        In units of the return; not a number where all scores are 0.
+        In units of the return; NaN if all scores are 0.
 
     Source: Greensmith, Bartlett & Baxter (2004); Peters & Schaal (2008), "Reinforcement learning of motor skills with
     policy gradients".
@@ -33,7 +33,7 @@ def optimal_baseline(scores: ScoreMoments) -> float:
 
 
 def componentwise_baseline(scores: ScoreMoments) -> dict[str, Array]:
-    """A baseline for each weight, b_k = E[s_k² R] / E[s_k²], each minimising the variance of its own component.
+    """Return a baseline for each weight, b_k = E[s_k² R] / E[s_k²], each minimizing the variance of its own component.
 
     Args:
         scores: from `Samples.score_moments`.
@@ -49,7 +49,7 @@ def componentwise_baseline(scores: ScoreMoments) -> dict[str, Array]:
 
 
 def variance_with(scores: ScoreMoments, baseline: float | Mapping[str, Any] = 0.0) -> float:
-    """The variance tr Σ of one sample's policy gradient (R_n − b) s_n, with a constant baseline b.
+    """Return the variance tr Σ of one sample's policy gradient (R_n − b) s_n, with a constant baseline b.
 
         (N − 1) tr Σ = Σ_n ‖(R_n − b) s_n‖² − N ‖ mean of (R_n − b) s_n ‖²
 
@@ -58,7 +58,7 @@ def variance_with(scores: ScoreMoments, baseline: float | Mapping[str, Any] = 0.
         baseline: one number, or for each variable one that broadcasts to its shape, by path; 0: no baseline.
 
     Returns:
-        In units of the gradient squared, at least 0; not a number where N < 2.
+        In units of the gradient squared, at least 0; NaN if N < 2.
 
     Raises:
         ValueError: `baseline` is of other variables.
@@ -81,7 +81,7 @@ def variance_with(scores: ScoreMoments, baseline: float | Mapping[str, Any] = 0.
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:
-    """Elementwise; not a number where the denominator is 0."""
+    """Divide elementwise; NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     result: Array = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0.0)
@@ -89,7 +89,7 @@ def ratio(numerator: Array, denominator: Array) -> Array:
 
 
 def at_least_zero(x: float) -> float:
-    """Zero for what is negative by rounding alone; not a number stays that."""
+    """Replace what is negative by rounding with 0; NaN stays NaN."""
     return 0.0 if x < 0.0 else float(x)
 
 

@@ -1,4 +1,4 @@
-"""What the gradients of one rollout told, as plain numbers: kept, logged and read again without TensorFlow."""
+"""The diagnosis of one rollout as plain numbers, which are stored, logged and read without TensorFlow."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ class Variances:
     """The variance tr Σ of one sample's policy gradient, under different baselines, and the best constant one.
 
     Attributes:
-        none: credit is the return.
+        none: the credit is the return.
         agent: credit is the agent's advantage.
         optimal: credit is the return less the best constant.
         componentwise: credit is the return less the best constant for each weight.
@@ -69,17 +69,17 @@ class Variances:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the per-sample gradients of a rollout say, at the weights that collected it.
+    """Diagnosis of the per-sample gradients of a rollout, at the weights that collected it.
 
     Attributes:
-        unit: what a sample is: an environment step, or a whole episode.
+        unit: a sample is a `"step"` of the environment or a whole `"episode"`.
         count: N, samples in the rollout.
         timesteps: environment steps trained when it was made.
-        policy: of the credited gradient of log π; none where that is not trained.
-        value: of the credited gradient of v; likewise.
+        policy: of the credited gradient of log π. `None`: log π is not trained.
+        value: of the credited gradient of v. `None`: v is not trained.
         cosines: of each sample's policy gradient with their mean.
-        share_by_time: what each time step of the rollout contributes to the policy gradient.
-        share_by_episode: what each episode, or the part of it that lies in the rollout, contributes.
+        share_by_time: share of each time step of the rollout in the policy gradient.
+        share_by_episode: share of each episode, or of the part of it that lies in the rollout.
         variances: under different baselines.
     """
 
@@ -95,22 +95,22 @@ class Diagnosis:
 
     @property
     def cosine(self) -> float:
-        """The mean of the cosines there are."""
+        """Mean of the finite cosines."""
         return _mean([c for c in self.cosines if math.isfinite(c)])
 
     @property
     def late_share(self) -> float:
-        """What the later half of the time steps contributes; not a number where there is only one."""
+        """Share of the later half of the time steps; NaN if there is only one step."""
         late = self.share_by_time[(len(self.share_by_time) + 1) // 2 :]
         return sum(late) if late else math.nan
 
     @property
     def largest_share(self) -> float:
-        """What the episode with the largest share contributes."""
+        """Share of the episode with the largest one."""
         return max(self.share_by_episode, default=math.nan)
 
     def metrics(self) -> dict[str, float]:
-        """`DIAGNOSTICS` and the layers, as they are logged; what does not apply is left out."""
+        """Return the metrics that are logged: `DIAGNOSTICS` and those of the layers, without those that do not apply."""
         return dict(self._metrics())
 
     def _metrics(self) -> Iterator[tuple[str, float]]:
@@ -141,10 +141,10 @@ class Diagnosis:
 
 
 def read(folder: Path) -> Diagnosis:
-    """The diagnosis that a run's folder holds.
+    """Read the diagnosis in a run's folder.
 
     Raises:
-        FileNotFoundError: it holds none.
+        FileNotFoundError: the folder has no diagnosis.
     """
     content = json.loads((folder / FILE).read_text())
     parts: Mapping[str, Any] = {"policy": Head, "value": Head, "variances": Variances}
@@ -153,7 +153,7 @@ def read(folder: Path) -> Diagnosis:
 
 
 def layer_metrics(policy_layers: list[str], value_layers: list[str]) -> tuple[str, ...]:
-    """The names under which the layers' ratios and norms are logged."""
+    """Return the names under which the layers' ratios and norms are logged."""
     of = (("snr", policy_layers), ("value_snr", value_layers), ("norm", policy_layers), ("value_norm", value_layers))
     return tuple(f"gradient/{kind}/{layer}" for kind, layers in of for layer in layers)
 

@@ -12,7 +12,7 @@ Array = np.ndarray[Any, Any]
 
 
 class NoiseScale(NamedTuple):
-    """Estimates about the gradient that more samples would give. Not a number where there are fewer than two samples.
+    """Estimates of the gradient that infinitely many samples would give. NaN for fewer than two samples.
 
     Attributes:
         signal: ‖G‖², unbiased and so possibly below 0, in units of the gradient squared.
@@ -26,12 +26,12 @@ class NoiseScale(NamedTuple):
 
     @property
     def batch_size(self) -> int | None:
-        """B_simple as a number of samples to average over, at least 1; none where no number can be given."""
+        """B_simple as a number of samples to average over, at least 1. `None`: it is not finite."""
         return max(1, round(self.scale)) if np.isfinite(self.scale) else None
 
 
 def noise_scale(squared_norms: Any, mean_squared_norm: Any) -> NoiseScale:
-    """The gradient noise scale B_simple = tr Σ / ‖G‖²: how many samples until the mean is as much signal as noise.
+    """Return the gradient noise scale B_simple = tr Σ / ‖G‖²: the batch size whose mean is as much signal as noise.
 
         tr Σ = (Σ_n ‖g_n‖² − N ‖ḡ‖²) / (N − 1)
         ‖G‖² = ‖ḡ‖² − tr Σ / N
@@ -61,10 +61,10 @@ def noise_scale(squared_norms: Any, mean_squared_norm: Any) -> NoiseScale:
 
 
 def signal_to_noise(squared_norms: Any, mean_squared_norm: Any) -> float:
-    """The signal-to-noise ratio of the mean gradient, SNR = ‖G‖² / (tr Σ / N) = N / B_simple.
+    """Return the signal-to-noise ratio of the mean gradient, SNR = ‖G‖² / (tr Σ / N) = N / B_simple.
 
     Signal and noise are estimated as in `noise_scale`. Above 1 the averaged gradient is more signal than noise; below 0
-    the signal's estimate is negative, which says that it cannot be told from 0. Of a single layer, pass that layer's norms.
+    the signal's estimate is negative: it cannot be told from 0. For a single layer, pass that layer's norms.
 
     Args:
         squared_norms: float (N,), ‖g_n‖².
@@ -85,9 +85,9 @@ def signal_to_noise(squared_norms: Any, mean_squared_norm: Any) -> float:
 
 
 def variance(squared_norms: Any, mean_squared_norm: Any) -> float:
-    """The variance of one sample's gradient, summed over the weights: tr Σ = (Σ_n ‖g_n‖² − N ‖ḡ‖²) / (N − 1).
+    """Return the variance of one sample's gradient, summed over the weights: tr Σ = (Σ_n ‖g_n‖² − N ‖ḡ‖²) / (N − 1).
 
-    That of the mean over N samples is 1 / N of it.
+    The variance of the mean over N samples is 1 / N of it.
 
     Args:
         squared_norms: float (N,), ‖g_n‖².
@@ -108,7 +108,7 @@ def variance(squared_norms: Any, mean_squared_norm: Any) -> float:
 
 
 def cosines(squared_norms: Any, inner_products: Any, mean_squared_norm: Any) -> Array:
-    """cos_n = g_n · ḡ / (‖g_n‖ ‖ḡ‖): which samples pull along the mean gradient (1) and which against it (−1).
+    """Return cos_n = g_n · ḡ / (‖g_n‖ ‖ḡ‖): 1 for samples that pull along the mean gradient, −1 for those against it.
 
     The inner products come from one forward-mode product along ḡ (`Samples.inner_products`), which takes N P multiplications
     and no more memory than the layers' inputs; the rows of a Gram matrix (`from_gram`) take N² Σ(d_in + d_out) and N²
@@ -135,15 +135,15 @@ def cosines(squared_norms: Any, inner_products: Any, mean_squared_norm: Any) -> 
 
 
 def shares(inner_products: Any, groups: Any = None, num_groups: int | None = None) -> Array:
-    """The part of the gradient that each sample, or group of samples, contributes: share_n = g_n · ḡ / (N ‖ḡ‖²).
+    """Return the share of each sample, or group of samples, in the gradient: share_n = g_n · ḡ / (N ‖ḡ‖²).
 
     This is the length that g_n adds along the gradient, as a part of the whole. Shares add up to 1; those of samples that
     pull against the mean are below 0.
 
     Args:
         inner_products: float (N,), g_n · ḡ.
-        groups: int (N,), from 0, the time step or episode that each sample belongs to; none: each sample by itself.
-        num_groups: G, how many there are; none: the largest number plus one.
+        groups: int (N,), from 0, the time step or episode that each sample belongs to. `None`: each sample is its own group.
+        num_groups: G, the number of groups. `None`: the largest number in `groups` plus one.
 
     Returns:
         float64 (N,), or (G,) with groups; not a number where the gradient is 0.
@@ -164,7 +164,7 @@ def shares(inner_products: Any, groups: Any = None, num_groups: int | None = Non
 
 
 def episode_numbers(ends: Any) -> Array:
-    """The episode that each step of a rollout belongs to, counted from 0 down each column and then across columns.
+    """Number the episode that each step of a rollout belongs to, counted from 0 down each column and then across columns.
 
     Args:
         ends: bool (T, N), `terminations | truncations`.
@@ -187,7 +187,7 @@ def episode_numbers(ends: Any) -> Array:
 
 
 def from_gram(gram: Any) -> tuple[Array, Array, float]:
-    """‖g_n‖², g_n · ḡ and ‖ḡ‖² from a Gram matrix K: its diagonal, the means of its rows, and their mean.
+    """Return ‖g_n‖², g_n · ḡ and ‖ḡ‖² from a Gram matrix K: its diagonal, the means of its rows, and their mean.
 
     Args:
         gram: float (N, N), K_nm = g_n · g_m.
@@ -206,12 +206,12 @@ def from_gram(gram: Any) -> tuple[Array, Array, float]:
 
 
 def by_layer_squared(gradient: Mapping[str, Any]) -> dict[str, float]:
-    """‖g‖² of each layer of a dict of gradients, in float64; layers as `gradients.by_layer` names them."""
+    """Return ‖g‖² of each layer of a dict of gradients, in float64; layers as `gradients.by_layer` names them."""
     return {layer: squared_norm(of) for layer, of in gradients.by_layer(gradient).items()}
 
 
 def squared_norm(gradient: Mapping[str, Any]) -> float:
-    """‖g‖² over all variables of a dict of gradients, in float64."""
+    """Return ‖g‖² over all variables of a dict of gradients, in float64."""
     return sum(float(np.sum(np.square(np.asarray(g, np.float64)))) for g in gradient.values())
 
 

@@ -10,7 +10,7 @@ History = Mapping[str, Sequence[float]]
 
 
 class Row(NamedTuple):
-    """A line of the table."""
+    """A line of the table of a diagnosis."""
 
     name: str
     value: str
@@ -18,11 +18,11 @@ class Row(NamedTuple):
 
 
 def rows(diagnosis: Diagnosis, history: History | None = None) -> list[Row]:
-    """The table of a diagnosis.
+    """Return the table of a diagnosis.
 
     Args:
         diagnosis: of one rollout.
-        history: metrics of the run by name, where it logged diagnostics.
+        history: metrics of the run by name. `None`: the run logged no diagnostics.
 
     Returns:
         A row for each number that applies.
@@ -48,7 +48,7 @@ def rows(diagnosis: Diagnosis, history: History | None = None) -> list[Row]:
 
 
 def averaged_noise_scale(history: History) -> float | None:
-    """Mean noise over mean signal in the last quarter of the logged diagnoses; none where there are none."""
+    """Return mean noise over mean signal in the last quarter of the logged diagnoses. `None`: there are none."""
     pairs = zip(history.get("gradient/noise", ()), history.get("gradient/signal", ()), strict=True)
     known = [(noise, signal) for noise, signal in pairs if math.isfinite(noise) and math.isfinite(signal)]
     if not known:
@@ -59,7 +59,7 @@ def averaged_noise_scale(history: History) -> float | None:
 
 
 def amount(x: float) -> str:
-    """A number for a table: three digits, thousands apart, ∞ and – for what is not finite."""
+    """Format a number for a table: three digits, thousands separated, ∞ for infinity and – for NaN."""
     if math.isnan(x):
         return "–"
     if math.isinf(x):
@@ -68,7 +68,7 @@ def amount(x: float) -> str:
 
 
 def plural(diagnosis: Diagnosis) -> str:
-    """`steps` or `episodes`."""
+    """Return the plural of a unit: `steps` or `episodes`."""
     return f"{diagnosis.unit}s"
 
 
@@ -172,7 +172,7 @@ def _baseline(agent: float, best: float) -> str:
 
 
 def percent(x: float) -> str:
-    """A part of one as a percentage."""
+    """Format a fraction as a percentage."""
     return f"{100 * x:.3g} %" if math.isfinite(x) else "–"
 
 

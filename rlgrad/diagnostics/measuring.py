@@ -1,7 +1,7 @@
-"""From the learner's batch to a `Diagnosis`: what is traced, and what is made of the results.
+"""From the learner's batch to a `Diagnosis`: a traced part, and the numbers that are made of its results.
 
-A sample is what the agent's update averages over: a step, or for agents of whole episodes an episode, whose steps'
-gradients add. Each output is looked at by itself: the policy gradient Σ c ∇ log π without the entropy bonus, in whose
+A sample is the unit that the agent's update averages over: a step, or for agents of whole episodes an episode, whose steps'
+gradients add. Each output is diagnosed by itself: the policy gradient Σ c ∇ log π without the entropy bonus, in whose
 gradient no sampled action or return takes part, and the value's Σ c ∇ v.
 """
 
@@ -20,13 +20,13 @@ from rlgrad.policies.policy import Policy
 
 
 def measure(policy: Policy, batch: Batch, credit: Mapping[str, Any], columns: int | None) -> dict[str, Any]:
-    """Everything a diagnosis needs of the model. Traced once, and compiled.
+    """Compute everything that a diagnosis needs of the model. Traced once, and compiled.
 
     Args:
         policy: at the weights that collected the batch.
         batch: M rows, those of weight 0 are padding.
         credit: of each output, float (M,) or one number.
-        columns: how many episodes the rows run through in turn; none: each row is a sample.
+        columns: number of episodes that the rows run through in turn. `None`: each row is a sample.
 
     Returns:
         A tree of tensors, for `diagnosis_of`.
@@ -51,12 +51,12 @@ def measure(policy: Policy, batch: Batch, credit: Mapping[str, Any], columns: in
 
 
 def diagnosis_of(measured: Mapping[str, Any], rollout: Rollout, by_episode: bool, timesteps: int) -> Diagnosis:
-    """What `measure` gave, as numbers with a meaning.
+    """Turn the results of `measure` into a diagnosis.
 
     Args:
         measured: from `measure`.
-        rollout: that the batch was made of.
-        by_episode: whether a sample is a column of the rollout.
+        rollout: the batch was made of it.
+        by_episode: True if a sample is a column of the rollout.
         timesteps: environment steps trained so far.
     """
     mask = np.asarray(rollout.mask) > 0.0
@@ -82,7 +82,7 @@ def _head(moments: diagnostics.Moments) -> Head:
 
 
 def _directions(measured: Mapping[str, Any], rollout: Rollout, mask: Any, by_episode: bool) -> dict[str, list[float]]:
-    """Cosines and shares, of the steps that count."""
+    """Return the cosines and shares of the steps that count."""
     inner = np.asarray(measured["inner"], np.float64).reshape(mask.shape)[mask]
     time, column = np.nonzero(mask)
     if by_episode:
@@ -100,7 +100,7 @@ def _directions(measured: Mapping[str, Any], rollout: Rollout, mask: Any, by_epi
 
 
 def variances(measured: Mapping[str, Any]) -> Variances:
-    """The variance of the policy gradient under each baseline, from what `measure` gave."""
+    """Return the variance of the policy gradient under each baseline, from the results of `measure`."""
     scores, advantages, centre = measured["scores"], measured["advantages"], float(measured["centre"])
     baseline = diagnostics.optimal_baseline(scores)
     return Variances(

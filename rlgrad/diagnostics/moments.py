@@ -1,4 +1,4 @@
-"""From a model to the sums that diagnostics are made of: norms, means and squares of per-sample gradients.
+"""Sums over per-sample gradients of a model, from which diagnostics are computed: norms, means and squares.
 
 Where the model's layers have closed forms, none of these writes out the N · P numbers of all gradients. A sample is a row
 of the input, or with `segments=` a group of rows, whose gradients are added before anything is squared: the steps of one
@@ -19,7 +19,7 @@ Sums = dict[str, Any]
 
 
 class Moments(NamedTuple):
-    """Of the gradients g_n of N samples.
+    """Norms and mean of the gradients g_n of N samples.
 
     Attributes:
         squared_norms: ‖g_n‖² by layer (as `gradients.by_layer` names them), each float (N,).
@@ -36,7 +36,7 @@ class Moments(NamedTuple):
 
 
 class ScoreMoments(NamedTuple):
-    """Of the scores s_n and of h_n = R_n s_n, for N samples. Squares are of each component by itself.
+    """Sums of the scores s_n and of h_n = R_n s_n, for N samples. Squares are taken of each component.
 
     Attributes:
         count: N.
@@ -56,16 +56,16 @@ class ScoreMoments(NamedTuple):
 
 
 class Samples:
-    """What a model says about each sample, ready to be differentiated: one forward and one backward pass for all methods.
+    """The outputs of a model for each sample, ready to be differentiated: one forward and one backward pass for all methods.
 
     Args:
         model: see `gradients.gradient`.
         x: see `gradients.gradient`.
         output: f, see `gradients.gradient`; for a policy `LogProb(actions)`.
         weights: see `gradients.gradient`.
-        mask: bool or float (N,): rows where it is 0 are padding and no samples; default: all count.
+        mask: bool or float (N,): rows where it is 0 are padding and no samples. `None`: all rows count.
         segments: int (N,), from 0: rows with the same number are one sample.
-        num_segments: how many segments there are; default: the largest number plus one.
+        num_segments: number of segments. `None`: the largest number plus one.
 
     Raises:
         ValueError: `mask` or `segments` has not one number a row; and what `gradients.linearize` raises.
@@ -99,7 +99,7 @@ class Samples:
             self.count = tf.reduce_max(self._segments) + 1 if num_segments is None else num_segments
 
     def moments(self, sample_weight: Any = 1.0) -> Moments:
-        """Norms and mean of the gradients g_n = c_n ∇θ f(x_n).
+        """Return norms and mean of the gradients g_n = c_n ∇θ f(x_n).
 
         Args:
             sample_weight: c, float (N,) of each row, or one number.
@@ -128,7 +128,7 @@ class Samples:
         return Moments(norms, self._over_count(total))
 
     def score_moments(self, returns: Any) -> ScoreMoments:
-        """What baselines are made of: sums of the scores s_n = ∇θ f(x_n) and of R_n s_n, squared by component.
+        """Return the sums that baselines are computed from: of the scores s_n = ∇θ f(x_n) and of R_n s_n, squared by component.
 
         Args:
             returns: R, float (N,), of each row. With segments, a segment's score is the sum of its rows', and the sum of
@@ -160,7 +160,7 @@ class Samples:
         return ScoreMoments(self.count, squares, products, squared_returns, mean_score, mean)
 
     def inner_products(self, direction: Mapping[str, Any], sample_weight: Any = 1.0) -> Any:
-        """c_n ∇θ f(x_n) · v of each row: how much it pulls along v. One forward-mode product.
+        """Return c_n ∇θ f(x_n) · v of each row: how much it pulls along v. One forward-mode product.
 
         Args:
             direction: v, by variable path, as `gradients.gradient` returns it; usually the mean gradient.
@@ -176,7 +176,7 @@ class Samples:
         return tf.where(self._counted, credit * self._lin.jvp(direction), 0.0)
 
     def _credit(self, sample_weight: Any) -> Any:
-        """The weights with zeros for padding, whatever they hold there."""
+        """Return the weights, with zeros for padding whatever they hold there."""
         outputs = self._lin.outputs
         credit = tf.cast(tf.convert_to_tensor(sample_weight), outputs.dtype)
         if credit.shape.rank == 0:
@@ -184,7 +184,7 @@ class Samples:
         return tf.where(self._counted, _one_a_row(credit, self._lin, "sample_weight"), 0.0)
 
     def _rows_of(self, number: Any) -> tuple[Any, Any]:
-        """One segment's rows, and the model at them and, so that there always is one, at row 0 again."""
+        """Return one segment's rows and the model at them; row 0 is appended, so that there always is a row."""
         rows = tf.where(self._segments == number)[:, 0]
         with_first = tf.concat([rows, [0]], axis=0)
 
@@ -202,7 +202,7 @@ class Samples:
 
 
 def _pick(credit: Any, rows: Any) -> Any:
-    """The credit of a segment's rows, and 0 for the row that `_rows_of` appends."""
+    """Return the credit of a segment's rows, and 0 for the row that `_rows_of` appends."""
     return tf.concat([tf.gather(credit, rows), tf.zeros([1], credit.dtype)], axis=0)
 
 

@@ -120,7 +120,7 @@ def play(
         seed: of the first episode.
         max_steps: leave an episode after this many steps. `None`: play to its end.
         on_picture: called with each picture, uint8 (height, width, 3), the last one of an episode included. `None`: no
-            picture is asked for, and a window shows what the environment draws there.
+            picture is rendered; in the mode `"human"` the environment draws into its window.
 
     Returns:
         The episodes.

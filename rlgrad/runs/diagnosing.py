@@ -41,7 +41,7 @@ class Watch:
         try:
             self.last = self._learner.diagnose(rollout, progress, timesteps)
         except (MemoryError, NotImplementedError, tf.errors.OpError) as error:
-            _log.warning("No diagnostics from here on, training goes on: %s", str(error).splitlines()[0])
+            _log.warning("Training continues without diagnostics: %s", str(error).splitlines()[0])
             self.on = False
             return
         self.last.write(self._path)

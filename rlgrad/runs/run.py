@@ -336,6 +336,6 @@ class Run:
 
 
 def diagnostic_metrics(learner: Learner) -> tuple[str, ...]:
-    """What is logged besides when training is diagnosed: the same names for each agent, then its layers."""
+    """Return the names of the metrics that diagnosing adds: the same for each agent, then those of its layers."""
     layers = learner.layers
     return DIAGNOSTICS + layer_metrics(layers.get("log_prob", []), layers.get("value", []))

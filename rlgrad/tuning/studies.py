@@ -1,4 +1,4 @@
-"""Studies: what tuning keeps in its folder, and finds there again after a kill."""
+"""Studies: the state of tuning in its folder, which survives a kill."""
 
 import contextlib
 import dataclasses
@@ -27,15 +27,15 @@ AS_GIVEN, FOLDER, REASON = "as_given", "folder", "reason"  # what the trials in 
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of values.
+    """A set of hyper-parameter values that was tried.
 
     Attributes:
         number: counted from 0.
-        state: `"complete"`, `"pruned"`, or `"failed"` for what was killed or raised.
-        value: mean return of the episodes that a complete trial was measured by; of others none.
-        values: of what was searched, by dotted name.
-        as_given: whether these are the config's own.
-        reason: why it was pruned, if not for falling behind.
+        state: `"complete"`, `"pruned"`, or `"failed"` if it was killed or raised.
+        value: mean return of the episodes that measured a complete trial. `None`: the trial is not complete.
+        values: of the hyper-parameters that were searched, by dotted name.
+        as_given: True if these are the config's own values.
+        reason: why it was pruned, if not for falling behind the others.
     """
 
     number: int
@@ -48,11 +48,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """What tuning found.
+    """The trials of a study.
 
     Attributes:
         folder: of the study.
-        trials: those that have ended, in their order.
+        trials: the trials that have ended, in their order.
     """
 
     folder: Path
@@ -60,28 +60,28 @@ class Study:
 
     @property
     def best(self) -> Trial | None:
-        """The complete trial of the highest value; none if there is none."""
+        """The complete trial of the highest value. `None`: no trial is complete."""
         return next(iter(self.ranked()), None)
 
     @property
     def as_given(self) -> Trial | None:
-        """The trial of the config as it is, if it is complete."""
+        """The trial of the config's own values. `None`: it is not complete."""
         return next((trial for trial in self.ranked() if trial.as_given), None)
 
     @property
     def config(self) -> Path | None:
-        """best.yaml, if there is a best trial."""
+        """Path of best.yaml. `None`: no trial is complete."""
         return None if self.best is None else self.folder / "best.yaml"
 
     def ranked(self) -> list[Trial]:
-        """The complete trials, the highest value first."""
+        """Return the complete trials, the highest value first."""
         worth = [(trial.value, trial) for trial in self.trials if trial.value is not None]
         return [trial for _, trial in sorted(worth, key=lambda pair: -pair[0])]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """What a trial is worth: the mean over `seeds` runs of the mean return of `episodes` fresh episodes."""
+    """The value of a trial: the mean over `seeds` runs of the mean return of `episodes` fresh episodes."""
 
     seeds: int = 1
     """Runs of each trial, with the config's seed and those after it."""
@@ -97,7 +97,7 @@ class Measure:
 
 
 def import_optuna() -> Any:
-    """Optuna, without a line of its own for each trial.
+    """Import Optuna, and keep it from printing a line for each trial.
 
     Raises:
         ImportError: it is not installed.
@@ -112,7 +112,7 @@ def import_optuna() -> Any:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """A lock that ends with the process, however that ends: what is still running in the study afterwards was killed."""
+    """Lock a study's folder until the process ends, however it ends: a trial that is still running at the next lock was killed."""
     with contextlib.closing(sqlite3.connect(folder / "lock", timeout=0.0, isolation_level=None)) as lock:
         try:
             lock.execute("BEGIN EXCLUSIVE")
@@ -122,7 +122,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def opened(folder: Path, storage: str | None, pruner: Pruner) -> "optuna.Study":
-    """The study of a folder's name, a new one or what is there."""
+    """Open the study of a folder's name, or create it."""
     pruners = import_optuna().pruners
     kinds = {
         "median": pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
@@ -137,10 +137,10 @@ def opened(folder: Path, storage: str | None, pruner: Pruner) -> "optuna.Study":
 
 
 def begin(study: "optuna.Study", config: Config, space: Space, measure: Measure) -> None:
-    """Keep what a new study was asked, and let the config as it is be its first trial.
+    """Store the settings of a new study, and queue the config's own values as its first trial.
 
     Raises:
-        ValueError: it was begun with other settings.
+        ValueError: the study was begun with other settings.
     """
     plain = yaml.safe_load(configs.to_yaml(config, {}))
     spaces = {name: dataclasses.asdict(what) if isinstance(what, Range) else what for name, what in space.items()}
@@ -162,12 +162,12 @@ def begin(study: "optuna.Study", config: Config, space: Space, measure: Measure)
 
 
 def retry_killed(study: "optuna.Study", here: str, own: bool) -> None:
-    """Trials of this folder that are still running have failed, since nobody else is at work here; their values wait.
+    """Mark trials of this folder that are still running as failed, since no other process works here, and queue their values.
 
     Args:
-        study: the folder's lock is held.
+        study: its folder's lock is held.
         here: the folder.
-        own: whether no other folder has trials in this storage.
+        own: True if no other folder has trials in this storage.
     """
     states = import_optuna().trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
@@ -177,13 +177,13 @@ def retry_killed(study: "optuna.Study", here: str, own: bool) -> None:
 
 
 def ended(study: "optuna.Study") -> int:
-    """How many trials are complete or pruned."""
+    """Return the number of complete and pruned trials."""
     states = import_optuna().trial.TrialState
     return len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
 
 
 def found(study: "optuna.Study", config: Config, space: Space, folder: Path) -> Study:
-    """The trials that have ended, with values as the config has them."""
+    """Return the trials that have ended, with values as the config has them."""
     states = import_optuna().trial.TrialState
     names = {states.COMPLETE: "complete", states.PRUNED: "pruned", states.FAIL: "failed"}
     own = {name: value_at(config, name) for name in space}
@@ -197,12 +197,12 @@ def found(study: "optuna.Study", config: Config, space: Space, folder: Path) -> 
 
 
 def stored(choice: Any) -> Any:
-    """A choice as Optuna can store it: lists as text."""
+    """Return a choice as Optuna can store it: lists as text."""
     return choice if choice is None or isinstance(choice, bool | int | float | str) else json.dumps(choice)
 
 
 def chosen(what: Range | Any, given: Any) -> Any:
-    """What of a space's entry was stored so."""
+    """Return the choice of a space's entry that was stored as `value`."""
     return given if isinstance(what, Range) else next(choice for choice in what if stored(choice) == given)
 
 

@@ -1,11 +1,11 @@
 """Tuning: many short trainings with other hyper-parameters, of which the best becomes a config.
 
-A trial trains the config with values that Optuna suggests, once for each seed, and is worth the mean return of fresh episodes
-at its last weights. The first trial is the config as it is. Trials that fall behind the others while they train are pruned, and
-so is one that diverges, or whose values contradict each other: the study goes on.
+A trial trains the config with values that Optuna suggests, once for each seed; its value is the mean return of fresh episodes at
+its last weights. The first trial is the config as it is. A trial that falls behind the others while it trains is pruned, and so is
+one that diverges or whose values contradict each other.
 
 A study lives in a folder: `study.db` (SQLite), `trials/` with the run of each trial and seed, and `best.yaml`, a config. After
-a kill, calling `tune` again goes on: a trial that was running counts as failed, and its values are tried again.
+a kill, calling `tune` again continues the study: a trial that was running counts as failed, and its values are tried again.
 """
 
 import dataclasses
@@ -44,26 +44,26 @@ def tune(
     timeout: float | None = None,
     report: Callable[[Trial, Study], None] | None = None,
 ) -> Study:
-    """Search for better hyper-parameters. The same call goes on with a study that was stopped.
+    """Search for better hyper-parameters. The same call continues a study that was stopped.
 
     Args:
-        config: what every trial starts from. Its `total_timesteps` are those of one run; suggestions follow from its seed.
+        config: every trial changes it. Its `total_timesteps` are those of one run; its seed decides the suggestions.
         folder: of the study; its name is the study's.
-        trials: complete and pruned ones in all, those of earlier calls included.
-        space: by dotted names of the config, such as `"agent.gamma"`; none: what the agent declares.
-        measure: what a trial is worth.
+        trials: number of complete and pruned trials, those of earlier calls included.
+        space: by dotted names of the config, such as `"agent.gamma"`. `None`: the space that the agent declares.
+        measure: how the value of a trial is measured. `None`: one seed, the default episodes.
         pruner: stop a trial whose returns in training are below the median of the others at the same point, or by successive
             halving, or never.
-        storage: an SQLAlchemy URL; none: an SQLite file in the folder.
-        timeout: seconds after which no further trial begins; none: never.
-        report: called with each trial that has ended, and all so far.
+        storage: an SQLAlchemy URL. `None`: an SQLite file in the folder.
+        timeout: seconds after which no further trial begins. `None`: no limit.
+        report: called with each trial that has ended, and the study so far.
 
     Returns:
         The study, with best.yaml written.
 
     Raises:
         ImportError: Optuna is not installed.
-        ValueError: a name that the config does not have, a config that cannot be trained, or a study that was begun otherwise.
+        ValueError: a name that the config does not have, a config that cannot be trained, or a study that was begun with other settings.
     """
     require(trials >= 1, "trials", "at least 1", trials)
     space, measure, folder = declared(config) if space is None else dict(space), measure or Measure(), Path(folder)
@@ -92,12 +92,12 @@ def tune(
 
 
 def declared(config: Config) -> dict[str, Any]:
-    """The search space of the config's agent, by dotted names of the config."""
+    """Return the search space of the config's agent, by dotted names of the config."""
     return {f"agent.{name}": what for name, what in config.agent.search_space().items()}
 
 
 def _next(study: "optuna.Study", seed: int) -> "optuna.Trial":
-    """A trial, with a sampler of its own: one that began anew with each process would repeat its suggestions."""
+    """Ask for the next trial, with a sampler seeded by its number: one seeded by process would repeat its suggestions."""
     number = len(study.get_trials(deepcopy=False))
     state = np.random.SeedSequence([seed, number]).generate_state(1)
     study.sampler = studies.import_optuna().samplers.TPESampler(seed=int(state[0]))
@@ -138,7 +138,7 @@ def _suggested(trial: "optuna.Trial", name: str, what: Any) -> Any:
 def _value(
     trial: "optuna.Trial", config: Config, values: Mapping[str, Any], measure: Measure, runs: Path
 ) -> float | None:
-    """Mean return over the seeds; none where the trial was pruned."""
+    """Return the mean return over the seeds. `None`: the trial was pruned."""
     config = replaced(config, {"evaluation_episodes": 0, **values})
     means = []
     for i in range(measure.seeds):
@@ -163,7 +163,7 @@ def _value(
 
 
 class _Watch(Callback):
-    """Tells the study how a run goes, and stops it where the study gives it up."""
+    """Reports a run's returns to the study, and stops the run if the study prunes it."""
 
     only_looks = True  # and so leaves the weights alone
 
