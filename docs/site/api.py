@@ -25,7 +25,7 @@ def modules() -> list[ModuleType]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Return the names in `__all__`, or without it those defined in the module, except modules: they have pages of their own."""
+    """Return the names in `__all__`, or those defined in the module; not modules, which have pages of their own."""
     names = getattr(module, "__all__", None) or [
         name
         for name, value in vars(module).items()

@@ -1,8 +1,10 @@
 """The rooms of rlgrad, the floors they stand on, and their picture, from the imports in the code.
 
-A room is a package or a module directly in `rlgrad/`; a file belongs to the room that it lies in. A room stands one floor above the
-highest of those that it imports from, imports for type checkers included. `python docs/site/house.py` writes the picture and the
-list in docs/house.md anew; a test compares them, and fails where a room imports one above it or files import each other in a circle.
+A room is a package or a module directly in `rlgrad/`; a file belongs to the room that it lies in. A room stands one floor above
+the highest of those that it imports from, imports for type checkers included.
+
+`python docs/site/house.py` writes the picture and the table of docs/house.md. A test compares them, and fails if a room imports
+from one that does not stand below it, or if files import each other in a circle.
 """
 
 import ast

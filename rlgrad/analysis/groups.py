@@ -50,7 +50,7 @@ class Group(NamedTuple):
     """Runs of the same settings.
 
     Attributes:
-        label: the folder's name of a single run; of several runs the agent and the settings in which the group differs from others.
+        label: the folder's name for a single run; for several, the agent and the settings that other groups do not share.
         runs: one for each seed, ordered by seed.
     """
 

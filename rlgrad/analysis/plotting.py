@@ -175,7 +175,7 @@ def _plot_variances(axes: Any, diagnosis: "Diagnosis") -> None:
 
 
 def _plot_noise_scale(axes: Any, history: Mapping[str, Sequence[float]], diagnosis: "Diagnosis") -> None:
-    """Plot the noise scale; signal and noise are averaged before they are divided, as the ratio of one rollout is mostly noise."""
+    """Plot the noise scale. Signal and noise are averaged first, as the ratio of a single rollout is mostly chance."""
     noise, signal = (np.asarray(history[f"gradient/{name}"]) for name in ("noise", "signal"))
     known = np.isfinite(noise) & np.isfinite(signal)
     steps = np.asarray(history["time/timesteps"])[known]

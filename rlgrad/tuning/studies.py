@@ -112,7 +112,7 @@ def import_optuna() -> Any:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Lock a study's folder until the process ends, however it ends: a trial that is still running at the next lock was killed."""
+    """Lock a study's folder until the process ends. A trial that still counts as running at the next lock was killed."""
     with contextlib.closing(sqlite3.connect(folder / "lock", timeout=0.0, isolation_level=None)) as lock:
         try:
             lock.execute("BEGIN EXCLUSIVE")

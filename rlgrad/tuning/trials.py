@@ -1,8 +1,8 @@
 """Tuning: many short trainings with other hyper-parameters, of which the best becomes a config.
 
-A trial trains the config with values that Optuna suggests, once for each seed; its value is the mean return of fresh episodes at
-its last weights. The first trial is the config as it is. A trial that falls behind the others while it trains is pruned, and so is
-one that diverges or whose values contradict each other.
+A trial trains the config with values that Optuna suggests, once for each seed; its value is the mean return of fresh episodes
+at its last weights. The first trial is the config as it is. A trial that falls behind the others while it trains is pruned, and
+so is one that diverges or whose values contradict each other.
 
 A study lives in a folder: `study.db` (SQLite), `trials/` with the run of each trial and seed, and `best.yaml`, a config. After
 a kill, calling `tune` again continues the study: a trial that was running counts as failed, and its values are tried again.
@@ -63,7 +63,7 @@ def tune(
 
     Raises:
         ImportError: Optuna is not installed.
-        ValueError: a name that the config does not have, a config that cannot be trained, or a study that was begun with other settings.
+        ValueError: the config lacks a name that is searched, cannot be trained, or the study was begun with other settings.
     """
     require(trials >= 1, "trials", "at least 1", trials)
     space, measure, folder = declared(config) if space is None else dict(space), measure or Measure(), Path(folder)

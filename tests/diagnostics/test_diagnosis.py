@@ -253,7 +253,7 @@ def test_a_diagnosis_that_does_not_fit_ends_diagnosing_and_not_training(monkeypa
     run = rlgrad.train("reinforce", "CartPole-v1", num_envs=4, num_steps=32, diagnose=True, **QUICK)
     assert run.timesteps == 768
     assert [r.message for r in caplog.records if "5 GB" in r.message] == [
-        "No diagnostics from here on, training goes on: What 128 samples send through the layers would take 5 GB."
+        "Training continues without diagnostics: What 128 samples send through the layers would take 5 GB."
     ]
 
 
