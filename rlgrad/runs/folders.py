@@ -24,7 +24,7 @@ def write_config(run: "Run", model: ModelOrBuilder | None, value_model: ModelOrB
     network = run.policy.network
     resolved = {
         "vectorization_mode": run.collector.vectorization_mode,
-        "actor": "compiled" if run.collector.vectorization_mode == "compiled" else run.policy.acts_in,
+        "actor": run.policy.acts_in if run.collector.fusible is None else "compiled",
         "xla": run.learner.xla,
         "device": run.device,
         "trained_outputs": list(run.learner.credited),

@@ -22,8 +22,7 @@ from rlgrad.learning.learner import Learner
 from rlgrad.logs.csv import read_csv
 from rlgrad.metrics import METRICS, Journal
 from rlgrad.policies.policy import Policy
-from rlgrad.rollouts.choosing import Collector
-from rlgrad.rollouts.compiled import CompiledCollector
+from rlgrad.rollouts.base import Collector
 from rlgrad.runs import checkpoints, provenance
 from rlgrad.runs.diagnosing import Watch
 from rlgrad.runs.evaluation import Evaluation, evaluate
@@ -138,12 +137,12 @@ class Run:
 
     def _train(self, total: int) -> None:
         by_steps, needed = self.config.agent.num_steps is not None, self._needed
-        fused = isinstance(self.collector, CompiledCollector) and not self._watch.on
-        every = max(1, total // (needed * (_FUSED_ROWS if fused else _ROWS))) if by_steps else 1
+        fusible = None if self._watch.on else self.collector.fusible
+        every = max(1, total // (needed * (_ROWS if fusible is None else _FUSED_ROWS))) if by_steps else 1
         spacing = 0.0 if by_steps else total / _ROWS  # of diagnoses
         self.stop, self._actor = False, None
-        if isinstance(self.collector, CompiledCollector) and fused:
-            self._fused = self._fused or Fused(self.collector, self.learner, every)
+        if fusible is not None:
+            self._fused = self._fused or Fused(fusible, self.learner, every)
         with contextlib.ExitStack() as ends, interruption() as interrupted:
             for callback in self.callbacks:
                 callback.on_start(self)
@@ -186,6 +185,7 @@ class Run:
             return evaluate(
                 self.policy,
                 config.env,
+                collector=config.collector,
                 episodes=episodes,
                 greedy=greedy,
                 seed=config.seed,
@@ -314,8 +314,8 @@ class Run:
     def _variables(self) -> dict[str, Any]:
         scale = self.learner.reward_scale
         saved = {"policy": self.policy.variables, "update": self.learner.state.slots}
-        if isinstance(self.collector, CompiledCollector):
-            saved["slots"] = self.collector.variables(self.policy)
+        if collected := self.collector.variables(self.policy):
+            saved["slots"] = collected
         return saved if scale is None else saved | {"reward_scale": scale.variables}
 
     def _state(self) -> dict[str, Any]:
