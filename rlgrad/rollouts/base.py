@@ -165,7 +165,7 @@ class Collector(Protocol):
 
 
 _REQUIRED = ("observation_space", "action_space", "num_envs", "shape")
-_MEMBERS = (*_REQUIRED, *(name for name in vars(Collector) if not name.startswith("_")))
+_MEMBERS = (*_REQUIRED, *(name for name in vars(Collector) if not name.startswith("_")))  # of one that inherits nothing
 
 
 def require_collector(thing: Any) -> Collector:
@@ -174,9 +174,10 @@ def require_collector(thing: Any) -> Collector:
     Raises:
         TypeError: members are missing; names them.
     """
-    missing = [name for name in dict.fromkeys(_MEMBERS) if not hasattr(thing, name)]
+    inherits = Collector in type(thing).__mro__
+    missing = [name for name in (_REQUIRED if inherits else _MEMBERS) if not hasattr(thing, name)]
     if missing:
-        advice = "" if Collector in type(thing).__mro__ else ", or inherit defaults from rlgrad.rollouts.Collector"
+        advice = "" if inherits else ", or inherit defaults from rlgrad.rollouts.Collector"
         raise TypeError(f"The collector {type(thing).__name__} has no {', '.join(missing)}: add them{advice}.")
     found: Collector = thing
     return found

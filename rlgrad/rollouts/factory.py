@@ -46,8 +46,8 @@ def make_collector(
         TypeError: the collector lacks something that a run needs.
     """
     if collector != "auto":
-        options |= {"env_kwargs": env_kwargs, "wrappers": wrappers, "step_timeout": step_timeout}
-        return _make_own(collector, env, vectorization_mode=vectorization_mode, **options)
+        of_environments = {"env_kwargs": env_kwargs, "wrappers": wrappers, "step_timeout": step_timeout}
+        return _make_own(collector, env, vectorization_mode=vectorization_mode, **of_environments, **options)
     kwargs, env = dict(env_kwargs or {}), _from_file(env)
     functional = _functional(env, kwargs)
     if functional is not None and vectorization_mode == "async":
@@ -88,4 +88,5 @@ def _make_own(
     if not callable(create):
         raise ValueError(f"A collector is a class, and {collector!r} is a {type(create).__name__}.")
     own_seed = seed if streams is None else integer_seed(stream(seed, streams[0]))
-    return require_collector(create(env, seed=own_seed, **options))
+    counts = dict.fromkeys(("num_envs", "num_steps", "episodes_per_env", "max_episode_steps"))
+    return require_collector(create(env, seed=own_seed, **{**counts, **options}))
