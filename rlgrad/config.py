@@ -41,6 +41,7 @@ class Config:
     wrappers: tuple[str, ...] = ()
     max_episode_steps: int | None = None
     vectorization_mode: VectorizationMode = "auto"
+    collector: str | Callable[..., Any] = "auto"
     step_timeout: float | None = None
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
@@ -68,6 +69,8 @@ class Config:
         for name in ("evaluation_interval", "patience", "time_budget"):
             value = getattr(self, name)
             require(value is None or value > 0, name, "above 0", value)
+        own = isinstance(self.collector, str) or callable(self.collector)
+        require(own, "collector", "auto, the name of a collector, file.py:Name or a class", self.collector)
         require(self.memory_size >= 1, "memory_size", "at least 1", self.memory_size)
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or none", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
@@ -90,6 +93,7 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
     plain["env"] = _place(config.env) if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
+    plain["collector"] = _collector_name(config.collector)
     plain["env_kwargs"], plain["wrappers"] = dict(config.env_kwargs), list(config.wrappers)
     plain["hidden_sizes"], plain["logs"] = list(config.hidden_sizes), list(config.logs)
     if config.from_logits:  # only a model that was given can differ, and the command line takes none
@@ -98,10 +102,15 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     return yaml.safe_dump(plain, sort_keys=False)
 
 
-def _place(env: str) -> str:
-    """An id as it is; `file.py:Name` with the file's whole path."""
-    file, colon, name = env.rpartition(":")
-    return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else env
+def _place(name: str) -> str:
+    """An id or a name as it is; `file.py:Name` with the file's whole path."""
+    file, colon, attribute = name.rpartition(":")
+    return f"{Path(file).resolve()}:{attribute}" if colon and file.endswith(".py") else name
+
+
+def _collector_name(collector: str | Callable[..., Any]) -> str:
+    """The name by which a collector is found again."""
+    return _place(collector) if isinstance(collector, str) else registry.name_of("rlgrad.collectors", collector)
 
 
 def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overrides: Any) -> Config:

@@ -9,7 +9,7 @@ import rlgrad
 from rlgrad.agents import A2C
 from rlgrad.cli import main
 from rlgrad.envs import CartPole
-from rlgrad.rollouts.choosing import make_collector
+from rlgrad.rollouts.factory import make_collector
 
 QUICK = {"total_timesteps": 960, "num_envs": 4, "num_steps": 16, "hidden_sizes": (8,), "verbose": False}
 MINE = """

@@ -10,8 +10,8 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.learning.learner import Learner
+from rlgrad.rollouts.base import Fusible
 from rlgrad.rollouts.checks import require_sound
-from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.rollouts.compiled_rows import row_specs
 
 _log = logging.getLogger("rlgrad")
@@ -40,7 +40,7 @@ class Fused:
         size: the most updates in one call.
     """
 
-    def __init__(self, collector: CompiledCollector, learner: Learner, size: int) -> None:
+    def __init__(self, collector: Fusible, learner: Learner, size: int) -> None:
         self._collector, self._learner, self._size = collector, learner, size
         self._slots = collector.slots(learner.policy)
         self._names = [*learner.metrics, "nonfinite_step"]

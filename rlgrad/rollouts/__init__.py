@@ -1,6 +1,7 @@
 """Rollout collection: what the policy met, as a record of NumPy arrays."""
 
 from rlgrad.data import Episode, Rollout
-from rlgrad.rollouts.gym import ActingPolicy, GymCollector
+from rlgrad.rollouts.base import ActingPolicy, Collector
+from rlgrad.rollouts.gym import GymCollector
 
-__all__ = ["ActingPolicy", "Episode", "GymCollector", "Rollout"]
+__all__ = ["ActingPolicy", "Collector", "Episode", "GymCollector", "Rollout"]

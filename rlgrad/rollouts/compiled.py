@@ -1,17 +1,17 @@
 """Collects rollouts from environments written in TensorFlow: acting, stepping and resetting are one compiled program."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
-from gymnasium import Space
 
 from rlgrad import random
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.data import Episode, Rollout
 from rlgrad.environments.functional import AnyFuncEnv, choose, move, start
+from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.checks import check_counts, require_sound
 from rlgrad.rollouts.compiled_rows import Ends, Row, Slots, row_specs
 from rlgrad.rollouts.episodes import whole_episodes
@@ -21,7 +21,7 @@ from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
 _PURPOSES = 3  # of the seeds of a step: to act, to move, to begin anew
 
 
-class CompiledCollector:
+class CompiledCollector(Collector):
     """Plays a policy in N slots of an environment written in TensorFlow, and records what it met.
 
     Rollouts are those of `GymCollector`: by steps, or by whole episodes. An episode that ends is followed by the next one at
@@ -72,6 +72,8 @@ class CompiledCollector:
             max_episode_steps=max_episode_steps,
         )
         self.functional = functional
+        self.observation_space, self.action_space = functional.observation_space, functional.action_space
+        self.reward_threshold = getattr(functional, "reward_threshold", None)
         self.num_envs = num_envs
         self.time_limit = max_episode_steps or getattr(functional, "max_episode_steps", None)
         self._whole = num_steps is None
@@ -87,26 +89,11 @@ class CompiledCollector:
         self._finished: list[Episode] = []
 
     @property
-    def observation_space(self) -> Space[Any]:
-        """One environment's observation space."""
-        return self.functional.observation_space
+    def fusible(self) -> Self:
+        """This collector: its rollouts are a part of a compiled program wherever `play` is called in one."""
+        return self
 
-    @property
-    def action_space(self) -> Space[Any]:
-        """One environment's action space."""
-        return self.functional.action_space
-
-    @property
-    def max_rollout_steps(self) -> int:
-        """The most steps that one rollout can hold."""
-        return self.shape[0] * self.shape[1]
-
-    @property
-    def reward_threshold(self) -> float | None:
-        """The mean return from which the environment calls its task solved, if it says."""
-        return getattr(self.functional, "reward_threshold", None)
-
-    def collect(self, policy: Any, greedy: bool = False, actor: Any = None) -> Rollout:
+    def collect(self, policy: Any, greedy: bool = False, *, actor: Callable[..., Any] | None = None) -> Rollout:
         """Plays one rollout with the policy's weights of now.
 
         Args:
@@ -185,9 +172,6 @@ class CompiledCollector:
         finished, self._finished = self._finished, []
         return finished
 
-    def begin_anew(self) -> None:
-        """Nothing has to begin anew to be gone on with."""
-
     def state(self) -> dict[str, Any]:
         """What a later collector needs to go on, besides `slots`: plain numbers that JSON can hold."""
         return {"rollouts": self.number}
@@ -195,9 +179,6 @@ class CompiledCollector:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state` was taken, with the `slots` that were saved with it."""
         self.number = state["rollouts"]
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
     def __enter__(self) -> Self:
         return self

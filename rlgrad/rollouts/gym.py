@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from gymnasium import Space
 
 from rlgrad.data import Episode, Rollout
 from rlgrad.environments.making import make
 from rlgrad.environments.slots import Slots
 from rlgrad.random import StreamName, stream
+from rlgrad.rollouts.base import ActingPolicy, Collector
 from rlgrad.rollouts.checks import check_counts, layout
 from rlgrad.rollouts.episodes import whole_episodes
 from rlgrad.rollouts.memory import Memory
@@ -22,21 +22,7 @@ if TYPE_CHECKING:  # the distributions import TensorFlow, which collecting does 
     from rlgrad.distributions import Distribution
 
 
-class ActingPolicy(Protocol):
-    """What a collector needs of a policy.
-
-    One with memory has `initial_state(N)` too, a tree of arrays (N, …), and its actor takes states and gives those that follow.
-    """
-
-    @property
-    def distribution(self) -> "Distribution":
-        """What the network's outputs mean: it samples actions, or takes their mode."""
-
-    def actor(self) -> Callable[..., Any]:
-        """A function from observations (N, …) to the distribution's parameters, at the current weights."""
-
-
-class GymCollector:
+class GymCollector(Collector):
     """Plays a policy in N environment slots and records what it met.
 
     By steps (`num_steps`): every rollout is T = `num_steps` steps of each slot, and episodes go on in the next rollout.
@@ -106,8 +92,13 @@ class GymCollector:
             env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers, step_timeout
         )
         self._open = True
+        vector = self._environment.vector
+        self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
+        self.num_envs, self.reward_threshold = vector.num_envs, self._environment.reward_threshold
+        self.vectorization_mode = self._environment.vectorization_mode
         try:
             self._rows, self._rounds = layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
+            self.shape = (self._rows, self.num_envs * (self._rounds or 1))
             self._empty = storage(self.observation_space, (0,))
         except BaseException:
             self.close()
@@ -117,41 +108,6 @@ class GymCollector:
         self._memory = Memory(self.num_envs)
         self._ongoing = Ongoing(self._slots, self._memory, self.num_envs)
         self._finished: list[Episode] = []
-
-    @property
-    def observation_space(self) -> Space[Any]:
-        """One environment's observation space."""
-        return self._environment.vector.single_observation_space
-
-    @property
-    def action_space(self) -> Space[Any]:
-        """One environment's action space."""
-        return self._environment.vector.single_action_space
-
-    @property
-    def num_envs(self) -> int:
-        """N, the number of slots."""
-        return self._environment.vector.num_envs
-
-    @property
-    def vectorization_mode(self) -> str:
-        """How the slots are stepped: what `"auto"` became, or `"given"` for a vector environment that was."""
-        return self._environment.vectorization_mode
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The two leading axes of every rollout: (T, N), or (time limit, N * episodes_per_env) for whole episodes."""
-        return self._rows, self.num_envs * (self._rounds or 1)
-
-    @property
-    def max_rollout_steps(self) -> int:
-        """The most steps that one rollout can hold."""
-        return self.shape[0] * self.shape[1]
-
-    @property
-    def reward_threshold(self) -> float | None:
-        """The mean return from which the environment's specification calls the task solved, if it says."""
-        return self._environment.reward_threshold
 
     def collect(
         self, policy: ActingPolicy, greedy: bool = False, *, actor: Callable[..., Any] | None = None

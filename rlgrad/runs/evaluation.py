@@ -1,8 +1,9 @@
 """Evaluation of a policy: returns of fresh episodes."""
 
+import contextlib
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad.policies.policy import Policy
-from rlgrad.rollouts.choosing import make_collector
+from rlgrad.rollouts.factory import make_collector
 
 _MAX_SLOTS = 100
 _MAX_BYTES = 500_000  # of one observation in all slots: compiled rollouts keep them all, a gigabyte in a thousand steps
@@ -55,6 +56,7 @@ def evaluate(
     policy: Policy,
     env: Any,
     *,
+    collector: str | Callable[..., Any] = "auto",
     episodes: int = 100,
     greedy: bool = True,
     seed: int = 0,
@@ -68,6 +70,7 @@ def evaluate(
     Args:
         policy: acts at its current weights; its normalizer is not updated.
         env: an id, an instance, or a function that makes one.
+        collector: see `rlgrad.train`.
         episodes: number of episodes. Each slot plays a number fixed beforehand, so that short episodes are not favored.
         greedy: take the most likely action instead of sampling one.
         seed: for resets and samples; independent of the streams that training with this seed uses.
@@ -83,8 +86,9 @@ def evaluate(
         raise ValueError(f"episodes is at least 1, got {episodes}.")
     made = hasattr(env, "step") and not isinstance(env, type)
     slots = getattr(env, "num_envs", 1) if made else min(episodes, _most_slots(policy))
-    with make_collector(
+    collected = make_collector(
         _another(env) if made else env,
+        collector=collector,
         num_envs=slots,
         episodes_per_env=1,
         max_episode_steps=max_episode_steps,
@@ -94,8 +98,9 @@ def evaluate(
         wrappers=() if made else wrappers,
         # As many processes as there are slots would be too many, and the numbers are those of "sync".
         vectorization_mode="sync" if vectorization_mode == "async" else vectorization_mode,
-    ) as collector:
-        rounds = [collector.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
+    )
+    with contextlib.closing(collected):
+        rounds = [collected.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
     # A slot's episodes follow each other, so that fewer episodes are the first of more.
     by_slot = [episode for slot in zip(*rounds, strict=True) for episode in slot][:episodes]
     returns, lengths = [episode.return_ for episode in by_slot], [episode.length for episode in by_slot]

@@ -15,7 +15,7 @@ from rlgrad import random
 from rlgrad.learning.fused import Fused
 from rlgrad.learning.learner import Learner
 from rlgrad.policies.policy import Policy
-from rlgrad.rollouts.choosing import Collector
+from rlgrad.rollouts.base import Collector, Fusible
 from rlgrad.runs.diagnosing import Watch
 
 _log = logging.getLogger("rlgrad")
@@ -128,11 +128,16 @@ class Updater:
         self._fused: Fused | None = None
         self._actor: Callable[..., object] | None = None  # at the current weights; `None`: read from the policy
 
-    def begin(self, updates_per_row: int, *, fuse: bool) -> None:
-        """Prepare for training: nothing is known of the weights, which may have been set since."""
+    def begin(self, updates_per_row: int, fusible: Fusible | None) -> None:
+        """Prepare for training; the weights may have changed since the last update.
+
+        Args:
+            updates_per_row: the most updates in one call.
+            fusible: the collector, if its rollouts and the updates are to be one compiled program.
+        """
         self._actor = None
-        if fuse and self._fused is None:
-            self._fused = Fused(self._collector, self._learner, updates_per_row)
+        if fusible is not None and self._fused is None:
+            self._fused = Fused(fusible, self._learner, updates_per_row)
 
     def forget_weights(self) -> None:
         """Read the weights again before the next rollout: they may have been changed."""

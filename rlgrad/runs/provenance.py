@@ -168,7 +168,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def _spec(env: Any) -> gymnasium.envs.registration.EnvSpec | None:
     if isinstance(env, str) and not env.rpartition(":")[0].endswith(".py"):
-        return find_spec(env)
+        try:
+            return find_spec(env)
+        except ValueError:  # a collector of the user's own may know environments that Gymnasium does not
+            return None
     spec = getattr(env, "spec", None)
     return spec if isinstance(spec, gymnasium.envs.registration.EnvSpec) else None
 

@@ -20,8 +20,7 @@ from rlgrad.learning.learner import Learner
 from rlgrad.logs.csv import read_csv
 from rlgrad.metrics import METRICS, Journal
 from rlgrad.policies.policy import Policy
-from rlgrad.rollouts.choosing import Collector
-from rlgrad.rollouts.compiled import CompiledCollector
+from rlgrad.rollouts.base import Collector
 from rlgrad.runs import checkpoints, provenance
 from rlgrad.runs.diagnosing import Watch
 from rlgrad.runs.evaluation import Evaluation, evaluate
@@ -91,7 +90,7 @@ class Run:
         mode = self.collector.vectorization_mode
         return {
             "vectorization_mode": mode,
-            "actor": "compiled" if mode == "compiled" else self.policy.acts_in,
+            "actor": self.policy.acts_in if self.collector.fusible is None else "compiled",
             "xla": self.learner.xla,
             "device": self.device,
             "trained_outputs": list(self.learner.credited),
@@ -102,10 +101,6 @@ class Run:
     def finished(self) -> bool:
         """True if no further rollout fits into the config's `total_timesteps`."""
         return self.timesteps + self._needed > self.config.total_timesteps
-
-    @property
-    def _can_fuse(self) -> bool:
-        return isinstance(self.collector, CompiledCollector)
 
     @property
     def _needed(self) -> int:
@@ -154,10 +149,11 @@ class Run:
             )
 
     def _train(self, total: int) -> None:
-        by_steps, fuse = self.config.agent.num_steps is not None, self._can_fuse and not self._watch.on
-        pace = Pace.of(total, self._needed, by_steps=by_steps, fused=fuse)
+        fusible = None if self._watch.on else self.collector.fusible
+        by_steps = self.config.agent.num_steps is not None
+        pace = Pace.of(total, self._needed, by_steps=by_steps, fused=fusible is not None)
         self.stop = False
-        self._updater.begin(pace.updates_per_row, fuse=fuse)
+        self._updater.begin(pace.updates_per_row, fusible)
         with self._followed() as interrupted:
             clock, first = Clock(self.seconds, self.config.time_budget), self.timesteps
             keeper = Keeper(pace, self.save, self._save_milestone)
@@ -198,6 +194,7 @@ class Run:
             return evaluate(
                 self.policy,
                 config.env,
+                collector=config.collector,
                 episodes=episodes,
                 greedy=greedy,
                 seed=config.seed,
@@ -310,8 +307,8 @@ class Run:
     def _variables(self) -> dict[str, Any]:
         scale = self.learner.reward_scale
         saved = {"policy": self.policy.variables, "update": self.learner.state.slots}
-        if isinstance(self.collector, CompiledCollector):
-            saved["slots"] = self.collector.variables(self.policy)
+        if collected := self.collector.variables(self.policy):
+            saved["slots"] = collected
         return saved if scale is None else saved | {"reward_scale": scale.variables}
 
     def _callbacks_by_key(self) -> Iterator[tuple[str, Callback]]:

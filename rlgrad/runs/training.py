@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rlgrad.learning.learner import Learner
 from rlgrad.logs import make_logs, require_possible
 from rlgrad.logs.progress import Progress
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
-from rlgrad.rollouts.choosing import make_collector
+from rlgrad.rollouts.factory import make_collector
 from rlgrad.runs import provenance
 from rlgrad.runs.folders import free_folder, saved_model, write_config
 from rlgrad.runs.placement import device_for
@@ -57,6 +57,7 @@ def train(
     from_logits: bool = True,
     max_episode_steps: int | None = None,
     vectorization_mode: VectorizationMode = "auto",
+    collector: str | Callable[..., Any] = "auto",
     step_timeout: float | None = None,
     evaluation_episodes: int = 100,
     diagnose: bool = False,
@@ -101,6 +102,8 @@ def train(
         vectorization_mode: `"compiled"` (environments written in TensorFlow), `"sync"`, `"async"` (a process for each
             environment), `"vector_entry_point"` (an id's own), or `"auto"`: the first that fits of compiled, an id's own
             where it means the same, and sync.
+        collector: `"auto"`: one of rlgrad's own, by `vectorization_mode`. Else a class of your own (docs/collectors.md), its
+            name in the entry points `rlgrad.collectors`, or its place: `my_collector.py:Mine`, `my_package.rollouts:Mine`.
         step_timeout: seconds within which all environments have answered to a step or a reset, for `"async"`; none: no limit.
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
         diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
@@ -139,6 +142,7 @@ def train(
         wrappers=tuple(wrappers),
         max_episode_steps=max_episode_steps,
         vectorization_mode=vectorization_mode,
+        collector=collector,
         step_timeout=step_timeout,
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
@@ -208,6 +212,7 @@ def load(
     *,
     agent: Agent | None = None,
     env: EnvLike | None = None,
+    collector: str | Callable[..., Any] | None = None,
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
     callbacks: Sequence[Callback] = (),
@@ -219,6 +224,7 @@ def load(
         path: the run's folder.
         agent: needed only for an agent that was defined in a script or notebook.
         env: needed only for an environment that was given as an object.
+        collector: needed only for a class of a collector that was defined in a notebook or inside a function.
         model: needed only for a model that Keras cannot rebuild from its config, such as a subclassed one.
         value_model: likewise.
         callbacks: look on while it trains.
@@ -235,12 +241,13 @@ def load(
     if not (path / "config.yaml").is_file():
         raise FileNotFoundError(f"{path} is no run folder: it has no config.yaml.")
     content = settings.read(path / "config.yaml")
-    given = {"agent": agent is not None, "env": env is not None}
+    given = {"agent": agent is not None, "env": env is not None, "collector": collector is not None}
     require_own_code(path, {name: value for name, value in content.items() if not given.get(name)})
     if env is None and str(content.get("env")).startswith("("):
         raise ValueError(f"This run's environment was {content['env']}: pass it as env=.")
     try:
-        config = configs.from_mapping(content, agent, **({} if env is None else {"env": env}))
+        replaced = {"env": env, "collector": collector}
+        config = configs.from_mapping(content, agent, **{k: v for k, v in replaced.items() if v is not None})
     except ValueError as error:
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error
     model = model or saved_model(path, "model")
@@ -283,6 +290,7 @@ def _assemble(
     by_steps = agent.num_steps is not None
     collector = make_collector(
         config.env,
+        collector=config.collector,
         num_envs=agent.num_envs,
         num_steps=agent.num_steps,
         episodes_per_env=None if by_steps else agent.episodes_per_env,

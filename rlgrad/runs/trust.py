@@ -1,8 +1,9 @@
 """Loading a run folder executes none of the code that came with it.
 
-A run names its agent, environment and wrappers. What is installed may be named, and files of the user's own, by their
-whole path outside of the folder; everything else is refused before anything is imported. Arrays are read without pickle, YAML
-without tags, and Keras, which rebuilds models and optimizers in its safe mode, makes what is its own or registered, no Lambda.
+A run names its agent, environment, collector and wrappers. What is installed may be named, and files of the user's own, by
+their whole path outside of the folder; everything else is refused before anything is imported. Arrays are read without pickle,
+YAML without tags, and Keras, which rebuilds models and optimizers in its safe mode, makes what is its own or registered, no
+Lambda.
 """
 
 import importlib.util
@@ -23,7 +24,7 @@ def require_own_code(folder: Path, content: Mapping[str, Any]) -> None:
     """
     agent = content.get("agent")
     names = [agent.get("name")] if isinstance(agent, Mapping) else []
-    names += [content.get("env"), *(content.get("wrappers") or ())]
+    names += [content.get("env"), content.get("collector"), *(content.get("wrappers") or ())]
     for name in names:
         if isinstance(name, str) and ":" in name:
             _require(folder, name.partition("(")[0].rpartition(":")[0], name)

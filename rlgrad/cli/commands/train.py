@@ -64,6 +64,8 @@ class Options:
     vectorization_mode: Literal["auto", "compiled", "sync", "async", "vector_entry_point"] = "auto"
     """Environments compiled together with the policy, stepped one by one, in a process each, or by their own vectorized class;
     auto: compiled if they are written in TensorFlow, else their own class if it means the same, else one by one."""
+    collector: str = "auto"
+    """What collects rollouts; auto: one of rlgrad's own. Else the name of an installed one, or my_collector.py:Mine."""
     step_timeout: float | None = None
     """Seconds within which all environments have answered to a step or a reset, in a process each; none: no limit."""
     hidden_sizes: tuple[int, ...] = (64, 64)

@@ -1,42 +1,53 @@
-"""Which collector plays an environment: a compiled one where it is written in TensorFlow, else Gymnasium's."""
+"""From an environment and options to the collector that plays it: a compiled one, Gymnasium's, or one of a user's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from rlgrad.core import registry
 from rlgrad.environments.ids import _from_file, _functional, _stepwise
+from rlgrad.random import StreamName, integer_seed, stream
+from rlgrad.rollouts.base import Collector, require_collector
 from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.rollouts.gym import GymCollector
 
-Collector = GymCollector | CompiledCollector
+GROUP = "rlgrad.collectors"
 
 
 def make_collector(
     env: Any,
     *,
+    collector: str | Callable[..., Any] = "auto",
     vectorization_mode: str = "auto",
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] = (),
     step_timeout: float | None = None,
     **options: Any,
 ) -> Collector:
-    """The collector for an environment, by a fixed rule.
+    """Make the collector for an environment, by a fixed rule unless one is named.
 
-    An environment written in TensorFlow, without wrappers, is compiled together with the policy, unless a mode of
-    `GymCollector` is asked for. Everything else goes to `GymCollector`.
+    An environment written in TensorFlow, without wrappers, is compiled together with the policy, unless `vectorization_mode` is
+    a mode of `GymCollector`. Everything else goes to `GymCollector`.
 
     Args:
         env: what `GymCollector` takes; or a functional environment, its class; or `file.py:Name` of a class of either kind.
+            A collector of a user's own is given it as it is.
+        collector: `"auto"`; or the class of a collector, its name in the entry points `rlgrad.collectors`, `file.py:Name` or
+            `module:Name`.
         vectorization_mode: `"auto"`, `"compiled"`, or a mode of `GymCollector`.
         env_kwargs: for the environment's constructor.
         wrappers: around each environment.
         step_timeout: see `GymCollector`.
-        options: those that both collectors have.
+        options: the other ones of `GymCollector`.
 
     Raises:
         ValueError: `"compiled"` for an environment that is not written in TensorFlow, or with wrappers; `"async"` for one
-            that is.
+            that is; or an unknown name of a collector.
+        TypeError: the collector lacks something that a run needs.
     """
+    if collector != "auto":
+        of_environments = {"env_kwargs": env_kwargs, "wrappers": wrappers, "step_timeout": step_timeout}
+        return _make_own(collector, env, vectorization_mode=vectorization_mode, **of_environments, **options)
     kwargs, env = dict(env_kwargs or {}), _from_file(env)
     functional = _functional(env, kwargs)
     if functional is not None and vectorization_mode == "async":
@@ -62,3 +73,20 @@ def make_collector(
         step_timeout=step_timeout,
         **options,
     )
+
+
+def _make_own(
+    collector: str | Callable[..., Any],
+    env: Any,
+    *,
+    seed: int = 0,
+    streams: tuple[StreamName, StreamName] | None = None,
+    **options: Any,
+) -> Collector:
+    """Make a collector of a user's own. A seed is all it takes: its numbers in an evaluation follow from another one."""
+    create = registry.find(GROUP, collector) if isinstance(collector, str) else collector
+    if not callable(create):
+        raise ValueError(f"A collector is a class, and {collector!r} is a {type(create).__name__}.")
+    own_seed = seed if streams is None else integer_seed(stream(seed, streams[0]))
+    counts = dict.fromkeys(("num_envs", "num_steps", "episodes_per_env", "max_episode_steps"))
+    return require_collector(create(env, seed=own_seed, **{**counts, **options}))
