@@ -23,8 +23,8 @@ class Rollout(NamedTuple):
             episode, never the first of the next; where an episode goes on, what `observations` holds in the next row.
         log_probs: float32 (T, N), log π(a|s) in nats when the action was taken.
         mask: float32 (T, N), 1 for a real step.
-        values: float32 (T, N), v(s_t). Zeros until the learner fills it.
-        next_values: float32 (T, N), v of the true successor. Zeros until the learner fills it.
+        values: float32 (T, N), v(s_t). `None` until the learner fills it, and where no output estimates a value.
+        next_values: float32 (T, N), v of the true successor. `None` likewise.
         initial_states: (N, …), what a policy with memory remembered before the first row: a tree of arrays. Nothing for others.
     """
 
@@ -36,8 +36,8 @@ class Rollout(NamedTuple):
     final_observations: Any
     log_probs: Any
     mask: Any
-    values: Any
-    next_values: Any
+    values: Any = None
+    next_values: Any = None
     initial_states: Any = ()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.nested import leaves, map_leaves, with_leaves
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.learning.learner import Learner
 from rlgrad.rollouts.checks import require_sound
@@ -72,10 +73,10 @@ class Fused:
         ]
         bad = int(updates[-1].metrics["nonfinite_step"])
         if bad >= 0:
-            arrays = tf.nest.map_structure(lambda x: x.numpy(), rollout)
+            arrays = map_leaves(lambda x: x.numpy(), rollout)
             require_sound(arrays, collector.observation_space, collector.shape[1] // collector.num_envs)
             progress = min(1.0, (timesteps + sum(update.timesteps for update in updates[:-1])) / total)
-            raise self._learner.failure(rollout._replace(values=None, next_values=None), progress, bad)
+            raise self._learner.failure(rollout, progress, bad)
         for update in updates:
             del update.metrics["nonfinite_step"]
         return updates
@@ -112,8 +113,8 @@ class Fused:
         policy, variables = learner.policy, self._slots
         shape = collector.shape
         specs = row_specs(policy, shape[1])
-        rows = tf.nest.map_structure(lambda spec: tf.TensorSpec((shape[0], *spec.shape), spec.dtype), specs)
-        last = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), rows.rollout)
+        rows = map_leaves(lambda spec: tf.TensorSpec((shape[0], *spec.shape), spec.dtype), specs)
+        last = map_leaves(lambda spec: tf.zeros(spec.shape, spec.dtype), rows.rollout)
         ends = [tf.TensorArray(spec.dtype, size, element_shape=spec.shape) for spec in rows.ends]
         measured = tf.TensorArray(tf.float32, size, element_shape=(len(self._names),))
         steps = tf.TensorArray(tf.int32, size, element_shape=())
@@ -131,8 +132,7 @@ class Fused:
                 [array.write(i, x) for array, x in zip(ends, ended, strict=True)],
             )
             good = metrics["nonfinite_step"] < 0
-            last = rollout._replace(values=(), next_values=())
-            return i + 1, good, taken + tf.cast(played, tf.int64), slots, last, *arrays
+            return i + 1, good, taken + tf.cast(played, tf.int64), slots, leaves(rollout), *arrays
 
         def goes_on(i: Any, good: Any, taken: Any, *_: Any) -> Any:
             return good & (i < count) & (taken + needed <= total)
@@ -140,13 +140,11 @@ class Fused:
         needed = collector.max_rollout_steps if learner.agent.num_steps is not None else 1
         slots = tf.nest.map_structure(tf.identity, variables)
         memories = policy.initial_state(shape[1])
-        last = last._replace(
-            values=(), next_values=(), initial_states=tf.nest.map_structure(tf.convert_to_tensor, memories)
-        )
-        start = (tf.constant(0), tf.constant(True), timesteps, slots, last, measured, steps, ends)
-        made, _, _, slots, last, measured, steps, ends = tf.while_loop(goes_on, body, start)
+        last = last._replace(initial_states=tf.nest.map_structure(tf.convert_to_tensor, memories))
+        start = (tf.constant(0), tf.constant(True), timesteps, slots, leaves(last), measured, steps, ends)
+        made, _, _, slots, played, measured, steps, ends = tf.while_loop(goes_on, body, start)
         tf.nest.map_structure(lambda variable, x: variable.assign(x), variables, slots)
-        return _Results(made, measured.stack(), steps.stack(), type(rows.ends)(*[e.stack() for e in ends]), last)
+        return _Results(made, measured.stack(), steps.stack(), type(rows.ends)(*[e.stack() for e in ends]), with_leaves(last, played))
 
 
 class _Results(NamedTuple):

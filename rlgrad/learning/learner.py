@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from rlgrad import estimators, gradients
 from rlgrad.agent import Agent
+from rlgrad.core.nested import map_leaves
 from rlgrad.core.tensorflow_internals import flat_call, trace
 from rlgrad.data import Batch, Outputs, Rollout
 from rlgrad.diagnostics import measuring
@@ -295,12 +296,12 @@ def _layers(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:
 
 
 def _unfilled(rollout: Rollout) -> Rollout:
-    # The learner fills these in; handing zeros over would cost as much as handing numbers over.
-    return rollout._replace(values=(), next_values=())
+    # The learner fills these in; numbers given by a caller would cost a copy into the program.
+    return rollout._replace(values=None, next_values=None)
 
 
 def _tensors(rollout: Rollout) -> Rollout:
-    tensors: Rollout = tf.nest.map_structure(lambda x: None if x is None else tf.constant(x), rollout)
+    tensors: Rollout = map_leaves(tf.constant, rollout)
     return tensors
 
 
