@@ -25,8 +25,8 @@ Source: Mnih et al. (2016), "Asynchronous methods for deep reinforcement learnin
 """
 
 from rlgrad import Agent, Batch, Credit, Outputs, estimators, search
-from rlgrad.hyperparameters import Schedule, scheduled
-from rlgrad.updates import Ascent, PerHead, Update
+from rlgrad.hyperparameters import Schedule, anneal
+from rlgrad.updates import Ascent, Update
 
 
 class A2C(Agent):
@@ -35,13 +35,13 @@ class A2C(Agent):
     gae_lambda: float = 1.0
     """λ of the advantages: 0 trusts the value estimate, 1 the sampled rewards."""
     num_steps: int | None = 5
-    """Steps per environment per rollout; none: whole episodes."""
+    """Steps per environment per rollout. `None`: whole episodes."""
     standardize_advantages: bool = False
     """Give the advantages of each rollout mean 0 and deviation 1."""
     entropy_coefficient: float = 0.0
-    """Credit on the entropy, which keeps the policy exploring."""
+    """Credit on the entropy. A positive one keeps the policy exploring."""
     entropy_schedule: Schedule = "constant"
-    """Linear lowers the entropy coefficient to 0 at the end of training."""
+    """`linear` lowers the entropy coefficient to 0 at the end of training."""
     value_coefficient: float = 1.0
     """Credit on the value's error."""
     update: Update = Ascent(optimizer="rmsprop", learning_rate=7e-4, max_grad_norm=0.5)
@@ -50,8 +50,7 @@ class A2C(Agent):
     def __post_init__(self) -> None:
         """Check the fields, and those that contradict each other."""
         super().__post_init__()
-        of_policy = self.update.policy if isinstance(self.update, PerHead) else self.update
-        if isinstance(of_policy, Ascent) and of_policy.num_epochs * of_policy.num_minibatches != 1:
+        if self.update.part("log_prob").steps_per_rollout not in (None, 1):
             raise ValueError(
                 "A2C's gradient holds for the policy that collected the rollout, so the policy takes one step: num_epochs and "
                 "num_minibatches are 1. More steps are what PPO's clipping is for; the value may take more with "
@@ -59,17 +58,17 @@ class A2C(Agent):
             )
 
     def credit(self, batch: Batch, now: Outputs) -> Credit:
-        """See the table at the top of this file."""
+        """Return the credits in the table at the top of this file."""
         advantages = batch.advantages
         if self.standardize_advantages:
             advantages = estimators.standardize(advantages, batch.weights)
         credit = {"log_prob": advantages, "value": self.value_coefficient * (batch.returns - now.value)}
         if self.entropy_coefficient:
-            credit["entropy"] = scheduled(self.entropy_coefficient, self.entropy_schedule, batch.progress)
+            credit["entropy"] = anneal(self.entropy_coefficient, self.entropy_schedule, batch.progress)
         return credit
 
     def search_space(self) -> search.Space:
-        """What all agents have, the length of rollouts and the entropy."""
+        """Return the ranges of every agent, choices for the length of rollouts, and a range for the entropy."""
         lengths = {} if self.num_steps is None else {"num_steps": [5, 8, 16, 32, 64]}
         entropy = {"entropy_coefficient": search.Range(1e-5, 1e-1, log=True)}
         return {**super().search_space(), **lengths, **entropy}

@@ -33,7 +33,7 @@ class NPG(Agent):
     """Natural policy gradient."""
 
     num_steps: int | None = 128
-    """Steps per environment per rollout; none: whole episodes."""
+    """Steps per environment per rollout. `None`: whole episodes."""
     standardize_advantages: bool = True
     """Give the advantages of each rollout mean 0 and deviation 1."""
     value_coefficient: float = 1.0
@@ -44,13 +44,13 @@ class NPG(Agent):
     """How the weights move."""
 
     def credit(self, batch: Batch, now: Outputs) -> Credit:
-        """See the table at the top of this file."""
+        """Return the credits in the table at the top of this file."""
         advantages = batch.advantages
         if self.standardize_advantages:
             advantages = estimators.standardize(advantages, batch.weights)
         return {"log_prob": advantages, "value": self.value_coefficient * (batch.returns - now.value)}
 
     def search_space(self) -> search.Space:
-        """What all agents have, and the length of rollouts."""
+        """Return the ranges of every agent, and choices for the length of rollouts."""
         lengths = {} if self.num_steps is None else {"num_steps": [64, 128, 256, 512]}
         return {**super().search_space(), **lengths}

@@ -34,19 +34,19 @@ import tensorflow as tf
 
 from rlgrad import Agent, Batch, Credit, Outputs, estimators, search
 from rlgrad.core.checks import require
-from rlgrad.hyperparameters import Schedule, scheduled
-from rlgrad.updates import Ascent, PerHead, Update
+from rlgrad.hyperparameters import Schedule, anneal
+from rlgrad.updates import Ascent, Update
 
 
 class PPO(Agent):
     """Proximal policy optimization with a clipped ratio."""
 
     num_steps: int | None = 256
-    """Steps per environment per rollout; none: whole episodes."""
+    """Steps per environment per rollout. `None`: whole episodes."""
     clip_range: float = 0.2
     """ε: a step stops counting once its probability has changed by this share in the direction of its advantage."""
     clip_schedule: Schedule = "constant"
-    """Linear lowers clip_range to 0 at the end of training."""
+    """`linear` lowers clip_range to 0 at the end of training."""
     standardize_advantages: bool = True
     """Give the advantages of each minibatch mean 0 and deviation 1."""
     value_clip: Literal["none", "cleanrl", "sb3"] = "none"
@@ -54,9 +54,9 @@ class PPO(Agent):
     value_clip_range: float = 0.2
     """c, in units of return; only with value_clip."""
     entropy_coefficient: float = 0.0
-    """Credit on the entropy, which keeps the policy exploring."""
+    """Credit on the entropy. A positive one keeps the policy exploring."""
     entropy_schedule: Schedule = "constant"
-    """Linear lowers the entropy coefficient to 0 at the end of training."""
+    """`linear` lowers the entropy coefficient to 0 at the end of training."""
     value_coefficient: float = 1.0
     """Credit on the value's error."""
     update: Update = Ascent(learning_rate=3e-4, max_grad_norm=0.5, num_epochs=10, num_minibatches=32)
@@ -67,15 +67,15 @@ class PPO(Agent):
         super().__post_init__()
         require(self.clip_range > 0, "clip_range", "above 0", self.clip_range)
         require(self.value_clip_range > 0, "value_clip_range", "above 0", self.value_clip_range)
-        of_policy = self.update.policy if isinstance(self.update, PerHead) else self.update
-        if not isinstance(of_policy, Ascent):
+        of_policy = self.update.part("log_prob")
+        if of_policy.moves_only_the_policy:
             raise ValueError(
                 f"PPO's clipping and {type(of_policy).__name__} both limit how far the policy moves: use Ascent here, or the "
                 "agents npg and trpo."
             )
 
     def credit(self, batch: Batch, now: Outputs) -> Credit:
-        """See the table at the top of this file."""
+        """Return the credits in the table at the top of this file."""
         advantages = batch.advantages
         if self.standardize_advantages:
             advantages = estimators.standardize(advantages, batch.weights)
@@ -83,28 +83,30 @@ class PPO(Agent):
         counts = tf.where(self._clipped(advantages, ratio, batch.progress), 0.0, advantages * ratio)
         credit = {"log_prob": counts, "value": self._of_value(batch, now)}
         if self.entropy_coefficient:
-            credit["entropy"] = scheduled(self.entropy_coefficient, self.entropy_schedule, batch.progress)
+            credit["entropy"] = anneal(self.entropy_coefficient, self.entropy_schedule, batch.progress)
         return credit
 
     def measure(self, batch: Batch, now: Outputs) -> Mapping[str, Any]:
-        """`clip_fraction`: share of the steps whose ratio is outside of 1 ± ε, whatever their advantage."""
+        """Return `clip_fraction`: the share of steps whose ratio is outside 1 ± ε, whatever their advantage."""
         outside = tf.abs(tf.exp(now.log_prob - batch.log_probs) - 1.0) > self._range(batch.progress)
         return {"clip_fraction": tf.cast(outside, tf.float32)}
 
     def search_space(self) -> search.Space:
-        """What all agents have, the length of rollouts, how often each is gone over, and how far that may lead."""
+        """Return the ranges of every agent, and choices for the length of rollouts, the passes over each and the clip."""
         lengths = {} if self.num_steps is None else {"num_steps": [64, 128, 256, 512, 1024]}
-        of_policy = "update.policy" if isinstance(self.update, PerHead) else "update"
+        field = self.update.field_of("log_prob")
+        name = "update.num_epochs" if field is None else f"update.{field}.num_epochs"
+        passes = {name: [2, 5, 10, 20]} if hasattr(self.update.part("log_prob"), "num_epochs") else {}
         return {
             **super().search_space(),
             **lengths,
-            f"{of_policy}.num_epochs": [2, 5, 10, 20],
+            **passes,
             "clip_range": [0.1, 0.2, 0.3],
             "entropy_coefficient": search.Range(1e-5, 1e-1, log=True),
         }
 
     def _range(self, progress: Any) -> Any:
-        return scheduled(self.clip_range, self.clip_schedule, progress)
+        return anneal(self.clip_range, self.clip_schedule, progress)
 
     def _clipped(self, advantages: Any, ratio: Any, progress: Any) -> Any:
         limit = self._range(progress)

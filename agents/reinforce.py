@@ -35,8 +35,8 @@ import tensorflow as tf
 
 from rlgrad import Agent, Batch, Credit, Estimates, Outputs, Rollout, estimators, search
 from rlgrad.core.checks import require
-from rlgrad.hyperparameters import Schedule, scheduled
-from rlgrad.updates import Ascent, PerHead, Update
+from rlgrad.hyperparameters import Schedule, anneal
+from rlgrad.updates import Ascent, Update
 
 
 class Reinforce(Agent):
@@ -45,17 +45,17 @@ class Reinforce(Agent):
     gae_lambda: float = 1.0
     """Always 1: the return is Monte-Carlo."""
     num_steps: int | None = None
-    """Steps per environment per rollout, with baseline=value; none: whole episodes."""
+    """Steps per environment per rollout, with baseline=value. `None`: whole episodes."""
     baseline: Literal["none", "leave_one_out", "value"] = "value"
-    """What is taken off each return."""
+    """The baseline that is taken off each return."""
     standardize_advantages: bool = False
     """Give the advantages of each rollout mean 0 and deviation 1."""
     discount_from_start: bool = False
     """Weigh step t by γᵗ: the gradient of the discounted objective from the first state."""
     entropy_coefficient: float = 0.0
-    """Credit on the entropy, which keeps the policy exploring."""
+    """Credit on the entropy. A positive one keeps the policy exploring."""
     entropy_schedule: Schedule = "constant"
-    """Linear lowers the entropy coefficient to 0 at the end of training."""
+    """`linear` lowers the entropy coefficient to 0 at the end of training."""
     value_coefficient: float = 1.0
     """Credit on the value's error, with baseline=value."""
     update: Update = Ascent(learning_rate=3e-3)
@@ -67,14 +67,13 @@ class Reinforce(Agent):
         if self.gae_lambda != 1.0:
             raise ValueError(f"REINFORCE's return is Monte-Carlo, gae_lambda=1; got {self.gae_lambda}.")
         if self.num_steps is not None and self.baseline != "value":
-            raise ValueError(f"baseline={self.baseline!r} needs whole episodes: set num_steps to none.")
+            raise ValueError(f"baseline={self.baseline!r} needs whole episodes: set num_steps to None.")
         if self.num_steps is not None and self.discount_from_start:
-            raise ValueError("discount_from_start counts from the first step of an episode: set num_steps to none.")
+            raise ValueError("discount_from_start counts from the first step of an episode: set num_steps to None.")
         if self.baseline == "leave_one_out":
             episodes = self.num_envs * self.episodes_per_env
             require(episodes >= 2, "num_envs × episodes_per_env", "at least 2 with baseline='leave_one_out'", episodes)
-        of_policy = self.update.policy if isinstance(self.update, PerHead) else self.update
-        if isinstance(of_policy, Ascent) and of_policy.num_epochs * of_policy.num_minibatches != 1:
+        if self.update.part("log_prob").steps_per_rollout not in (None, 1):
             raise ValueError(
                 "REINFORCE's gradient holds for the policy that collected the rollout, so the policy takes one step: "
                 "num_epochs and num_minibatches are 1. More steps are what PPO's clipping is for; the value may take more "
@@ -82,7 +81,7 @@ class Reinforce(Agent):
             )
 
     def estimate(self, rollout: Rollout) -> Estimates:
-        """G_t and G_t − b_t, the latter times γᵗ if asked."""
+        """Return G_t, and G_t − b_t, times γᵗ with `discount_from_start`."""
         returns, _, deltas = super().estimate(rollout)
         advantages = returns
         if self.baseline == "value":
@@ -95,26 +94,26 @@ class Reinforce(Agent):
         return Estimates(returns, advantages, deltas)
 
     def credit(self, batch: Batch, now: Outputs) -> Credit:
-        """See the table at the top of this file."""
+        """Return the credits in the table at the top of this file."""
         advantages = batch.advantages
         if self.standardize_advantages:
             advantages = estimators.standardize(advantages, batch.weights)
         credit = {"log_prob": advantages}
         if self.entropy_coefficient:
-            credit["entropy"] = scheduled(self.entropy_coefficient, self.entropy_schedule, batch.progress)
+            credit["entropy"] = anneal(self.entropy_coefficient, self.entropy_schedule, batch.progress)
         if self.baseline == "value":
             credit["value"] = self.value_coefficient * (batch.returns - now.value)
         return credit
 
     def search_space(self) -> search.Space:
-        """What all agents have but λ, which is 1 here; standardization and the entropy."""
+        """Return the ranges of every agent but λ, which is 1 here, and those of standardization and the entropy."""
         common = {name: values for name, values in super().search_space().items() if name != "gae_lambda"}
         entropy = {"entropy_coefficient": search.Range(1e-5, 1e-1, log=True)}
         return {**common, **entropy, "standardize_advantages": [False, True]}
 
 
 def leave_one_out(returns: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """At each time step, the mean return of the other episodes that are still running; 0 where there is none.
+    """Return, at each time step, the mean return of the other episodes that are still running; 0 if there is none.
 
     Args:
         returns: float (T, E), one whole episode a column.

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rlgrad.core.faults import EnvironmentFault
     from rlgrad.data import Batch, Credit, Estimates, Outputs
     from rlgrad.exporting.formats import export
-    from rlgrad.learning.learner import Learner, NonFiniteError
+    from rlgrad.learning.learner import Learner
+    from rlgrad.learning.nonfinite import NonFiniteError
     from rlgrad.policies import Policy, make_policy
     from rlgrad.rollouts import GymCollector, Rollout
     from rlgrad.rollouts.compiled import CompiledCollector
@@ -39,7 +40,7 @@ _HOME = {
     "Outputs": "rlgrad.data",
     "EnvironmentFault": "rlgrad.core.faults",
     "Learner": "rlgrad.learning.learner",
-    "NonFiniteError": "rlgrad.learning.learner",
+    "NonFiniteError": "rlgrad.learning.nonfinite",
     "export": "rlgrad.exporting.formats",
     "Policy": "rlgrad.policies",
     "make_policy": "rlgrad.policies",

@@ -24,7 +24,7 @@ class Agent(Record):
     """
 
     outputs: ClassVar[Mapping[str, Any]] = {}
-    """Further outputs of the policy that can be credited, by name: each what `output=` of `rlgrad.gradients` takes, such as
+    """Further outputs of the policy that can be credited, by name: anything that `output=` of `rlgrad.gradients` takes, such as
     the name of a head of the model."""
 
     gamma: float = 0.99
@@ -34,13 +34,13 @@ class Agent(Record):
     num_envs: int = 8
     """Environments stepped side by side."""
     num_steps: int | None = 32
-    """Steps per environment per rollout; none: whole episodes."""
+    """Steps per environment per rollout. `None`: whole episodes."""
     episodes_per_env: int = 1
-    """Whole episodes per environment per rollout, where num_steps is none."""
+    """Whole episodes per environment per rollout, if num_steps is `None`."""
     normalize_observations: bool = False
     """Standardize observations by their running mean and deviation, inside the policy."""
     scale_rewards: bool = False
-    """Divide rewards by how much their discounted sum varies; what is logged stays in the environment's units."""
+    """Divide rewards by the standard deviation of their discounted sum. Logged returns stay in the environment's units."""
     update: Update = Ascent()
     """How the weights move."""
 
@@ -49,19 +49,19 @@ class Agent(Record):
         require(0.0 <= self.gamma <= 1.0, "gamma", "between 0 and 1", self.gamma)
         require(0.0 <= self.gae_lambda <= 1.0, "gae_lambda", "between 0 and 1", self.gae_lambda)
         require(self.num_envs >= 1, "num_envs", "at least 1", self.num_envs)
-        require(self.num_steps is None or self.num_steps >= 1, "num_steps", "at least 1, or none", self.num_steps)
+        require(self.num_steps is None or self.num_steps >= 1, "num_steps", "at least 1, or None", self.num_steps)
         require(self.episodes_per_env >= 1, "episodes_per_env", "at least 1", self.episodes_per_env)
         if self.num_steps is not None and self.episodes_per_env != 1:
-            raise ValueError("episodes_per_env speaks of whole episodes and num_steps of steps: set num_steps to none.")
+            raise ValueError("episodes_per_env counts whole episodes and num_steps steps: set num_steps to None.")
 
     def estimate(self, rollout: Rollout) -> Estimates:
-        """Returns, advantages and TD errors of a rollout.
+        """Return the returns, advantages and TD errors of a rollout.
 
-        The default gives λ-returns. Where no output estimates the value (`rollout.values` is None), it gives
+        The default computes λ-returns. If no output estimates the value, `rollout.values` is `None`: then it computes
         reward-to-go, and a time limit counts as the end of the task.
 
         Args:
-            rollout: (T, N) arrays; `values` and `next_values` are filled.
+            rollout: (T, N) arrays, with `values` and `next_values` if an output estimates the value.
 
         Returns:
             `Estimates`, each float (T, N), in units of reward.
@@ -85,10 +85,10 @@ class Agent(Record):
         return Estimates(returns, returns - rollout.values, deltas)
 
     def credit(self, batch: Batch, now: Outputs) -> Credit:
-        """How much each output's gradient counts at each step; positive raises the output.
+        """Return how much each output's gradient counts at each step; positive raises the output.
 
-        Numbers in, numbers out: nothing here is differentiated. The method is traced once and compiled, so conditions on
-        tensors are written with `tf.where`.
+        Numbers in, numbers out: nothing here is differentiated. The method is traced once and compiled, so write conditions
+        on tensors with `tf.where`.
 
         Args:
             batch: what was collected and estimated.
@@ -100,26 +100,26 @@ class Agent(Record):
         raise NotImplementedError(f"{type(self).__name__} needs a method `credit(self, batch, now)`.")
 
     def measure(self, batch: Batch, now: Outputs) -> Mapping[str, Any]:
-        """What the agent wants logged of its own: means over the rows, then over the steps of the update.
+        """Return numbers to log. Their means are taken over the rows, then over the steps of the update.
 
-        Asked wherever the policy moves, so not of an agent that credits no `"log_prob"`.
+        Called wherever the policy moves, so never for an agent that credits no `"log_prob"`.
 
         Args:
             batch: what was collected and estimated.
             now: the outputs at the current weights.
 
         Returns:
-            By name: a number or one for each row, (M,). `"clip_fraction"` is logged as `train/clip_fraction`.
+            By name: a number, or one for each row, (M,). `"clip_fraction"` is logged as `train/clip_fraction`.
         """
         return {}
 
     def search_space(self) -> search.Space:
-        """What `rlgrad tune` searches, unless it is told otherwise: a range or a list of choices for each name.
+        """Return what `rlgrad tune` searches unless told otherwise: a range or a list of choices by field.
 
-        Names are those of fields; a dot leads into a field's own fields, as in `"update.learning_rate"`.
+        A dot leads into a field's own fields, as in `"update.learning_rate"`.
         """
         return {
             "gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999],
             "gae_lambda": search.Range(0.8, 1.0),
-            **search.of_update(self.update),
+            **search.under("update", self.update.search_space()),
         }

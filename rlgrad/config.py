@@ -16,8 +16,9 @@ from rlgrad.core.checks import check_keys, require
 from rlgrad.core.settings import as_declared, mapping, require_finite
 from rlgrad.hyperparameters import Record, fields
 from rlgrad.logs import LOGS
-from rlgrad.updates import UPDATES
+from rlgrad.updates import Update
 
+_UPDATES = "rlgrad.updates"
 EnvLike = (
     str
     | gymnasium.Env[Any, Any]
@@ -176,23 +177,26 @@ def record_from(cls: type[Any], options: Mapping[str, Any], prefix: str = "") ->
     return cls(**built)
 
 
-def update_class(name: Any) -> type[Any]:
-    """The update of a name such as `per_head`.
+def update_class(name: Any) -> type[Update]:
+    """Return the update class of a name such as `per_head`, or of a place such as `my_update.py:MyUpdate`.
 
     Raises:
         ValueError: there is none; says what was meant.
     """
     if not isinstance(name, str):
-        raise ValueError(f"The type of an update is one of {', '.join(UPDATES)}, got {name!r}.")
-    check_keys({name: None}, UPDATES, "type of update")
-    return UPDATES[name]
+        known = ", ".join(sorted(registry.installed(_UPDATES)))
+        raise ValueError(f"The type of an update is one of {known}, or my_update.py:MyUpdate; got {name!r}.")
+    cls = registry.find(_UPDATES, name)
+    if not (isinstance(cls, type) and issubclass(cls, Update)):
+        raise ValueError(f"{name} is no subclass of rlgrad.updates.Update.")
+    return cls
 
 
 def _plain(value: Any) -> Any:
     """Records as mappings, Keras optimizers as their configs, tuples as lists."""
     if isinstance(value, Record):
-        kind = next((name for name, cls in UPDATES.items() if cls is type(value)), None)
-        return ({"type": kind} if kind else {}) | {name: _plain(v) for name, v in fields(value).items()}
+        kind = {"type": registry.name_of(_UPDATES, type(value))} if isinstance(value, Update) else {}
+        return kind | {name: _plain(v) for name, v in fields(value).items()}
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     if hasattr(value, "get_config"):

@@ -1,4 +1,4 @@
-"""Frozen records of hyper-parameters: what agents and updates are."""
+"""Frozen records of hyper-parameters. Agents and updates are such records."""
 
 import dataclasses
 import inspect
@@ -7,16 +7,16 @@ from typing import Any, ClassVar, Literal, dataclass_transform
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class _Transformed:
-    """Carries the decorator for type checkers: on a class with fields of its own it would hide them."""
+    """Carry the decorator for type checkers: on a class with fields of its own it would hide them."""
 
 
 class Record(_Transformed):
-    """A frozen, keyword-only dataclass that its subclasses become without a decorator."""
+    """A class whose subclasses are frozen, keyword-only dataclasses, without a decorator."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Make the subclass a dataclass; an override without an annotation, which dataclasses would ignore, raises."""
+        """Make the subclass a dataclass. Raise for an override without an annotation, which dataclasses would ignore."""
         super().__init_subclass__(**kwargs)
         records: list[Any] = [base for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)]
         inherited = {field.name for base in records for field in dataclasses.fields(base)}  # class variables are none
@@ -29,19 +29,19 @@ class Record(_Transformed):
 
 
 def fields(record: Any) -> dict[str, Any]:
-    """A record's field values by name, not descending into records inside it."""
+    """Return a record's field values by name. Records inside it stay records."""
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 Schedule = Literal["constant", "linear"]
 
 
-def scheduled(value: Any, schedule: Schedule, progress: Any) -> Any:
-    """`value`, or with `"linear"` value · (1 − progress), which is 0 at the end of training.
+def anneal(value: Any, schedule: Schedule, progress: Any) -> Any:
+    """Return `value`, or with `"linear"` value · (1 − progress), which is 0 at the end of training.
 
     Args:
-        value: at the start.
-        schedule: how it goes on.
+        value: at the start of training.
+        schedule: `"constant"` or `"linear"`.
         progress: share of the run's environment steps already taken, 0 … 1: `batch.progress`.
     """
     return value * (1.0 - progress) if schedule == "linear" else value

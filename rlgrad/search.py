@@ -1,4 +1,4 @@
-"""Search spaces: what `rlgrad tune` may change, as plain data that agents declare.
+"""Search spaces: what `rlgrad tune` may change, as plain data that agents and updates declare.
 
 A space maps dotted names to a `Range` or to a list of choices:
 
@@ -14,19 +14,18 @@ from typing import Any, TypeAlias
 import yaml
 
 from rlgrad.core.checks import check_keys
-from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion, Update
 
-__all__ = ["Range", "Space", "of_update", "parsed", "replaced", "value_at"]
+__all__ = ["Range", "Space", "parse", "replace", "under", "value_at"]
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; whole ones if both are.
+    """Numbers from `low` to `high`, both included; integers if both are.
 
     Args:
         low: the smallest.
         high: the largest.
-        log: spread evenly over their orders of magnitude.
+        log: spread them evenly over orders of magnitude.
     """
 
     low: float
@@ -34,7 +33,7 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
-        """Check that there is something between."""
+        """Check that there are numbers in between."""
         if not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(f"A range goes up, and with log from above 0; got {self.low} to {self.high}.")
 
@@ -43,28 +42,16 @@ Space: TypeAlias = Mapping[str, Range | Sequence[Any]]
 """By dotted name, a range or a list of choices."""
 
 
-def of_update(update: Update, name: str = "update") -> dict[str, Range | Sequence[Any]]:
-    """Ranges for how far an update moves the weights: learning rates and bounds on the divergence.
-
-    Args:
-        update: whose fields decide which of them there are.
-        name: of the agent's field that holds it.
-    """
-    match update:
-        case PerHead():
-            return of_update(update.policy, f"{name}.policy") | of_update(update.value, f"{name}.value")
-        case NaturalGradient() | TrustRegion() if update.target_kl is not None:
-            return {f"{name}.target_kl": Range(1e-3, 1e-1, log=True)}
-        case Ascent() if not isinstance(update.optimizer, str):
-            return {}  # the rate is the given optimizer's own
-    return {f"{name}.learning_rate": Range(1e-5, 1e-1, log=True)}
+def under(name: str, space: Space) -> dict[str, Range | Sequence[Any]]:
+    """Return the search space of a field's own fields, as one of the record that has the field."""
+    return {f"{name}.{inner}": values for inner, values in space.items()}
 
 
 def value_at(record: Any, name: str) -> Any:
-    """The value of a dotted name.
+    """Return the value of a dotted name.
 
     Raises:
-        ValueError: there is none; says what was meant.
+        ValueError: there is no such name; says what was meant.
     """
     for part in name.split("."):
         names = [field.name for field in dataclasses.fields(record)] if dataclasses.is_dataclass(record) else []
@@ -73,8 +60,8 @@ def value_at(record: Any, name: str) -> Any:
     return record
 
 
-def replaced(record: Any, values: Mapping[str, Any]) -> Any:
-    """A record with other values at dotted names.
+def replace(record: Any, values: Mapping[str, Any]) -> Any:
+    """Return a record with other values at dotted names.
 
     Raises:
         ValueError: the values contradict each other.
@@ -87,24 +74,27 @@ def replaced(record: Any, values: Mapping[str, Any]) -> Any:
             inner.setdefault(head, {})[rest] = value
         else:
             own[head] = tuple(value) if isinstance(value, list) else value
-    own |= {head: replaced(getattr(record, head), below) for head, below in inner.items()}
+    own |= {head: replace(getattr(record, head), below) for head, below in inner.items()}
     return dataclasses.replace(record, **own)
 
 
-def parsed(text: str) -> tuple[str, Range | Sequence[Any] | None]:
-    """`name=low:high`, `name=low:high:log`, `name=a,b,c` or `name` alone, as a name and what it may be, if that is said.
+def parse(text: str) -> tuple[str, Range | Sequence[Any] | None]:
+    """Return the name in a text, and the range or choices; `None` if it is the name alone.
+
+    Args:
+        text: `name=low:high`, `name=low:high:log`, `name=a,b,c` or `name`.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is none of these.
     """
-    name, equals, said = text.partition("=")
+    name, equals, values = text.partition("=")
     name = name.strip().lstrip("-").replace("-", "_")
     if not equals:
         return name, None
-    parts = said.split(":")
+    parts = values.split(":")
     if len(parts) == 1:
         try:
-            choices = [_number(choice) for choice in yaml.safe_load(f"[{said}]")]
+            choices = [_number(choice) for choice in yaml.safe_load(f"[{values}]")]
         except yaml.YAMLError as error:
             raise ValueError(f"{text!r} is no list of choices: name=a,b,c.") from error
         if len(choices) < 2:
@@ -117,7 +107,7 @@ def parsed(text: str) -> tuple[str, Range | Sequence[Any] | None]:
 
 
 def _number(value: Any) -> Any:
-    """Text that is a number, which YAML does not say of 1e-3."""
+    """Return the number that a text holds: YAML reads 1e-3 as a text. Anything else stays as it is."""
     for kind in (int, float) if isinstance(value, str) else ():
         with contextlib.suppress(ValueError):
             return kind(value)

@@ -12,7 +12,8 @@ import rlgrad
 from rlgrad.agents import A2C, NPG, PPO, TRPO, Reinforce
 from rlgrad.envs import CartPole, Pendulum
 from rlgrad.learning.fused import Fused
-from rlgrad.learning.learner import Learner, NonFiniteError
+from rlgrad.learning.learner import Learner
+from rlgrad.learning.nonfinite import NonFiniteError
 from rlgrad.policies.build import make_policy
 from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.updates import Ascent

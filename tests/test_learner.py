@@ -37,8 +37,6 @@ def rollout(steps=8, columns=2, **changes):
         final_observations=RNG.normal(size=(*shape, 3)).astype(np.float32),
         log_probs=np.zeros(shape, np.float32),
         mask=np.ones(shape, np.float32),
-        values=np.zeros(shape, np.float32),
-        next_values=np.zeros(shape, np.float32),
     )
     return filled._replace(**changes)
 

@@ -15,10 +15,10 @@ from sources import described
 
 from rlgrad import Agent
 from rlgrad.cli.commands.train import Options
-from rlgrad.config import agent_class
+from rlgrad.config import agent_class, update_class
 from rlgrad.core import registry
 from rlgrad.hyperparameters import Record, fields
-from rlgrad.updates import UPDATES
+from rlgrad.updates import Update
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configs.md"
@@ -39,7 +39,12 @@ def tables() -> dict[str, str]:
     own = {name: {f: t for f, t in _rows(cls).items() if _rows(Agent).get(f) != t} for name, cls in agents.items()}
     made = {"configs": _configs(), "run": _table(_rows(Options).values()), "agent": _table(_rows(Agent).values())}
     made |= {f"agent-{name}": _table(rows.values()) for name, rows in sorted(own.items())}
-    return made | {f"update-{name}": _table(_rows(cls).values()) for name, cls in UPDATES.items()}
+    return made | {f"update-{name}": _table(_rows(cls).values()) for name, cls in _updates().items()}
+
+
+def _updates() -> dict[str, type[Update]]:
+    points = registry.installed("rlgrad.updates")
+    return {name: update_class(name) for name, point in points.items() if point.value.startswith("rlgrad.updates.")}
 
 
 def written(page: str) -> str:
@@ -104,7 +109,7 @@ def _takes(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
-    if {*(inner or [hint])} <= {*UPDATES.values()}:
+    if isinstance(hint, type) and issubclass(hint, Update):
         return "an update"
     if origin in (Union, UnionType):
         return ", ".join(_takes(kind) for kind in inner)
@@ -115,7 +120,7 @@ def _takes(hint: Any) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, Record):
-        kind = next(name for name, cls in UPDATES.items() if cls is type(value))
+        kind = registry.name_of("rlgrad.updates", type(value))
         changed = {f: v for f, v in fields(value).items() if v != fields(type(value)()).get(f)}
         return ", ".join([f"type: {kind}", *(f"{f}: {_plain(v)}" for f, v in changed.items())]).join("{}")
     return yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]

@@ -1,6 +1,6 @@
-"""The contract between agent and learner: methods are tried on abstract tensors, and what they return is checked."""
+"""The contract of agents and updates with the learner: an agent is traced on abstract tensors, and results are checked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -8,67 +8,70 @@ import tensorflow as tf
 from rlgrad.agent import Agent
 from rlgrad.core.checks import close_names
 from rlgrad.core.tensorflow_internals import trace
-from rlgrad.data import Batch, Estimates, Outputs
+from rlgrad.data import Batch, Estimates, Metrics, Outputs
+from rlgrad.metrics import METRICS
+from rlgrad.updates import Update
 
-OUTPUTS = ("log_prob", "entropy", "value")  # of every policy; the value only where something estimates it
+OUTPUTS = ("log_prob", "entropy", "value")  # of every policy; the value only if the policy has one
+_NONFINITE = "nonfinite_step"
 
 
 def batch_signature(observation_spec: Any, action_spec: tf.TensorSpec) -> Batch:
-    """Specs of a batch with these observations and actions, M unknown."""
+    """Return the specs of a batch with these observations and actions, M unknown."""
     specs: dict[str, Any] = dict.fromkeys(Batch._fields, tf.TensorSpec((None,), tf.float32))
     specs |= {"observations": observation_spec, "actions": action_spec, "progress": tf.TensorSpec((), tf.float32)}
     return Batch(**specs)
 
 
-def checked_credit(agent: Agent, credit: Any, like: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What `Agent.credit` returned, as tensors of the shape of one number for each row, or of one for all.
+def check_credit(agent: Agent, credit: Any, like: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return a credit as tensors: by output, one number for each row or one for all.
 
     Args:
         agent: for messages.
-        credit: what it returned.
+        credit: from `Agent.credit`.
         like: float (M,), whose shape and dtype a credit has.
 
     Raises:
-        ValueError: something else than a mapping of such numbers. Shapes and dtypes are known before anything runs.
+        ValueError: the credit is no mapping of such numbers. Shapes and dtypes are known before anything runs.
     """
     name = type(agent).__name__
     if not isinstance(credit, Mapping) or not credit:
         raise ValueError(f'{name}.credit returns a dict such as {{"log_prob": batch.advantages}}, got {credit!r}.')
-    return {key: _checked_numbers(f"{name}.credit[{key!r}]", c, like, or_one=True) for key, c in credit.items()}
+    return {key: _check_numbers(f"{name}.credit[{key!r}]", c, like, or_one=True) for key, c in credit.items()}
 
 
-def checked_estimates(agent: Agent, estimates: Any, like: tf.Tensor) -> Estimates:
-    """What `Agent.estimate` returned, each of the shape of `like`, float (T, N).
+def check_estimates(agent: Agent, estimates: Any, like: tf.Tensor) -> Estimates:
+    """Return estimates as tensors of the shape of `like`, float (T, N).
 
     Raises:
-        ValueError: something else than `Estimates` of such numbers.
+        ValueError: `Agent.estimate` returned something else than `Estimates` of such numbers.
     """
     name = f"{type(agent).__name__}.estimate"
     if not isinstance(estimates, Estimates):
         raise ValueError(f"{name} returns rlgrad.Estimates(returns, advantages, td_errors), got {estimates!r}.")
     pairs = estimates._asdict().items()
-    return Estimates(**{key: _checked_numbers(f"{name}'s {key}", x, like, or_one=False) for key, x in pairs})
+    return Estimates(**{key: _check_numbers(f"{name}'s {key}", x, like, or_one=False) for key, x in pairs})
 
 
-def _checked_numbers(what: str, x: Any, like: tf.Tensor, or_one: bool) -> tf.Tensor:
+def _check_numbers(name: str, x: Any, like: tf.Tensor, or_one: bool) -> tf.Tensor:
     try:
         x = x if tf.is_tensor(x) else tf.convert_to_tensor(x, like.dtype)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} is no number and no tensor of numbers: got {x!r}.") from error
+        raise ValueError(f"{name} is no number and no tensor of numbers: got {x!r}.") from error
     if x.dtype != like.dtype:
-        raise ValueError(f"{what} is {x.dtype.name} where {like.dtype.name} is expected: use tf.cast(…, tf.float32).")
+        raise ValueError(f"{name} is {x.dtype.name} where {like.dtype.name} is expected: use tf.cast(…, tf.float32).")
     if not (x.shape.is_compatible_with(like.shape) or (or_one and x.shape.rank == 0)):
         rows = "one number for each row" + (", or one for all" if or_one else "")
-        raise ValueError(f"{what} has the shape {x.shape} where {like.shape} is expected: {rows}.")
+        raise ValueError(f"{name} has the shape {x.shape} where {like.shape} is expected: {rows}.")
     return x
 
 
 class DryRun(NamedTuple):
-    """What an agent turned out to do.
+    """The outputs an agent credits and the metrics it reports, found by tracing it once.
 
     Attributes:
-        known: the outputs there are.
-        credited: those whose gradients count, in the order of `known`.
+        known: all outputs of the policy and of the agent.
+        credited: the outputs whose gradients count, in the order of `known`.
         measured: names of what the agent measures.
     """
 
@@ -78,12 +81,12 @@ class DryRun(NamedTuple):
 
 
 def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
-    """The outputs that an agent credits, found by a dry run of its methods on abstract tensors.
+    """Trace an agent's methods on abstract tensors, to learn which outputs it credits and what it measures.
 
     Args:
         agent: the agent.
         signature: a batch of `tf.TensorSpec`.
-        value: whether there is, or can be, a value.
+        value: True if there is a value, or can be.
 
     Raises:
         ValueError: `credit` reads an attribute or credits an output that does not exist, branches on a tensor, or returns
@@ -96,10 +99,10 @@ def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
         raise ValueError(f"{name}.outputs has {taken!r}, which every policy has already: choose another name.")
     known = (*own, *agent.outputs)
 
-    def traced(method: str) -> Any:
+    def result_of(method: str) -> Any:
         def on(batch: Batch) -> Any:
-            given = getattr(agent, method)(batch, Outputs(**dict.fromkeys(known, batch.log_probs)))
-            return checked_credit(agent, given, batch.log_probs) if method == "credit" else given
+            result = getattr(agent, method)(batch, Outputs(**dict.fromkeys(known, batch.log_probs)))
+            return check_credit(agent, result, batch.log_probs) if method == "credit" else result
 
         try:
             return trace(on, signature).structured_outputs
@@ -108,14 +111,56 @@ def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
         except tf.errors.OperatorNotAllowedInGraphError as error:
             raise ValueError(
                 f"{name}.{method} is traced once and compiled, so Python's `if`, `and`, `or`, `not` and `while` cannot "
-                "look at a tensor's numbers: write tf.where(condition, a, b), tf.maximum, or &, | and ~ instead."
+                "read a tensor's numbers: write tf.where(condition, a, b), tf.maximum, or &, | and ~ instead."
             ) from error
 
-    credit = traced("credit")
+    credit = result_of("credit")
     for key in credit:
         if key not in known:
             raise ValueError(f"{name}.credit credits an output {key!r} that does not exist. {close_names(key, known)}")
-    measured = traced("measure")
+    measured = result_of("measure")
     if not isinstance(measured, Mapping):
         raise ValueError(f'{name}.measure returns a dict such as {{"ratio": ratio}}, got {measured!r}.')
     return DryRun(known, tuple(output for output in known if output in credit), tuple(measured))
+
+
+def require_free_names(agent: Agent, measured: Sequence[str], of_learner: Sequence[str]) -> None:
+    """Raise a ValueError if the agent or its update reports something under a name that is logged already.
+
+    Args:
+        agent: has the update.
+        measured: names of what the agent measures.
+        of_learner: names of what the learner reports itself.
+    """
+    update = agent.update
+    taken = {"entropy", "approx_kl", _NONFINITE, *of_learner, *(name.removeprefix("train/") for name in METRICS)}
+    for owner, names in (
+        (f"{type(update).__name__}.metrics names", update.metrics),
+        (f"{type(agent).__name__}.measure returns", measured),
+    ):
+        clash = next((name for name in names if name in taken), None)
+        if clash is not None:
+            raise ValueError(f"{owner} {clash!r}, which is logged already: choose another name.")
+        taken |= {*names}
+
+
+def check_metrics(update: Update, metrics: Any, of_objective: Sequence[str]) -> Metrics:
+    """Return what `Update.apply` returned.
+
+    Args:
+        update: for messages, and for the names that it promises.
+        metrics: from `apply`.
+        of_objective: names of the objective's own metrics.
+
+    Raises:
+        ValueError: it is no mapping of the names that the update promises.
+    """
+    expected = [*of_objective, *update.metrics, _NONFINITE]
+    names = list(metrics) if isinstance(metrics, Mapping) else None
+    if names is None or set(names) != set(expected):
+        raise ValueError(
+            f"{type(update).__name__}.apply returns a dict with the keys {', '.join(expected)}: the objective's own metrics, "
+            f"those that {type(update).__name__}.metrics names, and {_NONFINITE} (−1, or the number of the first step that was "
+            f"left out because it was not finite); got {metrics if names is None else ', '.join(names) or 'none'}."
+        )
+    return dict(metrics)

@@ -11,27 +11,24 @@ import tensorflow as tf
 
 from rlgrad import estimators, gradients
 from rlgrad.agent import Agent
+from rlgrad.core.nested import map_leaves
 from rlgrad.core.tensorflow_internals import flat_call, trace
 from rlgrad.data import Batch, Outputs, Rollout
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.questions.selection import keys_of
-from rlgrad.learning.contract import batch_signature, checked_estimates, dry_run
-from rlgrad.learning.objective import Objective, linearized, output_specs
+from rlgrad.learning.contract import batch_signature, check_estimates, check_metrics, dry_run, require_free_names
+from rlgrad.learning.nonfinite import NonFiniteError, explain
+from rlgrad.learning.objective import PolicyObjective, linearize_outputs, output_specs
 from rlgrad.learning.packing import Packing
 from rlgrad.learning.reward_scale import RewardScale
-from rlgrad.metrics import METRICS
+from rlgrad.learning.xla import with_fallback
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
-from rlgrad.updates import Ascent, PerHead
-from rlgrad.updates.moves import assign_if
+from rlgrad.updates import assign_if
 
 _log = logging.getLogger("rlgrad")
-
-
-class NonFiniteError(FloatingPointError):
-    """A gradient was not a finite number. The step was not taken: the weights are the last good ones."""
 
 
 class Learner:
@@ -39,18 +36,18 @@ class Learner:
 
     Args:
         agent: says how much each gradient counts.
-        policy: what is to learn; its weights are moved in place.
-        num_envs: columns that a rollout has.
-        xla: compile with XLA; the program falls back to a plain graph, and says so, if the model cannot be compiled. None: if
-            the model gains from it, so not for convolutions on a CPU.
+        policy: learns; its weights are moved in place.
+        num_envs: slots that a rollout is played in.
+        xla: compile with XLA; if it cannot compile the model, the program becomes a plain graph, and says so. `None`: if the
+            model gains from it, so not for convolutions on a CPU.
 
     Attributes:
         credited: names of the outputs that the agent trains.
-        variables: the weights connected to them, which are the ones that move.
-        layers: for each of them the names of the layers that these weights belong to.
-        metrics: names of what `learn` returns.
-        state: the update's slots.
-        reward_scale: of the rewards, where the agent asks for one.
+        variables: the weights that these outputs depend on. Only they move.
+        layers: for each of these outputs, the names of the layers of its weights.
+        metrics: names of what `learn` returns, in order.
+        state: of the update.
+        reward_scale: of the rewards, if the agent asks for one.
         traces: how often the program was traced.
     """
 
@@ -65,80 +62,82 @@ class Learner:
         self.uses_value = policy.has_value and "value" in self.credited
         of_value = ("explained_variance",) if self.uses_value else ()
         self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics)
-        _require_free_names(type(agent).__name__, self._measured, (*of_value, *agent.update.metrics))
+        require_free_names(agent, self._measured, of_value)
         if not self.uses_value and not self.whole_episodes:
             raise ValueError(
-                f"{type(agent).__name__} trains no value output, so nothing can stand for the rewards after the end of a "
-                "rollout: collect whole episodes, with num_steps set to none."
+                f"{type(agent).__name__} trains no value output, so nothing estimates the rewards after the end of a rollout: "
+                "collect whole episodes, with num_steps set to None."
             )
         if not self.uses_value:
-            _log.info("No value output: a time limit counts as the end of the task, and nothing follows it.")
+            _log.info("No value output: a time limit counts as the end of the task, with no reward after it.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         scale = [] if self.reward_scale is None else self.reward_scale.variables
         self._statistics = [*policy.preparation.variables, *scale]
         self.traces = 0
         self.xla = actors.gains_from_xla(policy) if xla is None else xla
         self._mirror = policy.mirror  # made before anything is traced
-        self._packing: Any = None
-        self._names: list[str] = []
-        self._packed: np.ndarray | None = None
-        self._program: Any = None
-        self._measuring: Any = None
+        self._packing: Packing | None = None  # of the arguments, once a rollout is there
+        self._program: Any = None  # once it is compiled
+        self._measuring: Any = None  # likewise, of `diagnose`
+        self._packed: np.ndarray | None = None  # the new weights, for an actor that computes in NumPy
 
     def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
         """Move the policy's weights by one rollout.
 
         Args:
-            rollout: of the policy at its present weights; the same shapes each time.
+            rollout: of the policy at its current weights; the same shapes each time.
             progress: share of the run already done, 0 … 1.
             seed: int32 (2,), for shuffles.
 
         Returns:
-            The numbers that `metrics` names.
+            By name, the numbers that `metrics` names.
 
         Raises:
             NonFiniteError: a gradient was not finite; names output, variable and step.
         """
         arguments = _unfilled(rollout), np.float32(progress), np.asarray(seed, np.int32)
-        try:
-            results = self._run(*arguments)
-        except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
-            if not self.xla:
-                raise
-            _log.warning(
-                "XLA cannot compile this model; training runs as a plain graph. (%s)", str(error).splitlines()[0]
-            )
-            self.xla, self._program = False, None
-            results = self._run(*arguments)
-        numbers, count = results.numpy(), len(self._names)
-        metrics = dict(zip(self._names, numbers[:count].tolist(), strict=True))
-        self._packed = numbers[count:] if len(numbers) > count else None
-        step = int(metrics.pop("nonfinite_step"))
+        if self._packing is None:
+            self._packing = Packing(arguments)
+        packed = self._packing.pack(arguments)
+        if self._program is None:
+            _log.info("Compiling the update …")
+            results = with_fallback(lambda xla: self._first(packed, xla), self.xla, self.give_up_xla)
+        else:
+            results = self._program(packed)
+        numbers, count = results[0].numpy(), len(self.metrics)
+        self._packed = numbers[count + 1 :] if len(numbers) > count + 1 else None
+        step = int(numbers[count])
         if step >= 0:
             raise self.failure(rollout, progress, step)
-        return metrics
+        return dict(zip(self.metrics, numbers[:count].tolist(), strict=True))
 
     def failure(self, rollout: Rollout, progress: float, step: int) -> NonFiniteError:
-        """What to raise after a step that was not finite: which output and which variables, found again without compilation."""
-        return NonFiniteError(self._diagnosis(rollout, progress, step))
+        """Return the error for a step that was not finite. To say where, compute the gradient again, without compilation."""
+        tensors: Rollout = map_leaves(tf.constant, rollout)
+        objective = self._objective(self._batch(tensors, tf.constant(progress, tf.float32)))
+        return NonFiniteError(explain(objective, self._by_output, rollout, self._num_envs, step))
+
+    def give_up_xla(self) -> None:
+        """Compile no program of this learner with XLA from now on."""
+        self.xla = False
 
     def actor(self) -> Any:
-        """The policy's actor at the weights that the last `learn` left, without reading them: nobody may have changed them."""
+        """Return the policy's actor at the weights that the last `learn` left. They must not have changed since."""
         return self.policy.actor(self._packed)
 
     def diagnose(self, rollout: Rollout, progress: float, timesteps: int = 0) -> Diagnosis:
-        """What the per-sample gradients of a rollout tell; nothing is moved.
+        """Measure the per-sample gradients of a rollout. No weight moves.
 
         Args:
-            rollout: of the policy at its present weights; the same shapes each time.
+            rollout: of the policy at its current weights; the same shapes each time.
             progress: share of the run already done, 0 … 1.
-            timesteps: environment steps trained so far, to be kept with it.
+            timesteps: environment steps trained so far, stored with the result.
         """
         if isinstance(self.policy, RecurrentPolicy):
             raise NotImplementedError(
-                "What one step's gradient tells cannot be measured for a policy with memory, which has gradients of sequences."
+                "A policy with memory has gradients of sequences, not of steps, so they cannot be measured step by step."
             )
-        arguments = _tensors(_unfilled(rollout)), tf.constant(progress, tf.float32)
+        arguments = map_leaves(tf.constant, _unfilled(rollout)), tf.constant(progress, tf.float32)
         if self._measuring is None:
             self._measuring = trace(self._measure, *arguments)
         return measuring.diagnosis_of(self._measuring(*arguments), rollout, self.whole_episodes, timesteps)
@@ -150,52 +149,54 @@ class Learner:
         columns = rollout.mask.shape[1] if self.whole_episodes else None
         return measuring.measure(self.policy, batch, credit, columns)
 
-    def _run(self, *arguments: Any) -> Any:
-        """One call of the compiled program. A concrete function skips the search for one that fits the arguments."""
-        if self._program is None:
-            _log.info("Compiling the update …")
-            self._packing = Packing(arguments)
-            program = trace(self._learn_packed, self._packing.pack(arguments), jit_compile=self.xla or None)
-            self._program = flat_call(program)
-        (results,) = self._program(self._packing.pack(arguments))
+    def _first(self, packed: list[tf.Tensor], xla: bool) -> list[tf.Tensor]:
+        """Make the program and run it. A concrete function skips the search for one that fits the arguments."""
+        program = flat_call(trace(self._learn_packed, packed, jit_compile=xla or None))
+        results = program(packed)
+        self._program = program
         return results
 
     def _learn_packed(self, packed: list[tf.Tensor]) -> list[tf.Tensor]:
-        metrics = self.move(*self._packing.unpack(*packed))
-        self._names = list(metrics)
-        numbers = tf.stack([tf.cast(value, tf.float32) for value in metrics.values()])
+        assert self._packing is not None
+        numbers = self.move(*self._packing.unpack(*packed))
         return [numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)]
 
-    def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`learn` as part of a compiled program: float32 (), by name, and `nonfinite_step`, −1 where every step was taken."""
+    def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Learn as part of a compiled program.
+
+        Returns:
+            Float32: the numbers that `metrics` names, in order; then the number of the first step that was not finite, −1 if
+            there was none.
+        """
         self.traces += 1
         before = [tf.identity(variable.value) for variable in self._statistics]
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
         update = self.agent.update
-        one_step = isinstance(update, Ascent) and update.is_one_step
-        first = self._linearized(rollout) if self.uses_value and one_step else None
+        first = self._linearization(rollout) if self.uses_value and update.is_one_step else None
         batch = self._batch(rollout, progress, None if first is None else first.outputs["value"])
-        metrics = update.apply(self._objective(batch, first), self.state, seed)
+        objective = self._objective(batch, first)
+        metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
         if self.uses_value:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
         self.policy.normalize(batch.observations, self.policy.rows(rollout.mask))
-        if before:  # numbers that stopped the update must not stay in what is remembered of them
+        if before:  # numbers that stopped the update must not stay in the statistics
             assign_if(metrics["nonfinite_step"] >= 0, self._statistics, before)
-        return metrics
+        return tf.stack([tf.cast(metrics[name], tf.float32) for name in (*self.metrics, "nonfinite_step")])
 
-    def _objective(self, batch: Any, first: gradients.Linearization | None = None) -> Objective:
-        return Objective(
+    def _objective(self, batch: Any, first: gradients.Linearization | None = None) -> PolicyObjective:
+        return PolicyObjective(
             self.agent, self.policy, batch, self.outputs, self.credited, self.variables, self._measured, first
         )
 
-    def _linearized(self, rollout: Rollout) -> gradients.Linearization:
-        """What an update of one step begins with, which tells the values of the rollout's states too."""
-        actions = tf.nest.map_structure(self.policy.rows, rollout.actions)
-        return linearized(self.agent, self.policy, self.policy.inputs(rollout), actions, self.outputs, self.variables)
+    def _linearization(self, rollout: Rollout) -> gradients.Linearization:
+        """Return the forward pass that an update of one step begins with. Its value output is v of the rollout's states."""
+        policy = self.policy
+        actions = tf.nest.map_structure(policy.rows, rollout.actions)
+        return linearize_outputs(self.agent, policy, policy.inputs(rollout), actions, self.outputs, self.variables)
 
     def _batch(self, rollout: Rollout, progress: tf.Tensor, value: tf.Tensor | None = None) -> Batch:
-        """Values at the current weights, estimates, and all of it in rows. The value of the rollout's states may be known."""
+        """Return the rollout in rows, with its estimates. `value`: that of its states, if it is known already."""
         if self.uses_value:
             values, next_values = self.policy.values(rollout, value)
         else:
@@ -204,7 +205,7 @@ class Learner:
         if self.reward_scale is not None:
             rollout = rollout._replace(rewards=self.reward_scale.scaled(rollout.rewards))
         mask = tf.convert_to_tensor(rollout.mask)
-        estimates = checked_estimates(self.agent, self.agent.estimate(rollout), mask)
+        estimates = check_estimates(self.agent, self.agent.estimate(rollout), mask)
         whole = tf.cast(tf.shape(mask)[1], mask.dtype)
         by_step = Batch(
             observations=(),
@@ -218,91 +219,35 @@ class Learner:
         batch: Batch = tf.nest.map_structure(self.policy.rows, by_step)
         return batch._replace(observations=self.policy.inputs(rollout), progress=progress)
 
-    def _diagnosis(self, rollout: Rollout, progress: float, step: int) -> str:
-        batch = self._batch(_tensors(rollout), tf.constant(progress, tf.float32))
-        objective = self._objective(batch)
-        _, now, credits = objective.credited_outputs()
-        found = {}
-        for name, c in credits.items():
-            mine = self._by_output[name]
-            gradient = objective.of((name,), mine).linearize().gradient({name: c}) if mine else {}
-            bad = [path for path, g in gradient.items() if not _finite(g)]
-            output = tf.where(batch.weights > 0.0, getattr(now, name), 0.0)
-            named = {"the output itself": output, "its credit": c}
-            places = [f"{what}, {self._place(x, batch, rollout)}" for what, x in named.items() if not _finite(x)]
-            culprit = places[0] if places else ""
-            if bad or culprit:
-                found[name] = f"{name} ({'; '.join(filter(None, [culprit, ', '.join(bad)]))})"
-        where = "; ".join(found.values()) or "no single output on the whole rollout: the step itself overflows"
-        when = f"step {step} of this update{self._pass(step, list(found), batch)}"
-        return (
-            f"The gradient is not finite at {when}, through: {where}. The step was not taken; the weights are the last good "
-            "ones. Look at the rewards' size, lower the learning rate, or set max_grad_norm."
-        )
-
-    def _place(self, x: tf.Tensor, batch: Batch, rollout: Rollout) -> str:
-        """Where the first number is that is not finite, of one for each row, and what of the batch is not finite there."""
-        steps, columns = rollout.mask.shape
-        rows = self.policy.rows(tf.reshape(tf.range(steps * columns), (steps, columns)))  # rows may be in another order
-        at = tuple(tf.where(~tf.math.is_finite(x))[0].numpy())
-        step, column = divmod(int(rows[at]), columns)
-        estimates = ("returns", "advantages", "td_errors", "values", "log_probs")
-        too = [name for name in estimates if not _finite(getattr(batch, name)[at])]
-        because = f", where {', '.join(too)} of the batch {'are' if too[1:] else 'is'} not finite" if too else ""
-        return f"{float(x[at])} in slot {column // (columns // self._num_envs)} at step {step}{because}"
-
-    def _pass(self, step: int, outputs: list[str], batch: Batch) -> str:
-        """Which epoch and minibatch a step was, where there are several."""
-        update: Any = self.agent.update
-        if isinstance(update, PerHead):
-            update = update.value if outputs == ["value"] else update.policy
-        if not isinstance(update, Ascent) or update.is_one_step:
-            return ""
-        epoch, minibatch = divmod(step, min(update.num_minibatches, batch.weights.shape[0]))
-        return f" (epoch {epoch}, minibatch {minibatch})"
-
 
 def _connected(
     agent: Agent, policy: Policy, credited: Sequence[str]
 ) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
-    """The variables that at least one output depends on, and those of each output."""
-    by_key: dict[str, keras.Variable] = {}
-    by_output: dict[str, list[keras.Variable]] = {name: [] for name in credited}
+    """Return the variables that at least one credited output depends on, and those of each output."""
 
-    def look() -> None:
+    def gradient_of_each() -> tuple[dict[str, Any], dict[str, Any]]:
         output = output_specs(agent, policy.zero_actions(1), credited)
         at_theta = gradients.linearize(policy, policy.zeros(1), output=output)
-        by_key.update(zip(at_theta.gradient(), at_theta.variables, strict=True))
+        by_output: dict[str, Any] = {name: {} for name in credited}
         for name in credited:
             with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
-                by_output[name] = [by_key[key] for key in at_theta.gradient({name: 1.0})]
+                by_output[name] = at_theta.gradient({name: 1.0})
+        return at_theta.gradient(), by_output
 
-    trace(look)  # and never run: it needs no numbers
-    return list(by_key.values()), by_output
-
-
-def _require_free_names(agent: str, measured: Sequence[str], others: Sequence[str]) -> None:
-    taken = {"entropy", "approx_kl", "nonfinite_step", *others, *(name.removeprefix("train/") for name in METRICS)}
-    clash = next((name for name in measured if name in taken), None)
-    if clash is not None:
-        raise ValueError(f"{agent}.measure gives {clash!r}, which is logged already: choose another name.")
+    by_any, by_output = trace(gradient_of_each).structured_outputs  # traced and never run: it needs no numbers
+    keyed = keys_of(policy)
+    return (
+        [variable for variable, key in keyed if key in by_any],
+        {name: [variable for variable, key in keyed if key in by_output[name]] for name in credited},
+    )
 
 
 def _layers(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:
-    """The layers of some of a policy's variables, as `gradients.by_layer` names them."""
+    """Return the layers of some of a policy's variables, named as `gradients.by_layer` names them."""
     mine = {id(variable) for variable in variables}
     return list(gradients.by_layer({key: v for v, key in keys_of(policy) if id(v) in mine}))
 
 
 def _unfilled(rollout: Rollout) -> Rollout:
-    # The learner fills these in; handing zeros over would cost as much as handing numbers over.
-    return rollout._replace(values=(), next_values=())
-
-
-def _tensors(rollout: Rollout) -> Rollout:
-    tensors: Rollout = tf.nest.map_structure(lambda x: None if x is None else tf.constant(x), rollout)
-    return tensors
-
-
-def _finite(x: tf.Tensor) -> bool:
-    return bool(tf.reduce_all(tf.math.is_finite(x)))
+    # The learner fills these in; numbers given by a caller would cost a copy into the program.
+    return rollout._replace(values=None, next_values=None)

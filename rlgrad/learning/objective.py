@@ -1,4 +1,4 @@
-"""What an update climbs: a batch, the policy that is to move, and the agent that says how much each step counts."""
+"""The objective that updates climb: a batch, the policy that is to move, and the agent that says how much each step counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,26 +12,26 @@ from rlgrad.agent import Agent
 from rlgrad.data import Batch, Metrics, Outputs
 from rlgrad.gradients import Entropy, LogProb
 from rlgrad.gradients.questions.selection import keys_of
-from rlgrad.learning.contract import checked_credit
+from rlgrad.learning.contract import check_credit
 from rlgrad.policies.policy import Policy
 
 _KL = "KL(π ‖ π′)"  # beside the agent's outputs, whose names are identifiers
 
 
 @dataclass(frozen=True)
-class Objective:
-    """Σ_k Σ_t w_t c_k,t f_k(s_t, a_t), whose gradient is taken with the credits c as plain numbers.
+class PolicyObjective:
+    """The `rlgrad.updates.Objective` of a policy: Σ_k Σ_t w_t c_k,t f_k(s_t, a_t), with the credits c as plain numbers.
 
     Attributes:
-        agent: gives the credit.
+        agent: gives the credits.
         policy: gives the outputs f and their gradients.
         batch: M rows.
         outputs: names of the outputs f_k that are computed, credited or not.
         credited: names of those whose gradients count.
         variables: what may move, in order.
         measured: names of what the agent measures.
-        first: what `linearize` gives before anything has moved, where somebody had to look at the outputs for the batch to be
-            made; none: it is made when asked for. An objective of other rows, outputs or weights has none.
+        first: a linearization at the current weights, if one was already computed to build the batch. `None`: computed on
+            demand. An objective of other rows, outputs or weights has none.
     """
 
     agent: Agent
@@ -45,61 +45,63 @@ class Objective:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Names of `metrics`: how the policy moves, and what the agent measures; nothing where only a value moves."""
+        """Return the names of `metrics`: how the policy moves, and what the agent measures; none if only a value moves."""
         return ("entropy", "approx_kl", *self.measured) if "log_prob" in self.credited else ()
 
-    def on(self, rows: Any, share: float) -> "Objective":
-        """The same objective on some rows.
+    def on(self, rows: Any, share: float) -> "PolicyObjective":
+        """Return the same objective on some rows.
 
         Args:
             rows: int (m,), which.
-            share: what the weights are multiplied by: M / m keeps the objective's expectation.
+            share: factor on the weights; M / m keeps the objective's expectation.
         """
         batch = self.batch
         part = tf.nest.map_structure(lambda x: tf.gather(x, rows), batch._replace(progress=batch.weights))
         return replace(self, batch=part._replace(progress=batch.progress, weights=part.weights * share), first=None)
 
-    def moved(self) -> "Objective":
-        """The same objective where weights may have moved since it was made."""
+    def moved(self) -> "PolicyObjective":
+        """Return the same objective, to be read at weights that have moved since it was made."""
         return replace(self, first=None)
 
-    def of(self, credited: tuple[str, ...], variables: Sequence[keras.Variable]) -> "Objective":
-        """The same objective, of some outputs and their variables alone."""
+    def of(self, credited: tuple[str, ...], variables: Sequence[keras.Variable]) -> "PolicyObjective":
+        """Return the same objective, of some outputs and their variables alone."""
         return replace(self, credited=credited, variables=variables, first=None)
 
     def linearize(self) -> gradients.Linearization:
-        """The outputs at the current weights, and their gradients: one forward pass, one backward pass."""
+        """Return the outputs at the current weights, with their gradients: one forward pass, one backward pass."""
         if self.first is not None:
             return self.first
         batch = self.batch
-        return linearized(self.agent, self.policy, batch.observations, batch.actions, self.outputs, self.variables)
+        return linearize_outputs(
+            self.agent, self.policy, batch.observations, batch.actions, self.outputs, self.variables
+        )
 
     def scores(self) -> gradients.Linearization:
-        """The log-probabilities of the actions alone, whose gradients are the scores."""
+        """Return the log-probabilities of the actions alone, whose gradients are the scores."""
         batch = self.batch
         return gradients.linearize(
             self.policy, batch.observations, output=LogProb(batch.actions), weights=list(self.variables)
         )
 
     def credited_outputs(self) -> tuple[gradients.Linearization, Outputs, dict[str, tf.Tensor]]:
-        """The outputs at the current weights, as gradients and as numbers, and w c of the credited ones, (M,) by output."""
+        """Return the outputs at the current weights, as gradients and as numbers, and w c of each credited one, (M,)."""
         at_theta = self.linearize()
         now = Outputs(**at_theta.outputs)
         weights = self.batch.weights
-        given = checked_credit(self.agent, self.agent.credit(self.batch, now), weights)
-        # Where w is 0 the product is, whatever the credit of padding may be.
+        credit = check_credit(self.agent, self.agent.credit(self.batch, now), weights)
+        # Where w is 0 the product is 0 too, whatever the credit of padding may be.
         credits = {
-            name: tf.where(weights > 0.0, weights * c, 0.0) for name, c in given.items() if name in self.credited
+            name: tf.where(weights > 0.0, weights * c, 0.0) for name, c in credit.items() if name in self.credited
         }
         return at_theta, now, credits
 
     def gradient(self) -> tuple[dict[str, tf.Tensor], Metrics]:
-        """Σ_k Σ_t w_t c_k,t ∇f_k by variable path, and metrics of the outputs."""
+        """Return Σ_k Σ_t w_t c_k,t ∇f_k by variable path, and the objective's metrics."""
         at_theta, now, credits = self.credited_outputs()
         return at_theta.gradient(credits), self.metrics(now)
 
     def metrics(self, now: Outputs) -> Metrics:
-        """Weighted means of what `metric_names` names."""
+        """Return weighted means of what `metric_names` names, of these outputs."""
         if not self.metric_names:
             return {}
         log_ratio = now.log_prob - self.batch.log_probs
@@ -108,7 +110,7 @@ class Objective:
         return self.means({**rows, **self.agent.measure(self.batch, now)})
 
     def means(self, rows: Mapping[str, Any]) -> Metrics:
-        """Means of numbers, or of one for each row, under the batch's weights; 0 if none of them counts."""
+        """Return means of numbers, or of one for each row, under the batch's weights; 0 if no row counts."""
         weights = tf.reshape(self.batch.weights, [-1])
         shape, count = self.batch.weights.shape, tf.reduce_sum(weights)
         numbers = [tf.broadcast_to(tf.cast(x, weights.dtype), shape) for x in rows.values()]
@@ -118,7 +120,7 @@ class Objective:
         return dict(zip(rows, tf.unstack(tf.math.divide_no_nan(sums, count)), strict=True))
 
     def at(self, values: Sequence[tf.Tensor]) -> tuple[Outputs, tf.Tensor]:
-        """The outputs where `variables` have other values, and the mean divergence KL(π ‖ π′), in nats, from here to there.
+        """Return the outputs at other weights, and the mean divergence KL(π ‖ π′) from the current weights to those, in nats.
 
         Args:
             values: one for each of `variables`, which keep their own.
@@ -133,7 +135,7 @@ class Objective:
         return Outputs(**there), kl
 
 
-def linearized(
+def linearize_outputs(
     agent: Agent,
     policy: Policy,
     observations: Any,
@@ -141,12 +143,12 @@ def linearized(
     names: Sequence[str],
     variables: Sequence[keras.Variable],
 ) -> gradients.Linearization:
-    """The outputs of these names at the current weights, with their gradients.
+    """Return some outputs of a policy at the current weights, with their gradients.
 
     Args:
-        agent: says what its own outputs are.
-        policy: gives them.
-        observations: what the policy is called with, M rows.
+        agent: has outputs of its own.
+        policy: gives the outputs.
+        observations: inputs of the policy, M rows.
         actions: M rows.
         names: of the outputs.
         variables: what may move, in order.
@@ -156,6 +158,6 @@ def linearized(
 
 
 def output_specs(agent: Agent, actions: Any, names: Sequence[str]) -> dict[str, Any]:
-    """What `output=` of `rlgrad.gradients` takes for each name: the policy's own outputs, and those of the agent."""
+    """Return what `output=` of `rlgrad.gradients` takes for each name of an output, the agent's own included."""
     known = {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value", **agent.outputs}
     return {name: known[name] for name in names}

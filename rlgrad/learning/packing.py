@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.core.nested import leaves, map_leaves, with_leaves
+
 _WORD = np.dtype(np.int32)
 
 
@@ -16,8 +18,8 @@ class Packing:
     """
 
     def __init__(self, tree: Any) -> None:
-        self._tree = tf.nest.map_structure(lambda x: None, tree)
-        self._kinds = [(x.shape, x.dtype) for x in map(np.asarray, tf.nest.flatten(tree))]
+        self._tree = map_leaves(lambda x: True, tree)  # its structure alone
+        self._kinds = [(x.shape, x.dtype) for x in map(np.asarray, leaves(tree))]
 
     def pack(self, tree: Any) -> list[tf.Tensor]:
         """The tensors that `unpack` takes.
@@ -25,7 +27,7 @@ class Packing:
         Raises:
             ValueError: a shape or dtype is another than the first time.
         """
-        arrays = [np.asarray(x) for x in tf.nest.flatten(tree)]
+        arrays = [np.asarray(x) for x in leaves(tree)]
         if [(x.shape, x.dtype) for x in arrays] != self._kinds:
             found = next(
                 pair for pair in zip(arrays, self._kinds, strict=False) if (pair[0].shape, pair[0].dtype) != pair[1]
@@ -39,15 +41,15 @@ class Packing:
 
     def unpack(self, words: tf.Tensor, *others: tf.Tensor) -> Any:
         """The tree again, in a program."""
-        leaves, at, rest = [], 0, iter(others)
+        unpacked, at, rest = [], 0, iter(others)
         for shape, dtype in self._kinds:
             if not _packed(dtype):
-                leaves.append(next(rest))
+                unpacked.append(next(rest))
                 continue
             count = int(np.prod(shape)) * (dtype.itemsize // 4 or 1)
-            leaves.append(_unpacked(words[at : at + count], shape, dtype))
+            unpacked.append(_unpacked(words[at : at + count], shape, dtype))
             at += count
-        return tf.nest.pack_sequence_as(self._tree, leaves)
+        return with_leaves(self._tree, unpacked)
 
 
 def _packed(dtype: np.dtype[Any]) -> bool:

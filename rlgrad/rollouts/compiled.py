@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.nested import leaves, map_leaves, with_leaves
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.data import Episode, Rollout
 from rlgrad.environments.functional import AnyFuncEnv, choose, move, start
@@ -114,10 +115,9 @@ class CompiledCollector(Collector):
         if key not in policy.programs:
             policy.programs[key] = self._program(policy)
         results = policy.programs[key](self.seed, np.int32(self.number), np.bool_(greedy))
-        played, ends = tf.nest.map_structure(lambda x: x.numpy(), results)
+        played, ends = map_leaves(lambda x: x.numpy(), results)
         self.advance(1, ends)
-        unfilled = np.zeros((2, *self.shape), np.float32)
-        rollout: Rollout = played._replace(values=unfilled[0], next_values=unfilled[1])
+        rollout: Rollout = played
         require_sound(rollout, self.observation_space, self.shape[1] // self.num_envs)
         return rollout
 
@@ -205,7 +205,7 @@ class CompiledCollector(Collector):
         if self._whole:
             slots = self._begun(policy, random.split(random.fold_in(seed, -1), columns))
         specs = row_specs(policy, columns)
-        tape = [tf.TensorArray(x.dtype, rows, element_shape=x.shape) for x in tf.nest.flatten(specs)]
+        tape = [tf.TensorArray(x.dtype, rows, element_shape=x.shape) for x in leaves(specs)]
 
         def body(t: Any, going: Any, slots: Slots, tape: list[Any]) -> tuple[Any, Any, Slots, list[Any]]:
             now = random.split(random.fold_in(seed, t), _PURPOSES)
@@ -215,12 +215,12 @@ class CompiledCollector(Collector):
                 after, going = choose(going, after, slots), going & ~row.ends.ended
             else:
                 after = choose(row.ends.ended, self._begun(policy, to_begin), after)
-            written = [array.write(t, x) for array, x in zip(tape, tf.nest.flatten(row), strict=True)]
+            written = [array.write(t, x) for array, x in zip(tape, leaves(row), strict=True)]
             return t + 1, going, after, written
 
         begin = (tf.constant(0), tf.ones((columns,), tf.bool), slots, tape)
         _, _, after, tape = tf.while_loop(lambda t, going, *_: (t < rows) & tf.reduce_any(going), body, begin)
-        played = tf.nest.pack_sequence_as(specs, [array.stack() for array in tape])
+        played = with_leaves(specs, [array.stack() for array in tape])
         return played.rollout._replace(initial_states=slots.memories), () if self._whole else after, played.ends
 
     def _begun(self, policy: Any, seeds: Any) -> Slots:
@@ -254,8 +254,6 @@ class CompiledCollector(Collector):
             final_observations=observations,
             log_probs=distribution.log_prob(parameters, actions),
             mask=tf.cast(going, tf.float32),
-            values=(),
-            next_values=(),
         )
         return Row(rollout, Ends(terminations | truncations, after.returns, lengths, terminations)), after
 

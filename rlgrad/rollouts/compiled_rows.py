@@ -73,8 +73,6 @@ def row_specs(policy: Any, columns: int) -> Row:
             final_observations=seen,
             log_probs=of(tf.float32),
             mask=of(tf.float32),
-            values=(),
-            next_values=(),
         ),
         Ends(of(tf.bool), of(tf.float32), of(tf.int32), of(tf.bool)),
     )

@@ -179,8 +179,6 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int, initial_states: A
         final_observations=tape.final_observations,
         log_probs=tape.log_probs,
         mask=mask.astype(np.float32),
-        values=np.zeros(mask.shape, np.float32),
-        next_values=np.zeros(mask.shape, np.float32),
         initial_states=initial_states,
     )
     require_finite(rollout, columns_per_slot)

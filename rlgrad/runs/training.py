@@ -25,7 +25,6 @@ from rlgrad.runs.folders import free_folder, saved_model, write_config
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
 from rlgrad.runs.trust import require_own_code
-from rlgrad.updates import Ascent
 
 __all__ = ["Callback", "Run", "load", "train"]
 
@@ -267,15 +266,7 @@ def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int |
     if num_steps is not None:
         changes["num_steps"] = num_steps
     if optimizer is not None:
-        if not isinstance(agent.update, Ascent):
-            raise ValueError(
-                f"optimizer= is for an agent that moves all its weights by one, and this one's update is "
-                f"{type(agent.update).__name__}: set it there, for example PerHead(policy=Ascent(optimizer=…), "
-                "value=Ascent(optimizer=…))."
-            )
-        own_rate = isinstance(optimizer, str)
-        rate = agent.update.learning_rate if own_rate else None
-        changes["update"] = dataclasses.replace(agent.update, optimizer=optimizer, learning_rate=rate)
+        changes["update"] = agent.update.with_optimizer(optimizer)
     return dataclasses.replace(agent, **changes)
 
 

@@ -1,9 +1,9 @@
 """Loading a run folder executes none of the code that came with it.
 
-A run names its agent, environment, collector and wrappers. What is installed may be named, and files of the user's own, by
-their whole path outside of the folder; everything else is refused before anything is imported. Arrays are read without pickle,
-YAML without tags, and Keras, which rebuilds models and optimizers in its safe mode, makes what is its own or registered, no
-Lambda.
+A run names its agent, updates, environment, collector and wrappers. A name may lead to an installed package, or to a file of the
+user's own by its whole path outside of the folder. Everything else is refused before anything is imported. Arrays are read
+without pickle and YAML without tags, and Keras rebuilds models and optimizers in its safe mode: its own classes and registered
+ones, no Lambda.
 """
 
 import importlib.util
@@ -23,11 +23,17 @@ def require_own_code(folder: Path, content: Mapping[str, Any]) -> None:
         ValueError: code in the folder, or in a file that is not said absolutely; says which, and what to do.
     """
     agent = content.get("agent")
-    names = [agent.get("name")] if isinstance(agent, Mapping) else []
+    names = [agent.get("name"), *_types(agent)] if isinstance(agent, Mapping) else []
     names += [content.get("env"), content.get("collector"), *(content.get("wrappers") or ())]
     for name in names:
         if isinstance(name, str) and ":" in name:
             _require(folder, name.partition("(")[0].rpartition(":")[0], name)
+
+
+def _types(settings: Mapping[str, Any]) -> list[Any]:
+    """Return the updates that settings name, at any depth: each `type:`."""
+    inner = [value for value in settings.values() if isinstance(value, Mapping)]
+    return [settings.get("type"), *(name for each in inner for name in _types(each))]
 
 
 def _require(folder: Path, place: str, name: str) -> None:

@@ -1,28 +1,24 @@
-"""How the weights move, given how much each gradient counts."""
+"""How the weights move, given how much each gradient counts. `rlgrad.updates.base` has the contract, for a rule of your own."""
 
 from rlgrad.updates.ascent import Ascent, AscentState
+from rlgrad.updates.base import NoSlots, Objective, State, Update
+from rlgrad.updates.moves import all_finite, assign_if, values_after
 from rlgrad.updates.natural_gradient import NaturalGradient
 from rlgrad.updates.per_head import PerHead, PerHeadState
 from rlgrad.updates.trust_region import TrustRegion
 
-Update = Ascent | NaturalGradient | TrustRegion | PerHead
-"""How the weights move: any of these, as the field `update` of an agent."""
-
-UPDATES: dict[str, type[Update]] = {
-    "ascent": Ascent,
-    "natural_gradient": NaturalGradient,
-    "trust_region": TrustRegion,
-    "per_head": PerHead,
-}
-"""What `type:` under an agent's `update:` names, in YAML and on the command line."""
-
 __all__ = [
-    "UPDATES",
     "Ascent",
     "AscentState",
     "NaturalGradient",
+    "NoSlots",
+    "Objective",
     "PerHead",
     "PerHeadState",
+    "State",
     "TrustRegion",
     "Update",
+    "all_finite",
+    "assign_if",
+    "values_after",
 ]

@@ -4,17 +4,17 @@
     g     ← g · min(1, max_grad_norm / ‖g‖)        if max_grad_norm is set
     θ     ← optimizer(θ, −g)                       Keras optimizers minimise
 
-A step whose gradient is not finite is not taken, and neither is any after it in the same call: the weights stay the last
-good ones, and the metrics say which step it was. (`tf.debugging.check_numerics` does nothing under XLA.)
+A step whose gradient is not finite is left out, and so is every later step of the same call: the weights stay the last good
+ones, and the metrics name the step. (`tf.debugging.check_numerics` does nothing under XLA.)
 
-With `target_kl` the steps on a rollout end before the first minibatch on which the policy has already moved further than 1.5 ·
-target_kl from the one that collected it, by the estimate `approx_kl`; 1.5 is what Stable-Baselines3 and Spinning Up allow.
+With `target_kl` the steps on a rollout end before the first minibatch on which the policy is already further than 1.5 ·
+target_kl from the one that collected it, by the estimate `approx_kl`; 1.5 is the factor of Stable-Baselines3 and Spinning Up.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -22,18 +22,17 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.core.checks import close_names, require
 from rlgrad.data import Metrics
-from rlgrad.hyperparameters import Record, Schedule, scheduled
-from rlgrad.updates.flat import Flat, flat_or_none, number_by_number
-
-if TYPE_CHECKING:
-    from rlgrad.learning.objective import Objective
+from rlgrad.hyperparameters import Schedule, anneal
+from rlgrad.search import Range, Space
+from rlgrad.updates.base import Objective, Update
+from rlgrad.updates.flat import Flat, flat_or_none, is_elementwise
 
 _log = logging.getLogger("rlgrad")
 
 _KL_SLACK = 1.5
 
 
-class Ascent(Record):
+class Ascent(Update):
     """Gradient ascent: every step moves the weights along the credited gradient.
 
     Example:
@@ -44,17 +43,17 @@ class Ascent(Record):
     optimizer: Any = "adam"
     """A Keras optimizer, or the name of one."""
     learning_rate: float | None = None
-    """Step size; none: the optimizer's own."""
+    """Step size. `None`: the optimizer's own."""
     learning_rate_schedule: Schedule = "constant"
-    """Linear falls to 0 at the end of training."""
+    """`linear` lowers the learning rate to 0 at the end of training."""
     max_grad_norm: float | None = None
-    """Longer gradients are scaled to this Euclidean norm, over all weights together; none: never."""
+    """Scale longer gradients to this Euclidean norm, over all weights together. `None`: never."""
     num_epochs: int = 1
     """Passes over each rollout."""
     num_minibatches: int = 1
-    """Equal parts that each pass is shuffled into, one step for each; with memory at most one for each environment."""
+    """Equal parts that each pass is shuffled into, with one step each. A policy with memory has at most one per environment."""
     target_kl: float | None = None
-    """Stop a rollout's steps once the policy has moved 1.5 times as far, in nats; none: take all of them."""
+    """Stop the steps on a rollout once the policy has moved 1.5 times this far, in nats. `None`: take all steps."""
 
     def __post_init__(self) -> None:
         """Check the fields, and those that contradict a given optimizer."""
@@ -63,9 +62,9 @@ class Ascent(Record):
         require(self.max_grad_norm is None or self.max_grad_norm > 0, "max_grad_norm", "above 0", self.max_grad_norm)
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         require(self.target_kl is None or self.target_kl > 0, "target_kl", "above 0", self.target_kl)
-        if self.target_kl is not None and self.is_one_step:
+        if self.target_kl is not None and self.steps_per_rollout == 1:
             raise ValueError(
-                "target_kl stops the later steps on a rollout, and with num_epochs=1 and num_minibatches=1 there are none: "
+                "target_kl stops the later steps on a rollout, and num_epochs=1 with num_minibatches=1 takes only one: "
                 "leave it out, or take more steps."
             )
         if isinstance(self.optimizer, str):
@@ -75,20 +74,20 @@ class Ascent(Record):
                     f"Keras has no optimizer {self.optimizer!r}. {close_names(self.optimizer.lower(), names)}"
                 )
         elif isinstance(self.optimizer, Mapping):
-            object.__setattr__(self, "optimizer", _deserialized(self.optimizer))
+            object.__setattr__(self, "optimizer", _deserialize(self.optimizer))
         elif not isinstance(self.optimizer, keras.optimizers.Optimizer):
             raise ValueError(f"optimizer is a Keras optimizer or the name of one, got {self.optimizer!r}.")
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
 
     @property
-    def is_one_step(self) -> bool:
-        """Whether the whole rollout is looked at once."""
-        return self.num_epochs * self.num_minibatches == 1
+    def steps_per_rollout(self) -> int:
+        """Return `num_epochs` · `num_minibatches`."""
+        return self.num_epochs * self.num_minibatches
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what `apply` reports besides the objective's own."""
+        """Return the names of what `apply` reports besides the objective's own metrics."""
         return ("gradient_norm", "learning_rate", *(("gradient_steps",) if self.target_kl else ()))
 
     def build(
@@ -97,18 +96,15 @@ class Ascent(Record):
         num_envs: int = 1,
         by_output: Mapping[str, Sequence[keras.Variable]] | None = None,
     ) -> "AscentState":
-        """The optimizer with its slots, for these variables.
+        """Return an optimizer of this state's own, with slots for these variables.
 
         Args:
             variables: what is to move.
-            num_envs: not used by ascent; part of the signature that all updates share.
-            by_output: for each credited output, the variables that it depends on; none: in loops written by hand.
-
-        Returns:
-            The state that `apply` takes. Each build has an optimizer of its own.
+            num_envs: not used.
+            by_output: for each credited output, the variables that it depends on. `None`: in loops written by hand.
 
         Raises:
-            ValueError: `target_kl` where no policy moves.
+            ValueError: `target_kl` is set, and no policy is among what moves.
         """
         del num_envs
         if self.target_kl is not None and by_output is not None and "log_prob" not in by_output:
@@ -125,21 +121,21 @@ class Ascent(Record):
         rate = float(optimizer.learning_rate.numpy())
         return AscentState(self, optimizer, list(variables), rate, flat)
 
-    def apply(self, objective: "Objective", state: "AscentState", seed: Any) -> Metrics:
+    def apply(self, objective: Objective, state: "AscentState", seed: Any) -> Metrics:
         """Move the weights: `num_epochs` passes of `num_minibatches` steps.
 
         Args:
-            objective: what is climbed; its batch has M rows, and `num_minibatches` divides M. Of whole sequences there may
-                be fewer: then each is a minibatch.
+            objective: what is climbed; `num_minibatches` divides the M rows of its batch. If the rows are whole sequences and
+                fewer than that, each is a minibatch.
             state: from `build`.
             seed: int32 (2,), for the shuffles.
 
         Returns:
             Means over the steps (`gradient_norm`, `entropy`, …), the learning rate, and `nonfinite_step`: the number of the
-            first step that was not taken because it was not finite, −1 if there was none.
+            first step that was left out because it was not finite, −1 if there was none.
         """
         if self.learning_rate_schedule != "constant":
-            rate = scheduled(state.initial_rate, self.learning_rate_schedule, objective.batch.progress)
+            rate = anneal(state.initial_rate, self.learning_rate_schedule, objective.batch.progress)
             state.optimizer.learning_rate.assign(rate)
         if state.flat is not None:
             state.flat.read()
@@ -154,25 +150,41 @@ class Ascent(Record):
         rate = tf.cast(state.optimizer.learning_rate, tf.float32)
         return metrics | {"learning_rate": rate, "nonfinite_step": nonfinite_step}
 
+    def search_space(self) -> Space:
+        """Return a range for the learning rate, unless the optimizer is an object, which has its own."""
+        return {"learning_rate": Range(1e-5, 1e-1, log=True)} if isinstance(self.optimizer, str) else {}
+
+    def locate(self, step: int, rows: int) -> str:
+        """Return the epoch and the minibatch of a step, if there are several."""
+        if self.steps_per_rollout == 1:
+            return ""
+        epoch, minibatch = divmod(step, min(self.num_minibatches, rows))
+        return f"epoch {epoch}, minibatch {minibatch}"
+
+    def with_optimizer(self, optimizer: str | keras.optimizers.Optimizer) -> Self:
+        """Return the update with another optimizer, and at the old learning rate if the optimizer is a name."""
+        rate = self.learning_rate if isinstance(optimizer, str) else None
+        return replace(self, optimizer=optimizer, learning_rate=rate)
+
     def _minibatches(self, shape: tf.TensorShape) -> int:
-        """How many parts a batch of this shape is shuffled into."""
+        """Return the number of parts that a batch of this shape is shuffled into."""
         if self.num_minibatches == 1:
             return 1
         rows, whole_sequences = shape[0], shape.rank > 1
         if whole_sequences and rows is not None and rows < self.num_minibatches:
-            _log.info("A policy with memory learns from whole sequences: %d minibatches, one for each.", rows)
+            _log.info("A policy with memory learns from whole sequences: %d minibatches, one sequence each.", rows)
             return int(rows)
         if rows is None or rows % self.num_minibatches:
-            what = "sequences" if whole_sequences else "steps"
+            noun = "sequences" if whole_sequences else "steps"
             raise ValueError(
-                f"num_minibatches={self.num_minibatches} does not divide the {rows} {what} of a rollout: choose a divisor."
+                f"num_minibatches={self.num_minibatches} does not divide the {rows} {noun} of a rollout: choose a divisor."
             )
         return self.num_minibatches
 
     def _loop(
-        self, objective: "Objective", state: "AscentState", seed: Any, minibatches: int
+        self, objective: Objective, state: "AscentState", seed: Any, minibatches: int
     ) -> tuple[Metrics, tf.Tensor]:
-        """The steps as one graph loop: unrolled in Python it would compile for minutes."""
+        """Take the steps in one graph loop: unrolled in Python it would compile for minutes."""
         rows = objective.batch.weights.shape[0]
         steps, size = self.num_epochs * minibatches, rows // minibatches
         order = None  # a minibatch that is the whole batch needs none
@@ -180,7 +192,7 @@ class Ascent(Record):
             order = tf.reshape(random.permutations(seed, self.num_epochs, rows), (steps, size))
 
         def body(
-            i: tf.Tensor, go: tf.Tensor, bad: tf.Tensor, sums: Metrics
+            i: tf.Tensor, good: tf.Tensor, bad: tf.Tensor, sums: Metrics
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Metrics]:
             part = objective.moved() if order is None else objective.on(order[i], share=float(minibatches))
             gradient, metrics = part.gradient()
@@ -191,10 +203,12 @@ class Ascent(Record):
 
         names = (*objective.metric_names, "gradient_norm")
         start = (tf.constant(0), tf.constant(True), tf.constant(-1), {name: tf.constant(0.0) for name in names})
-        met, go, bad, sums = tf.while_loop(lambda i, go, *_: (i < steps) & go, body, start, maximum_iterations=steps)
-        means = {name: total / tf.cast(met, tf.float32) for name, total in sums.items()}
+        count, good, bad, sums = tf.while_loop(
+            lambda i, good, *_: (i < steps) & good, body, start, maximum_iterations=steps
+        )
+        means = {name: total / tf.cast(count, tf.float32) for name, total in sums.items()}
         if self.target_kl is not None:
-            means["gradient_steps"] = tf.cast(tf.where(go, met, met - 1), tf.float32)
+            means["gradient_steps"] = tf.cast(tf.where(good, count, count - 1), tf.float32)
         return means, bad
 
     def _check_instance(self, optimizer: keras.optimizers.Optimizer) -> None:
@@ -205,17 +219,15 @@ class Ascent(Record):
                 "twice is neither. Leave out one of them."
             )
         if self.learning_rate is not None:
-            raise ValueError("learning_rate is part of the optimizer that was given: set it there, and here to none.")
+            raise ValueError("learning_rate belongs to the optimizer object: set it there, and here to None.")
         own = optimizer.get_config()["learning_rate"]
         if isinstance(own, Mapping) and self.learning_rate_schedule != "constant":
-            raise ValueError(
-                "The optimizer brings a learning-rate schedule of its own: leave learning_rate_schedule out."
-            )
+            raise ValueError("The optimizer has a learning-rate schedule of its own: leave learning_rate_schedule out.")
 
 
 @dataclass(frozen=True)
 class AscentState:
-    """A Keras optimizer bound to the variables it moves, or to the vector of them. Its `slots` are what a checkpoint keeps."""
+    """A Keras optimizer and the variables that it moves; `flat`: side by side in one vector."""
 
     update: Ascent
     optimizer: keras.optimizers.Optimizer
@@ -225,11 +237,11 @@ class AscentState:
 
     @property
     def slots(self) -> list[keras.Variable]:
-        """What a checkpoint keeps: step counter, learning rate, moments."""
+        """Return what a checkpoint keeps: step counter, learning rate, moments."""
         return list(self.optimizer.variables)
 
     def apply_gradient(self, gradient: Mapping[str, tf.Tensor]) -> Metrics:
-        """One step along a gradient, for loops written by hand.
+        """Take one step along a gradient, in loops written by hand.
 
         Args:
             gradient: as `rlgrad.gradients` returns it, by variable path, in the order of the variables of `build`.
@@ -238,14 +250,14 @@ class AscentState:
             `gradient_norm`, before clipping.
 
         Raises:
-            ValueError: the gradient is of other variables.
-            FloatingPointError: it is not finite; the weights have not moved.
+            ValueError: the gradient is not of the variables given to `build`.
+            FloatingPointError: the gradient is not finite; the weights have not moved.
         """
         expected = [tuple(v.shape) for v in self.variables]
-        given = [tuple(g.shape) for g in gradient.values()]
-        if given != expected:
+        shapes = [tuple(g.shape) for g in gradient.values()]
+        if shapes != expected:
             raise ValueError(
-                f"Expected a gradient for the {len(expected)} variables given to build, of shapes {expected}; got {given}. "
+                f"Expected a gradient for the {len(expected)} variables given to build, of shapes {expected}; got {shapes}. "
                 "Pass the same variables to both: `weights=` of rlgrad.gradients.gradient selects them."
             )
         if self.flat is not None:
@@ -259,10 +271,10 @@ class AscentState:
 
 
 def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -> tuple[tf.Tensor, tf.Tensor]:
-    """One guarded step of the optimizer: the gradient's norm, and whether it was finite."""
+    """Take one guarded step of the optimizer; return the gradient's norm, and whether it was finite."""
     flat, moved = state.flat, state.variables
     if flat is not None:
-        gradient, moved = [flat.joined(gradient)], [flat.vector]
+        gradient, moved = [flat.join(gradient)], [flat.vector]
     length = tf.sqrt(tf.add_n([_square(g) for g in gradient]))
     finite = tf.math.is_finite(length)  # one that is too long to be measured cannot be clipped either
     limit = state.update.max_grad_norm
@@ -271,7 +283,7 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     def move() -> None:
         state.optimizer.apply([-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient], moved)
 
-    if flat is None and number_by_number(state.optimizer, moved) and not tf.executing_eagerly():
+    if flat is None and is_elementwise(state.optimizer, moved) and not tf.executing_eagerly():
         # In a program that XLA does not compile, every operation of the optimizer would read and write all weights.
         move = tf.function(move, jit_compile=True, autograph=False)
 
@@ -286,21 +298,21 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
 
 
 def _square(gradient: tf.Tensor) -> tf.Tensor:
-    """Its sum of squares: for a vector as a product, which XLA makes one kernel of; for more, TensorFlow's kernel is faster."""
+    """Return the sum of squares. Of a vector it is a product, which XLA makes one kernel of; else TensorFlow's op is faster."""
     numbers = tf.cast(gradient, tf.float32)
     return tf.tensordot(numbers, numbers, 1) if numbers.shape.rank == 1 else 2.0 * tf.nn.l2_loss(numbers)
 
 
-def _deserialized(config: Mapping[str, Any]) -> Any:
-    """The optimizer that Keras has serialized, as a run's config.yaml keeps it."""
+def _deserialize(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:
+    """Return the optimizer that Keras has serialized, as a run's config.yaml keeps it."""
     message = f"optimizer is no optimizer that Keras can make, got {dict(config)!r}."
     try:
-        found = keras.optimizers.deserialize(dict(config))
+        optimizer = keras.optimizers.deserialize(dict(config))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(message) from error
-    if not isinstance(found, keras.optimizers.Optimizer):
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(message)
-    return found
+    return optimizer
 
 
 def _is_optimizer_class(thing: Any) -> bool:

@@ -1,27 +1,25 @@
-"""Natural gradients x = (F + λ I)⁻¹ g of an objective's policy, for either of the two matrices that are called F.
+"""Natural gradients x = (F + λ I)⁻¹ g of an objective's policy, for either of the two Fisher matrices F.
 
-*exact*: Σ_t w_t E_{a~π}[∇ log π(a|s_t) ∇ log π(a|s_t)ᵀ], the curvature of the divergence, over all actions. *empirical*: the
-actions that were taken in place of the expectation. The weights w are those of the batch, scaled to a sum of 1.
+*exact*: Σ_t w_t E_{a~π}[∇ log π(a|s_t) ∇ log π(a|s_t)ᵀ], the curvature of the divergence, over all actions. *empirical*:
+with the action that was taken instead of the expectation. The weights w are those of the batch, scaled to a sum of 1.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
 from rlgrad import gradients
-
-if TYPE_CHECKING:
-    from rlgrad.data import Outputs
-    from rlgrad.learning.objective import Objective
+from rlgrad.data import Outputs
+from rlgrad.updates.base import Objective
 
 _LARGEST_GRAM = 2048  # rows; with more, and more than there are weights, the N × N system is the larger one
 
 
 @dataclass(frozen=True)
 class Direction:
-    """A natural gradient, and what was met on the way to it.
+    """A natural gradient, and what was computed on the way to it.
 
     Attributes:
         now: the outputs at the current weights.
@@ -29,10 +27,10 @@ class Direction:
         gradient: g by variable path.
         natural: x, likewise.
         curvature: xᵀ (F + λ I) x.
-        residual: ‖g − (F + λ I) x‖ / ‖g‖, of the system that was solved.
+        residual: ‖g − (F + λ I) x‖ / ‖g‖, or that of the N × N system if that one was solved.
     """
 
-    now: "Outputs"
+    now: Outputs
     credits: Mapping[str, tf.Tensor]
     gradient: Mapping[str, tf.Tensor]
     natural: Mapping[str, tf.Tensor]
@@ -40,13 +38,13 @@ class Direction:
     residual: tf.Tensor
 
     def length(self, kl: Any) -> tf.Tensor:
-        """The factor on x at which ½ xᵀ (F + λ I) x, the divergence's quadratic model, is `kl` nats; 0 where x is 0."""
+        """Return the factor on x at which the divergence's quadratic model ½ xᵀ (F + λ I) x is `kl` nats; 0 if x is 0."""
         kl = tf.cast(kl, self.curvature.dtype)
         return tf.sqrt(tf.math.divide_no_nan(2.0 * kl, tf.maximum(self.curvature, 0.0)))
 
 
-def exact(objective: "Objective", damping: float, iterations: int) -> Direction:
-    """By conjugate gradients, with products of a Jacobian, the distribution's own Fisher matrix, and the Jacobian back."""
+def exact(objective: Objective, damping: float, iterations: int) -> Direction:
+    """Solve by conjugate gradients. A product with F: a Jacobian, the distribution's Fisher matrix, the Jacobian back."""
     at_theta, now, credits = objective.credited_outputs()
     gradient, weights = at_theta.gradient(credits), _share(objective.batch.weights)
 
@@ -54,11 +52,11 @@ def exact(objective: "Objective", damping: float, iterations: int) -> Direction:
         moved = at_theta.fisher_vector_product(gradients.unflatten(v, gradient), sample_weight=weights, damping=damping)
         return gradients.flatten(moved)
 
-    return _solved(product, now, credits, gradient, iterations)
+    return _solve(product, now, credits, gradient, iterations)
 
 
-def empirical(objective: "Objective", damping: float, iterations: int) -> Direction:
-    """Through the N × N Gram matrix of the scores; if N is large and P small, by conjugate gradients on the same matrix."""
+def empirical(objective: Objective, damping: float, iterations: int) -> Direction:
+    """Solve with the N × N Gram matrix of the scores; if N is large and P small, by conjugate gradients."""
     if objective.batch.weights.shape.rank != 1:
         raise ValueError(
             "fisher='empirical' needs the score of each step, and a policy with memory has one for each sequence: use "
@@ -78,17 +76,17 @@ def empirical(objective: "Objective", damping: float, iterations: int) -> Direct
         back = scores.vjp(weights * scores.jvp(gradients.unflatten(v, gradient)))
         return gradients.flatten(back) + damping * v
 
-    return _solved(product, now, credits, gradient, iterations)
+    return _solve(product, now, credits, gradient, iterations)
 
 
-def _solved(
+def _solve(
     product: Callable[[tf.Tensor], tf.Tensor], now: Any, credits: Any, gradient: Any, iterations: int
 ) -> Direction:
     b = gradients.flatten(gradient)
     product(b)  # what all products share, the model's forward pass, is traced here rather than inside the loop
-    x, left = conjugate_gradients(product, b, iterations=iterations)
-    curvature = tf.reduce_sum(x * (b - left))  # b − left is the product with x
-    residual = tf.math.divide_no_nan(tf.norm(left), tf.norm(b))
+    x, rest = conjugate_gradients(product, b, iterations=iterations)
+    curvature = tf.reduce_sum(x * (b - rest))  # b − rest is the product with x
+    residual = tf.math.divide_no_nan(tf.norm(rest), tf.norm(b))
     return Direction(now, credits, gradient, gradients.unflatten(x, gradient), curvature, residual)
 
 
@@ -99,16 +97,16 @@ def _share(weights: tf.Tensor) -> tf.Tensor:
 def conjugate_gradients(
     product: Callable[[tf.Tensor], tf.Tensor], b: tf.Tensor, *, iterations: int, tolerance: float = 1e-10
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """X with A x ≈ b, for a symmetric positive definite A that is known by its products alone.
+    """Return x with A x ≈ b, for a symmetric positive definite A that is known by its products alone.
 
     Args:
         product: v ↦ A v, float (P,) to (P,).
         b: float (P,).
-        iterations: at most so many products.
+        iterations: the most products.
         tolerance: stop when ‖b − A x‖² ≤ tolerance · ‖b‖².
 
     Returns:
-        x, and what is left, b − A x: both float (P,).
+        x and the residual b − A x, each float (P,).
 
     Source: Hestenes & Stiefel (1952).
     """
@@ -125,14 +123,14 @@ def conjugate_gradients(
         return i + 1, x, r, r + tf.math.divide_no_nan(smaller, rr) * p, smaller
 
     start = (tf.constant(0), tf.zeros_like(b), b, b, size)
-    _, x, left, _, _ = tf.while_loop(goes_on, body, start, maximum_iterations=iterations)
-    return x, left
+    _, x, rest, _, _ = tf.while_loop(goes_on, body, start, maximum_iterations=iterations)
+    return x, rest
 
 
 def solve_in_sample_space(
     gram: tf.Tensor, weights: tf.Tensor, credit: tf.Tensor, damping: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Credits c̃ whose gradient Sᵀ c̃ is (Sᵀ W S + λ I)⁻¹ Sᵀ W c, by a Cholesky factorization.
+    """Return credits c̃ whose gradient Sᵀ c̃ is (Sᵀ W S + λ I)⁻¹ Sᵀ W c, by a Cholesky factorization.
 
     Args:
         gram: K = S Sᵀ, float (N, N).

@@ -1,8 +1,8 @@
 """Variables side by side in one vector, for optimizers that treat every number by itself.
 
-A compiled step has some fixed cost for each variable (its moments, its norm, whether it is finite), which for small networks is
-more than what their arithmetic costs. Over one vector there is one of each, and the weights come out the same. For large
-networks it is the other way round: copying the weights into a vector and back costs more than it saves.
+A compiled step has a fixed cost per variable (its moments, its norm, the check that it is finite), which in a small network
+exceeds that of the arithmetic. One vector pays it once, and the weights come out the same. In a large network, copying the
+weights into a vector and back costs more than it saves.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 # Their step for a number depends on that number's own history alone. Others look at a variable as a whole.
-_NUMBER_BY_NUMBER = tuple(
+_ELEMENTWISE = tuple(
     getattr(keras.optimizers, name)
     for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion")
 )
@@ -20,7 +20,7 @@ _MOST_NUMBERS = 100_000  # of a vector that is worth its copies
 
 
 class Flat:
-    """A vector that an optimizer moves in place of the variables that it is made of.
+    """A vector that an optimizer moves in place of the variables side by side in it.
 
     Args:
         variables: float32, in order.
@@ -32,29 +32,29 @@ class Flat:
         self.vector = keras.Variable(tf.zeros([sum(self._sizes)]), name="side_by_side")
 
     def read(self) -> None:
-        """Take over the variables' values, which may have been changed elsewhere."""
-        self.vector.assign(self.joined([v.value for v in self._variables]))
+        """Copy the variables into the vector: they may have been changed elsewhere."""
+        self.vector.assign(self.join([v.value for v in self._variables]))
 
-    def joined(self, tensors: Sequence[Any]) -> tf.Tensor:
-        """Tensors of the variables' shapes as one, (P,)."""
+    def join(self, tensors: Sequence[Any]) -> tf.Tensor:
+        """Return tensors of the variables' shapes as one, (P,)."""
         return tf.concat([tf.reshape(x, [-1]) for x in tensors], axis=0)
 
     def write(self) -> None:
-        """Give the variables their parts of the vector."""
+        """Copy the vector into the variables."""
         for variable, part in zip(self._variables, tf.split(self.vector.value, self._sizes), strict=True):
             variable.assign(tf.reshape(part, variable.shape))
 
 
-def number_by_number(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> bool:
-    """Whether a step looks at no variable as a whole."""
+def is_elementwise(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> bool:
+    """Return True if a step looks at no variable as a whole."""
     whole = optimizer.clipnorm is not None or any(getattr(v, "constraint", None) is not None for v in variables)
-    return type(optimizer) in _NUMBER_BY_NUMBER and not whole
+    return type(optimizer) in _ELEMENTWISE and not whole
 
 
 def flat_or_none(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Flat | None:
-    """The variables as one vector, where an optimizer cannot tell the difference and it is faster; else none."""
+    """Return the variables as one vector if the optimizer cannot tell the difference and it is faster, else `None`."""
     same = (
-        number_by_number(optimizer, variables)
+        is_elementwise(optimizer, variables)
         and sum(v.value.shape.num_elements() for v in variables) <= _MOST_NUMBERS
         and all(v.dtype == "float32" for v in variables)
     )

@@ -1,32 +1,26 @@
-"""Moving weights by hand, without an optimizer: constraints are honoured, and nothing moves that is not finite."""
+"""Steps without an optimizer: constraints are honoured, and nothing moves that is not finite."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-
-@dataclass(frozen=True)
-class NoSlots:
-    """The state of an update that remembers nothing from one rollout to the next: the variables that it moves."""
-
-    variables: list[keras.Variable]
-
-    @property
-    def slots(self) -> list[keras.Variable]:
-        """What a checkpoint keeps: nothing."""
-        return []
+from rlgrad.updates.base import NoSlots
 
 
-def of_the_policy(
+def policy_state(
     update: str, variables: Sequence[keras.Variable], by_output: Mapping[str, Sequence[keras.Variable]]
 ) -> NoSlots:
-    """The state of an update whose distance is one between policies, so that every variable must be the policy's.
+    """Return the state of an update that measures a step by how far the policy moves.
+
+    Args:
+        update: the name of its class, for messages.
+        variables: what is to move.
+        by_output: for each credited output, the variables that it depends on.
 
     Raises:
-        ValueError: another output's weights are to move too.
+        ValueError: a variable does not move the policy.
     """
     if "value" in by_output:
         raise ValueError(
@@ -37,14 +31,14 @@ def of_the_policy(
     others = [v.path for v in variables if id(v) not in mine]
     if others or not mine:
         raise ValueError(
-            f"{update} moves the weights that log π depends on, and is asked to move {', '.join(others) or 'none of them'}: "
+            f"{update} moves the weights that log π depends on, and is to move {', '.join(others) or 'none of them'}: "
             "credit log_prob, and leave outputs with weights of their own to another update."
         )
     return NoSlots(list(variables))
 
 
-def stepped(variables: Sequence[keras.Variable], steps: Iterable[tf.Tensor], scale: Any) -> list[tf.Tensor]:
-    """The values that the variables have after a step, their constraints honoured; the variables keep their own."""
+def values_after(variables: Sequence[keras.Variable], steps: Iterable[tf.Tensor], scale: Any) -> list[tf.Tensor]:
+    """Return the variables' values after a step θ + scale · step, constraints honoured. The variables keep their own."""
     values = []
     for variable, step in zip(variables, steps, strict=True):
         value = tf.convert_to_tensor(variable.value) + tf.cast(scale, step.dtype) * step
@@ -54,7 +48,7 @@ def stepped(variables: Sequence[keras.Variable], steps: Iterable[tf.Tensor], sca
 
 
 def assign_if(condition: Any, variables: Sequence[keras.Variable], values: Sequence[tf.Tensor]) -> None:
-    """Give the variables these values where the condition holds."""
+    """Assign the values to the variables if the condition, bool (), holds."""
 
     def take() -> tf.Tensor:
         for variable, value in zip(variables, values, strict=True):
@@ -65,5 +59,5 @@ def assign_if(condition: Any, variables: Sequence[keras.Variable], values: Seque
 
 
 def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
-    """Whether every number is finite, ()."""
+    """Return True, bool (), if every number of every tensor is finite."""
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in tensors])

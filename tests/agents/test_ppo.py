@@ -136,11 +136,11 @@ def batch_and_outputs(policy, agent, moved_values):
 def credited_gradient(policy, agent, batch):
     signature = rlgrad.learning.contract.batch_signature(policy.observation_spec, policy.action_spec)
     names = rlgrad.learning.contract.dry_run(agent, signature).credited
-    from rlgrad.learning.objective import Objective
+    from rlgrad.learning.objective import PolicyObjective
 
     variables = policy.trainable_variables
     batch = tf.nest.map_structure(tf.constant, batch)
-    return Objective(agent, policy, batch, ("log_prob", "entropy", "value"), names, variables).gradient()[0]
+    return PolicyObjective(agent, policy, batch, ("log_prob", "entropy", "value"), names, variables).gradient()[0]
 
 
 def ppo_loss(policy, batch, clip_range, entropy_coefficient):

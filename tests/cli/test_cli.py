@@ -294,7 +294,7 @@ def test_every_command_takes_a_run_with_memory(capsys):
         (["train", "bad.py:Lonely", "CartPole-v1"], "no subclass of rlgrad.Agent"),
         (["train", "nowhere.yaml"], "there is no file"),
         (["train", "bad.yaml"], "Unknown setting 'totl_timesteps'. Did you mean 'total_timesteps'"),
-        (["train", "nested.yaml"], "Unknown type of update 'natural_gradint'. Did you mean 'natural_gradient'"),
+        (["train", "nested.yaml"], "There is no update 'natural_gradint'. Did you mean 'natural_gradient'"),
         (
             ["train", "npg", "CartPole-v1", "--agent.update.value.type", "trust_region"],
             "value is Ascent, got TrustRegion",

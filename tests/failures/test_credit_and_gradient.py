@@ -46,8 +46,6 @@ def rollout(policy, **changes):
         final_observations=observations,
         log_probs=numbers,
         mask=np.ones(SHAPE, np.float32),
-        values=numbers,
-        next_values=numbers,
         initial_states=policy.initial_state(2),
     )
     return filled._replace(**changes)

@@ -45,8 +45,6 @@ def test_by_steps_where_ended_environments_are_reset_at_once(mode):
     assert_array_equal(rollout.actions.T, [[0, 1, 0, 0, 2, 0], [0, 0, 0, 2, 1, 0]])
     assert_array_equal(rollout.mask, np.ones((6, 2)))
     assert_array_equal(rollout.log_probs, [[0, -1]] * 6)
-    assert_array_equal(rollout.values, np.zeros((6, 2)))
-    assert_array_equal(rollout.next_values, np.zeros((6, 2)))
 
 
 @pytest.mark.parametrize("mode", NEXT_STEP)

@@ -41,10 +41,11 @@ def test_fields_have_their_types_and_shapes():
     assert rollout.observations.dtype == rollout.final_observations.dtype == np.float32
     assert rollout.observations.shape == rollout.final_observations.shape == (7, 3, 4)
     assert rollout.actions.dtype == np.int64
-    for field in (rollout.rewards, rollout.log_probs, rollout.mask, rollout.values, rollout.next_values):
+    for field in (rollout.rewards, rollout.log_probs, rollout.mask):
         assert field.dtype == np.float32
         assert field.shape == (7, 3)
     assert rollout.terminations.dtype == rollout.truncations.dtype == np.bool_
+    assert rollout.values is rollout.next_values is None  # a learner fills them
 
 
 def test_greedy_takes_the_mode():

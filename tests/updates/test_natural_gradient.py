@@ -22,7 +22,7 @@ import rlgrad
 from rlgrad import gradients
 from rlgrad.agents import A2C, NPG, TRPO
 from rlgrad.distributions import Categorical, DiagonalGaussian
-from rlgrad.learning.objective import Objective
+from rlgrad.learning.objective import PolicyObjective
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion, directions
 
 
@@ -66,7 +66,7 @@ def objective_of(rows, padding, kind="discrete", hidden=4, seed=0):
     batch = rlgrad.Batch(**fields | {"advantages": advantages, "weights": weights})
     batch = tf.nest.map_structure(tf.constant, batch)
     names = ("log_prob",)
-    objective = Objective(Credits(), policy, batch, names, names, policy.trainable_variables)
+    objective = PolicyObjective(Credits(), policy, batch, names, names, policy.trainable_variables)
     keep = mask > 0
     theta = [v.numpy() for v in policy.trainable_variables]
     return objective, (theta, observations[keep], actions[keep], weights[keep], advantages[keep])

@@ -1,0 +1,78 @@
+"""The report on a step that was not finite: which output, which variables, and where in the rollout. Computed without XLA."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from rlgrad.data import Batch, Rollout
+from rlgrad.learning.objective import PolicyObjective
+
+_ESTIMATES = ("returns", "advantages", "td_errors", "values", "log_probs")  # of a batch, that a credit is made of
+
+
+class NonFiniteError(FloatingPointError):
+    """A gradient was not a finite number. The step was not taken: the weights are the last good ones."""
+
+
+def explain(
+    objective: PolicyObjective,
+    by_output: Mapping[str, Sequence[keras.Variable]],
+    rollout: Rollout,
+    num_envs: int,
+    step: int,
+) -> str:
+    """Return the message of a `NonFiniteError`.
+
+    Args:
+        objective: of the whole rollout, at the weights before the step; its batch holds eager tensors.
+        by_output: for each credited output, the variables that it depends on.
+        rollout: that the batch was made of.
+        num_envs: slots that the rollout was played in.
+        step: of the update, counted from 0.
+    """
+    _, now, credits = objective.credited_outputs()
+    causes = {}
+    for name, credit in credits.items():
+        output = tf.where(objective.batch.weights > 0.0, getattr(now, name), 0.0)
+        suspects = {"the output itself": output, "its credit": credit}
+        bad = [
+            f"{noun}, {_place(x, objective, rollout, num_envs)}" for noun, x in suspects.items() if not _is_finite(x)
+        ]
+        paths = _bad_variables(objective.of((name,), by_output[name]), name, credit)
+        if bad or paths:
+            causes[name] = f"{name} ({'; '.join(filter(None, [*bad[:1], ', '.join(paths)]))})"
+    where = "; ".join(causes.values()) or "no single output on the whole rollout: the step itself overflows"
+    # If the value alone is not finite, the step was one of the value's own update, where it has one.
+    output = "value" if list(causes) == ["value"] else "log_prob"
+    place = objective.agent.update.part(output).locate(step, objective.batch.weights.shape[0])
+    when = f"step {step} of this update" + (f" ({place})" if place else "")
+    return (
+        f"The gradient is not finite at {when}, through: {where}. The step was not taken; the weights are the last good "
+        "ones. Look at the rewards' size, lower the learning rate, or set max_grad_norm."
+    )
+
+
+def _bad_variables(objective: PolicyObjective, name: str, credit: tf.Tensor) -> list[str]:
+    """Return the paths of the objective's variables for which the gradient of one output is not finite."""
+    if not objective.variables:
+        return []
+    gradient = objective.linearize().gradient({name: credit})
+    return [path for path, g in gradient.items() if not _is_finite(g)]
+
+
+def _place(x: tf.Tensor, objective: PolicyObjective, rollout: Rollout, num_envs: int) -> str:
+    """Return the first number of a batch that is not finite, with its slot, its step and the estimates that are not either."""
+    steps, columns = rollout.mask.shape
+    batch: Batch = objective.batch
+    # A policy with memory has rows in another order than a rollout.
+    numbers = objective.policy.rows(tf.reshape(tf.range(steps * columns), (steps, columns)))
+    at = tuple(tf.where(~tf.math.is_finite(x))[0].numpy())
+    step, column = divmod(int(numbers[at]), columns)
+    too = [name for name in _ESTIMATES if not _is_finite(getattr(batch, name)[at])]
+    because = f", where {', '.join(too)} of the batch {'are' if too[1:] else 'is'} not finite" if too else ""
+    return f"{float(x[at])} in slot {column // (columns // num_envs)} at step {step}{because}"
+
+
+def _is_finite(x: tf.Tensor) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(x)))
