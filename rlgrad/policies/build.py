@@ -1,8 +1,9 @@
-"""From an environment's spaces and a user's models, or none, to a policy; with the errors of the model contract."""
+"""Build a policy from an environment's spaces and, optionally, a user's models; check those against the model contract."""
 
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import keras
@@ -16,6 +17,7 @@ from rlgrad.core.keras_internals import ends_in_probabilities
 from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Joint, MultiCategorical
 from rlgrad.policies import networks
 from rlgrad.policies.actions import ActionModel, action_model
+from rlgrad.policies.networks import NetworkOptions
 from rlgrad.policies.observations import Preparation, observation_spec, seen_space
 from rlgrad.policies.policy import Policy, zeros
 from rlgrad.policies.recurrent import RecurrentPolicy, has_memory, one_step, state_spec
@@ -23,6 +25,35 @@ from rlgrad.spaces.masks import MASK, has_mask
 
 ModelOrBuilder: TypeAlias = keras.Model | Callable[[], keras.Model]
 _log = logging.getLogger("rlgrad")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyOptions(NetworkOptions):
+    """Settings of a policy, besides its spaces and models.
+
+    Attributes:
+        shared_trunk: let the default policy and value networks share their hidden layers.
+        squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
+        initial_log_std: start of the Gaussian's log standard deviation.
+        normalize_observations: put a `RunningNormalizer` before floating-point observations.
+        from_logits: `False` declares that `model` ends in probabilities.
+    """
+
+    shared_trunk: bool = False
+    squash_actions: bool = False
+    initial_log_std: float = 0.0
+    normalize_observations: bool = False
+    from_logits: bool = True
+
+    @property
+    def network(self) -> NetworkOptions:
+        """The part that the default networks need."""
+        return NetworkOptions(
+            hidden_sizes=self.hidden_sizes,
+            activation=self.activation,
+            memory=self.memory,
+            memory_size=self.memory_size,
+        )
 
 
 def make_policy(
@@ -43,71 +74,79 @@ def make_policy(
     from_logits: bool = True,
     seed: int = 0,
 ) -> Policy:
-    """A policy for an environment.
+    """Build a policy for an environment.
 
     Args:
-        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these; what stands under
-            `"action_mask"` in a Dict says which actions are allowed.
+        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, a space with an encoder of your own
+            (`rlgrad.spaces.Encoder`), or a Dict or Tuple of these. The entry `"action_mask"` of a Dict says which actions are
+            allowed.
         action_space: Discrete (logits), Box (mean of a diagonal Gaussian), MultiDiscrete, MultiBinary (logits), or a Tuple or
             Dict of these (all of that side by side).
-        model: observation (N, …) to logits or mean, or to `{"policy": …, "value": …}`; or a function that builds one. It takes
-            the tree of the observation space, numbers as float32, bytes as shares of 255, choices as integers. None: a network
-            after the kinds of its leaves (`rlgrad.policies.networks`).
+        model: observation (N, …) to logits or mean, or to `{"policy": …, "value": …}`; or a function that builds one. Its input
+            is a tree like the observation space: numbers as float32, bytes divided by 255, choices as integers. `None`: a
+            default network that fits the space (`rlgrad.policies.networks`).
         value_model: observation to (N, 1), or a function that builds one.
-        value: whether a value estimate is needed; if neither model gives one, a default network does.
-        hidden_sizes: of the default networks.
-        activation: of the default networks.
+        value: the policy needs a value estimate. If neither model gives one, add a default network.
+        hidden_sizes: widths of the hidden layers of the default networks.
+        activation: of these hidden layers, a Keras name.
         shared_trunk: let the default policy and value networks share their hidden layers.
-        memory: give the default networks a memory; none: they see the present observation only.
-        memory_size: units of the memory.
+        memory: the recurrent cell of the default networks; `None`: they see the current observation only.
+        memory_size: units of that cell.
         squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation.
-        normalize_observations: put a `RunningNormalizer` before what is floating-point.
-        from_logits: false declares that `model` ends in probabilities.
+        normalize_observations: put a `RunningNormalizer` before floating-point observations.
+        from_logits: `False` declares that `model` ends in probabilities.
         seed: the run's seed: for default networks, for models given as functions, and for `act`.
 
     Returns:
         A built `Policy`.
 
     Raises:
-        ValueError: a space that is not supported, or a model that does not fit the spaces, with what to change.
+        ValueError: a space is not supported, or a model does not fit the spaces. The message says what to change.
     """
-    actions = action_model(action_space, squash_actions)
+    options = PolicyOptions(
+        hidden_sizes=tuple(hidden_sizes),
+        activation=activation,
+        memory=memory,
+        memory_size=memory_size,
+        shared_trunk=shared_trunk,
+        squash_actions=squash_actions,
+        initial_log_std=initial_log_std,
+        normalize_observations=normalize_observations,
+        from_logits=from_logits,
+    )
+    return build_policy(
+        observation_space, action_space, options, model=model, value_model=value_model, value=value, seed=seed
+    )
+
+
+def build_policy(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    options: PolicyOptions,
+    *,
+    model: ModelOrBuilder | None = None,
+    value_model: ModelOrBuilder | None = None,
+    value: bool = True,
+    seed: int = 0,
+) -> Policy:
+    """Do what `make_policy` does, with its settings in one record."""
+    actions = action_model(action_space, options.squash_actions)
     space = seen_space(observation_space)
     if has_mask(observation_space):
         _check_mask(observation_space, actions)
+    _check_options(options, model, value_model, value)
     init = random.stream(seed, "init")
-    _require_activation(activation)
-    default: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
-    default |= {"memory": memory, "memory_size": memory_size}
-    if memory is not None and model is not None:
-        raise ValueError(
-            "memory speaks of the default networks, and a model was given: leave it out, and give a model of one step, "
-            'from {"observation": …, "state": …} to {"policy": …, "state": …}.'
-        )
-    if shared_trunk:
-        given = [name for name, thing in (("model", model), ("value_model", value_model)) if thing is not None]
-        if given or not value:
-            why = f"{given[0]} was given" if given else "no value is needed"
-            raise ValueError(f"shared_trunk speaks of the default networks, and {why}: leave it out.")
-        network = networks.shared_trunk(space, actions.raw_shape, seed=random.child(init, 0), **default)
-    elif model is None:
-        policy_init = random.child(init, 0)
-        network = networks.network(space, actions.raw_shape, last_gain=0.01, seed=policy_init, name="policy", **default)
-    else:
-        network = _built(model, random.child(init, 0), "model")
-    value_network = _built(value_model, random.child(init, 1), "value_model") if value_model is not None else None
-    own_value = _check_network(network, space, actions, from_logits)
+    network = _policy_network(space, actions, options, model, random.child(init, 0))
+    value_network = None if value_model is None else _built(value_model, random.child(init, 1), "value_model")
+    own_value = _check_network(network, space, actions, options.from_logits)
     remembers = has_memory(network)
-    if value_network is not None and has_memory(value_network) and not remembers:
-        raise ValueError("value_model has a memory, and the policy has none: give both one, or the policy alone.")
-    if own_value and value_network is not None:
-        raise ValueError('model returns a "value" and value_model was given too: leave one of them out.')
     if value_network is not None:
-        _check_value(_try(value_network, space, "value_model"), "value_model")
+        _check_value_network(value_network, space, own_value, remembers)
     elif value and not own_value:
-        default["memory"] = memory or ("gru" if remembers else None)
-        value_network = networks.network(space, (1,), seed=random.child(init, 1), name="value", **default)
+        memory = options.memory or ("gru" if remembers else None)
+        default = replace(options.network, memory=memory)
+        value_network = networks.network(space, (1,), default, seed=random.child(init, 1), name="value")
     kind: type[Policy] = RecurrentPolicy if remembers else Policy
     policy = kind(
         network,
@@ -115,13 +154,62 @@ def make_policy(
         observation_space=observation_space,
         action_spec=actions.spec,
         value_network=value_network,
-        normalize_observations=normalize_observations,
-        initial_log_std=initial_log_std,
-        from_logits=from_logits,
+        normalize_observations=options.normalize_observations,
+        initial_log_std=options.initial_log_std,
+        from_logits=options.from_logits,
         seed=random.child(init, 2),
     )
     _check_side_effects(policy)
     return policy
+
+
+def specs_for(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[Any, Any]:
+    """Return trees of `tf.TensorSpec` of stored observations and of sampled actions, each with a leading batch axis.
+
+    Raises:
+        ValueError: a space is not supported.
+    """
+    return observation_spec(observation_space), action_model(action_space).spec
+
+
+def _policy_network(
+    space: spaces.Space[Any],
+    actions: ActionModel,
+    options: PolicyOptions,
+    model: ModelOrBuilder | None,
+    seed: np.random.SeedSequence,
+) -> keras.Model:
+    if model is not None:
+        return _built(model, seed, "model")
+    if options.shared_trunk:
+        return networks.shared_trunk(space, actions.raw_shape, options.network, seed=seed)
+    return networks.network(space, actions.raw_shape, options.network, last_gain=0.01, seed=seed, name="policy")
+
+
+def _check_options(
+    options: PolicyOptions, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None, value: bool
+) -> None:
+    """Raise a ValueError for settings of the default networks that contradict the models."""
+    _require_activation(options.activation)
+    if options.memory is not None and model is not None:
+        raise ValueError(
+            "memory is a setting of the default networks, and a model was given: leave it out, and give a model of one step, "
+            'from {"observation": …, "state": …} to {"policy": …, "state": …}.'
+        )
+    if not options.shared_trunk:
+        return
+    given = [name for name, thing in (("model", model), ("value_model", value_model)) if thing is not None]
+    if given or not value:
+        why = f"{given[0]} was given" if given else "no value is needed"
+        raise ValueError(f"shared_trunk is a setting of the default networks, and {why}: leave it out.")
+
+
+def _check_value_network(network: keras.Model, space: spaces.Space[Any], own_value: bool, remembers: bool) -> None:
+    if has_memory(network) and not remembers:
+        raise ValueError("value_model has a memory, and the policy has none: give both one, or the policy alone.")
+    if own_value:
+        raise ValueError('model returns a "value" and value_model was given too: leave one of them out.')
+    _check_value(_try(network, space, "value_model"), "value_model")
 
 
 def _require_activation(name: Any) -> None:
@@ -130,15 +218,6 @@ def _require_activation(name: Any) -> None:
     except ValueError:
         known = [n for n in dir(keras.activations) if n.islower() and n not in ("get", "serialize", "deserialize")]
         raise ValueError(f"activation is one that Keras knows, got {name!r}. {close_names(str(name), known)}") from None
-
-
-def specs_for(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[Any, Any]:
-    """Trees of `tf.TensorSpec` of stored observations and of sampled actions, each with a leading batch axis.
-
-    Raises:
-        ValueError: a space is not supported.
-    """
-    return observation_spec(observation_space), action_model(action_space).spec
 
 
 def _check_mask(observation_space: Any, actions: ActionModel) -> None:

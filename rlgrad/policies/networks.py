@@ -16,7 +16,7 @@ Young & Tian (2019).
 """
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
@@ -33,27 +33,38 @@ _MINATAR = ((16, 3, 1),), 128
 _GAIN = math.sqrt(2.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Settings of the default networks.
+
+    Attributes:
+        hidden_sizes: widths of the hidden layers.
+        activation: of the hidden layers, a Keras name.
+        memory: the recurrent cell after the hidden layers; `None`: no memory.
+        memory_size: units of that cell.
+    """
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    memory: Literal["gru", "lstm"] | None = None
+    memory_size: int = 64
+
+
 def network(
     space: spaces.Space[Any],
     output_shape: tuple[int, ...],
+    options: NetworkOptions,
     *,
-    hidden_sizes: Sequence[int] = (64, 64),
-    activation: str = "tanh",
-    memory: Literal["gru", "lstm"] | None = None,
-    memory_size: int = 64,
     last_gain: float = 1.0,
     seed: np.random.SeedSequence,
     name: str,
 ) -> keras.Model:
-    """A network with one linear head.
+    """Build a network with one linear head.
 
     Args:
-        space: what it sees.
+        space: of the observations that it takes.
         output_shape: of its output for one observation.
-        hidden_sizes: widths of the hidden layers.
-        activation: of the hidden layers, a Keras name.
-        memory: the cell after the hidden layers; none: no memory.
-        memory_size: units of that cell.
+        options: hidden layers and memory.
         last_gain: scale of the last layer's orthogonal weights; small for a policy, so that it begins near uniform.
         seed: for the initial weights.
         name: of the model; of a vector's, the variables are `name/hidden_1/kernel`, ….
@@ -61,67 +72,57 @@ def network(
     Returns:
         A built model, (N, …) to (N, *output_shape); with memory to a dict in which this stands under `name`.
     """
-    last = random.child(seed, len(hidden_sizes))
+    last = random.child(seed, len(options.hidden_sizes))
     head = _head(output_shape, last_gain, last, "output")
-    if memory is not None:
-        inputs, features, after = _remembered(space, hidden_sizes, activation, memory, memory_size, seed)
+    if options.memory is not None:
+        inputs, features, after = _remembered(space, options, seed)
         return keras.Model(inputs, {name: _through(head, features), **after}, name=name)
     if not _is_vector(space):
-        inputs, features = _features(space, hidden_sizes, activation, seed)
+        inputs, features = _features(space, options, seed)
         return keras.Model(inputs, _through(head, features), name=name)
     flatten = [] if len(space.shape or ()) == 1 else [keras.layers.Flatten()]
-    layers = [keras.Input(space.shape), *flatten, *_hidden(hidden_sizes, activation, seed), *head]
+    layers = [keras.Input(space.shape), *flatten, *_hidden(options, seed), *head]
     return keras.Sequential(layers, name=name)
 
 
 def shared_trunk(
     space: spaces.Space[Any],
     output_shape: tuple[int, ...],
+    options: NetworkOptions,
     *,
-    hidden_sizes: Sequence[int] = (64, 64),
-    activation: str = "tanh",
-    memory: Literal["gru", "lstm"] | None = None,
-    memory_size: int = 64,
     last_gain: float = 0.01,
     seed: np.random.SeedSequence,
 ) -> keras.Model:
-    """A network whose policy and value share all but their linear heads.
+    """Build a network whose policy and value share all but their linear heads.
 
     Args:
-        space: what it sees.
+        space: of the observations that it takes.
         output_shape: shape of the policy's output for one observation.
-        hidden_sizes: widths of the shared layers.
-        activation: of the shared layers.
-        memory: the cell after them, shared too; none: no memory.
-        memory_size: units of that cell.
+        options: hidden layers and memory, which both heads share.
         last_gain: scale of the policy head's weights; the value's is 1.
         seed: for the initial weights.
 
     Returns:
         A built model, (N, …) to `{"policy": (N, *output_shape), "value": (N, 1)}`.
     """
-    if memory is None:
-        inputs, features = _features(space, hidden_sizes, activation, seed)
+    if options.memory is None:
+        inputs, features = _features(space, options, seed)
         after: dict[str, Any] = {}
     else:
-        inputs, features, after = _remembered(space, hidden_sizes, activation, memory, memory_size, seed)
-    last = len(hidden_sizes)
+        inputs, features, after = _remembered(space, options, seed)
+    last = len(options.hidden_sizes)
     policy = _through(_head(output_shape, last_gain, random.child(seed, last), "policy"), features)
     value = _through(_head((1,), 1.0, random.child(seed, last + 1), "value"), features)
     return keras.Model(inputs, {"policy": policy, "value": value, **after}, name="actor_critic")
 
 
 def _remembered(
-    space: spaces.Space[Any],
-    hidden_sizes: Sequence[int],
-    activation: str,
-    memory: Literal["gru", "lstm"],
-    size: int,
-    seed: np.random.SeedSequence,
+    space: spaces.Space[Any], options: NetworkOptions, seed: np.random.SeedSequence
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """The inputs of one step, what the heads see of it, and what the network gives besides: the state after it."""
-    inputs, features = _features(space, hidden_sizes, activation, seed, (OBSERVATION,))
-    remember = cell(memory, size, random.child(seed, len(hidden_sizes) + 3))
+    """Return the inputs of one step, the features for the heads, and the further output: the state after the step."""
+    inputs, features = _features(space, options, seed, (OBSERVATION,))
+    assert options.memory is not None
+    remember = cell(options.memory, options.memory_size, random.child(seed, len(options.hidden_sizes) + 3))
     widths = tf.nest.flatten(remember.state_size)
     before = tuple(keras.Input((width,), name=f"{STATE}_{i}") for i, width in enumerate(widths))
     output, after = remember(features, before)
@@ -129,18 +130,14 @@ def _remembered(
 
 
 def _features(
-    space: spaces.Space[Any],
-    hidden_sizes: Sequence[int],
-    activation: str,
-    seed: np.random.SeedSequence,
-    path: tuple[Any, ...] = (),
+    space: spaces.Space[Any], options: NetworkOptions, seed: np.random.SeedSequence, path: tuple[Any, ...] = ()
 ) -> tuple[Any, Any]:
-    """The inputs, a tree like the space, and what the heads see."""
-    inputs, parts = _encoded(space, random.child(seed, len(hidden_sizes) + 2), path)
+    """Return the inputs, a tree like the space, and the features for the heads."""
+    inputs, parts = _encoded(space, random.child(seed, len(options.hidden_sizes) + 2), path)
     if len(parts) == 1 and _is_image(space):
         return inputs, parts[0]
     together = parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
-    return inputs, _through(_hidden(hidden_sizes, activation, seed), together)
+    return inputs, _through(_hidden(options, seed), together)
 
 
 def _encoded(space: spaces.Space[Any], seed: np.random.SeedSequence, path: tuple[Any, ...]) -> tuple[Any, list[Any]]:
@@ -196,8 +193,11 @@ def _is_image(space: spaces.Space[Any]) -> bool:
     return sorted(picture)[1] >= 5 and picture[1] >= 5
 
 
-def _hidden(sizes: Sequence[int], activation: str, seed: np.random.SeedSequence) -> list[Any]:
-    return [_dense(width, activation, _GAIN, random.child(seed, i), f"hidden_{i + 1}") for i, width in enumerate(sizes)]
+def _hidden(options: NetworkOptions, seed: np.random.SeedSequence) -> list[Any]:
+    return [
+        _dense(width, options.activation, _GAIN, random.child(seed, i), f"hidden_{i + 1}")
+        for i, width in enumerate(options.hidden_sizes)
+    ]
 
 
 def _head(shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str) -> list[Any]:
