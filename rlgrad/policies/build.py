@@ -1,30 +1,25 @@
-"""Build a policy from an environment's spaces and, optionally, a user's models; check those against the model contract."""
+"""Build a policy from an environment's spaces and, optionally, a user's models."""
 
-import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
-import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad import random
 from rlgrad.core.checks import close_names
-from rlgrad.core.keras_internals import ends_in_probabilities
-from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Joint, MultiCategorical
 from rlgrad.policies import networks
 from rlgrad.policies.actions import ActionModel, action_model
+from rlgrad.policies.model_checks import check_mask, check_network, check_side_effects, check_value_network
 from rlgrad.policies.networks import NetworkOptions
-from rlgrad.policies.observations import Preparation, observation_spec, seen_space
-from rlgrad.policies.policy import Policy, zeros
-from rlgrad.policies.recurrent import RecurrentPolicy, has_memory, one_step, state_spec
-from rlgrad.spaces.masks import MASK, has_mask
+from rlgrad.policies.observations import observation_spec
+from rlgrad.policies.policy import Policy
+from rlgrad.policies.recurrent import RecurrentPolicy, has_memory
+from rlgrad.spaces.masks import has_mask, unmasked_space
 
 ModelOrBuilder: TypeAlias = keras.Model | Callable[[], keras.Model]
-_log = logging.getLogger("rlgrad")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +127,17 @@ def build_policy(
 ) -> Policy:
     """Do what `make_policy` does, with its settings in one record."""
     actions = action_model(action_space, options.squash_actions)
-    space = seen_space(observation_space)
+    space = unmasked_space(observation_space)
     if has_mask(observation_space):
-        _check_mask(observation_space, actions)
+        check_mask(observation_space, actions)
     _check_options(options, model, value_model, value)
     init = random.stream(seed, "init")
     network = _policy_network(space, actions, options, model, random.child(init, 0))
-    value_network = None if value_model is None else _built(value_model, random.child(init, 1), "value_model")
-    own_value = _check_network(network, space, actions, options.from_logits)
+    value_network = None if value_model is None else _build_model(value_model, random.child(init, 1), "value_model")
+    own_value = check_network(network, space, actions, options.from_logits)
     remembers = has_memory(network)
     if value_network is not None:
-        _check_value_network(value_network, space, own_value, remembers)
+        check_value_network(value_network, space, own_value, remembers)
     elif value and not own_value:
         memory = options.memory or ("gru" if remembers else None)
         default = replace(options.network, memory=memory)
@@ -159,7 +154,7 @@ def build_policy(
         from_logits=options.from_logits,
         seed=random.child(init, 2),
     )
-    _check_side_effects(policy)
+    check_side_effects(policy)
     return policy
 
 
@@ -180,7 +175,7 @@ def _policy_network(
     seed: np.random.SeedSequence,
 ) -> keras.Model:
     if model is not None:
-        return _built(model, seed, "model")
+        return _build_model(model, seed, "model")
     if options.shared_trunk:
         return networks.shared_trunk(space, actions.raw_shape, options.network, seed=seed)
     return networks.network(space, actions.raw_shape, options.network, last_gain=0.01, seed=seed, name="policy")
@@ -204,14 +199,6 @@ def _check_options(
         raise ValueError(f"shared_trunk is a setting of the default networks, and {why}: leave it out.")
 
 
-def _check_value_network(network: keras.Model, space: spaces.Space[Any], own_value: bool, remembers: bool) -> None:
-    if has_memory(network) and not remembers:
-        raise ValueError("value_model has a memory, and the policy has none: give both one, or the policy alone.")
-    if own_value:
-        raise ValueError('model returns a "value" and value_model was given too: leave one of them out.')
-    _check_value(_try(network, space, "value_model"), "value_model")
-
-
 def _require_activation(name: Any) -> None:
     try:
         keras.activations.get(name)
@@ -220,105 +207,10 @@ def _require_activation(name: Any) -> None:
         raise ValueError(f"activation is one that Keras knows, got {name!r}. {close_names(str(name), known)}") from None
 
 
-def _check_mask(observation_space: Any, actions: ActionModel) -> None:
-    if not isinstance(actions.distribution, Categorical | MultiCategorical):
-        raise ValueError(
-            f"Observations bring an {MASK!r}, and only Discrete and MultiDiscrete actions can be masked: take it out, with "
-            "gymnasium.wrappers.FilterObservation."
-        )
-    shape = observation_space[MASK].shape
-    if shape != actions.raw_shape:
-        raise ValueError(
-            f"The {MASK!r} in the observations has shape {shape}, and there are {actions.raw_shape[0]} actions: one number for "
-            "each, those of the first choice first."
-        )
-
-
-def _built(model: ModelOrBuilder, seed: np.random.SeedSequence, name: str) -> keras.Model:
+def _build_model(model: ModelOrBuilder, seed: np.random.SeedSequence, name: str) -> keras.Model:
     if not isinstance(model, keras.Model) and callable(model):
         keras.utils.set_random_seed(random.integer_seed(seed))
         model = model()
     if not isinstance(model, keras.Model):
         raise ValueError(f"{name} is a Keras model or a function that returns one, got {type(model).__name__}.")
     return model
-
-
-def _try(network: keras.Model, space: spaces.Space[Any], name: str) -> Any:
-    """The network's outputs for two observations, for their structure and shapes."""
-    spec = observation_spec(space)
-    try:
-        x = Preparation(space)(zeros(spec, (2,)))
-        if not has_memory(network):
-            return network(x, training=False)
-        return one_step(network, x, zeros(state_spec(network), (2,)))[0]
-    except (ValueError, TypeError) as error:
-        shapes = tf.nest.map_structure(lambda s: "(N, " + ", ".join(map(str, s.shape[1:])) + ")", spec)
-        raise ValueError(
-            f"{name} does not take the environment's observations, shape {shapes}: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _check_network(network: keras.Model, space: spaces.Space[Any], actions: ActionModel, from_logits: bool) -> bool:
-    """Check a policy network against the model contract; whether it has a value head."""
-    raw, distribution, output_shape = _try(network, space, "model"), actions.distribution, actions.raw_shape
-    if isinstance(raw, dict) and "policy" not in raw:
-        raise ValueError(f'model returns a dict with the keys {sorted(raw)}: it needs "policy", and may have "value".')
-    head = "policy" if isinstance(raw, dict) else None
-    output = raw["policy"] if isinstance(raw, dict) else raw
-    discrete = isinstance(distribution, Categorical)
-    if tuple(output.shape) != (2, *output_shape):
-        raise ValueError(
-            f"model gives shape (N, {', '.join(map(str, output.shape[1:]))}), and the environment has "
-            f"{_described(distribution, output_shape)}. End it in keras.layers.Dense({math.prod(output_shape)})."
-        )
-    activation = ends_in_probabilities(network, head)
-    takes_logits = not isinstance(distribution, DiagonalGaussian)
-    if activation and takes_logits and from_logits:
-        fix = ", or declare that it gives probabilities with from_logits=False" if discrete else ""
-        raise ValueError(
-            f"model ends in a {activation}, and a policy's model gives logits: leave the activation of its last layer "
-            f"out{fix}."
-        )
-    if not from_logits and not discrete:
-        raise ValueError(
-            "from_logits=False speaks of the probabilities of one choice among several, and the actions of this environment "
-            f"are another: {_described(distribution, output_shape)}."
-        )
-    if isinstance(raw, dict) and "value" in raw:
-        _check_value(raw["value"], 'model\'s "value"')
-        return True
-    return False
-
-
-def _described(distribution: Distribution, shape: tuple[int, ...]) -> str:
-    if isinstance(distribution, Categorical):
-        return f"{shape[0]} actions: one logit each"
-    if isinstance(distribution, DiagonalGaussian):
-        return f"actions of shape {shape}: their mean"
-    if isinstance(distribution, Joint):
-        return f"actions of several parts: {shape[0]} numbers, the parts' logits and means in the order of the space"
-    return f"several choices at once: {math.prod(shape)} logits, those of the first choice first"
-
-
-def _check_value(value: Any, name: str) -> None:
-    if isinstance(value, dict) and set(value) == {"value"}:  # of a model with memory
-        value = value["value"]
-    if isinstance(value, dict) or tuple(value.shape) not in ((2,), (2, 1)):
-        shape = "a dict" if isinstance(value, dict) else f"shape {('N', *value.shape[1:])}"
-        raise ValueError(f"{name} gives {shape}; a value is (N, 1): end it in keras.layers.Dense(1).")
-
-
-def _check_side_effects(policy: Policy) -> None:
-    if policy.losses:
-        raise ValueError(
-            "The model has regularizers, and an update here climbs credited outputs alone: take them out and use an "
-            "optimizer with weight_decay, e.g. keras.optimizers.AdamW."
-        )
-    kinds = (keras.layers.BatchNormalization, keras.layers.Dropout)
-    parts = [n for n in (policy.network, policy.value_network) if n is not None]
-    for layer in (layer for network in parts for layer in network.layers if isinstance(layer, kinds)):
-        _log.warning(
-            "%s %r always runs as at inference (training=False): its statistics stay, nothing is dropped.",
-            type(layer).__name__,
-            layer.name,
-        )

@@ -23,7 +23,7 @@ def require_own_code(folder: Path, content: Mapping[str, Any]) -> None:
     """
     agent = content.get("agent")
     names = [agent.get("name")] if isinstance(agent, Mapping) else []
-    names += [content.get("env"), *(content.get("wrappers") or ())]
+    names += [content.get("env"), *(content.get("encoders") or ()), *(content.get("wrappers") or ())]
     for name in names:
         if isinstance(name, str) and ":" in name:
             _require(folder, name.partition("(")[0].rpartition(":")[0], name)

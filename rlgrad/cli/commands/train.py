@@ -66,6 +66,8 @@ class Options:
     auto: compiled if they are written in TensorFlow, else their own class if it means the same, else one by one."""
     step_timeout: float | None = None
     """Seconds within which all environments have answered to a step or a reset, in a process each; none: no limit."""
+    encoders: tuple[str, ...] = ()
+    """Encoders of observations, besides those of installed packages: names, or my_encoders.py:Mine (docs/encoders.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the policy and of the value network."""
     activation: str = "tanh"
