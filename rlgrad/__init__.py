@@ -14,7 +14,7 @@ from rlgrad.core.importing import uncollected
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rlgrad import diagnostics, estimators, gradients, random, search
+    from rlgrad import diagnostics, estimators, gradients, random, search, spaces
     from rlgrad.agent import Agent
     from rlgrad.core.faults import EnvironmentFault
     from rlgrad.data import Batch, Credit, Estimates, Outputs
@@ -33,6 +33,7 @@ _HOME = {
     "gradients": "rlgrad.gradients",
     "random": "rlgrad.random",
     "search": "rlgrad.search",
+    "spaces": "rlgrad.spaces",
     "Agent": "rlgrad.agent",
     "Batch": "rlgrad.data",
     "Credit": "rlgrad.data",
@@ -83,6 +84,7 @@ __all__ = [
     "make_policy",
     "random",
     "search",
+    "spaces",
     "train",
 ]
 

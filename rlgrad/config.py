@@ -44,6 +44,7 @@ class Config:
     vectorization_mode: VectorizationMode = "auto"
     collector: str | Callable[..., Any] = "auto"
     step_timeout: float | None = None
+    encoders: tuple[str, ...] = ()
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     shared_trunk: bool = False
@@ -97,6 +98,9 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     plain["collector"] = _collector_name(config.collector)
     plain["env_kwargs"], plain["wrappers"] = dict(config.env_kwargs), list(config.wrappers)
     plain["hidden_sizes"], plain["logs"] = list(config.hidden_sizes), list(config.logs)
+    plain["encoders"] = list(config.encoders)
+    if not config.encoders:
+        del plain["encoders"]
     if config.from_logits:  # only a model that was given can differ, and the command line takes none
         del plain["from_logits"]
     plain["resolved"] = dict(resolved)
@@ -134,7 +138,7 @@ def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overr
         raise ValueError(f"env is a text, got {plain['env']!r}.")
     options = mapping(plain.pop("agent"), "agent")
     plain = as_declared(plain, Config)
-    plain |= {key: tuple(plain[key]) for key in ("hidden_sizes", "wrappers", "logs") if key in plain}
+    plain |= {key: tuple(plain[key]) for key in ("hidden_sizes", "wrappers", "encoders", "logs") if key in plain}
     if agent is None:  # else nothing is imported that might not be there, or be somebody else's
         cls = agent_class(name_of(options))
         del options["name"]

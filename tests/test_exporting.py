@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import rlgrad
 from rlgrad import make_policy
-from rlgrad.exporting.standalone import arrays, standalone
+from rlgrad.exporting.standalone import model_inputs, standalone
 from rlgrad.spaces.masks import MASK
 
 COUNT = 1000
@@ -121,7 +121,7 @@ def test_each_format_takes_the_actions_of_the_policy(name, file):
     policy = made(name)
     x = drawn(policy)
     rlgrad.export(policy, file)
-    assert_same_actions(played(file, arrays(policy, x)), policy, x)
+    assert_same_actions(played(file, model_inputs(policy, x)), policy, x)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -130,7 +130,7 @@ def test_every_space_is_exported(name, tmp_path):
     x = drawn(policy)
     for file in (tmp_path / "p.keras", tmp_path / "p"):
         rlgrad.export(policy, file)
-        assert_same_actions(played(file, arrays(policy, x)), policy, x)
+        assert_same_actions(played(file, model_inputs(policy, x)), policy, x)
 
 
 READERS = {
@@ -162,7 +162,7 @@ def test_whoever_reads_it_needs_no_rlgrad(reader, memory, tmp_path):
     decided(policy)
     x = drawn(policy)
     rlgrad.export(policy, tmp_path / reader)
-    np.savez(tmp_path / "inputs.npz", **arrays(policy, x))
+    np.savez(tmp_path / "inputs.npz", **model_inputs(policy, x))
     code = f"""
 import sys
 sys.modules["rlgrad"] = None  # importing it now fails
@@ -186,7 +186,7 @@ def test_a_policy_with_memory_gives_its_state_for_the_next_step(memory, file):
     policy = make_policy(VECTOR, BOX, memory=memory, shared_trunk=True, memory_size=8, seed=3)
     rlgrad.export(decided(policy), file)
     x, state = [drawn(policy, 5) for _ in range(3)], None
-    inputs = arrays(policy, x[0])
+    inputs = model_inputs(policy, x[0])
     for observation in x:
         said = played(file, inputs | {"observation": observation})
         expected, state = policy.act(observation, greedy=True, state=state)
@@ -213,7 +213,7 @@ def test_models_of_ones_own_are_exported_and_a_keras_file_says_what_it_needs(tmp
     for i, model in enumerate((keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), Custom()]), Subclassed())):
         policy = make_policy(VECTOR, spaces.Discrete(3), model=model)
         x = drawn(policy)
-        assert_same_actions(played(rlgrad.export(policy, tmp_path / f"p{i}"), arrays(policy, x)), policy, x)
+        assert_same_actions(played(rlgrad.export(policy, tmp_path / f"p{i}"), model_inputs(policy, x)), policy, x)
         rlgrad.export(policy, tmp_path / f"p{i}.keras")
         assert f"needs the classes {('Custom', 'Subclassed')[i]}" in caplog.text
 
@@ -222,7 +222,7 @@ def test_probabilities_that_are_declared_are_exported_as_logits(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
     policy = make_policy(VECTOR, spaces.Discrete(3), model=model, from_logits=False)
     x = drawn(policy)
-    said = played(rlgrad.export(policy, tmp_path / "p.keras"), arrays(policy, x))
+    said = played(rlgrad.export(policy, tmp_path / "p.keras"), model_inputs(policy, x))
     np.testing.assert_allclose(np.exp(said["logits"]), model(x), rtol=1e-4, atol=1e-7)
     assert_same_actions(said, policy, x)
 
@@ -233,7 +233,7 @@ def test_training_goes_on_after_an_export_and_does_not_change_it(tmp_path):
     before, model = policy.act(x, greedy=True), standalone(policy)
     for variable in policy.variables:
         variable.assign(variable + 1.0)
-    np.testing.assert_array_equal(model(arrays(policy, x))["action"], before)
+    np.testing.assert_array_equal(model(model_inputs(policy, x))["action"], before)
 
 
 def test_the_format_follows_from_the_ending_and_a_contradiction_is_refused(tmp_path):

@@ -22,6 +22,7 @@ SECTIONS = {
         "docs/environments",
         "docs/environments-table",
         "docs/compiled-environments",
+        "docs/encoders",
         "docs/collectors",
         "docs/memory",
     ),

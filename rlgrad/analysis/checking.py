@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 from rlgrad.core.faults import OutputFault
+from rlgrad.environments.array_observations import with_arrays
 from rlgrad.environments.ids import frame_limit
 from rlgrad.policies.actions import action_model
 from rlgrad.policies.observations import observation_spec
@@ -90,17 +91,20 @@ def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
     Returns:
         The findings, errors first.
     """
-    env = make()
-    found = list(_spaces(env))
-    if not any(finding.level == "error" for finding in found):
+    raw = make()
+    found = list(_spaces(raw))
+    if any(finding.level == "error" for finding in found):
+        raw.close()
+    else:
+        env = with_arrays(raw)
         found += [*_gymnasium(make()), *_actions(env)]
         try:
-            found += _determinism(make)
+            found += _determinism(lambda: with_arrays(make()))
             played = play_randomly(env, steps)
             found += [*_rewards(played), *_observations(played), *_horizon(env, played), *_cost(played)]
         except OutputFault as error:
             found.append(Finding("error", str(error)))
-    env.close()
+        env.close()
     return sorted(found, key=lambda finding: ("error", "advice", "fine").index(finding.level))
 
 

@@ -21,14 +21,14 @@ from rlgrad.core.checks import close_names
 
 def installed(group: str) -> dict[str, EntryPoint]:
     """Return the entry points of a group such as `rlgrad.agents`, of every installed distribution, by name."""
-    return dict(_points(group, tuple(sys.path)))
+    return {point.name: point for point in _points(tuple(sys.path)).select(group=group)}
 
 
-@lru_cache(maxsize=64)
-def _points(group: str, path: tuple[str, ...]) -> tuple[tuple[str, EntryPoint], ...]:
-    """Look through the metadata of all distributions on a path, which takes some 10 ms, once."""
+@lru_cache(maxsize=8)
+def _points(path: tuple[str, ...]) -> Any:
+    """Look through the metadata of all distributions on a path, which takes some 10 ms, once for all groups."""
     del path
-    return tuple((point.name, point) for point in entry_points(group=group))
+    return entry_points()
 
 
 def agents() -> dict[str, EntryPoint]:

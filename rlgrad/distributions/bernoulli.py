@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.distributions.base import integers, require_within
+from rlgrad.distributions.protocol import integers, require_within
 
 
 @dataclass(frozen=True)
@@ -21,80 +21,86 @@ class Bernoulli:
     rank: int = 1
 
     def assemble(self, raw: Any, log_std: Any) -> Any:
-        """The logits."""
+        """Return the logits."""
         return raw
 
     def log_std_shape(self, raw_shape: tuple[int, ...]) -> None:
-        """There are none."""
+        """Return `None`: there are no log standard deviations."""
 
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
-        """Σ_i a_i log p_i + (1 − a_i) log(1 − p_i), shape (…)."""
+        """Return Σ_i a_i log p_i + (1 − a_i) log(1 − p_i), shape (…)."""
         signed = tf.where(tf.cast(actions, tf.bool), parameters, -parameters)
         return -tf.reduce_sum(tf.nn.softplus(-signed), axis=self._event_axes)
 
     def entropy(self, parameters: Any) -> tf.Tensor:
-        """−Σ_i p_i log p_i + (1 − p_i) log(1 − p_i) in nats, shape (…)."""
+        """Return −Σ_i p_i log p_i + (1 − p_i) log(1 − p_i) in nats, shape (…)."""
         p = tf.nn.sigmoid(parameters)
         return tf.reduce_sum(tf.nn.softplus(parameters) - p * parameters, axis=self._event_axes)
 
     def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
-        """Σ_i p_i log(p_i / q_i) + (1 − p_i) log((1 − p_i) / (1 − q_i)) in nats, shape (…)."""
+        """Return Σ_i p_i log(p_i / q_i) + (1 − p_i) log((1 − p_i) / (1 − q_i)) in nats, shape (…)."""
         p = tf.nn.sigmoid(parameters)
         terms = p * (parameters - other) - tf.nn.softplus(parameters) + tf.nn.softplus(other)
         return tf.reduce_sum(terms, axis=self._event_axes)
 
     def fisher_product(self, parameters: Any, tangents: Any) -> tf.Tensor:
-        """Each switch's p (1 − p) times v, shape (…, *shape)."""
+        """Return each switch's p (1 − p) times v, shape (…, *shape)."""
         p = tf.nn.sigmoid(parameters)
         return p * (1.0 - p) * tangents
 
     def check_actions(self, actions: Any) -> tf.Tensor:
-        """Integers, 0 or 1 where they are known when called."""
+        """Return integer actions. Raise if they are not 0 or 1, as far as they are known when called."""
         actions = integers(actions, "Bernoulli")
         require_within(actions, 2)
         return actions
 
     def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> np.ndarray:
-        """One uniform number a switch, (count, …, *shape)."""
+        """Return one uniform number a switch, (count, …, *shape)."""
         return generator.random((count, *parameters.shape))
 
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
-        """On where the number is below its probability."""
+        """Return 1 for each switch whose number is below its probability, else 0."""
         on: np.ndarray = noise < 1.0 / (1.0 + np.exp(-parameters.astype(np.float64)))
         return on.astype(np.int64)
 
     def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
-        """Σ_i a_i log p_i + (1 − a_i) log(1 − p_i), shape (…)."""
+        """Return Σ_i a_i log p_i + (1 − a_i) log(1 − p_i), shape (…)."""
         signed = np.where(actions.astype(np.bool_), parameters, -parameters)
         log_probs: np.ndarray = -np.logaddexp(0.0, -signed).sum(axis=self._event_axes)
         return log_probs.astype(np.float32)
 
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One uniform number a switch."""
+        """Sample with one uniform number a switch."""
         actions = self.pick(parameters, self.noise(parameters, generator, 1)[0])
         return actions, self.numpy_log_prob(parameters, actions)
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
-        """On where its probability is above one half."""
+        """Return 1 for each switch whose probability is above one half, else 0."""
         actions = (parameters > 0.0).astype(np.int64)
         return actions, self.numpy_log_prob(parameters, actions)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """As int8, the dtype of `gymnasium.spaces.MultiBinary`."""
+        """Return the actions as int8, the dtype of `gymnasium.spaces.MultiBinary`."""
         return actions.astype(np.int8)
 
     def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
-        """One uniform number a switch."""
+        """Sample with one uniform number a switch."""
         uniforms = random.uniform(seeds, tuple(parameters.shape[-self.rank :]))
         return tf.cast(uniforms < tf.nn.sigmoid(parameters), tf.int64)
 
     def most_likely(self, parameters: Any) -> tf.Tensor:
-        """On where its probability is above one half."""
+        """Return 1 for each switch whose probability is above one half, else 0."""
         return tf.cast(parameters > 0.0, tf.int64)
 
     def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """As int8, the dtype of `gymnasium.spaces.MultiBinary`."""
+        """Return the actions as int8, the dtype of `gymnasium.spaces.MultiBinary`."""
         return tf.cast(actions, tf.int8)
+
+    def keras_actions(self, parameters: Any, name: str) -> dict[str, Any]:
+        """Keras: on where its probability is above one half, as int8."""
+        from keras import ops
+
+        return {name: ops.cast(parameters > 0.0, "int8")}
 
     @property
     def _event_axes(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from rlgrad import random
 
 _LOG_2PI = math.log(2.0 * math.pi)
-# E[g(z)] for a standard normal z is Σ_k weight_k g(node_k), to 1e-6 for what stands below.
+# E[g(z)] for a standard normal z is Σ_k weight_k g(node_k), to 1e-6 for the integrand in `entropy`.
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 
 
@@ -18,17 +18,17 @@ _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 class DiagonalGaussian:
     """Independent normal numbers u. Parameters: `{"mean": (…, *shape), "log_std": broadcastable to it}`.
 
-    The sampled u is what is stored and scored. The environment gets it clipped to the action space; or, with `squash`,
-    a = low + (high − low) (tanh u + 1) / 2, and then probabilities are those of a.
+    Rollouts store the sampled u, and log-probabilities are those of u. The environment gets u clipped to the action space. With
+    `squash` it gets a = low + (high − low) (tanh u + 1) / 2, and log-probabilities are those of a.
 
     Args:
         low: float, lower bound of the environment's actions, broadcastable to an action's shape.
         high: float, upper bound.
         rank: number of axes of one action.
         squash: bring u into the bounds, which are finite, by a tanh instead of clipping it.
-        entropy_of: with `squash`, of what the entropy is: of the action a, H(u) + E[log |da/du|] by Gauss-Hermite quadrature,
-            or of u alone, which squashing to a bound does not lower.
-        dtype: of the environment's actions; integers are rounded to.
+        entropy_of: with `squash`, `entropy` is that of the action a, H(u) + E[log |da/du|] by Gauss-Hermite quadrature, or that
+            of u alone, which squashing to a bound does not lower.
+        dtype: of the environment's actions; for integers, actions are rounded.
     """
 
     low: Any = -math.inf
@@ -39,15 +39,15 @@ class DiagonalGaussian:
     dtype: Any = np.float32
 
     def assemble(self, raw: Any, log_std: Any) -> Any:
-        """The mean and log σ."""
+        """Return the mean and log σ."""
         return {"mean": raw, "log_std": log_std}
 
     def log_std_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """That of the mean."""
+        """Return the shape of the mean."""
         return raw_shape
 
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
-        """Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
+        """Return Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
         mean, log_std = parameters["mean"], parameters["log_std"]
         u = tf.cast(actions, tf.as_dtype(mean.dtype))
         z = (u - mean) * tf.exp(-log_std)
@@ -57,7 +57,7 @@ class DiagonalGaussian:
         return tf.reduce_sum(terms, axis=self._event_axes)
 
     def entropy(self, parameters: Any) -> tf.Tensor:
-        """Σ_i log σ_i + ½ log 2πe, of u or, with `squash`, as `entropy_of` says; in nats, shape (…)."""
+        """Return Σ_i log σ_i + ½ log 2πe, of u or, with `squash`, as `entropy_of` says; in nats, shape (…)."""
         mean = tf.convert_to_tensor(parameters["mean"])
         log_std = tf.broadcast_to(parameters["log_std"], tf.shape(mean))
         terms = log_std + 0.5 * (_LOG_2PI + 1.0)
@@ -69,34 +69,34 @@ class DiagonalGaussian:
         return tf.reduce_sum(terms, axis=self._event_axes)
 
     def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
-        """Σ_i log σ′_i − log σ_i + (σ_i² + (μ_i − μ′_i)²) / 2σ′_i² − ½ in nats, shape (…); squashing does not change it."""
+        """Return Σ_i log σ′_i − log σ_i + (σ_i² + (μ_i − μ′_i)²) / 2σ′_i² − ½ in nats, shape (…). Squashing keeps it."""
         ratio = parameters["log_std"] - other["log_std"]
         z = (parameters["mean"] - other["mean"]) * tf.exp(-other["log_std"])
         return tf.reduce_sum(-ratio + 0.5 * (tf.exp(2.0 * ratio) + z * z - 1.0), axis=self._event_axes)
 
     def fisher_product(self, parameters: Any, tangents: Any) -> dict[str, tf.Tensor]:
-        """The Fisher matrix of each row times v: v/σ² for the mean, 2 v for log σ (one log σ per component)."""
+        """Return the Fisher matrix of each row times v: v/σ² for the mean, 2 v for log σ (one log σ per component)."""
         precision = tf.exp(-2.0 * parameters["log_std"])
         return {"mean": tangents["mean"] * precision, "log_std": 2.0 * tangents["log_std"]}
 
     def check_actions(self, actions: Any) -> tf.Tensor:
-        """Floating-point actions."""
+        """Return floating-point actions. Raise a TypeError for others."""
         actions = tf.convert_to_tensor(actions)
         if not actions.dtype.is_floating:
             raise TypeError(f"A Gaussian distribution takes floating-point actions, got {actions.dtype.name}.")
         return actions
 
     def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> np.ndarray:
-        """Standard normal ε, float32 (count, …, *shape)."""
+        """Return standard normal ε, float32 (count, …, *shape)."""
         return generator.standard_normal((count, *parameters["mean"].shape), dtype=np.float32)
 
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
-        """μ + σ ε."""
+        """Return μ + σ ε."""
         actions: np.ndarray = parameters["mean"] + np.exp(parameters["log_std"]) * noise
         return actions
 
     def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
-        """Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
+        """Return Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
         mean, log_std = parameters["mean"], parameters["log_std"]
         z = (actions - mean) * np.exp(-log_std)
         terms = -0.5 * z * z - log_std - 0.5 * _LOG_2PI
@@ -106,17 +106,17 @@ class DiagonalGaussian:
         return log_probs
 
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """μ + σ ε, ε standard normal."""
+        """Sample μ + σ ε, ε standard normal."""
         actions = self.pick(parameters, self.noise(parameters, generator, 1)[0])
         return actions, self.numpy_log_prob(parameters, actions)
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The mean."""
+        """Return the mean."""
         actions = parameters["mean"]
         return actions, self.numpy_log_prob(parameters, actions)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The action within the environment's bounds, in its dtype."""
+        """Return the action within the environment's bounds, in its dtype."""
         if self.squash:
             inside = self.low + (np.asarray(self.high) - self.low) * 0.5 * (np.tanh(actions) + 1.0)
         else:
@@ -127,21 +127,35 @@ class DiagonalGaussian:
         return result
 
     def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
-        """μ + σ ε, ε standard normal."""
+        """Sample μ + σ ε, ε standard normal."""
         mean = parameters["mean"]
         noise = random.normal(seeds, tuple(mean.shape[mean.shape.rank - self.rank :]))
         return mean + tf.exp(parameters["log_std"]) * noise
 
     def most_likely(self, parameters: Any) -> tf.Tensor:
-        """The mean."""
+        """Return the mean."""
         return tf.convert_to_tensor(parameters["mean"])
 
     def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """Clipped or squashed into the space, in its dtype."""
+        """Return the action clipped or squashed into the space, in its dtype."""
         low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
         share = 0.5 * (tf.tanh(actions) + 1.0)  # of the way from low to high
         inside = low + (high - low) * share if self.squash else tf.clip_by_value(actions, low, high)
         return tf.cast(tf.round(inside) if np.issubdtype(self.dtype, np.integer) else inside, self.dtype)
+
+    def keras_actions(self, parameters: Any, name: str) -> dict[str, Any]:
+        """Keras: the mean, clipped or squashed into the space, in its dtype."""
+        from keras import ops
+
+        mean = parameters["mean"]
+        low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
+        if self.squash:
+            inside = 0.5 * (ops.tanh(mean) + 1.0) * (high - low) + low
+        else:
+            unbounded = np.isinf(low).all() and np.isinf(high).all()
+            inside = mean if unbounded else ops.minimum(ops.maximum(mean, low), high)
+        dtype = np.dtype(self.dtype)
+        return {name: ops.cast(ops.round(inside) if np.issubdtype(dtype, np.integer) else inside, dtype.name)}
 
     @property
     def _event_axes(self) -> tuple[int, ...]:
@@ -152,6 +166,6 @@ class DiagonalGaussian:
         return half.astype(dtype)
 
     def _log_slope(self, u: Any, softplus: Any) -> Any:
-        """Log |da/du| = log (high − low)/2 + log(1 − tanh² u), the latter without cancellation."""
+        """Return log |da/du| = log (high − low)/2 + log(1 − tanh² u), the latter without cancellation."""
         kind = u.dtype if isinstance(u, np.ndarray) else u.dtype.as_numpy_dtype
         return self._log_half_width(kind) + 2.0 * (math.log(2.0) - u - softplus(-2.0 * u))

@@ -1,6 +1,7 @@
 """Actions of several parts: those of Tuple and Dict spaces."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,9 @@ class Part:
     """One leaf of a composite action.
 
     Args:
-        path: where it stands in the action that the environment gets: keys and positions.
+        path: its keys and positions in the action that the environment gets.
         distribution: over it.
-        raw_shape: of what the network gives for it: logits, or a mean.
+        raw_shape: of the network's output for it: logits, or a mean.
         shape: of one action of it.
         dtype: of its stored actions.
     """
@@ -32,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Joint:
-    """Independent parts; log-probability, entropy, divergence and Fisher matrix are the sums (blocks) of theirs.
+    """Independent parts. Log-probability, entropy and divergence are sums over them; the Fisher matrix has a block for each.
 
     Parameters: `{"heads": (…, U), "log_std": (…, C)}`, the parts' logits and means side by side, and the log standard
     deviations of the continuous ones; no `"log_std"` where there are none. Actions: float (…, D), the parts side by side,
@@ -57,31 +58,31 @@ class Joint:
         return sum(math.prod(part.shape) for part in self.parts)
 
     def assemble(self, raw: Any, log_std: Any) -> Any:
-        """The network's output, and the log standard deviations."""
+        """Return the network's output, and the log standard deviations."""
         return {"heads": raw} if log_std is None else {"heads": raw, "log_std": log_std}
 
     def log_std_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """(C,), the number of continuous actions."""
+        """Return (C,), the number of continuous actions."""
         count = sum(math.prod(part.raw_shape) for part in self.parts if _continuous(part))
         return (count,) if count else None
 
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
-        """The sum over the parts, shape (…)."""
+        """Return the sum over the parts, shape (…)."""
         each = zip(self.parts, self._parameters(parameters), self._actions(actions), strict=True)
         return tf.add_n([part.distribution.log_prob(p, a) for part, p, a in each])
 
     def entropy(self, parameters: Any) -> tf.Tensor:
-        """The sum over the parts in nats, shape (…)."""
+        """Return the sum over the parts in nats, shape (…)."""
         each = zip(self.parts, self._parameters(parameters), strict=True)
         return tf.add_n([part.distribution.entropy(p) for part, p in each])
 
     def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
-        """The sum over the parts in nats, shape (…)."""
+        """Return the sum over the parts in nats, shape (…)."""
         each = zip(self.parts, self._parameters(parameters), self._parameters(other), strict=True)
         return tf.add_n([part.distribution.kl_divergence(p, q) for part, p, q in each])
 
     def fisher_product(self, parameters: Any, tangents: Any) -> Any:
-        """Block by block."""
+        """Return the products of the parts' blocks, side by side."""
         heads, scales = [], []
         each = zip(self.parts, self._parameters(parameters), self._parameters(tangents), strict=True)
         for part, p, v in each:
@@ -94,7 +95,7 @@ class Joint:
         return result | {"log_std": tf.concat(scales, axis=-1)} if scales else result
 
     def check_actions(self, actions: Any) -> tf.Tensor:
-        """Float (…, D), the parts side by side, each checked by its own distribution."""
+        """Return float (…, D), the parts side by side. Each distribution checks its own."""
         actions = tf.convert_to_tensor(actions)
         if not actions.dtype.is_floating or actions.shape[-1] != self.action_size:
             raise TypeError(
@@ -106,53 +107,70 @@ class Joint:
         return actions
 
     def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> list[tuple[Any, ...]]:
-        """Each part's, for one sample after the other."""
+        """Return, for each sample, the random numbers of each part."""
         each = zip(self.parts, self._parameters(parameters), strict=True)
         return list(zip(*(part.distribution.noise(p, generator, count) for part, p in each), strict=True))
 
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
-        """Each part's, side by side."""
+        """Return the parts' actions, side by side."""
         each = zip(self.parts, self._parameters(parameters), noise, strict=True)
         return self._side_by_side(part.distribution.pick(p, own) for part, p, own in each)
 
     def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
-        """The sum over the parts, shape (…)."""
+        """Return the sum over the parts, shape (…)."""
         each = zip(self.parts, self._parameters(parameters), self._actions(actions), strict=True)
         log_probs: np.ndarray = np.sum([part.distribution.numpy_log_prob(p, a) for part, p, a in each], axis=0)
         return log_probs
 
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Each part in turn."""
+        """Sample each part in turn."""
         actions = self.pick(parameters, self.noise(parameters, generator, 1)[0])
         return actions, self.numpy_log_prob(parameters, actions)
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Each part's."""
+        """Return each part's most likely actions, side by side."""
         each = zip(self.parts, self._parameters(parameters), strict=True)
         actions = self._side_by_side(part.distribution.mode(p)[0] for part, p in each)
         return actions, self.numpy_log_prob(parameters, actions)
 
     def to_environment(self, actions: np.ndarray) -> Any:
-        """The space's own tree of arrays (…, *part shape)."""
+        """Return the space's own tree of arrays (…, *part shape)."""
         each = zip(self.parts, self._actions(actions), strict=True)
         leaves = {part.path: part.distribution.to_environment(own) for part, own in each}
         return self._tree((), leaves)
 
     def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
-        """Each part with a seed of its own."""
+        """Sample each part with a seed of its own."""
         each = zip(self.parts, self._parameters(parameters), strict=True)
         own = random.split(seeds, len(self.parts))
         return self._concatenated(part.distribution.draw(p, own[..., i, :]) for i, (part, p) in enumerate(each))
 
     def most_likely(self, parameters: Any) -> tf.Tensor:
-        """Each part's."""
+        """Return each part's most likely actions, side by side."""
         each = zip(self.parts, self._parameters(parameters), strict=True)
         return self._concatenated(part.distribution.most_likely(p) for part, p in each)
 
     def for_environment(self, actions: tf.Tensor) -> Any:
-        """The space's own tree of tensors (…, *part shape)."""
+        """Return the space's own tree of tensors (…, *part shape)."""
         each = zip(self.parts, self._actions(actions), strict=True)
         return self._tree((), {part.path: part.distribution.for_environment(own) for part, own in each})
+
+    def keras_actions(self, parameters: Any, name: str) -> dict[str, Any]:
+        """Keras: each part's, with its path behind the name."""
+        from keras import ops
+
+        actions: dict[str, Any] = {}
+        at = at_scale = 0
+        for part in self.parts:
+            size = math.prod(part.raw_shape)
+            own: Any = ops.reshape(parameters["heads"][:, at : at + size], (-1, *part.raw_shape))
+            at += size
+            if _continuous(part):
+                log_std = parameters["log_std"][:, at_scale : at_scale + size]
+                own, at_scale = {"mean": own, "log_std": ops.reshape(log_std, (-1, *part.raw_shape))}, at_scale + size
+            path = re.sub(r"\W", "_", "_".join(map(str, part.path)))
+            actions |= part.distribution.keras_actions(own, f"{name}_{path}")
+        return actions
 
     def _tree(self, path: tuple[Any, ...], leaves: dict[tuple[Any, ...], Any]) -> Any:
         if path in leaves:
@@ -163,7 +181,7 @@ class Joint:
         return parts if kind is dict else tuple(parts.values())
 
     def _parameters(self, parameters: Any) -> Iterator[Any]:
-        """Each part's own parameters."""
+        """Yield each part's parameters."""
         at, at_scale = 0, 0
         for part in self.parts:
             size = math.prod(part.raw_shape)
@@ -177,7 +195,7 @@ class Joint:
             yield {"mean": raw, "log_std": log_std}
 
     def _actions(self, actions: Any) -> Iterator[Any]:
-        """Each part's own actions, in its dtype."""
+        """Yield each part's actions, in its dtype."""
         at = 0
         for part in self.parts:
             size = math.prod(part.shape)
@@ -200,7 +218,7 @@ def _continuous(part: Part) -> bool:
 
 
 def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
-    """The last axis as `shape`."""
+    """Reshape the last axis to `shape`."""
     if len(shape) == 1:
         return x
     if isinstance(x, np.ndarray):
@@ -209,6 +227,6 @@ def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _flat(x: Any, rank: int) -> Any:
-    """The last `rank` axes as one."""
+    """Merge the last `rank` axes into one."""
     kept = x.shape.rank - rank
     return tf.reshape(x, tf.concat([tf.shape(x)[:kept], [math.prod(x.shape[kept:])]], axis=0))

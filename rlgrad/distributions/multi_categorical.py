@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.distributions.base import IMPOSSIBLE, integers, require_within
 from rlgrad.distributions.categorical import Categorical
+from rlgrad.distributions.protocol import IMPOSSIBLE, integers, keras_argmax, require_within
 
 _ONE = Categorical()
 
@@ -18,9 +18,9 @@ class MultiCategorical:
     """Independent choices. Parameters: logits, float (…, Σ counts), those of the first choice first; actions: int (…, *shape).
 
     Args:
-        counts: how many actions each choice has, in the order of the flattened action.
+        counts: the number of actions of each choice, in the order of the flattened action.
         shape: of one action; default (len(counts),).
-        start: what the environment calls action 0 of each choice (`gymnasium.spaces.MultiDiscrete.start`), flattened.
+        start: the environment's number of action 0 of each choice (`gymnasium.spaces.MultiDiscrete.start`), flattened.
     """
 
     counts: tuple[int, ...]
@@ -28,78 +28,89 @@ class MultiCategorical:
     start: tuple[int, ...] = ()
 
     def assemble(self, raw: Any, log_std: Any) -> Any:
-        """The logits."""
+        """Return the logits."""
         return raw
 
     def log_std_shape(self, raw_shape: tuple[int, ...]) -> None:
-        """There are none."""
+        """Return `None`: there are no log standard deviations."""
 
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
-        """The sum of the choices' log-probabilities, shape (…)."""
+        """Return the sum of the choices' log-probabilities, shape (…)."""
         table = self._table(parameters)
         return tf.reduce_sum(_ONE.log_prob(table, tf.reshape(actions, tf.shape(table)[:-1])), axis=-1)
 
     def entropy(self, parameters: Any) -> tf.Tensor:
-        """The sum of the choices' entropies in nats, shape (…)."""
+        """Return the sum of the choices' entropies in nats, shape (…)."""
         return tf.reduce_sum(_ONE.entropy(self._table(parameters)), axis=-1)
 
     def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
-        """The sum of the choices' divergences in nats, shape (…)."""
+        """Return the sum of the choices' divergences in nats, shape (…)."""
         return tf.reduce_sum(_ONE.kl_divergence(self._table(parameters), self._table(other)), axis=-1)
 
     def fisher_product(self, parameters: Any, tangents: Any) -> tf.Tensor:
-        """Block by block, the Fisher matrix of each choice's logits times v, shape (…, Σ counts)."""
+        """Return, block by block, the Fisher matrix of each choice's logits times v, shape (…, Σ counts)."""
         moved = _ONE.fisher_product(self._table(parameters), self._table(tangents))
         rows, columns = self._places
         flat = tf.reshape(moved, tf.concat([tf.shape(moved)[:-2], [-1]], axis=0))
         return tf.gather(flat, rows * max(self.counts) + columns, axis=-1)
 
     def check_actions(self, actions: Any) -> tf.Tensor:
-        """Integer actions of the right shape, within each choice's range where they are known when called."""
+        """Return integer actions. Raise if one is outside of its choice's range, as far as they are known when called."""
         actions = integers(actions, "multi-categorical")
         require_within(actions, np.reshape(self.counts, self._shape))
         return actions
 
     def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> np.ndarray:
-        """Gumbel numbers, float32 (count, …, choices, largest count)."""
+        """Return gumbel numbers, float32 (count, …, choices, largest count)."""
         return _ONE.noise(self._numpy_table(parameters), generator, count)
 
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
-        """The largest logit of each choice with its noise."""
+        """Return the index of each choice's largest logit plus noise."""
         actions: np.ndarray = self._shaped(_ONE.pick(self._numpy_table(parameters), noise))
         return actions
 
     def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
-        """The sum of the choices' log-probabilities, shape (…)."""
+        """Return the sum of the choices' log-probabilities, shape (…)."""
         table = self._numpy_table(parameters)
         log_probs: np.ndarray = _ONE.numpy_log_prob(table, actions.reshape(table.shape[:-1])).sum(axis=-1)
         return log_probs
 
     def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The largest of each choice's logits with Gumbel noise."""
+        """Sample each choice by its largest logit plus Gumbel noise."""
         actions = self.pick(parameters, self.noise(parameters, generator, 1)[0])
         return actions, self.numpy_log_prob(parameters, actions)
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The largest logit of each choice."""
+        """Return the index of each choice's largest logit."""
         actions = self._shaped(np.argmax(self._numpy_table(parameters), axis=-1))
         return actions, self.numpy_log_prob(parameters, actions)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The actions counted from `start`."""
+        """Return the actions counted from `start`."""
         return actions + np.reshape(self.start, self._shape) if self.start else actions
 
     def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
-        """One uniform number a choice."""
+        """Sample with one uniform number a choice."""
         return self._shaped(_ONE.draw(self._table(parameters), random.split(seeds, len(self.counts))))
 
     def most_likely(self, parameters: Any) -> tf.Tensor:
-        """The largest logit of each choice."""
+        """Return the index of each choice's largest logit."""
         return self._shaped(_ONE.most_likely(self._table(parameters)))
 
     def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """The actions counted from `start`."""
+        """Return the actions counted from `start`."""
         return actions + np.reshape(self.start, self._shape) if self.start else actions
+
+    def keras_actions(self, parameters: Any, name: str) -> dict[str, Any]:
+        """Keras: the most likely action of each choice, counted from `start`."""
+        from keras import ops
+
+        ends = np.cumsum(self.counts).tolist()
+        largest = [keras_argmax(parameters[:, end - n : end]) for n, end in zip(self.counts, ends, strict=True)]
+        flat = ops.stack(largest, axis=-1)
+        if self.start:
+            flat = flat + np.asarray(self.start)
+        return {name: ops.reshape(flat, (-1, *self._shape))}
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -107,20 +118,20 @@ class MultiCategorical:
 
     @property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each logit, its choice and its number within it."""
+        """Each logit's choice, and its number within it."""
         rows = np.repeat(np.arange(len(self.counts)), self.counts)
         return rows, np.concatenate([np.arange(count) for count in self.counts])
 
     @property
     def _gather(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each place of a (choices, largest count) table, the logit that stands there, and whether one does."""
+        """The logit at each place of a (choices, largest count) table, and whether there is one."""
         columns = np.arange(max(self.counts))
         there = columns < np.array(self.counts)[:, None]
         first = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
         return np.where(there, first[:, None] + columns, 0), there
 
     def _table(self, logits: Any) -> tf.Tensor:
-        """Logits (…, Σ counts) as (…, choices, largest count), what is too much impossible."""
+        """Return logits (…, Σ counts) as (…, choices, largest count), with impossible ones as padding."""
         index, there = self._gather
         gathered = tf.gather(logits, index, axis=-1)
         return tf.where(there, gathered, tf.cast(IMPOSSIBLE, gathered.dtype))

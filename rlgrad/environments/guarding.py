@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import Space
 from gymnasium.vector.utils import batch_space, create_empty_array
 
 from rlgrad.core.faults import Blame
 from rlgrad.environments.masking import MaskInObservation
+from rlgrad.spaces.branches import match
 from rlgrad.spaces.masks import MASK, nothing_allowed
 from rlgrad.spaces.trees import arrays, ranges, slot_of
 
@@ -194,31 +195,20 @@ def _wrong_in(gave: Any, space: Space[Any], mask_width: int | None, leading: tup
 
 
 def _wrong_observation(value: Any, space: Space[Any], name: str) -> Iterator[Wrong]:
-    if isinstance(space, spaces.Dict):
-        missing = [key for key in space.spaces if not isinstance(value, Mapping) or key not in value]
-        if missing:
-            keys = ", ".join(map(repr, space.spaces))
-            yield Wrong(name, f"a dict with {keys}", _text(value), f"Its space is {space}.")
+    for part, leaf, given, expected in match(space, value, name):
+        if expected is not None:
+            yield Wrong(part, expected, _text(given), f"Its space is {leaf}.")
             return
-        for key, inner in space.items():
-            yield from _wrong_observation(value[key], inner, f"{name}[{key!r}]")
-        return
-    if isinstance(space, spaces.Tuple):
-        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
-            yield Wrong(name, f"a tuple of {len(space.spaces)}", _text(value), f"Its space is {space}.")
+        array, dtype = _array(given), np.dtype(leaf.dtype or np.float32)
+        fits = array is not None and array.dtype.kind in "biuf" and _casts(array, dtype)
+        if array is None or not fits or array.shape != leaf.shape:
+            yield Wrong(
+                part, f"{dtype} {leaf.shape}", _text(given), f"Its space is {leaf}: change the one or the other."
+            )
             return
-        for i, inner in enumerate(space):
-            yield from _wrong_observation(value[i], inner, f"{name}[{i}]")
-        return
-    array, dtype = _array(value), np.dtype(space.dtype or np.float32)
-    fits = array is not None and array.dtype.kind in "biuf" and _casts(array, dtype)
-    if array is None or not fits or array.shape != space.shape:
-        advice = f"Its space is {space}: change the one or the other."
-        yield Wrong(name, f"{dtype} {space.shape}", _text(value), advice)
-        return
-    for _, (low, high) in ranges(space).items():
-        if array.size and ((array < low) | (array > high)).any():
-            yield Wrong(name, f"values from {low} to {high}", _text(value), f"Its space is {space}.")
+        for low, high in ranges(leaf).values():
+            if array.size and ((array < low) | (array > high)).any():
+                yield Wrong(part, f"values from {low} to {high}", _text(given), f"Its space is {leaf}.")
 
 
 def _casts(array: Any, dtype: Any) -> bool:

@@ -12,6 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from rlgrad.environments.array_observations import require_arrays, with_arrays
 from rlgrad.environments.guarding import Guarded, guards_of
 from rlgrad.environments.ids import find_spec, installed
 from rlgrad.environments.masking import MaskInObservation, can_be_masked, mask_width
@@ -25,6 +26,7 @@ from rlgrad.environments.vector import (
     threshold,
 )
 from rlgrad.environments.wrapping import Wrap, wrap_all
+from rlgrad.spaces.conversion import converts
 
 AnyEnv = Env[Any, Any]
 MODES = ("auto", "sync", "async", "vector_entry_point")
@@ -48,6 +50,7 @@ def make(
             f'step: set vectorization_mode="async", or leave step_timeout out; got {vectorization_mode!r}.'
         )
     made = _make(env, num_envs, max_episode_steps, vectorization_mode, env_kwargs, wrappers)
+    require_arrays(made.vector)
     if isinstance(made.vector.unwrapped, Processes):
         made.vector.unwrapped.step_timeout = step_timeout
     return made
@@ -123,6 +126,7 @@ def _same_as_single(spec: EnvSpec, kwargs: dict[str, Any]) -> bool:
         return (
             single.observation_space == vector.single_observation_space
             and single.action_space == vector.single_action_space
+            and not converts(single.observation_space)
             and mask_width(single) is None  # nobody says how a vector entry point gives its masks
             and "autoreset_mode" in vector.metadata
         )
@@ -185,7 +189,7 @@ def _from_function(
         probe = create()
         specs, width = [probe.spec], mask_width(probe)
         probe.close()
-        vector: AnyVectorEnv = Processes(lambda: _cut(create(), max_episode_steps), num_envs, width)
+        vector: AnyVectorEnv = Processes(lambda: _finish(create(), max_episode_steps), num_envs, width)
         made = _reset_by_mask(vector, specs, max_episode_steps)._replace(vectorization_mode="async")
     if width is None:
         return made
@@ -208,7 +212,7 @@ def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Env
     if len({id(env.unwrapped) for env in envs}) < len(envs):
         raise ValueError("The function returned the same environment twice: it must make a new one at each call.")
     vector: AnyVectorEnv = SyncVectorEnv(
-        [partial(Guarded, _cut(env, max_episode_steps), slot) for slot, env in enumerate(envs)],
+        [partial(Guarded, _finish(env, max_episode_steps), slot) for slot, env in enumerate(envs)],
         copy=False,
         autoreset_mode=AutoresetMode.DISABLED,
     )
@@ -229,5 +233,7 @@ def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], max_episod
     )
 
 
-def _cut(env: AnyEnv, max_episode_steps: int | None) -> AnyEnv:
-    return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+def _finish(env: AnyEnv, max_episode_steps: int | None) -> AnyEnv:
+    """Add what every environment needs before it is guarded: a time limit if one is given, and arrays as observations."""
+    made: AnyEnv = with_arrays(env if max_episode_steps is None else TimeLimit(env, max_episode_steps))
+    return made

@@ -7,7 +7,7 @@
 | `onnx` | ONNX Runtime and most others | one `.onnx` file; needs the extra `onnx` to be written |
 | `litert` | LiteRT (TensorFlow Lite) | one `.tflite` file |
 
-What goes in and comes out is the same in all of them; `rlgrad.standalone` names it.
+Inputs and outputs are the same in all of them; `rlgrad.exporting.standalone` names them.
 """
 
 import logging
@@ -26,7 +26,7 @@ from rlgrad.exporting.standalone import standalone
 from rlgrad.policies.policy import Policy
 
 Format: TypeAlias = Literal["keras", "saved_model", "onnx", "litert"]
-"""What a policy can be written as."""
+"""The formats of exported policies."""
 SUFFIXES: dict[Format, str] = {"keras": ".keras", "saved_model": "", "onnx": ".onnx", "litert": ".tflite"}
 
 _log = logging.getLogger("rlgrad")
@@ -34,20 +34,20 @@ _TOLERANCE = 1e-3
 
 
 def export(policy: Policy, path: str | Path, format: Format | None = None) -> Path:
-    """Write a policy so that others can act with it, its normalizer inside.
+    """Write a policy, with its normalizer, so that other programs can act with it.
 
     Args:
-        policy: at its present weights; it stays as it is.
+        policy: at its current weights; it stays as it is.
         path: a file that does not exist yet; a folder for `saved_model`.
-        format: none: by the ending of the path, `.keras`, `.onnx`, `.tflite`, or none of these for a SavedModel.
+        format: `None`: by the ending of the path, `.keras`, `.onnx` or `.tflite`; a SavedModel for any other.
 
     Returns:
         The path.
 
     Raises:
-        FileExistsError: something is there already.
+        FileExistsError: the path exists.
         ImportError: the format needs a package that is not installed; says which.
-        ValueError: the path ends otherwise than the format's files do, or the format cannot hold this policy.
+        ValueError: the path has not the ending of the format, or the format cannot hold this policy.
 
     Example:
         >>> rlgrad.export(run.policy, "cartpole.onnx")
@@ -56,7 +56,7 @@ def export(policy: Policy, path: str | Path, format: Format | None = None) -> Pa
 
 
 def write(model: keras.Model, path: str | Path, format: Format | None = None) -> Path:
-    """Write a model that `standalone` gave. See `export`."""
+    """Write a model from `standalone`. See `export`."""
     path = Path(path)
     by_suffix = (name for name, suffix in SUFFIXES.items() if suffix and suffix == path.suffix)
     format = format or next(by_suffix, "saved_model")
@@ -75,7 +75,7 @@ def write(model: keras.Model, path: str | Path, format: Format | None = None) ->
 
 
 def signature(model: keras.Model) -> dict[str, dict[str, tuple[str, tuple[int, ...]]]]:
-    """Dtype and shape, without the batch axis, of the `inputs` and the `outputs` of a model that `standalone` gave, by name."""
+    """Return dtype and shape, without the batch axis, of a model's `inputs` and `outputs` by name."""
     sides = {"inputs": model.input, "outputs": model.output}
     return {side: {name: (str(x.dtype), tuple(x.shape[1:])) for name, x in xs.items()} for side, xs in sides.items()}
 
@@ -92,7 +92,7 @@ def _keras(model: keras.Model, path: Path) -> None:
 
 def _saved_model(model: keras.Model, path: Path) -> None:
     module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]  # what is not tracked is not saved
+    module.weights = [variable.value for variable in model.variables]  # untracked variables are not saved
     tf.saved_model.save(module, str(path), signatures={"serving_default": _program(model)})
 
 
@@ -105,10 +105,8 @@ def _onnx(model: keras.Model, path: Path) -> None:
     specs = _specs(model)
     proto, _ = tf2onnx.convert.from_function(tf.function(model), input_signature=[specs])
     try:
-        onnx.checker.check_model(proto)
-    except (
-        onnx.checker.ValidationError
-    ) as error:  # the converter leaves TensorFlow's own operations in, and only logs them
+        onnx.checker.check_model(proto)  # the converter leaves TensorFlow's own operations in, and only logs them
+    except onnx.checker.ValidationError as error:
         raise ValueError(f"ONNX cannot hold this policy: {str(error).splitlines()[0]}") from error
     path.write_bytes(proto.SerializeToString())
 
@@ -126,7 +124,7 @@ def _litert(model: keras.Model, path: Path) -> None:
 
 
 def _check_litert(content: bytes, model: keras.Model) -> None:
-    """Run what was converted: where its operations do not fit, the converter may say so on stderr alone."""
+    """Run the converted model: the converter may report an operation that does not fit on stderr alone."""
     generator = np.random.default_rng(0)
     inputs = {
         name: generator.normal(size=(2, *x.shape[1:])).astype(x.dtype)
@@ -136,14 +134,14 @@ def _check_litert(content: bytes, model: keras.Model) -> None:
     }
     expected = model(inputs, training=False)
     try:
-        with warnings.catch_warnings():  # that the interpreter's place in TensorFlow is an old one
+        with warnings.catch_warnings():  # TensorFlow's own interpreter is deprecated
             warnings.simplefilter("ignore")
-            said = tf.lite.Interpreter(model_content=content).get_signature_runner("serving_default")(**inputs)
+            outputs = tf.lite.Interpreter(model_content=content).get_signature_runner("serving_default")(**inputs)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"LiteRT cannot run this policy: {str(error).splitlines()[0]}") from error
-    for name, value in said.items():
+    for name, value in outputs.items():
         if not np.allclose(value, expected[name], rtol=_TOLERANCE, atol=_TOLERANCE):
-            raise ValueError(f"LiteRT cannot hold this policy: converted, its {name!r} is another.")
+            raise ValueError(f"LiteRT cannot hold this policy: after conversion, its {name!r} differs.")
 
 
 def _program(model: keras.Model) -> Any:

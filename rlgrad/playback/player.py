@@ -135,7 +135,7 @@ def play(
 def _check_observations(policy: Policy, env: Drawn) -> None:
     # A vector environment that was trained on may wrap its observations where a single one does not.
     observation, info = env.reset(seed=0)
-    given = [np.shape(leaf) for _, leaf in arrays(observed(policy.masked, observation, info), "")]
+    given = [np.shape(leaf) for _, leaf in arrays(policy.as_arrays(observed(policy.masked, observation, info)), "")]
     expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(policy.observation_spec)]
     if given != expected:
         raise ValueError(

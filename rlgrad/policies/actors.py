@@ -1,8 +1,8 @@
 """Acting: from observations to distribution parameters, at every environment step, without TensorFlow's overhead.
 
 A chain of dense layers is mirrored into NumPy, which costs a tenth of a compiled call at these sizes. Any other model runs as
-one program, through XLA but for convolutions on a CPU. The rule looks at the model alone, never at timings, so that a seed
-always gives the same numbers.
+one program: a plain graph for convolutions on a CPU, through XLA otherwise. The rule depends on the model alone, never on
+timings, so that a seed always gives the same numbers.
 """
 
 import logging
@@ -22,7 +22,7 @@ Actor = Callable[[np.ndarray], Any]
 
 _log = logging.getLogger("rlgrad")
 _FUNCTIONAL = type(keras.Model(one := keras.Input((1,)), one))
-_TOLERANCE = 1e-5  # of what the mirror gives, beside the largest number that the network gives
+_TOLERANCE = 1e-5  # of the mirror's outputs, relative to the network's largest
 
 _ACTIVATIONS: dict[Any, Callable[[np.ndarray], Any]] = {
     keras.activations.linear: lambda x: x,
@@ -32,36 +32,32 @@ _ACTIVATIONS: dict[Any, Callable[[np.ndarray], Any]] = {
 
 
 class Mirror:
-    """A chain of layers in NumPy, at the weights of the moment.
+    """A chain of layers in NumPy, at the current weights.
 
     Args:
-        layers: as `chain` gives them.
-        others: further tensors whose numbers of the moment are wanted, as a function that gives them.
+        layers: from `chain`.
+        others: returns further tensors to read along with the weights.
     """
 
     def __init__(self, layers: Sequence[keras.layers.Layer], others: Callable[[], list[Any]]) -> None:
         self._layers = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
-
         self._others = others
-        self._shapes: list[tuple[int, ...]] = []
+        self._shapes = [tuple(x.shape) for x in self._tensors()]
 
     @cached_property
     def _read(self) -> Any:
-        # One program and one array: each variable that is read by itself costs as much.
+        # One program and one array: reading each variable by itself would cost as much for each of them.
         return trace(self.packed, jit_compile=True)
 
     def packed(self) -> tf.Tensor:
-        """All numbers of the moment, for a program that has just changed them to hand out. Float32 (P,)."""
-        weights = [v.value for layer in self._layers for v in layer.weights]
-        tensors = [tf.convert_to_tensor(x) for x in (*weights, *self._others())]
-        self._shapes = [tuple(x.shape) for x in tensors]
-        return tf.concat([tf.reshape(x, (-1,)) for x in tensors], axis=0)
+        """Return all current numbers as one tensor, float32 (P,). A program that has just changed them can return it."""
+        return tf.concat([tf.reshape(x, (-1,)) for x in self._tensors()], axis=0)
 
     def actor(self, packed: np.ndarray | None = None) -> tuple[Actor, list[np.ndarray]]:
-        """The chain as a function of NumPy arrays, (N, in) to (N, out), and the other numbers.
+        """Return the chain as a function of NumPy arrays, (N, in) to (N, out), and the other numbers.
 
         Args:
-            packed: what `packed` gave at the weights of now; none: they are read.
+            packed: the value of `packed` at the current weights; `None`: the weights are read.
         """
         packed, at, arrays = self._read().numpy() if packed is None else packed, 0, []
         for shape in self._shapes:
@@ -79,10 +75,10 @@ class Mirror:
         return forward, list(numbers)
 
     def agrees_with(self, network: keras.Model) -> bool:
-        """Whether it gives what the network gives, for random observations; if not, this is said."""
+        """Return whether the chain gives the network's outputs for random observations. Warn if it does not."""
         x = np.random.default_rng(0).normal(size=(16, *network.input_shape[1:])).astype(np.float32)
-        given = network(x, training=False)
-        expected = np.asarray(given["policy"] if isinstance(given, dict) else given)
+        outputs = network(x, training=False)
+        expected = np.asarray(outputs["policy"] if isinstance(outputs, dict) else outputs)
         gap = np.max(np.abs(self.actor(self.packed().numpy())[0](x) - expected))
         if gap <= _TOLERANCE * max(1.0, np.max(np.abs(expected))):
             return True
@@ -91,9 +87,13 @@ class Mirror:
         )
         return False
 
+    def _tensors(self) -> list[tf.Tensor]:
+        weights = [v.value for layer in self._layers for v in layer.weights]
+        return [tf.convert_to_tensor(x) for x in (*weights, *self._others())]
+
 
 def chain(network: keras.Model) -> list[keras.layers.Layer] | None:
-    """The layers from the input to the policy's output, if NumPy can mirror them one after the other, else `None`."""
+    """Return the layers from the input to the policy's output, or `None` if NumPy cannot mirror them one after the other."""
     if type(network) is keras.Sequential:
         layers = list(network.layers)
     elif type(network) is _FUNCTIONAL and not isinstance(network.input, dict | list | tuple):
@@ -104,17 +104,17 @@ def chain(network: keras.Model) -> list[keras.layers.Layer] | None:
 
 
 def gains_from_xla(model: keras.Model) -> bool:
-    """False for convolutions on a CPU, whose gradients take XLA many times as long as TensorFlow's own kernels."""
+    """Return `False` for convolutions on a CPU, whose gradients take XLA many times as long as TensorFlow's own kernels."""
     return not convolves(model) or bool(tf.config.list_physical_devices("GPU"))
 
 
 def convolves(model: keras.Model) -> bool:
-    """Whether any layer is a convolution."""
+    """Return whether any layer is a convolution."""
     return any("Conv" in kind.__name__ for layer in all_layers(model) for kind in type(layer).__mro__)
 
 
 def compiled(function: Callable[..., Any], *specs: Any, xla: bool = True) -> Callable[..., Any]:
-    """`function` of batches as one program, with XLA one for each batch size, with NumPy in and out."""
+    """Return `function` of batches as one program (with XLA, one for each batch size) with NumPy arrays in and out."""
     program = trace(function, *specs, jit_compile=xla or None)
 
     def call(*batches: Any) -> Any:
@@ -124,7 +124,7 @@ def compiled(function: Callable[..., Any], *specs: Any, xla: bool = True) -> Cal
 
 
 def _path(network: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a functional model between its input and the policy's output; nothing if they are no single path."""
+    """Return the layers of a functional model from its input to the policy's output; none if they are no single path."""
     output = network.output["policy"] if isinstance(network.output, dict) else network.output
     layers: list[keras.layers.Layer] = []
     while output is not network.input:

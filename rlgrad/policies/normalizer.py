@@ -32,12 +32,12 @@ class RunningNormalizer(keras.layers.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Standardize (…, *shape), in float32."""
+        """Return (…, *shape) standardized, in float32."""
         mean, deviation = self.moments()
         return tf.clip_by_value((tf.cast(x, tf.float32) - mean) / deviation, -self.limit, self.limit)
 
     def moments(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and standard deviation, float32."""
+        """Return mean and standard deviation, float32."""
         deviation = tf.sqrt(self.variance.value + self.epsilon)
         return tf.cast(self.mean.value, tf.float32), tf.cast(deviation, tf.float32)
 
@@ -64,7 +64,7 @@ class RunningNormalizer(keras.layers.Layer):
         self.count.assign(self.count.value + added)
 
     def numpy_function(self, mean: np.ndarray, deviation: np.ndarray) -> Any:
-        """The layer as a function of NumPy arrays, at these `moments`."""
+        """Return the layer as a function of NumPy arrays, at these `moments`."""
         low, high = np.float32(-self.limit), np.float32(self.limit)
 
         def standardize(x: np.ndarray) -> np.ndarray:
@@ -76,5 +76,5 @@ class RunningNormalizer(keras.layers.Layer):
         return standardize
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return constructor arguments."""
         return {**super().get_config(), "shape": self.shape, "limit": self.limit, "epsilon": self.epsilon}

@@ -1,15 +1,15 @@
-"""Policies with memory: what they have seen of an episode goes on in a state, from one step to the next.
+"""Policies with memory: a state carries what they observed of an episode from one step to the next.
 
-Their networks make one step, as a Keras model of explicit state:
+Their networks make one step, as a Keras model with explicit state:
 
     {"observation": x_t, "state": h_t-1}  →  {"policy": …, "value": …, "state": h_t}
 
-A batch row is a sequence: the steps that one environment slot took in a rollout, with the state that it began with. Gradients
-go back through all of it, and the initial state counts as a constant. Where an episode begins inside the sequence, the state is
-set to zero, so that nothing is carried over a border, forwards or backwards.
+A batch row is a sequence: the steps of one environment slot in a rollout, with the state before the first step. Gradients go
+back through the whole sequence; the initial state is a constant. Where an episode begins inside the sequence, the state is set
+to zero, so that nothing crosses the border, forwards or backwards.
 
-So a sample of the functions that look at samples (`per_sample_gradient`, `gram`, …) is a sequence: the gradient of the sum over
-its steps. What is one number for each step, such as a log-probability, has the shape (N, T), and so has its credit.
+So one sample of `per_sample_gradient`, `gram` and the like is a sequence: the gradient of the sum over its steps. A number for
+each step, such as a log-probability, has the shape (N, T), and so has its credit.
 
 Source: Hausknecht & Stone (2015), "Deep recurrent Q-learning"; stored states after Kapturowski et al. (2019), section 3.
 """
@@ -35,8 +35,8 @@ BEGINS = "begins"
 class RecurrentPolicy(Policy):
     """A policy with memory. It is called with sequences, and its outputs have the axes (N, T, …).
 
-    A sequence is `{"observation": (N, T, …), "begins": bool (N, T), "state": (N, …)}`: what was observed, where an episode
-    begins, and the state before the first step. `inputs` makes them of a rollout.
+    A batch of sequences is `{"observation": (N, T, …), "begins": bool (N, T), "state": (N, …)}`: observations, where an episode
+    begins, and the state before the first step. `inputs` makes it from a rollout.
 
     Args:
         network: one step, `{"observation": (N, …), "state": (N, …)}` to `{"policy": …, "state": …}`, with `"value"` if it
@@ -47,26 +47,26 @@ class RecurrentPolicy(Policy):
     """
 
     def __init__(self, network: keras.Model, *arguments: Any, value_network: Any = None, **options: Any) -> None:
-        self._remembering = {"policy": network}
+        self._recurrent_networks = {"policy": network}
         if value_network is not None and has_memory(value_network):
-            self._remembering["value"] = value_network
+            self._recurrent_networks["value"] = value_network
         super().__init__(network, *arguments, value_network=value_network, **options)
 
     def initial_state(self, count: int) -> Any:
-        """The state at the beginning of `count` episodes: a tree of zeros, (count, …)."""
-        return {name: zeros(state_spec(network), (count,)) for name, network in self._remembering.items()}
+        """Return the state at the beginning of `count` episodes: a tree of zeros, (count, …)."""
+        return {name: zeros(state_spec(network), (count,)) for name, network in self._recurrent_networks.items()}
 
     def zeros(self, count: int) -> Any:
-        """Inputs of `count` sequences of one step, as NumPy arrays of zeros."""
+        """Return inputs of `count` sequences of one step, as NumPy arrays of zeros."""
         observations, begins = zeros(self.observation_spec, (count, 1)), np.zeros((count, 1), np.bool_)
         return {OBSERVATION: observations, BEGINS: begins, STATE: self.initial_state(count)}
 
     def zero_actions(self, count: int) -> Any:
-        """Actions that fit `zeros`."""
+        """Return actions that fit `zeros`."""
         return zeros(self.action_spec, (count, 1))
 
     def inputs(self, rollout: Rollout) -> Any:
-        """The sequences of a rollout."""
+        """Return the sequences of a rollout."""
         ends = tf.convert_to_tensor(rollout.terminations) | tf.convert_to_tensor(rollout.truncations)
         # After the last step of an episode, or after the step that only resets, whatever the environments do.
         begins = tf.roll(ends | (tf.convert_to_tensor(rollout.mask) == 0.0), 1, axis=0)
@@ -75,36 +75,38 @@ class RecurrentPolicy(Policy):
         return {OBSERVATION: observations, BEGINS: self.rows(begins), STATE: rollout.initial_states}
 
     def rows(self, x: Any) -> tf.Tensor:
-        """Numbers of the steps of a rollout, (T, N, …), as sequences: (N, T, …)."""
-        return _swapped(x)
+        """Return numbers of the steps of a rollout, (T, N, …), as sequences: (N, T, …)."""
+        return _swap(x)
 
     def call(self, observations: Any) -> dict[str, Any]:
-        """Distribution parameters and value of sequences, each (N, T, …)."""
-        x = self._prepared(observations)
-        heads, _ = self._scanned("policy", x, observations)
+        """Return distribution parameters and value of sequences, each (N, T, …)."""
+        x = self._prepare(observations)
+        heads, _ = self._scan("policy", x, observations)
         if self.value_network is not None:
-            heads["value"] = self._value_of(x, observations)[0]
+            heads["value"] = self._values_and_states(x, observations)[0]
         steps = observations[BEGINS].shape[1]
-        flat = self._meant(tf.nest.map_structure(_flat, heads), tf.nest.map_structure(_flat, observations[OBSERVATION]))
+        flat = self._assemble(
+            tf.nest.map_structure(_flat, heads), tf.nest.map_structure(_flat, observations[OBSERVATION])
+        )
         shaped: dict[str, Any] = tf.nest.map_structure(lambda y: _unflat(y, steps), flat)
         return shaped
 
     def value(self, observations: Any) -> tf.Tensor:
-        """Values v(s) of the states of sequences, float (N, T)."""
-        return self._value_of(self._prepared(observations), observations)[0]
+        """Return values v(s) of the states of sequences, float (N, T)."""
+        return self._values_and_states(self._prepare(observations), observations)[0]
 
     def values(self, rollout: Rollout, value: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Values v(s) of the states of a rollout and of their true successors, each float (T, N).
+        """Return values v(s) of the states of a rollout and of their true successors, each float (T, N).
 
         Args:
             rollout: T steps in N columns.
-            value: not used: what follows is seen with what was remembered, which values do not tell.
+            value: not used: successors need the states of the memory, which values do not tell.
         """
         sequences = self.inputs(rollout)
-        value, states = self._value_of(self._prepared(sequences), sequences)
-        # The successor of each step, seen with what was remembered after that step.
+        value, states = self._values_and_states(self._prepare(sequences), sequences)
+        # The successor of each step, with the memory after that step.
         successors = {**sequences, OBSERVATION: tf.nest.map_structure(self.rows, rollout.final_observations)}
-        x = tf.nest.map_structure(_flat, self._prepared(successors))
+        x = tf.nest.map_structure(_flat, self._prepare(successors))
         network = self.network if self.value_network is None else self.value_network
         following = (
             one_step(network, x, tf.nest.map_structure(_flat, states))[0]["value"]
@@ -118,12 +120,12 @@ class RecurrentPolicy(Policy):
         super().normalize(tf.nest.map_structure(_flat, inputs[OBSERVATION]), _flat(mask))
 
     def act(self, observation: Any, *, greedy: bool = False, state: Any = None) -> Any:
-        """What to do, and what to remember.
+        """Choose an action, and return it with the next state of the memory.
 
         Args:
             observation: one observation, or a batch with one leading axis.
             greedy: take the most likely action, instead of a sample.
-            state: what `act` returned the step before; none: an episode begins.
+            state: from the call of the step before; `None`: an episode begins.
 
         Returns:
             An action for `env.step` and the state for the next step, or a batch of each.
@@ -140,7 +142,7 @@ class RecurrentPolicy(Policy):
         return self._chosen(parameters, greedy, single), map_arrays(lambda array: array[0], state) if single else state
 
     def player(self, *, greedy: bool = False) -> Callable[[Any], Any]:
-        """What to do in one episode: a function that takes one observation after the other, or batches, and gives actions."""
+        """Return a function that plays one episode: it takes one observation (or batch) after the other and returns actions."""
         state = None
 
         def play(observation: Any) -> Any:
@@ -151,39 +153,39 @@ class RecurrentPolicy(Policy):
         return play
 
     def actor(self, packed: np.ndarray | None = None) -> Any:
-        """A function from observations and states (N, …) to distribution parameters and the states after, NumPy in and out."""
+        """Return a function from stored observations and states (N, …) to distribution parameters and next states, in NumPy."""
         if self._compiled_actor is None:
-            state = {name: state_spec(network) for name, network in self._remembering.items()}
+            state = {name: state_spec(network) for name, network in self._recurrent_networks.items()}
             self._compiled_actor = actors.compiled(self.step, self.observation_spec, state)
         program, spec = self._compiled_actor, self.observation_spec
         return lambda x, state: program(like(spec, x), state)
 
     def step(self, observations: Any, state: Any = ()) -> tuple[Any, Any]:
-        """TensorFlow: distribution parameters for observations and states (N, …), and the states after them."""
-        x, after = self.preparation(self._seen(observations)), {}
-        for name, network in self._remembering.items():
+        """TensorFlow: return distribution parameters for observations and states (N, …), and the states after them."""
+        x, after = self.preparation(self._network_part(observations)), {}
+        for name, network in self._recurrent_networks.items():
             heads, after[name] = one_step(network, x, state[name])
             if name == "policy":
-                parameters = self._meant({"policy": heads["policy"]}, observations)["policy"]
+                parameters = self._assemble({"policy": heads["policy"]}, observations)["policy"]
         return parameters, after
 
     def _head_shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(head.shape[1:]) for name, head in self.network.output.items() if name != STATE}
 
-    def _prepared(self, sequences: Any) -> Any:
-        """Observations (N, T, …) as the networks see them."""
+    def _prepare(self, sequences: Any) -> Any:
+        """Return observations (N, T, …) as the networks take them."""
         flat = tf.nest.map_structure(_flat, sequences[OBSERVATION])
         steps = sequences[BEGINS].shape[1]
-        return tf.nest.map_structure(lambda y: _unflat(y, steps), self.preparation(self._seen(flat)))
+        return tf.nest.map_structure(lambda y: _unflat(y, steps), self.preparation(self._network_part(flat)))
 
-    def _scanned(self, name: str, x: Any, sequences: Any) -> tuple[dict[str, Any], Any]:
-        return scan(self._remembering[name], x, sequences[BEGINS], sequences[STATE][name])
+    def _scan(self, name: str, x: Any, sequences: Any) -> tuple[dict[str, Any], Any]:
+        return scan(self._recurrent_networks[name], x, sequences[BEGINS], sequences[STATE][name])
 
-    def _value_of(self, x: Any, sequences: Any) -> tuple[Any, Any]:
-        """The value (N, T) of prepared observations, and what is remembered after each step, if anything."""
+    def _values_and_states(self, x: Any, sequences: Any) -> tuple[Any, Any]:
+        """Return the value (N, T) of prepared observations, and the states after each step; `None` without memory."""
         states = None
-        if self.value_network is None or "value" in self._remembering:
-            heads, states = self._scanned("policy" if self.value_network is None else "value", x, sequences)
+        if self.value_network is None or "value" in self._recurrent_networks:
+            heads, states = self._scan("policy" if self.value_network is None else "value", x, sequences)
             value = heads["value"]
         else:
             value = self.value_network(tf.nest.map_structure(_flat, x), training=False)
@@ -191,7 +193,7 @@ class RecurrentPolicy(Policy):
 
 
 def has_memory(network: keras.Model) -> bool:
-    """Whether a model makes one step of a recurrence: it takes an observation and a state, and gives a state."""
+    """Return whether a model makes one step of a recurrence: it takes an observation and a state, and gives a state."""
     inputs, outputs = (getattr(network, name, None) for name in ("input", "output"))
     return (
         isinstance(inputs, dict)
@@ -202,12 +204,12 @@ def has_memory(network: keras.Model) -> bool:
 
 
 def state_spec(network: keras.Model) -> Any:
-    """A tree of `tf.TensorSpec` of what a model with memory remembers, (None, …)."""
+    """Return a tree of `tf.TensorSpec` of the state of a model with memory, (None, …)."""
     return _specs(network.input[STATE])
 
 
 def one_step(network: keras.Model, x: Any, state: Any) -> tuple[dict[str, Any], Any]:
-    """What a network says of observations (N, …) besides the state, by name, and the state after them."""
+    """Return a network's outputs for observations (N, …), by name, and the state after them."""
     inputs = tf.nest.map_structure(tf.convert_to_tensor, {OBSERVATION: x, STATE: state})
     heads = dict(network(inputs, training=False))
     after = tf.nest.pack_sequence_as(state, tf.nest.flatten(heads.pop(STATE)))
@@ -215,34 +217,34 @@ def one_step(network: keras.Model, x: Any, state: Any) -> tuple[dict[str, Any], 
 
 
 def scan(network: keras.Model, x: Any, begins: Any, state: Any) -> tuple[dict[str, Any], Any]:
-    """A network of one step, along sequences.
+    """Run a network of one step along sequences.
 
     Args:
         network: see `RecurrentPolicy`.
-        x: observations (N, T, …) as it sees them, T known when traced.
+        x: observations (N, T, …) as it takes them, T known when traced.
         begins: bool (N, T), where the state is set to zero first.
         state: (N, …), before the first step.
 
     Returns:
-        What the network says besides the state, by name, and the states after each step; all (N, T, …).
+        The network's outputs by name, and the states after each step; all (N, T, …).
     """
     if begins.shape[1] is None:
         raise ValueError(f"The number of steps of sequences must be known when traced; got shape {begins.shape}.")
     trained, others = network.trainable_variables, network.non_trainable_variables
     names = sorted(name for name in network.output if name != STATE)
 
-    def step(theta: list[Any], seen: list[Any], state: list[Any]) -> tuple[list[Any], list[Any]]:
-        *leaves, first = seen
+    def step(theta: list[Any], inputs_t: list[Any], state: list[Any]) -> tuple[list[Any], list[Any]]:
+        *leaves, first = inputs_t
         state = [tf.where(_beside(first, s), tf.zeros_like(s), s) for s in state]
         inputs = {OBSERVATION: tf.nest.pack_sequence_as(x, leaves), STATE: tf.nest.pack_sequence_as(tree, state)}
-        said, _ = network.stateless_call(theta[: len(trained)], theta[len(trained) :], inputs, training=False)
-        return [said[name] for name in names], tf.nest.flatten(said[STATE])
+        outputs, _ = network.stateless_call(theta[: len(trained)], theta[len(trained) :], inputs, training=False)
+        return [outputs[name] for name in names], tf.nest.flatten(outputs[STATE])
 
     tree, xs = state, [*tf.nest.flatten(x), begins]
     theta = [tf.convert_to_tensor(v.value) for v in (*trained, *others)]
-    outputs, states = through_time.scan(step, theta, [_swapped(leaf) for leaf in xs], tf.nest.flatten(state))
-    heads = dict(zip(names, map(_swapped, outputs), strict=True))
-    return heads, tf.nest.pack_sequence_as(tree, [_swapped(leaf) for leaf in states])
+    outputs, states = through_time.scan(step, theta, [_swap(leaf) for leaf in xs], tf.nest.flatten(state))
+    heads = dict(zip(names, map(_swap, outputs), strict=True))
+    return heads, tf.nest.pack_sequence_as(tree, [_swap(leaf) for leaf in states])
 
 
 def _specs(tensors: Any) -> Any:
@@ -250,19 +252,19 @@ def _specs(tensors: Any) -> Any:
 
 
 def _flat(x: Any) -> tf.Tensor:
-    """(N, T, …) to (N · T, …)."""
+    """Reshape (N, T, …) to (N · T, …)."""
     return tf.reshape(x, (-1, *x.shape[2:]))
 
 
 def _unflat(x: Any, steps: int) -> tf.Tensor:
-    """(N · T, …) to (N, T, …)."""
+    """Reshape (N · T, …) to (N, T, …)."""
     return tf.reshape(x, (-1, steps, *x.shape[1:]))
 
 
-def _swapped(x: Any) -> tf.Tensor:
+def _swap(x: Any) -> tf.Tensor:
     return tf.transpose(x, (1, 0, *range(2, len(x.shape))))
 
 
 def _beside(flags: Any, x: Any) -> tf.Tensor:
-    """Flags (N,) with as many axes as x, (N, …)."""
+    """Return flags (N,) with as many axes as x, (N, …)."""
     return tf.reshape(flags, (-1, *[1] * (len(x.shape) - 1)))

@@ -7,6 +7,9 @@ from typing import Any
 import tensorflow as tf
 from gymnasium import spaces
 
+from rlgrad.spaces.branches import leaves
+from rlgrad.spaces.table import encoder_for
+
 _log = logging.getLogger("rlgrad")
 
 _WIDE = 512  # units of a hidden layer from which a GPU's arithmetic outweighs what it takes to start it
@@ -35,14 +38,13 @@ def device_for(observation_space: spaces.Space[Any], hidden_sizes: Sequence[int]
         except RuntimeError:  # TensorFlow has begun to use it, the way the user wanted
             _log.debug("Memory growth of %s stays as it is.", gpu.name)
     weights = [model.count_params() for model in models if hasattr(model, "count_params")]
-    large = max(hidden_sizes, default=0) >= _WIDE or max(weights, default=0) >= _MANY or _has_image(observation_space)
+    large = (
+        max(hidden_sizes, default=0) >= _WIDE or max(weights, default=0) >= _MANY or _gains_from_gpu(observation_space)
+    )
     if gpus and not large:
         _log.info("There is a GPU; this run stays on the CPU, where networks this small are faster.")
     return "GPU:0" if gpus and large else "CPU:0"
 
 
-def _has_image(space: spaces.Space[Any]) -> bool:
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        inner = space.values() if isinstance(space, spaces.Dict) else space
-        return any(map(_has_image, inner))
-    return isinstance(space, spaces.Box) and len(space.shape) >= 3
+def _gains_from_gpu(space: spaces.Space[Any]) -> bool:
+    return any(encoder_for(leaf).prefers_gpu() for _, leaf in leaves(space))

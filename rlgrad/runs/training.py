@@ -25,6 +25,7 @@ from rlgrad.runs.folders import free_folder, saved_model, write_config
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
 from rlgrad.runs.trust import require_own_code
+from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
 
 __all__ = ["Callback", "Run", "load", "train"]
 
@@ -58,6 +59,7 @@ def train(
     vectorization_mode: VectorizationMode = "auto",
     collector: str | Callable[..., Any] = "auto",
     step_timeout: float | None = None,
+    encoders: Sequence[str] = (),
     evaluation_episodes: int = 100,
     diagnose: bool = False,
     evaluation_interval: int | None = None,
@@ -104,6 +106,7 @@ def train(
         collector: `"auto"`: one of rlgrad's own, by `vectorization_mode`. Else a class of your own (docs/collectors.md), its
             name in the entry points `rlgrad.collectors`, or its place: `my_collector.py:Mine`, `my_package.rollouts:Mine`.
         step_timeout: seconds within which all environments have answered to a step or a reset, for `"async"`; none: no limit.
+        encoders: of observations, besides those of installed packages: names, or `my_encoders.py:Mine` (docs/encoders.md).
         evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
         diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
         evaluation_interval: environment steps between evaluations while it trains, of 20 fresh episodes each, greedy and
@@ -143,6 +146,7 @@ def train(
         vectorization_mode=vectorization_mode,
         collector=collector,
         step_timeout=step_timeout,
+        encoders=tuple(encoders),
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
         shared_trunk=shared_trunk,
@@ -252,6 +256,12 @@ def load(
     model = model or saved_model(path, "model")
     value_model = value_model or saved_model(path, "value_model")
     run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
+    if run.config.encoders != config.encoders:
+        run.close()
+        raise ValueError(
+            f"{path} encoded its observations without {', '.join(set(run.config.encoders) - set(config.encoders))}, which this "
+            "process uses for its spaces: load it in one that does not register or install that."
+        )
     run.restore()
     return run
 
@@ -277,7 +287,7 @@ def _assemble(
     path: Path,
     callbacks: Sequence[Callback],
 ) -> Run:
-    agent = config.agent
+    agent, encoders = config.agent, use_encoders(config.encoders)
     by_steps = agent.num_steps is not None
     collector = make_collector(
         config.env,
@@ -293,6 +303,8 @@ def _assemble(
         step_timeout=config.step_timeout,
     )
     try:
+        require_used(encoders, collector.observation_space)
+        config = dataclasses.replace(config, encoders=foreign_encoders(collector.observation_space))
         device = device_for(collector.observation_space, config.hidden_sizes, [model, value_model])
         specs = specs_for(collector.observation_space, collector.action_space)
         credited = dry_run(agent, batch_signature(*specs)).credited

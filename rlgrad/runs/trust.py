@@ -1,9 +1,9 @@
 """Loading a run folder executes none of the code that came with it.
 
-A run names its agent, updates, environment, collector and wrappers. A name may lead to an installed package, or to a file of the
-user's own by its whole path outside of the folder. Everything else is refused before anything is imported. Arrays are read
-without pickle and YAML without tags, and Keras rebuilds models and optimizers in its safe mode: its own classes and registered
-ones, no Lambda.
+A run names its agent, updates, environment, collector, encoders and wrappers. A name may lead to an installed package, or to a
+file of the user's own by its whole path outside of the folder. Everything else is refused before anything is imported. Arrays
+are read without pickle and YAML without tags, and Keras rebuilds models and optimizers in its safe mode: its own classes and
+registered ones, no Lambda.
 """
 
 import importlib.util
@@ -24,7 +24,12 @@ def require_own_code(folder: Path, content: Mapping[str, Any]) -> None:
     """
     agent = content.get("agent")
     names = [agent.get("name"), *_types(agent)] if isinstance(agent, Mapping) else []
-    names += [content.get("env"), content.get("collector"), *(content.get("wrappers") or ())]
+    names += [
+        content.get("env"),
+        content.get("collector"),
+        *(content.get("encoders") or ()),
+        *(content.get("wrappers") or ()),
+    ]
     for name in names:
         if isinstance(name, str) and ":" in name:
             _require(folder, name.partition("(")[0].rpartition(":")[0], name)

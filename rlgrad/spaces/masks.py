@@ -1,7 +1,7 @@
 """Action masks: which actions are allowed, part of what the policy observes.
 
-Where an environment gives its mask in `info["action_mask"]`, as Taxi does, it joins the observation here, so that acting,
-score, entropy, divergence and evaluation all meet it at the same place: `{"observation": …, "action_mask": …}`.
+Where an environment gives its mask in `info["action_mask"]`, as Taxi does, the mask joins the observation here:
+`{"observation": …, "action_mask": …}`. Acting, score, entropy, divergence and evaluation then all find it in the same place.
 """
 
 from collections.abc import Mapping
@@ -11,21 +11,37 @@ import numpy as np
 from gymnasium import spaces
 
 from rlgrad.core.faults import OutputFault
+from rlgrad.spaces.branches import branch
 
 MASK = "action_mask"
 OBSERVATION = "observation"
 
 
 def has_mask(space: spaces.Space[Any]) -> TypeGuard[spaces.Dict]:
-    """Whether an observation space brings an action mask."""
-    return isinstance(space, spaces.Dict) and MASK in space.spaces
+    """Return whether an observation space has an action mask among its parts."""
+    whole = branch(space)
+    return whole is not None and MASK in whole.parts
+
+
+def unmasked_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return an observation space without its action mask: the part that networks see."""
+    if not has_mask(space):
+        return space
+    rest = {key: part for key, part in space.items() if key != MASK}
+    return rest[OBSERVATION] if set(rest) == {OBSERVATION} else spaces.Dict(rest)
+
+
+def remove_mask(observations: Any) -> Any:
+    """Return observations that have a mask without it, as values of `unmasked_space`."""
+    rest = {key: part for key, part in observations.items() if key != MASK}
+    return rest[OBSERVATION] if set(rest) == {OBSERVATION} else rest
 
 
 def observed(masked: bool, observation: Any, info: Mapping[str, Any]) -> Any:
-    """What a policy observes of one environment: its observation, with the mask of `info` where it has one.
+    """Return the input of a policy in one environment: the observation, joined by the mask of `info` where there is one.
 
     Args:
-        masked: whether the policy takes a mask.
+        masked: the policy takes a mask.
         observation: from `env.reset` or `env.step`.
         info: from the same call.
     """
@@ -49,7 +65,7 @@ def require_allowed(observations: Any, just_ended: np.ndarray[Any, Any], row: in
 
 
 def nothing_allowed(slot: int, row: int) -> OutputFault:
-    """The error for a mask that forbids every action."""
+    """Return the error for a mask that forbids every action."""
     return OutputFault(
         f"The environment in slot {slot} forbids every action before step {row}: its {MASK!r} is all 0. Let it end the "
         "episode there, or allow an action that does nothing."

@@ -1,25 +1,22 @@
-"""Observations may be trees (Dict and Tuple spaces): a few functions over them, a plain array being the fast path."""
+"""Observations may be trees: storage for them and a few functions over them, a plain array being the fast path."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import Space
 
-_ADVICE: dict[type, str] = {
-    spaces.Text: "encode the text, with gymnasium.wrappers.TransformObservation",
-    spaces.Sequence: "pad it to a fixed length, with gymnasium.wrappers.TransformObservation",
-    spaces.Graph: "encode it in arrays of fixed shape, with gymnasium.wrappers.TransformObservation",
-    spaces.OneOf: "make it a Tuple of a choice and its parts, with gymnasium.wrappers.TransformObservation",
-}
+from rlgrad.spaces.branches import leaves
+from rlgrad.spaces.encoder import Encoder
+from rlgrad.spaces.table import encoder_tree, find_encoder
 
 
 def storage(space: Space[Any], leading: tuple[int, ...]) -> Any:
-    """Zeros for one observation of `space` at each index of `leading`.
+    """Return zeros for one observation of `space` at each index of `leading`.
 
     Args:
-        space: a single environment's observation space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple
-            of these.
+        space: a single environment's observation space: Box, Discrete, MultiDiscrete, MultiBinary, a space that has an
+            encoder, or a Dict or Tuple of these.
         leading: the leading shape, such as `(T, N)`.
 
     Returns:
@@ -27,47 +24,29 @@ def storage(space: Space[Any], leading: tuple[int, ...]) -> Any:
         own dtype.
 
     Raises:
-        ValueError: a space that has no fixed shape, with what to wrap it in.
+        ValueError: a leaf has no encoder. The message says what to wrap the environment in.
     """
-    _require_fixed_shape(space)
-    return _zeros(space, leading)
+
+    def zeros(encoder: Encoder) -> Any:
+        shape, dtype = encoder.layout()
+        return np.zeros((*leading, *shape), dtype)
+
+    return map_arrays(zeros, encoder_tree(space))
 
 
-def _zeros(space: Space[Any], leading: tuple[int, ...]) -> Any:
-    if isinstance(space, spaces.Dict):
-        return {key: _zeros(inner, leading) for key, inner in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_zeros(inner, leading) for inner in space)
-    dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
-    return np.zeros((*leading, *(space.shape or ())), dtype)
-
-
-def _require_fixed_shape(space: Space[Any]) -> None:
-    refused = _shapeless(space)
-    if refused is None:
-        return
-    otherwise = "encode it in arrays, with gymnasium.wrappers.TransformObservation"
-    advice = next((text for kind, text in _ADVICE.items() if isinstance(refused, kind)), otherwise)
-    kept = [key for key, inner in space.items() if _shapeless(inner) is None] if isinstance(space, spaces.Dict) else []
-    if kept:
-        advice = f'leave it out, with the wrapper "FilterObservation(filter_keys={kept})", or {advice}'
-    raise ValueError(
-        "Observations are Box, Discrete, MultiDiscrete or MultiBinary spaces, or a Dict or Tuple of these; "
-        f"{refused} is not supported: {advice}."
-    )
-
-
-def _shapeless(space: Space[Any]) -> Space[Any] | None:
-    """The first leaf of a space that has no fixed shape."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        inner = space.values() if isinstance(space, spaces.Dict) else space
-        return next((leaf for leaf in map(_shapeless, inner) if leaf is not None), None)
-    fixed = isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
-    return None if fixed else space
+def ranges(space: Space[Any], name: str = "observation") -> dict[str, tuple[Any, Any]]:
+    """Return the lowest and highest stored value of each leaf that has a range, by the name that `arrays` gives it."""
+    known = {}
+    for path, leaf in leaves(space):
+        encoder = find_encoder(leaf)
+        limits = None if encoder is None else encoder.range()
+        if limits is not None:
+            known[name + "".join(f"[{key!r}]" for key in path)] = limits
+    return known
 
 
 def put(store: Any, index: int, values: Any) -> Any:
-    """Copies `values` into row `index` of a storage tree and returns that row (a view, in the storage's dtype).
+    """Copy `values` into row `index` of a storage tree and return that row (a view, in the storage's dtype).
 
     Raises:
         ValueError: an array of another shape than the row's.
@@ -86,7 +65,7 @@ def put(store: Any, index: int, values: Any) -> Any:
 
 
 def put_one(store: Any, index: tuple[int, int], value: Any) -> None:
-    """Copies one environment's observation into `store[row, slot]`."""
+    """Copy one environment's observation into `store[row, slot]`."""
     if isinstance(store, np.ndarray):
         store[index] = value
     elif isinstance(store, dict):
@@ -98,7 +77,7 @@ def put_one(store: Any, index: tuple[int, int], value: Any) -> None:
 
 
 def map_arrays(function: Callable[..., Any], *trees: Any) -> Any:
-    """The tree of `function(array, …)` over the arrays at the same place in each tree."""
+    """Return the tree of `function(array, …)` over the arrays at the same place in each tree."""
     first = trees[0]
     if isinstance(first, dict):
         return {key: map_arrays(function, *(tree[key] for tree in trees)) for key in first}
@@ -109,7 +88,7 @@ def map_arrays(function: Callable[..., Any], *trees: Any) -> Any:
 
 
 def arrays(tree: Any, name: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Each array of the tree with a readable name: `name`, or `name['key'][0]` inside one."""
+    """Yield each array of a tree with a readable name: `name`, or `name['key'][0]` inside one."""
     if isinstance(tree, dict):
         for key, inner in tree.items():
             yield from arrays(inner, f"{name}[{key!r}]")
@@ -121,22 +100,9 @@ def arrays(tree: Any, name: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
 
 
 def slot_of(tree: Any, slot: int) -> Any:
-    """One slot's part: of an array of observations, or of a tree of arrays."""
+    """Return one slot's part of an array of observations, or of a tree of arrays."""
     if isinstance(tree, dict):
         return {key: slot_of(inner, slot) for key, inner in tree.items()}
     if isinstance(tree, tuple):
         return tuple(slot_of(inner, slot) for inner in tree)
     return tree[slot]
-
-
-def ranges(space: Space[Any], name: str = "observation") -> dict[str, tuple[Any, Any]]:
-    """The lowest and the highest value of each part of a space that holds choices, by the name that `arrays` gives it."""
-    if isinstance(space, spaces.Dict):
-        return {key: r for part, inner in space.items() for key, r in ranges(inner, f"{name}[{part!r}]").items()}
-    if isinstance(space, spaces.Tuple):
-        return {key: r for i, inner in enumerate(space) for key, r in ranges(inner, f"{name}[{i}]").items()}
-    if isinstance(space, spaces.Discrete):
-        return {name: (int(space.start), int(space.start + space.n) - 1)}
-    if isinstance(space, spaces.MultiDiscrete):
-        return {name: (space.start, space.start + space.nvec - 1)}
-    return {name: (0, 1)} if isinstance(space, spaces.MultiBinary) else {}

@@ -344,7 +344,7 @@ def test_options_that_contradict_memory_are_refused(tmp_path):
     def start(agent, **options):
         rlgrad.train(agent, "CartPole-v1", total_timesteps=128, run_dir=next(folders), verbose=False, **options)
 
-    with pytest.raises(ValueError, match="memory speaks of the default networks"):
+    with pytest.raises(ValueError, match="memory is a setting of the default networks"):
         start(A2C(**FAST), memory="gru", model=step_model)
     with pytest.raises(ValueError, match="value_model has a memory, and the policy has none"):
         start(A2C(**FAST), value_model=step_model)

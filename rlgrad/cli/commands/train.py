@@ -68,6 +68,8 @@ class Options:
     """What collects rollouts; auto: one of rlgrad's own. Else the name of an installed one, or my_collector.py:Mine."""
     step_timeout: float | None = None
     """Seconds within which all environments have answered to a step or a reset, in a process each; none: no limit."""
+    encoders: tuple[str, ...] = ()
+    """Encoders of observations, besides those of installed packages: names, or my_encoders.py:Mine (docs/encoders.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the policy and of the value network."""
     activation: str = "tanh"

@@ -1,0 +1,108 @@
+"""The `Distribution` protocol: the functions of a distribution over actions that policies and updates call."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+IMPOSSIBLE = -1e9
+"""The logit of a masked action: its probability is exactly 0, and nothing becomes not-a-number."""
+
+
+class Distribution(Protocol):
+    """A family of distributions over actions; parameters pick one of it. `…` is any number of batch axes."""
+
+    def assemble(self, raw: Any, log_std: Any) -> Any:
+        """Return the parameters from a network's output and the policy's log standard deviations, `None` if it has none."""
+
+    def log_std_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the shape of the log standard deviations for a network's output of `raw_shape`, `None` if there are none."""
+
+    def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
+        """Return log π(a|s), shape (…)."""
+
+    def entropy(self, parameters: Any) -> tf.Tensor:
+        """Return H(π(·|s)) in nats, shape (…)."""
+
+    def kl_divergence(self, parameters: Any, other: Any) -> tf.Tensor:
+        """Return KL(π ‖ π′) in nats, shape (…), π of `parameters` and π′ of `other`."""
+
+    def fisher_product(self, parameters: Any, tangents: Any) -> Any:
+        """Return the Fisher matrix of each row's parameters times a tangent, a tree like the parameters."""
+
+    def check_actions(self, actions: Any) -> tf.Tensor:
+        """Return `actions` as a tensor of the right dtype. Raise if they cannot be actions of this distribution."""
+
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> Any:
+        """NumPy: return the random numbers of `count` samples, indexed by the sample, for parameters of these shapes."""
+
+    def pick(self, parameters: Any, noise: Any) -> np.ndarray:
+        """NumPy: return the actions (…, event) of one sample from its random numbers."""
+
+    def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
+        """NumPy: return log π(a|s), shape (…)."""
+
+    def sample(self, parameters: Any, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """NumPy: return sampled actions (…, event) and their log-probabilities (…)."""
+
+    def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        """NumPy: return the most likely actions (…, event) and their log-probabilities (…)."""
+
+    def to_environment(self, actions: np.ndarray) -> Any:
+        """NumPy: return these actions as `env.step` takes them."""
+
+    def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
+        """TensorFlow: return sampled actions (…, event), as they are stored, one for each of the seeds, int32 (…, 2)."""
+
+    def most_likely(self, parameters: Any) -> tf.Tensor:
+        """TensorFlow: return the actions of `mode`."""
+
+    def for_environment(self, actions: tf.Tensor) -> Any:
+        """TensorFlow: return the actions of `to_environment`."""
+
+    def keras_actions(self, parameters: Any, name: str) -> dict[str, Any]:
+        """Keras: `for_environment(most_likely(parameters))` (N, …) by name, for exported models.
+
+        Args:
+            parameters: Keras tensors.
+            name: of the action; its parts append theirs.
+        """
+
+
+def integers(actions: Any, name: str) -> tf.Tensor:
+    """Return `actions` as an integer tensor.
+
+    Raises:
+        TypeError: they are of another kind.
+    """
+    actions = tf.convert_to_tensor(actions)
+    if not actions.dtype.is_integer:
+        raise TypeError(f"A {name} distribution takes integer actions, got {actions.dtype.name}.")
+    return actions
+
+
+def require_within(actions: tf.Tensor, counts: Any) -> None:
+    """Raise a ValueError for actions outside of `0 … counts − 1`, where they are known when called."""
+    known = tf.get_static_value(actions)
+    if known is None or not known.size:
+        return
+    if (known < 0).any() or (known >= np.asarray(counts)).any():
+        top = np.max(np.asarray(counts)) - 1
+        raise ValueError(f"Actions are 0 … {top}, got values from {int(known.min())} to {int(known.max())}.")
+
+
+def log_softmax(logits: Any) -> np.ndarray:
+    """Return the log softmax over the last axis, in NumPy."""
+    shifted = logits - np.max(logits, axis=-1, keepdims=True)
+    log_probs: np.ndarray = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    return log_probs
+
+
+def keras_argmax(logits: Any) -> Any:
+    """Keras: the index of the largest logit; of equal ones, the first. Int64.
+
+    Keras' own argmax looks for −0 by bits, which LiteRT cannot do.
+    """
+    from keras import ops
+
+    return ops.cast(ops.top_k(logits, 1)[1][..., 0], "int64")

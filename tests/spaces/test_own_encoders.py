@@ -1,0 +1,409 @@
+"""An encoder of a user's own trains, is saved, resumed, exported and tuned like ours, and no file of ours names it."""
+
+import subprocess
+import sys
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from gymnasium import spaces
+
+import rlgrad
+from rlgrad.cli import main
+from rlgrad.config import Config, from_mapping
+from rlgrad.exporting.standalone import model_inputs, standalone
+from rlgrad.spaces import Encoder, register_encoder, table
+from rlgrad.tuning import tune
+
+QUICK = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "seed": 3, "verbose": False, "evaluation_episodes": 8}
+TOTAL = 320
+MODULE = '''
+import gymnasium
+import keras
+import numpy as np
+from gymnasium import spaces
+
+import rlgrad
+
+
+class Letters(rlgrad.spaces.Encoder):
+    """Each letter a vector of 4 numbers."""
+
+    serves = spaces.Text
+
+    def layout(self):
+        return (self.space.max_length,), np.int16
+
+    def to_array(self, text):
+        codes = [1 + self.space.character_index(letter) for letter in text]
+        return np.array(codes + [0] * (self.space.max_length - len(codes)), np.int16)
+
+    def range(self):
+        return 0, len(self.space.character_set)
+
+    def prepare(self, x):
+        return keras.ops.cast(x, "int32")
+
+    def encode(self, x, seed, name):
+        return [keras.layers.Flatten()(keras.layers.Embedding(1 + len(self.space.character_set), 4)(x))]
+
+
+class Reading(gymnasium.Env):
+    """1 for the action that says whether the text begins with an a; four texts an episode."""
+
+    observation_space = spaces.Text(min_length=1, max_length=5, charset="abcd")
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._text(), {}
+
+    def step(self, action):
+        reward, self.steps = float(action == self.text.startswith("a")), self.steps + 1
+        return self._text(), reward, self.steps == 4, False, {}
+
+    def _text(self):
+        first = "abcd"[self.np_random.integers(4) * self.np_random.integers(2)]
+        rest = self.np_random.choice(list("abcd"), self.np_random.integers(5))
+        self.text = first + "".join(rest)
+        return self.text
+'''
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_registered(monkeypatch):
+    monkeypatch.setattr(table, "_registered", {})
+    table._kind_of.cache_clear()
+    yield
+    table._kind_of.cache_clear()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A module outside of the tree, with the environment and its encoder."""
+    home = tmp_path / "site"
+    home.mkdir()
+    (home / "reading.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(home))
+    yield home
+    sys.modules.pop("reading", None)
+
+
+@pytest.fixture
+def package(home):
+    """A distribution outside of the tree, which brings the encoder under a name of its own."""
+    metadata = home / "reading-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: reading\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[rlgrad.encoders]\nletters = reading:Letters\n")
+    return home
+
+
+def train(home, path, **options):
+    options = {"total_timesteps": TOTAL, "max_episode_steps": 9, **QUICK, **options}
+    return rlgrad.train(options.pop("agent", "ppo"), f"{home / 'reading.py'}:Reading", run_dir=path, **options)
+
+
+def weights(run):
+    return [v.numpy() for v in run.policy.variables]
+
+
+def assert_equal_weights(one, other):
+    for a, b in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def encoders_of(run):
+    return yaml.safe_load((run.path / "config.yaml").read_text()).get("encoders")
+
+
+def test_an_encoder_of_another_package_trains_resumes_to_the_same_weights_and_is_exported(package, tmp_path):
+    whole = train(package, tmp_path / "whole")
+    half = train(package, tmp_path / "half", total_timesteps=160)
+    assert any((a != b).any() for a, b in zip(weights(whole), weights(half), strict=True))
+    assert_equal_weights(whole, rlgrad.load(tmp_path / "half", verbose=False).train(TOTAL))
+    assert encoders_of(whole) == ["letters"]
+    embeddings = [v for v in whole.policy.trainable_variables if v.path.endswith("embeddings")]
+    assert [tuple(v.shape) for v in embeddings] == [(5, 4), (5, 4)]  # of the policy and of the value
+
+    texts = ["a", "abcd", "dddda", "ba"]
+    actions = whole.policy.act(texts, greedy=True)
+    assert [whole.policy.act(text, greedy=True) for text in texts] == actions.tolist()
+    for name in ("p.keras", "p.tflite"):
+        rlgrad.export(whole.policy, tmp_path / name)
+    model = keras.saving.load_model(tmp_path / "p.keras", safe_mode=True)
+    inputs = model_inputs(whole.policy, texts)
+    assert inputs["observation"].tolist()[1] == [1, 2, 3, 4, 0]
+    outputs = model(inputs)
+    np.testing.assert_array_equal(outputs["action"], actions)
+    np.testing.assert_allclose(outputs["logits"], whole.policy(inputs["observation"])["policy"], rtol=1e-5, atol=1e-6)
+
+
+def test_it_learns_what_only_the_text_says(package, tmp_path):
+    run = train(package, tmp_path / "run", total_timesteps=8_000, num_envs=8, num_steps=50, evaluation_episodes=100)
+    assert run.evaluate(100).mean_return > 3.5  # 4 is the most, 2.5 what one action alone gets
+
+
+def test_processes_convert_texts_to_the_same_numbers_and_a_memory_reads_them_too(package, tmp_path):
+    one, other = (
+        train(package, tmp_path / mode, memory="gru", memory_size=4, vectorization_mode=mode, num_envs=2)
+        for mode in ("sync", "async")
+    )
+    assert_equal_weights(one, other)
+
+
+def test_without_its_package_a_run_says_what_is_missing(package, tmp_path):
+    train(package, tmp_path / "run", evaluation_episodes=0)
+    (package / "reading-1.0.dist-info" / "entry_points.txt").write_text("")
+    from rlgrad.core import registry
+
+    registry._points.cache_clear()
+    with pytest.raises(ValueError, match=r"encoded by 'letters', which cannot be found.*Install the package"):
+        rlgrad.load(tmp_path / "run", verbose=False)
+
+
+@pytest.mark.parametrize("by", ["place", "class"])
+def test_an_encoder_of_a_file_is_named_or_registered_and_kept_by_its_place(home, tmp_path, monkeypatch, by):
+    with pytest.raises(ValueError, match=r"Text.* is not supported.*write an encoder"):
+        train(home, tmp_path / "none")
+    monkeypatch.chdir(home)
+    if by == "class":
+        from reading import Letters
+
+        assert register_encoder(Letters) is Letters
+    run = train(
+        home, tmp_path / "run", encoders=() if by == "class" else ("reading.py:Letters",), evaluation_episodes=0
+    )
+    assert encoders_of(run) == [f"{home / 'reading.py'}:Letters"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(table, "_registered", {})
+    table._kind_of.cache_clear()
+    assert_equal_weights(run, rlgrad.load(run.path, verbose=False))
+
+
+def test_an_encoder_of_a_script_is_needed_again_and_a_sentence_says_so(home, tmp_path):
+    from reading import Letters
+
+    class Own(Letters):
+        pass
+
+    register_encoder(Own)
+    run = train(home, tmp_path / "run", evaluation_episodes=0)
+    assert encoders_of(run) == ["(Own, registered by a script)"]
+    assert_equal_weights(run, rlgrad.load(run.path, verbose=False))
+    table._registered.clear()
+    table._kind_of.cache_clear()
+    with pytest.raises(
+        ValueError, match=r"encoded by \(Own, registered by a script\).*register_encoder with that class"
+    ):
+        rlgrad.load(run.path, verbose=False)
+
+
+def test_it_is_tuned(package, tmp_path):
+    config = Config(
+        agent=rlgrad.agents.A2C(num_envs=4, num_steps=8),
+        env=f"{package / 'reading.py'}:Reading",
+        max_episode_steps=9,
+        total_timesteps=64,
+        hidden_sizes=(4,),
+        evaluation_episodes=0,
+        logs=("csv",),
+    )
+    study = tune(config, tmp_path / "study", trials=2, pruner="none")
+    assert 0 <= study.best.value <= 4
+    assert from_mapping(yaml.safe_load(study.config.read_text())).env == config.env
+    (first, *_) = sorted((tmp_path / "study" / "trials").rglob("config.yaml"))
+    assert yaml.safe_load(first.read_text())["encoders"] == ["letters"]
+
+
+def test_the_command_line_takes_it_and_repeats_it(home, tmp_path, capsys):
+    place = f"{home / 'reading.py'}"
+    arguments = ["--encoders", f"{place}:Letters", "--total-timesteps", "64", "--evaluation-episodes", "2"]
+    limit = ["--max-episode-steps", "9"]
+    assert main(["train", "a2c", f"{place}:Reading", *arguments, *limit, "--run-dir", str(tmp_path / "a")]) == 0
+    assert main(["train", "--from", str(tmp_path / "a"), "--run-dir", str(tmp_path / "b")]) == 0
+    capsys.readouterr()
+    one, other = (rlgrad.load(tmp_path / name, verbose=False) for name in "ab")
+    assert_equal_weights(one, other)
+
+
+def test_a_run_folder_does_not_execute_an_encoder_of_its_own(package, tmp_path):
+    run = train(package, tmp_path / "run", evaluation_episodes=0)
+    (run.path / "evil.py").write_text("raise SystemExit('executed')")
+    file = run.path / "config.yaml"
+    text = file.read_text()
+    for place in (f"{run.path / 'evil.py'}:Letters", "evil.py:Letters"):
+        file.write_text(text.replace("- letters", f"- {place}"))
+        with pytest.raises(ValueError, match=r"evil\.py"):
+            rlgrad.load(run.path, verbose=False)
+
+
+def test_a_run_that_had_no_encoder_does_not_get_one_silently(tmp_path):
+    run = rlgrad.train("a2c", "CartPole-v1", total_timesteps=32, run_dir=tmp_path / "run", **QUICK)
+    assert encoders_of(run) is None
+
+    class Halves(Encoder):
+        serves = spaces.Box
+
+        def prepare(self, x):
+            return keras.ops.cast(x, "float32") / 2.0
+
+    register_encoder(Halves)
+    with pytest.raises(ValueError, match=r"without \(Halves, registered by a script\)"):
+        rlgrad.load(run.path, verbose=False)
+
+
+def test_an_encoder_that_nothing_uses_is_refused(home, tmp_path):
+    with pytest.raises(ValueError, match=r"encoders names .*Letters, which serves Text, and no part of Box"):
+        rlgrad.train(
+            "a2c",
+            "CartPole-v1",
+            encoders=[f"{home / 'reading.py'}:Letters"],
+            total_timesteps=32,
+            run_dir=tmp_path / "r",
+        )
+    assert not (tmp_path / "r" / "config.yaml").exists()
+
+
+def test_of_two_installed_encoders_one_has_to_be_chosen(package, tmp_path):
+    file = package / "reading-1.0.dist-info" / "entry_points.txt"
+    file.write_text("[rlgrad.encoders]\nletters = reading:Letters\nothers = reading:Others\n")
+    (package / "reading.py").write_text(MODULE + "\n\nclass Others(Letters):\n    pass\n")
+    with pytest.raises(ValueError, match="Several installed encoders serve Text, letters, others: choose one"):
+        train(package, tmp_path / "none")
+    run = train(package, tmp_path / "run", encoders=["others"], evaluation_episodes=0)
+    assert encoders_of(run) == ["others"]
+    assert type(run.policy.preparation.encoders[0]).__name__ == "Others"
+
+
+class Angle(spaces.Box):
+    """An angle, which a network had better see as a point on the circle."""
+
+    def __init__(self):
+        super().__init__(-np.pi, np.pi, (1,))
+
+
+class Circle(Encoder):
+    serves = Angle
+
+    def prepare(self, x):
+        x = keras.ops.cast(x, "float32")
+        return keras.ops.concatenate([keras.ops.cos(x), keras.ops.sin(x)], axis=-1)
+
+
+class Wheel(gymnasium.Env):
+    observation_space = spaces.Dict(angle=Angle(), speed=spaces.Box(-1, 1, (2,)), gear=spaces.Discrete(3))
+    action_space = spaces.Discrete(2)
+
+
+@pytest.mark.parametrize("space", [Angle(), Wheel.observation_space], ids=["alone", "in a tree"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_space_of_ones_own_is_prepared_by_its_encoder_wherever_the_policy_computes(space, normalize):
+    """Its `prepare` is not that of a Box, so NumPy does not take the network's place; the normalizer comes after it."""
+    register_encoder(Circle)
+    policy = rlgrad.make_policy(space, spaces.Discrete(2), seed=1, normalize_observations=normalize)
+    assert policy.mirror is None
+    space.seed(0)
+    draws = [space.sample() for _ in range(6)]
+    x = tf.nest.map_structure(lambda *rows: np.stack(rows), *draws)
+    if normalize:
+        policy.normalize(x, tf.ones(6))
+        angle = np.asarray(tf.nest.flatten(x)[0], np.float64)
+        expected = [np.cos(angle).mean(), np.sin(angle).mean()]
+        np.testing.assert_allclose(policy.preparation.normalizers[0].mean.numpy(), expected, rtol=1e-6)
+    around = tf.nest.map_structure(np.array, x)
+    tf.nest.flatten(around)[0][...] += np.float32(2 * np.pi)
+    np.testing.assert_allclose(policy(around)["policy"], policy(x)["policy"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(policy.actor()(x), policy(x)["policy"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(standalone(policy)(model_inputs(policy, x))["logits"], policy(x)["policy"], atol=1e-5)
+
+
+def test_weights_of_an_encoder_follow_the_seed_of_the_policy(home):
+    from reading import Letters, Reading
+
+    register_encoder(Letters)
+
+    def weights(seed):
+        return rlgrad.make_policy(Reading.observation_space, Reading.action_space, seed=seed).get_weights()
+
+    one, again, other = weights(0), weights(0), weights(1)
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not np.array_equal(one[0], other[0])
+
+
+def test_an_encoder_in_plain_tensorflow_trains_and_its_export_says_what_to_change():
+    class Plain(Circle):
+        def prepare(self, x):
+            return tf.raw_ops.Cos(x=tf.convert_to_tensor(x))
+
+    register_encoder(Plain)
+    policy = rlgrad.make_policy(Angle(), spaces.Discrete(2))
+    with pytest.raises(ValueError, match=r"Plain\.prepare takes no Keras tensors: write it with keras\.ops"):
+        standalone(policy)
+
+
+def test_mistakes_in_an_encoder_are_said(home):
+    from reading import Letters, Reading
+
+    class Other(Letters):
+        pass
+
+    register_encoder(Letters)
+    register_encoder(Letters)  # the same once more
+    with pytest.raises(ValueError, match="is registered for Text already: pass replace=True"):
+        register_encoder(Other)
+    assert register_encoder(Other, replace=True) is Other
+
+    class Short(Letters):
+        def to_array(self, text):
+            return super().to_array(text)[:-1]
+
+    register_encoder(Short, replace=True)
+    policy = rlgrad.make_policy(Reading.observation_space, Reading.action_space)
+    with pytest.raises(ValueError, match=r"Short\.to_array gives shape \(4,\), and its layout says \(5,\)"):
+        policy.act("ab")
+    with pytest.raises(ValueError, match=r"An observation is a value of Text.*got 'xyz'"):
+        policy.act("xyz")
+
+    class Empty(Encoder):
+        serves = spaces.Graph
+
+    register_encoder(Empty)
+    with pytest.raises(NotImplementedError, match=r"Empty needs a layout\(\): Graph"):
+        rlgrad.make_policy(spaces.Graph(spaces.Box(-1, 1, (2,)), None), Reading.action_space)
+    for wrong, message in (
+        (Reading, "is a subclass of rlgrad.spaces.Encoder"),
+        (Encoder, "says in `serves` which class"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            register_encoder(wrong)
+
+
+def test_a_vector_environment_of_texts_is_refused(package):
+    from reading import Reading
+
+    vector = gymnasium.vector.SyncVectorEnv([Reading, Reading])
+    with pytest.raises(ValueError, match="converted to arrays one environment at a time"):
+        rlgrad.GymCollector(vector, num_steps=2)
+
+
+def test_an_environment_that_leaves_its_space_is_blamed_with_its_slot(package):
+    from reading import Reading
+
+    class Foreign(Reading):
+        def step(self, action):
+            return ("z", *super().step(action)[1:])
+
+    collector = rlgrad.GymCollector(Foreign, num_envs=2, num_steps=2)
+    policy = rlgrad.make_policy(collector.observation_space, collector.action_space)
+    with pytest.raises(rlgrad.EnvironmentFault, match=r"slot 0 raised ValueError.*value of Text.*'z'"):
+        collector.collect(policy)
+
+
+def test_stepping_environments_needs_no_tensorflow():
+    code = "import sys, rlgrad.environments.making; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
