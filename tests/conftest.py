@@ -1,9 +1,86 @@
+"""What all tests share: programs are plain graphs unless a test is marked `xla`, and finished runs are trained once."""
+
+import fcntl
+import hashlib
 import os
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def xla_is_chosen():
+    """Turn on and off rlgrad's own choice of XLA, which is off until a test that is marked `xla` begins.
+
+    A small program compiles in a third of the time as a plain graph, and gives the same numbers but for rounding. A learner
+    that is made with `xla=True` is compiled all the same.
+    """
+    from rlgrad.policies import actors
+    from rlgrad.rollouts.compiled import CompiledCollector
+
+    rule, init = actors.gains_from_xla, CompiledCollector.__init__
+
+    def init_as_a_plain_graph(collector, *arguments, **options):
+        init(collector, *arguments, **options)
+        collector.xla = False
+
+    def choose(on):
+        actors.gains_from_xla = rule if on else lambda model: False
+        CompiledCollector.__init__ = init if on else init_as_a_plain_graph
+
+    choose(False)
+    yield choose
+    choose(True)
+
+
+@pytest.fixture(autouse=True)
+def xla_where_a_test_is_about_it(request, xla_is_chosen):
+    if request.node.get_closest_marker("xla") is None:
+        yield
+        return
+    xla_is_chosen(True)
+    yield
+    xla_is_chosen(False)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, worker_id):
+    """Folders of finished runs, by settings, to be read alone: the first test of any process that asks for one trains it."""
+    common = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    runs = common / "finished_runs"
+    runs.mkdir(exist_ok=True)
+
+    def folder(agent="reinforce", env="CartPole-v1", **settings):
+        import rlgrad
+
+        settings = SHORT | settings
+        key = hashlib.sha256(repr((agent, env, sorted(settings.items()))).encode()).hexdigest()[:16]
+        with (runs / f"{key}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits, and finds it there
+            if not (runs / key).exists():
+                shutil.rmtree(runs / f"{key}.part", ignore_errors=True)  # left by a training that failed
+                rlgrad.train(agent, env, run_dir=runs / f"{key}.part", verbose=False, **settings).close()
+                (runs / f"{key}.part").rename(runs / key)
+        return runs / key
+
+    return folder
+
+
+@pytest.fixture
+def finished(trained, tmp_path):
+    """A copy, in the test's own folder, of a finished run: `finished("a2c", name="other", seed=3)` is `tmp_path / "other"`."""
+
+    def copy(*what, name="run", **settings):
+        return shutil.copytree(trained(*what, **settings), tmp_path / name)
+
+    return copy
+
+
+# 512 steps of four environments, each of which counts.
+SHORT = {"total_timesteps": 512, "num_envs": 4, "num_steps": 32, "vectorization_mode": "sync", "evaluation_episodes": 2}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from by_hand import (
+from helpers.by_hand import (
     KINDS,
     RMSprop,
     added,
@@ -157,7 +157,7 @@ def test_the_policy_takes_one_step():
 
 def test_the_gradient_of_the_score_by_hand_is_that_of_finite_differences():
     """The NumPy side itself, so that agreement with it means something."""
-    from by_hand import log_prob
+    from helpers.by_hand import log_prob
 
     for kind in KINDS:
         policy = policy_of(kind)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from by_hand import (
+from helpers.by_hand import (
     KINDS,
     added,
     advantages_and_returns,

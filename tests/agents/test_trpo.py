@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from by_hand import (
+from helpers.by_hand import (
     KINDS,
     advantages_and_returns,
     assert_weights,

@@ -6,10 +6,10 @@ import json
 import pytest
 import yaml
 
-import rlgrad
 from rlgrad.agents import A2C, NPG, PPO
 from rlgrad.cli import main
-from rlgrad.cli.commands.train import parse
+from rlgrad.cli.commands.train import asked, parse
+from rlgrad.config import from_mapping, to_yaml
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
 AGENT = '''
@@ -30,11 +30,9 @@ QUICK += ["--vectorization-mode", "sync"]
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["train", "reinforce", "CartPole-v1", *QUICK, "--run-dir", str(folder)]) == 0
-    return folder
+@pytest.fixture
+def run_folder(finished):
+    return finished("reinforce")
 
 
 def status(arguments):
@@ -54,10 +52,9 @@ def test_training_ends_with_a_verdict_and_the_next_commands(capsys, tmp_path):
         assert f"rlgrad {command} r" in output
 
 
-def test_a_shipped_config_can_be_overridden(tmp_path):
+def test_a_shipped_config_can_be_overridden():
     options = ["--agent.gamma", "0.5", "--agent.update.policy.learning-rate", "0.1", *QUICK]
-    assert main(["train", "cartpole", *options, "--run-dir", "r"]) == 0
-    config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
+    config = yaml.safe_load(to_yaml(asked(["cartpole", *options])[0], {}))
     assert config["agent"]["gamma"] == 0.5
     assert config["agent"]["update"]["policy"]["learning_rate"] == 0.1
     assert config["total_timesteps"] == 512
@@ -128,6 +125,9 @@ def test_inspect_explains_each_number_and_draws_a_picture(run_folder, tmp_path, 
 def test_a_run_trained_with_diagnose_is_inspected_from_its_files_alone(tmp_path, capsys, monkeypatch):
     assert main(["train", "reinforce", "CartPole-v1", "--diagnose", *QUICK, "--run-dir", "r"]) == 0
     assert "rlgrad inspect r" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["diagnose"] is True
+    assert (tmp_path / "r" / "diagnostics.json").exists()
+    assert "gradient/noise_scale" in (tmp_path / "r" / "metrics.csv").read_text()
     monkeypatch.setattr("rlgrad.runs.training.load", None)
     assert main(["inspect", "r"]) == 0
     output = capsys.readouterr().out
@@ -152,19 +152,19 @@ def test_a_table_in_a_terminal_holds_the_same_rows(run_folder, capsys, monkeypat
 @pytest.mark.parametrize(
     ("value", "kept"), [(["--diagnose"], True), (["--diagnose", "True"], True), (["--diagnose", "False"], False)]
 )
-def test_diagnose_is_a_flag_that_the_config_keeps(value, kept, tmp_path):
-    options = [*QUICK, "--run-dir", "r", "--evaluation-episodes", "0"]
-    assert main(["train", "reinforce", "CartPole-v1", *value, *options]) == 0
-    assert yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["diagnose"] is kept
-    assert (tmp_path / "r" / "diagnostics.json").exists() is kept
-    assert ("gradient/noise_scale" in (tmp_path / "r" / "metrics.csv").read_text()) is kept
+def test_diagnose_is_a_flag_that_the_config_keeps(value, kept):
+    config, _ = asked(["reinforce", "CartPole-v1", *value, *QUICK])
+    assert config.diagnose is kept
+    assert yaml.safe_load(to_yaml(config, {}))["diagnose"] is kept
 
 
-def test_resume_goes_on(run_folder, tmp_path, capsys):
-    import shutil
+def test_a_run_without_diagnose_has_nothing_of_it(run_folder):
+    assert not (run_folder / "diagnostics.json").exists()
+    assert "gradient/noise_scale" not in (run_folder / "metrics.csv").read_text()
 
-    shutil.copytree(run_folder, "copy")
-    assert main(["resume", "copy", "--total-timesteps", "1024"]) == 0
+
+def test_resume_goes_on(run_folder, capsys):
+    assert main(["resume", "run", "--total-timesteps", "1024"]) == 0
     assert "after 1,024 steps" in capsys.readouterr().out
 
 
@@ -239,28 +239,25 @@ def test_the_help_is_that_of_the_chosen_update(capsys):
     assert "--agent.update.max-grad-norm" not in output
 
 
-def test_a_run_with_nested_updates_writes_a_config_that_loads_again(tmp_path):
-    small = [
-        *QUICK,
-        "--hidden-sizes",
-        "8",
-        "--agent.update.value.num-epochs",
-        "2",
-        "--agent.update.value.num-minibatches",
-        "4",
-    ]
+def test_nested_updates_are_written_so_that_a_run_and_a_command_line_read_them_again():
+    of_value = ["--agent.update.value.num-epochs", "2", "--agent.update.value.num-minibatches", "4"]
     chosen = ["--agent.update.policy.type", "trust_region", "--agent.update.policy.target-kl", "0.02"]
-    assert main(["train", "npg", "CartPole-v1", *small, *chosen, "--run-dir", "first"]) == 0
-    run = rlgrad.load(tmp_path / "first", verbose=False)
+    config, _ = asked(["npg", "CartPole-v1", *QUICK, *of_value, *chosen])
     value = Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=4)
-    assert run.config.agent == NPG(
-        num_envs=4, num_steps=32, update=PerHead(policy=TrustRegion(target_kl=0.02), value=value)
-    )
-    run.close()
-    written = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())
-    written.pop("resolved")
-    assert parse(written, [], prog="test").agent == run.config.agent
-    assert "train/surrogate_improvement" in (tmp_path / "first" / "metrics.csv").read_text()
+    expected = NPG(num_envs=4, num_steps=32, update=PerHead(policy=TrustRegion(target_kl=0.02), value=value))
+    assert config.agent == expected
+    written = yaml.safe_load(to_yaml(config, {}))
+    assert from_mapping(written).agent == expected
+    written.pop("resolved", None)
+    assert parse(written, [], prog="test").agent == expected
+
+
+def test_a_run_of_an_update_that_an_agent_does_not_have_by_itself_is_loaded_with_it(finished):
+    update = PerHead(policy=TrustRegion(target_kl=0.02), value=Ascent(learning_rate=1e-3))
+    agent = NPG(num_envs=4, num_steps=32, update=update)
+    folder = finished(agent, total_timesteps=128)
+    assert "train/surrogate_improvement" in (folder / "metrics.csv").read_text()
+    assert from_mapping(yaml.safe_load((folder / "config.yaml").read_text())).agent == agent
 
 
 BAD_FILE = "class Lonely: pass"

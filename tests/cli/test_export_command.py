@@ -7,17 +7,13 @@ import numpy as np
 import pytest
 
 import rlgrad
+from rlgrad.agents import A2C
 from rlgrad.cli import main
 
-QUICK = ["--total-timesteps", "256", "--num-envs", "2", "--num-steps", "32", "--evaluation-episodes", "0"]
 
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export") / "run"
-    options = ["--agent.normalize-observations", "True", "--vectorization-mode", "sync"]
-    assert main(["train", "a2c", "Pendulum-v1", *QUICK, *options, "--run-dir", str(folder)]) == 0
-    return folder
+@pytest.fixture
+def run_folder(finished):
+    return finished(A2C(normalize_observations=True), "Pendulum-v1", evaluation_episodes=0)
 
 
 def test_a_run_is_exported_beside_itself_with_what_it_takes_and_gives(run_folder, capsys):

@@ -16,14 +16,7 @@ QUICK = ["--total-timesteps", "256", "--num-envs", "2", "--num-steps", "32", "--
 QUICK += ["--vectorization-mode", "sync"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("json")
-
-
-@pytest.fixture(autouse=True)
-def in_the_folder(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def constant(text):
@@ -37,11 +30,18 @@ def document(capfd, *arguments):
     return json.loads(capfd.readouterr().out, parse_constant=constant)
 
 
-def test_every_command_prints_one_document_and_nothing_else(capfd):
-    trained = document(capfd, "train", "reinforce", "CartPole-v1", *QUICK, "--run-dir", "r")
+def test_training_prints_one_document_and_nothing_else_on_stdout(capfd):
+    assert main(["train", "reinforce", "CartPole-v1", *QUICK, "--run-dir", "r", "--json"]) == 0
+    captured = capfd.readouterr()
+    trained = json.loads(captured.out, parse_constant=constant)
     assert (trained["run"], trained["timesteps"], trained["agent"]) == ("r", 256, "reinforce")
     assert trained["evaluation"]["greedy"]["episodes"] == 2
-    assert document(capfd, "resume", "r", "--total-timesteps", "320")["timesteps"] == 320
+    assert "Reinforce on CartPole-v1" in captured.err  # the progress and the log
+
+
+def test_every_other_command_prints_one_document_and_nothing_else(capfd, finished):
+    finished("reinforce", name="r")
+    assert document(capfd, "resume", "r", "--total-timesteps", "640")["timesteps"] == 640
     assert document(capfd, "evaluate", "r", "--episodes", "3")["sampled"]["episodes"] == 3
     assert document(capfd, "plot", "r")["output"] == "r/learning_curve.png"
     assert document(capfd, "compare", "r")[0]["seeds"] == [0]
@@ -52,11 +52,6 @@ def test_every_command_prints_one_document_and_nothing_else(capfd):
     assert "cartpole" in [config["name"] for config in document(capfd, "configs")]
     assert "ppo" in [agent["name"] for agent in document(capfd, "agents")]
     assert "CartPole-v1" in [env["id"] for env in document(capfd, "envs")]
-
-
-def test_the_progress_and_the_log_go_to_stderr(capfd):
-    assert main(["train", "reinforce", "CartPole-v1", *QUICK, "--run-dir", "s", "--json"]) == 0
-    assert "Reinforce on CartPole-v1" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import yaml
 
 import rlgrad
 from rlgrad.cli import main
+from rlgrad.cli.commands.train import asked
 from rlgrad.config import Config
 from rlgrad.runs import checkpoints, provenance
 from rlgrad.updates import Ascent
@@ -46,15 +47,20 @@ def assert_same_weights(one, other):
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.xla
 def test_a_run_repeated_from_its_folder_has_the_same_weights_to_the_bit(tmp_path):
     assert main(["train", "ppo", "CartPole-v1", *QUICK, "--seed", "3", "--run-dir", "a"]) == 0
     assert main(["train", "--from", "a", "--run-dir", "b"]) == 0
-    assert main(["train", "--from", "a", "--seed", "4", "--run-dir", "c"]) == 0
     assert_same_weights(tmp_path / "a", tmp_path / "b")
-    ours, theirs = weights(tmp_path / "a"), weights(tmp_path / "c")
+
+
+def test_a_run_is_repeated_with_another_setting(finished, tmp_path):
+    assert asked(["--from", str(finished("reinforce", seed=3))])[0].seed == 3
+    assert main(["train", "--from", "run", "--seed", "4", "--run-dir", "b"]) == 0
+    ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "b")
     assert any(not np.array_equal(ours[name], theirs[name]) for name in ours)
-    config = yaml.safe_load((tmp_path / "c" / "config.yaml").read_text())
-    assert (config["seed"], config["agent"]["num_envs"]) == (4, 2)
+    config = yaml.safe_load((tmp_path / "b" / "config.yaml").read_text())
+    assert (config["seed"], config["agent"]["num_envs"]) == (4, 4)
 
 
 def test_a_program_that_tensorflow_kept_on_disk_is_loaded_and_trains_to_the_same_bit(tmp_path):
@@ -114,13 +120,12 @@ def test_run_json_says_what_made_the_run(tmp_path):
     assert "git" not in made
 
 
-def test_from_python_the_command_is_the_call(tmp_path):
-    rlgrad.train("reinforce", lambda: gymnasium.make("CartPole-v1"), run_dir="a", **SMALL).close()
-    assert json.loads((tmp_path / "a" / "run.json").read_text())["command"] == "rlgrad.train(...)"
+def test_from_python_the_command_is_the_call(finished):
+    assert json.loads((finished("reinforce") / "run.json").read_text())["command"] == "rlgrad.train(...)"
 
 
-def test_run_json_says_what_went_on_with_the_run(tmp_path):
-    assert main(["train", "reinforce", "CartPole-v1", *QUICK, "--run-dir", "a"]) == 0
+def test_run_json_says_what_went_on_with_the_run(finished, tmp_path):
+    finished("reinforce", name="a")
     file = tmp_path / "a" / "run.json"
     made, steps = json.loads(file.read_text()), rlgrad.load("a", verbose=False).timesteps
     assert "resumed" not in made  # loading is not training

@@ -4,9 +4,9 @@ import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
-from functionals import Clock
 from gymnasium import spaces
-from scripted import RandomPolicy
+from helpers.functionals import Clock
+from helpers.scripted import RandomPolicy
 
 from rlgrad import EnvironmentFault, Learner, make_policy
 from rlgrad.agents import A2C

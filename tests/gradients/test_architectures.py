@@ -3,12 +3,11 @@
 `test_mutations.py` makes the usual mistakes on purpose, and says which entry of the matrix notices each of them.
 """
 
-import architectures
 import keras
 import numpy as np
 import pytest
-import small_models
 import tensorflow as tf
+from helpers import architectures, small_models
 
 from rlgrad.gradients import (
     LogProb,

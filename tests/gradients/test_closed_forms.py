@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import zoo
+from helpers import zoo
 
 from rlgrad.distributions import DiagonalGaussian
 from rlgrad.gradients import (

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
+from helpers import zoo
 
 from rlgrad.gradients import Entropy, LogProb, gradient, input_gradient, jacobian, linearize, per_sample_gradient
 from rlgrad.gradients.programs import compiled

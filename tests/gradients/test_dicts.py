@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
+from helpers import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
+from helpers import zoo
 
 from rlgrad.core import keras_internals
 from rlgrad.core.keras_internals import ends_in_probabilities

@@ -7,12 +7,12 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-import architectures
 import numpy as np
 import pytest
 import tensorflow as tf
 import test_architectures
 import test_dicts
+from helpers import architectures
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients import dicts, functions

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
+from helpers import zoo
 
 from rlgrad import gradients
 

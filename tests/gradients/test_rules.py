@@ -1,12 +1,10 @@
 """Closed forms of one's own, and the ways around closed forms: per variable, per layer, on request."""
 
-import architectures
 import keras
 import numpy as np
 import pytest
-import small_models
 import tensorflow as tf
-import zoo
+from helpers import architectures, small_models, zoo
 
 from rlgrad.gradients import (
     LogProb,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
+from helpers import zoo
 
 from rlgrad.gradients import (
     Entropy,

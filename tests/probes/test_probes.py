@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from probes import Constant, Cut, Delayed, Endless, Forbidden, Identity, Recall
+from helpers.probes import Constant, Cut, Delayed, Endless, Forbidden, Identity, Recall
 
 import rlgrad
 from rlgrad.agents import A2C, NPG, PPO, TRPO, Reinforce

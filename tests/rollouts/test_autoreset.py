@@ -4,8 +4,17 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from helpers.scripted import (
+    GO_ON,
+    TERMINATE,
+    TRUNCATE,
+    RandomPolicy,
+    RoundPolicy,
+    Scripted,
+    ScriptedEnv,
+    ScriptedPolicy,
+)
 from numpy.testing import assert_array_equal
-from scripted import GO_ON, TERMINATE, TRUNCATE, RandomPolicy, RoundPolicy, Scripted, ScriptedEnv, ScriptedPolicy
 
 from rlgrad.rollouts import Episode, GymCollector
 

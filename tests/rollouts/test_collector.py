@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from helpers.scripted import (
+    BY_EPISODES,
+    BY_STEPS,
+    RandomPolicy,
+    ScriptedEnv,
+    ScriptedPolicy,
+    TreeEnv,
+    assert_same,
+    rollouts,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from scripted import BY_EPISODES, BY_STEPS, RandomPolicy, ScriptedEnv, ScriptedPolicy, TreeEnv, assert_same, rollouts
 
 from rlgrad.rollouts import Episode, GymCollector
 from rlgrad.rollouts.episodes import RunningEpisodes

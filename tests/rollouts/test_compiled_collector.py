@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from functionals import Clock, Everything
+from helpers.functionals import Clock, Everything
 
 from rlgrad.envs import CartPole, Pendulum
 from rlgrad.policies.build import make_policy

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from helpers.scripted import RandomPolicy, RoundPolicy, ScriptedEnv, ScriptedPolicy, TreeEnv
 from numpy.testing import assert_array_equal
-from scripted import RandomPolicy, RoundPolicy, ScriptedEnv, ScriptedPolicy, TreeEnv
 
 from rlgrad.rollouts import GymCollector
 

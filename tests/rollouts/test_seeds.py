@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from helpers.scripted import BY_EPISODES, BY_STEPS, RandomPolicy, assert_same, rollouts
 from numpy.testing import assert_array_equal
-from scripted import BY_EPISODES, BY_STEPS, RandomPolicy, assert_same, rollouts
 
 from rlgrad.random import child, integer_seed, stream
 from rlgrad.rollouts import GymCollector

@@ -116,7 +116,7 @@ def test_contradictions_are_refused(options, message):
 
 
 def test_a_target_kl_is_refused_where_no_policy_moves():
-    from by_hand import policy_of
+    from helpers.by_hand import policy_of
 
     steps = Ascent(num_epochs=2, target_kl=0.01)
     with pytest.raises(ValueError, match="this ascent moves a value alone"):

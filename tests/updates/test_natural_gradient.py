@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from by_hand import (
+from helpers.by_hand import (
     empirical_fisher,
     entropy,
     exact_fisher,

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
-from small_models import (
+
+from helpers import zoo
+from helpers.small_models import (
     DoubledDense,
     EarlyScale,
     InsideFunction,

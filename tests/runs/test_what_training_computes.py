@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from quick import QUICK
+from helpers.quick import QUICK
 
 import rlgrad
 from rlgrad import gradients

@@ -1,4 +1,4 @@
-"""Runs in processes of their own that are killed, and what is left of them. Used by tests/test_resume.py."""
+"""Runs in processes of their own that are killed, and what is left of them. Used by tests/runs/test_resume.py."""
 
 import json
 import subprocess

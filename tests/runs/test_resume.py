@@ -10,14 +10,15 @@ import signal
 import gymnasium
 import numpy as np
 import pytest
-from killing import KINDS, finish, kill, left, train
+from helpers.killing import KINDS, finish, kill, left, train
 
 import rlgrad
+from rlgrad import checkpoints
 from rlgrad.agents import A2C
-from rlgrad.callbacks import Callback, EarlyStop, Evaluate
+from rlgrad.callbacks import EarlyStop, Evaluate
 from rlgrad.cli import main
-from rlgrad.runs import checkpoints
-from rlgrad.spaces.trees import arrays
+from rlgrad.reporting import Callback
+from rlgrad.rollouts.trees import arrays
 
 QUICK = {"num_envs": 2, "hidden_sizes": (4,), "evaluation_episodes": 0, "verbose": False}
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from by_hand import learned, literal_rollout, policy_of
+from helpers.by_hand import learned, literal_rollout, policy_of
 
 import rlgrad
 from rlgrad import estimators

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from quick import QUICK
+from helpers.quick import QUICK
 
 import rlgrad
 from rlgrad import gradients
 from rlgrad.agents import Reinforce
-from rlgrad.metrics import METRICS
+from rlgrad.reporting import METRICS
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
@@ -49,7 +49,7 @@ def test_the_config_says_what_was_resolved(run):
 def test_the_history_the_csv_and_tensorboard_hold_the_same_metrics(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from rlgrad.logs.csv import read_csv
+    from rlgrad.reporting import read_csv
 
     csv = read_csv(run.path / "metrics.csv")
     learned = tuple(f"train/{name}" for name in run.learner.metrics)

@@ -9,7 +9,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
-from scripted import RandomPolicy, ScriptedEnv, ScriptedPolicy
+from helpers.scripted import RandomPolicy, ScriptedEnv, ScriptedPolicy
 
 from rlgrad.rollouts import GymCollector
 

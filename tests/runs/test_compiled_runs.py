@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import yaml
-from functionals import Clock
+from helpers.functionals import Clock
 
 import rlgrad
 from rlgrad.agents import A2C

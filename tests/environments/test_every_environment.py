@@ -4,8 +4,8 @@ The ids are those of the registry. Of a name with several versions the newest is
 class is trained: the others differ from it in size or contents, and a test shows that their spaces are the same. Of Atari,
 where all spaces are alike, Pong and Breakout are.
 
-    pytest -m slow -n 0 tests/test_every_environment.py     trains them all, and compares docs/environments-table.md
-    python tests/test_every_environment.py                  prints the table of that page
+    pytest -m slow -n 0 tests/environments/test_every_environment.py     trains them all, and compares docs/environments-table.md
+    python tests/environments/test_every_environment.py                  prints the table of that page
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from rlgrad.policies import make_policy
 from rlgrad.rollouts import GymCollector
 from rlgrad.spaces.masks import observed
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "environments-table.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "environments-table.md"
 PACKAGES = ("gymnasium", "ale_py", "minigrid", "highway_env")
 ATARI = ("ALE/Breakout-v5", "ALE/Pong-v5")
 NEED_JAX = ("phys2d", "tabular")

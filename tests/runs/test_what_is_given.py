@@ -4,7 +4,7 @@ import gymnasium
 import keras
 import numpy as np
 import pytest
-from quick import QUICK
+from helpers.quick import QUICK
 
 import rlgrad
 from rlgrad.agents import A2C, Reinforce

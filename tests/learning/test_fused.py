@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from functionals import Clock
+from helpers.functionals import Clock
 
 import rlgrad
 from rlgrad.agents import A2C, NPG, PPO, TRPO, Reinforce
