@@ -119,17 +119,17 @@ def fail(message: str, status: int = 2) -> int:
 
 
 def _ours(traceback: TracebackType | None) -> bool:
-    """Whether an error was raised on purpose by rlgrad or by Python for it, and not by a user's code that it called."""
-    files = []
+    """Return whether rlgrad, or Python on its behalf, raised an error, and not a user's code that rlgrad called."""
+    modules = []
     while traceback is not None:
-        files.append(traceback.tb_frame.f_code.co_filename)
+        frame = traceback.tb_frame
+        if not _of_python(frame.f_code.co_filename):
+            modules.append(str(frame.f_globals.get("__name__")))
         traceback = traceback.tb_next
-    home = str(Path(__file__).resolve().parents[1])
-    agents = str(Path(__file__).resolve().parents[2] / "agents")
-    own = [file for file in files if not _of_python(file)]
-    return bool(own) and own[-1].startswith((home, agents))
+    # Not by the file's path: a package of the user's may lie beside rlgrad, and its name may begin as rlgrad's.
+    return bool(modules) and modules[-1].partition(".")[0] == "rlgrad"
 
 
 def _of_python(file: str) -> bool:
-    """Whether a file belongs to Python's own library."""
-    return file.startswith(("<frozen", str(Path(os.__file__).parent))) and "site-packages" not in file
+    """Return whether a file belongs to Python's own library."""
+    return file.startswith(("<frozen", f"{Path(os.__file__).parent}{os.sep}")) and "site-packages" not in file

@@ -5,9 +5,11 @@ What ships stands in them like everything else, so another package adds to rlgra
 imported beforehand.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -102,22 +104,39 @@ def config_results() -> dict[str, dict[str, Any]]:
 
 
 def from_file(path: Path, class_name: str) -> Any:
-    """The class of a name in a Python file, which is executed.
+    """Execute a Python file and return its class of this name.
+
+    The module gets a name of its own, so that a file called `queue.py` does not take the place of Python's `queue`. No other
+    process can import that name: what cloudpickle sends there, for example to environments in processes, is sent whole.
 
     Raises:
         ValueError: there is no such file or class; says what was meant.
     """
+    import cloudpickle
+
     if not path.is_file():
         raise ValueError(f"There is no file {str(path)!r}.")
     path = path.resolve()  # a run is told where it was
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(_module_name(path), path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{str(path)!r} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
+    module, before = importlib.util.module_from_spec(spec), sys.modules.pop(spec.name, None)
     # Dataclasses look their module up here while its body still runs.
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]  # `import` leaves no half of a module either
+        sys.modules |= {} if before is None else {spec.name: before}
+        raise
     if not hasattr(module, class_name):
         classes = [n for n, thing in vars(module).items() if isinstance(thing, type)]
         raise ValueError(f"{path} has no class {class_name!r}. {close_names(class_name, classes)}")
+    cloudpickle.register_pickle_by_value(module)
     return getattr(module, class_name)
+
+
+def _module_name(path: Path) -> str:
+    """Return a name that no other module has: the same one each time for the same file, so that pickles can be read."""
+    stem = re.sub(r"\W", "_", path.stem)  # pickle reads a dot as a package's
+    return f"file_{stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
