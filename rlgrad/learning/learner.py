@@ -203,7 +203,7 @@ class Learner:
             values = next_values = None
         rollout = rollout._replace(values=values, next_values=next_values)
         if self.reward_scale is not None:
-            rollout = rollout._replace(rewards=self.reward_scale.scaled(rollout.rewards))
+            rollout = rollout._replace(rewards=self.reward_scale.scale(rollout.rewards))
         mask = tf.convert_to_tensor(rollout.mask)
         estimates = check_estimates(self.agent, self.agent.estimate(rollout), mask)
         whole = tf.cast(tf.shape(mask)[1], mask.dtype)
