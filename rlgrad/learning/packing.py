@@ -10,7 +10,7 @@ from rlgrad.core.nested import leaves, map_leaves, with_leaves
 _WORD = np.dtype(np.int32)
 
 
-class Packing:
+class WordPacking:
     """Pack a tree of arrays, bit by bit, into one vector of 32-bit words. Arrays of other widths, such as bytes, stay apart.
 
     Args:

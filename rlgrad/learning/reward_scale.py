@@ -43,12 +43,12 @@ class RewardScale:
             mask: float (T, N), 0 for steps that do not count.
         """
         r = tf.cast(rewards, tf.float64)
-        goes_on = 1.0 - tf.cast(boundaries, tf.float64)
+        continues = 1.0 - tf.cast(boundaries, tf.float64)
         carried = tf.zeros_like(r[0]) if self._whole_episodes else self._running.value
         first = tf.concat([(r[0] + self._gamma * carried)[None], r[1:]], axis=0)
-        discounts = self._gamma * tf.concat([tf.zeros_like(goes_on[:1]), goes_on[:-1]], axis=0)
+        discounts = self._gamma * tf.concat([tf.zeros_like(continues[:1]), continues[:-1]], axis=0)
         # The recursion of returns, but forward in time.
         u = estimators.discounted_sums(first[::-1], discounts[::-1])[::-1]
         if not self._whole_episodes:
-            self._running.assign(u[-1] * goes_on[-1])
+            self._running.assign(u[-1] * continues[-1])
         self._sums.update(tf.reshape(u, [-1]), tf.reshape(mask, [-1]))
