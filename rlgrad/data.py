@@ -7,25 +7,24 @@ from rlgrad.core.checks import close_names
 
 
 class Rollout(NamedTuple):
-    """What the policy met: T time steps in N columns (environment slots, or whole episodes), time first.
+    """The steps that the policy took: T time steps in N columns (environment slots, or whole episodes), time first.
 
-    There is no `done`: returns stop at `terminations | truncations`, and only a termination makes the value of what
-    follows zero. Rows where `mask` is 0 are padding or an autoreset step; they hold zeros or stale numbers and count
-    for nothing.
+    There is no `done`: returns stop at `terminations | truncations`, and only a termination makes the value of the next state
+    zero. Rows where `mask` is 0 are padding or an autoreset step. They hold zeros or stale numbers, and do not count.
 
     Attributes:
-        observations: (T, N, …), what the policy saw. May be a tree of arrays.
+        observations: (T, N, …), before each action. An array or a tree of arrays.
         actions: (T, N, …), as sampled: before clipping, counted from 0.
         rewards: float32 (T, N), raw, in the environment's units.
         terminations: bool (T, N), the task ended after this step.
         truncations: bool (T, N), the episode was cut after this step (a time limit).
         final_observations: (T, N, …), the true successor of each step: at an episode's end the last observation of that
-            episode, never the first of the next; where an episode goes on, what `observations` holds in the next row.
+            episode, never the first of the next; within an episode, `observations` of the next row.
         log_probs: float32 (T, N), log π(a|s) in nats when the action was taken.
         mask: float32 (T, N), 1 for a real step.
         values: float32 (T, N), v(s_t). `None` until the learner fills it, and where no output estimates a value.
         next_values: float32 (T, N), v of the true successor. `None` likewise.
-        initial_states: (N, …), what a policy with memory remembered before the first row: a tree of arrays. Nothing for others.
+        initial_states: (N, …), the memory of a policy before the first row: a tree of arrays, empty without a memory.
     """
 
     observations: Any
@@ -42,11 +41,11 @@ class Rollout(NamedTuple):
 
 
 Credit = Mapping[str, Any]
-"""For each output that is trained, how much its gradient counts: a number, or float (M,). What `Agent.credit` returns."""
+"""How much the gradient of each trained output counts: a number, or float (M,). `Agent.credit` returns it."""
 
 
 class Estimates(NamedTuple):
-    """What an agent makes of a rollout's rewards before the update. Each float (T, N), in units of reward."""
+    """An agent's estimates from the rewards of a rollout, made before the update. Each float (T, N), in units of reward."""
 
     returns: Any
     advantages: Any
@@ -54,16 +53,16 @@ class Estimates(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The numbers that stood fixed when the rollout was collected. M rows: steps, in no particular order.
+    """The numbers of a rollout that stay fixed during an update. M rows: steps, in no particular order.
 
-    Of a policy with memory a row is a sequence of T steps: (M, T) where it says (M,) here, and the observations are the
-    sequences that the policy takes.
+    For a policy with memory, a row is a sequence of T steps: read (M, T) for (M,), and the observations are the sequences that
+    the policy takes.
 
     Attributes:
-        observations: (M, …), what the policy saw. May be a tree of arrays.
+        observations: (M, …), before each action. An array or a tree of arrays.
         actions: (M, …), as sampled.
         log_probs: float (M,), log π(a|s) in nats when the action was taken.
-        values: float (M,), v(s), in units of reward; zeros where nothing estimates it.
+        values: float (M,), v(s), in units of reward; zeros if no output estimates it.
         returns: float (M,), from `Agent.estimate`, in units of reward.
         advantages: float (M,), likewise.
         td_errors: float (M,), likewise.
@@ -86,9 +85,9 @@ class Batch(NamedTuple):
 
 
 class Outputs:
-    """What the policy says at its current weights, as plain numbers: `log_prob`, `entropy`, `value`, each float (M,).
+    """The policy's outputs at its current weights, as plain numbers: `log_prob`, `entropy`, `value`, each float (M,).
 
-    And each of the agent's own `outputs`, by its name.
+    The agent's own `outputs` are there too, by name.
     """
 
     log_prob: Any
@@ -111,7 +110,7 @@ class Episode(NamedTuple):
     Attributes:
         return_: undiscounted sum of its rewards, in the environment's units.
         length: number of its steps.
-        terminated: whether the task ended (else it was cut, by a time limit for instance).
+        terminated: True if the task ended, False if the episode was cut, by a time limit for instance.
     """
 
     return_: float

@@ -91,10 +91,10 @@ def lambda_returns(
                 f"{name} has shape {tuple(other.shape)}, values has {tuple(values.shape)}: both are (T, N)."
             )
     # Where the recursion stops, the whole weight is on v(s_t+1); elsewhere 1 − λ of it, and the rest on G_t+1.
-    goes_on = _continues(boundaries, values.dtype)
-    goes_on = tf.concat([goes_on[:-1], tf.zeros_like(goes_on[-1:])], axis=0)
-    bootstrap = gamma * _continues(terminations, values.dtype) * next_values * (1.0 - gae_lambda * goes_on)
-    return discounted_sums(rewards + bootstrap, gamma * gae_lambda * goes_on)
+    continues = _continues(boundaries, values.dtype)
+    continues = tf.concat([continues[:-1], tf.zeros_like(continues[-1:])], axis=0)
+    bootstrap = gamma * _continues(terminations, values.dtype) * next_values * (1.0 - gae_lambda * continues)
+    return discounted_sums(rewards + bootstrap, gamma * gae_lambda * continues)
 
 
 def standardize(x: Any, weights: Any, epsilon: float = 1e-8) -> tf.Tensor:

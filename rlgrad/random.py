@@ -1,9 +1,9 @@
 """All randomness of a run comes from one seed, split here into independent named streams.
 
-TensorFlow's own float samplers give different numbers under XLA than without it, for the same seed, and take one seed for a
-whole batch. Random numbers inside compiled programs are therefore built here, from the bits of a counter-based generator in
-integer arithmetic, which is the same in every mode. They are a pure function of a seed, int32 (…, 2), and each row of a batch
-of seeds has numbers of its own, whatever the other rows are.
+For one seed, TensorFlow's own float samplers give different numbers with XLA and without, and they take one seed for a whole
+batch. Random numbers inside compiled programs are therefore built here, from the bits of a counter-based generator in integer
+arithmetic, which is the same in every mode. They are a pure function of a seed, int32 (…, 2). In a batch of seeds, the numbers
+of a row do not depend on the other rows.
 
 Source: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3" (Threefry-2x32, 20 rounds).
 """
@@ -22,7 +22,7 @@ _STREAMS: tuple[StreamName, ...] = ("init", "action", "environment", "shuffle", 
 
 
 def stream(seed: int, name: StreamName) -> np.random.SeedSequence:
-    """The seed sequence of one named stream of a run.
+    """Return the seed sequence of one named stream of a run.
 
     Args:
         seed: the run's seed, an integer ≥ 0.
@@ -33,7 +33,7 @@ def stream(seed: int, name: StreamName) -> np.random.SeedSequence:
         A `numpy.random.SeedSequence`, independent of the other streams of the same seed.
 
     Raises:
-        ValueError: `seed` is negative or no integer.
+        ValueError: `seed` is negative or not an integer.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed is an integer ≥ 0, got {seed!r}.")
@@ -41,24 +41,24 @@ def stream(seed: int, name: StreamName) -> np.random.SeedSequence:
 
 
 def child(sequence: np.random.SeedSequence, *key: int) -> np.random.SeedSequence:
-    """The child of a seed sequence at `key`: a pure function, unlike `SeedSequence.spawn`."""
+    """Return the child of a seed sequence at `key`: a pure function, unlike `SeedSequence.spawn`."""
     return np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, *key))
 
 
 def integer_seed(sequence: np.random.SeedSequence) -> int:
-    """A 31-bit integer seed, the kind that Keras initializers and environments take."""
+    """Return a 31-bit integer seed, the kind that Keras initializers and environments take."""
     return int(sequence.generate_state(1)[0] >> 1)
 
 
 class Seeds:
-    """Numbered seeds for the functions below, a pure function of a stream, made in blocks: a few words cost as much as many."""
+    """Numbered seeds for the functions below: a pure function of a stream. A block of them costs as much as a few."""
 
     def __init__(self, sequence: np.random.SeedSequence) -> None:
         self._sequence = sequence
         self._blocks: dict[int, np.ndarray] = {}  # the last one
 
     def __call__(self, first: int, count: int) -> np.ndarray:
-        """Seeds `first … first + count − 1`, int32 (count, 2)."""
+        """Return the seeds `first … first + count − 1`, int32 (count, 2)."""
         return np.stack([self._block(n // _BLOCK)[n % _BLOCK] for n in range(first, first + count)])
 
     def _block(self, number: int) -> np.ndarray:
@@ -69,17 +69,17 @@ class Seeds:
 
 
 def permutations(seed: Any, count: int, length: int) -> Any:
-    """`count` independent random permutations of `0 … length − 1`, the same eager and compiled.
+    """Return `count` independent random permutations of `0 … length − 1`, the same eager and compiled.
 
-    Sorting random keys takes an XLA program on a CPU as long as a small network's whole epoch. So where the length has a
-    divisor from 8 to its root, the numbers stand on a torus, and four times each column is moved down and each row to the
-    right by a random distance of its own. Every number comes to every place equally often, and sets of numbers spread over
-    parts of the result as they do when all permutations are equally likely, as far as tests can tell. Other lengths are sorted.
+    On a CPU, sorting random keys takes an XLA program as long as a whole epoch of a small network. So if the length has a
+    divisor from 8 to its root, the numbers are laid out on a torus, and four times each column moves down and each row to the
+    right, by a random distance each. Every number reaches every place equally often, and as far as tests can tell, sets of
+    numbers spread over parts of the result as if all permutations were equally likely. Other lengths are sorted.
 
     Args:
         seed: int32 (2,).
         count: how many.
-        length: how long each is.
+        length: of each.
 
     Returns:
         int32 (count, length).
@@ -104,12 +104,12 @@ def permutations(seed: Any, count: int, length: int) -> Any:
 
 
 def seed_of(sequence: np.random.SeedSequence) -> np.ndarray:
-    """A seed for the functions below, int32 (2,)."""
+    """Return a seed for the functions below, int32 (2,)."""
     return sequence.generate_state(2).view(np.int32)
 
 
 def bits(seed: Any, count: int) -> Any:
-    """Random bits.
+    """Return random bits.
 
     Args:
         seed: int32 (…, 2).
@@ -127,7 +127,7 @@ def bits(seed: Any, count: int) -> Any:
 
 
 def uniform(seed: Any, shape: tuple[int, ...] = ()) -> Any:
-    """Numbers from [0, 1), multiples of 2⁻²⁴.
+    """Return numbers from [0, 1), multiples of 2⁻²⁴.
 
     Args:
         seed: int32 (…, 2).
@@ -145,7 +145,7 @@ def uniform(seed: Any, shape: tuple[int, ...] = ()) -> Any:
 
 
 def normal(seed: Any, shape: tuple[int, ...] = ()) -> Any:
-    """Standard normal numbers, by the method of Box and Muller; none is further than 5.8 from 0.
+    """Return standard normal numbers, by the method of Box and Muller, from −5.8 to 5.8.
 
     Args:
         seed: int32 (…, 2).
@@ -162,7 +162,7 @@ def normal(seed: Any, shape: tuple[int, ...] = ()) -> Any:
 
 
 def integers(seed: Any, bound: int, shape: tuple[int, ...] = ()) -> Any:
-    """Whole numbers from 0 … bound − 1, each as likely as another up to a share of bound · 2⁻²⁴.
+    """Return integers 0 … bound − 1, equally likely up to a share of bound · 2⁻²⁴.
 
     Args:
         seed: int32 (…, 2).
@@ -178,7 +178,7 @@ def integers(seed: Any, bound: int, shape: tuple[int, ...] = ()) -> Any:
 
 
 def split(seed: Any, count: int) -> Any:
-    """Seeds that are independent of each other and of the one they come from.
+    """Return seeds that are independent of each other and of the one they come from.
 
     Args:
         seed: int32 (…, 2).
@@ -194,7 +194,7 @@ def split(seed: Any, count: int) -> Any:
 
 
 def fold_in(seed: Any, number: Any) -> Any:
-    """The seed that belongs to a number, such as a time step.
+    """Return the seed that belongs to a number, such as a time step.
 
     Args:
         seed: int32 (…, 2).
@@ -212,7 +212,7 @@ def fold_in(seed: Any, number: Any) -> Any:
 
 
 def _key(seed: Any) -> tuple[Any, Any]:
-    """The two words of each seed, uint32 (…, 1)."""
+    """Return the two words of each seed, uint32 (…, 1)."""
     import tensorflow as tf
 
     words = tf.bitcast(tf.convert_to_tensor(seed, tf.int32), tf.uint32)
@@ -220,14 +220,14 @@ def _key(seed: Any) -> tuple[Any, Any]:
 
 
 def _side_by_side(x: Any, y: Any) -> Any:
-    """`tf.stack([x, y], axis=-1)`, (…, 2), for which XLA does not make two copies of everything that led to x and y."""
+    """Return `tf.stack([x, y], axis=-1)`, (…, 2), so that XLA does not copy everything that x and y are computed from."""
     import tensorflow as tf
 
     return tf.where(tf.constant([True, False]), x[..., None], y[..., None])
 
 
 def _threefry(key: tuple[Any, Any], x: Any, y: Any) -> tuple[Any, Any]:
-    """Two words of counters, int32 (k,), scrambled by keys, uint32 (…, 1): two of uint32 (…, k)."""
+    """Scramble two words of counters, int32 (k,), by keys, uint32 (…, 1), into two of uint32 (…, k)."""
     import tensorflow as tf
 
     shape = tf.broadcast_static_shape(key[0].shape, x.shape)
@@ -239,7 +239,7 @@ def _threefry(key: tuple[Any, Any], x: Any, y: Any) -> tuple[Any, Any]:
 
 @functools.cache
 def _scrambler() -> Any:
-    """The rounds of Threefry for any shapes, traced once: a program draws from it at a dozen places."""
+    """Return the rounds of Threefry for any shapes, traced once: a program draws from it in a dozen places."""
     import tensorflow as tf
 
     def scrambled(first: Any, second: Any, x: Any, y: Any) -> tuple[Any, Any]:

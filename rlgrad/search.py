@@ -15,7 +15,7 @@ import yaml
 
 from rlgrad.core.checks import check_keys
 
-__all__ = ["Range", "Space", "parse", "replace", "under", "value_at"]
+__all__ = ["Range", "Space", "parse_search", "under", "value_at", "with_values"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def value_at(record: Any, name: str) -> Any:
     return record
 
 
-def replace(record: Any, values: Mapping[str, Any]) -> Any:
+def with_values(record: Any, values: Mapping[str, Any]) -> Any:
     """Return a record with other values at dotted names.
 
     Raises:
@@ -74,11 +74,11 @@ def replace(record: Any, values: Mapping[str, Any]) -> Any:
             inner.setdefault(head, {})[rest] = value
         else:
             own[head] = tuple(value) if isinstance(value, list) else value
-    own |= {head: replace(getattr(record, head), below) for head, below in inner.items()}
+    own |= {head: with_values(getattr(record, head), below) for head, below in inner.items()}
     return dataclasses.replace(record, **own)
 
 
-def parse(text: str) -> tuple[str, Range | Sequence[Any] | None]:
+def parse_search(text: str) -> tuple[str, Range | Sequence[Any] | None]:
     """Return the name in a text, and the range or choices; `None` if it is the name alone.
 
     Args:

@@ -128,7 +128,7 @@ def test_an_override_without_its_type_is_refused_instead_of_ignored():
         ({"gae_lambda": -0.1}, "gae_lambda is between 0 and 1"),
         ({"num_envs": 0}, "num_envs is at least 1"),
         ({"num_steps": 0}, "num_steps is at least 1"),
-        ({"episodes_per_env": 2}, "set num_steps to none"),
+        ({"episodes_per_env": 2}, "set num_steps to None"),
     ],
 )
 def test_hyper_parameters_are_checked_by_name(options, message):

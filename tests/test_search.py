@@ -3,11 +3,10 @@
 import pytest
 
 import rlgrad
-from rlgrad import search
 from rlgrad.agents import A2C, NPG, PPO, TRPO, Reinforce
 from rlgrad.config import Config, agent_class
 from rlgrad.core import registry
-from rlgrad.search import Range, parse, replace, value_at
+from rlgrad.search import Range, parse_search, value_at, with_values
 from rlgrad.tuning.trials import declared
 from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
@@ -30,7 +29,7 @@ def test_every_shipped_agent_declares_fields_of_its_own_and_takes_each_extreme(n
     for field, what in space.items():
         value_at(agent, field)
         for value in (what.low, what.high) if isinstance(what, Range) else what:
-            assert value_at(replace(agent, {field: value}), field) == value
+            assert value_at(with_values(agent, {field: value}), field) == value
 
 
 def test_an_agent_of_ones_own_inherits_a_space_and_may_add_to_it():
@@ -44,7 +43,7 @@ def test_the_space_follows_the_update():
     assert "update.policy.target_kl" in TRPO().search_space()
     fixed = NPG(update=PerHead(policy=NaturalGradient(target_kl=None, learning_rate=0.1)))
     assert "update.policy.learning_rate" in fixed.search_space()
-    assert search.of_update(Ascent(optimizer={"class_name": "Adam", "config": {}})) == {}
+    assert Ascent(optimizer={"class_name": "Adam", "config": {}}).search_space() == {}
 
 
 def test_whole_episodes_have_no_number_of_steps():
@@ -55,7 +54,7 @@ def test_whole_episodes_have_no_number_of_steps():
 
 def test_dotted_names_reach_into_records():
     values = {"agent.update.policy.learning_rate": 0.5, "agent.gamma": 0.9, "hidden_sizes": [8, 8], "seed": 3}
-    changed = replace(CONFIG, values)
+    changed = with_values(CONFIG, values)
     assert {name: value_at(changed, name) for name in values} == {**values, "hidden_sizes": (8, 8)}
     assert changed.agent.update.policy.num_epochs == 2
     assert CONFIG.agent.gamma == 0.99
@@ -64,7 +63,7 @@ def test_dotted_names_reach_into_records():
 def test_values_of_one_record_are_set_together():
     """Each alone would contradict what is there."""
     agent = Reinforce(num_steps=None, episodes_per_env=1, baseline="none")
-    changed = replace(agent, {"num_steps": 16, "baseline": "value"})
+    changed = with_values(agent, {"num_steps": 16, "baseline": "value"})
     assert (changed.num_steps, changed.baseline) == (16, "value")
 
 
@@ -90,7 +89,7 @@ def test_a_name_that_does_not_exist_raises_with_what_was_meant(name, meant):
     ],
 )
 def test_a_search_is_written_in_one_word(text, expected):
-    assert parse(text) == expected
+    assert parse_search(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -108,4 +107,4 @@ def test_a_search_is_written_in_one_word(text, expected):
 )
 def test_a_search_that_cannot_be_read_raises(text, message):
     with pytest.raises(ValueError, match=message):
-        parse(text)
+        parse_search(text)

@@ -1,1 +1,1 @@
-"""From a rollout to new weights."""
+"""Learning: from a rollout to new weights."""

@@ -126,7 +126,7 @@ class Fused:
             good = numbers[-1] < 0
             return i + 1, good, taken + tf.cast(played, tf.int64), slots, leaves(rollout), *arrays
 
-        def goes_on(i: Any, good: Any, taken: Any, *_: Any) -> Any:
+        def continues(i: Any, good: Any, taken: Any, *_: Any) -> Any:
             return good & (i < count) & (taken + needed <= total)
 
         needed = collector.max_rollout_steps if learner.agent.num_steps is not None else 1
@@ -134,7 +134,7 @@ class Fused:
         memories = policy.initial_state(shape[1])
         last = last._replace(initial_states=tf.nest.map_structure(tf.convert_to_tensor, memories))
         start = (tf.constant(0), tf.constant(True), timesteps, slots, leaves(last), measured, steps, ends)
-        made, _, _, slots, played, measured, steps, ends = tf.while_loop(goes_on, body, start)
+        made, _, _, slots, played, measured, steps, ends = tf.while_loop(continues, body, start)
         tf.nest.map_structure(lambda variable, x: variable.assign(x), variables, slots)
         return _Results(
             made,

@@ -20,13 +20,13 @@ from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.contract import batch_signature, check_estimates, check_metrics, dry_run, require_free_names
 from rlgrad.learning.nonfinite import NonFiniteError, explain
 from rlgrad.learning.objective import PolicyObjective, linearize_outputs, output_specs
-from rlgrad.learning.packing import Packing
+from rlgrad.learning.packing import WordPacking
 from rlgrad.learning.reward_scale import RewardScale
 from rlgrad.learning.xla import with_fallback
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
-from rlgrad.updates import assign_if
+from rlgrad.updates import State, assign_if
 
 _log = logging.getLogger("rlgrad")
 
@@ -57,7 +57,7 @@ class Learner:
         self.outputs, self.credited, self._measured = dry_run(agent, signature, value=policy.has_value)
         self.variables, self._by_output = _connected(agent, policy, self.credited)
         self.layers = {name: _layers(policy, variables) for name, variables in self._by_output.items()}
-        self.state: Any = agent.update.build(self.variables, num_envs, self._by_output)
+        self.state: State = agent.update.build(self.variables, num_envs, self._by_output)
         self.whole_episodes = agent.num_steps is None
         self.uses_value = policy.has_value and "value" in self.credited
         of_value = ("explained_variance",) if self.uses_value else ()
@@ -76,9 +76,9 @@ class Learner:
         self.traces = 0
         self.xla = actors.gains_from_xla(policy) if xla is None else xla
         self._mirror = policy.mirror  # made before anything is traced
-        self._packing: Packing | None = None  # of the arguments, once a rollout is there
-        self._program: Any = None  # once it is compiled
-        self._measuring: Any = None  # likewise, of `diagnose`
+        self._program: Any = None  # compiled with the first rollout, whose arguments it takes as `_packing` packs them
+        self._packing: Any = None
+        self._measuring: Any = None  # the program of `diagnose`
         self._packed: np.ndarray | None = None  # the new weights, for an actor that computes in NumPy
 
     def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
@@ -96,14 +96,12 @@ class Learner:
             NonFiniteError: a gradient was not finite; names output, variable and step.
         """
         arguments = _unfilled(rollout), np.float32(progress), np.asarray(seed, np.int32)
-        if self._packing is None:
-            self._packing = Packing(arguments)
-        packed = self._packing.pack(arguments)
         if self._program is None:
             _log.info("Compiling the update …")
-            results = with_fallback(lambda xla: self._first(packed, xla), self.xla, self.give_up_xla)
+            self._packing = WordPacking(arguments)
+            results = with_fallback(lambda xla: self._first(arguments, xla), self.xla, self.give_up_xla)
         else:
-            results = self._program(packed)
+            results = self._program(self._packing.pack(arguments))
         numbers, count = results[0].numpy(), len(self.metrics)
         self._packed = numbers[count + 1 :] if len(numbers) > count + 1 else None
         step = int(numbers[count])
@@ -149,15 +147,15 @@ class Learner:
         columns = rollout.mask.shape[1] if self.whole_episodes else None
         return measuring.measure(self.policy, batch, credit, columns)
 
-    def _first(self, packed: list[tf.Tensor], xla: bool) -> list[tf.Tensor]:
+    def _first(self, arguments: Any, xla: bool) -> list[tf.Tensor]:
         """Make the program and run it. A concrete function skips the search for one that fits the arguments."""
+        packed = self._packing.pack(arguments)
         program = flat_call(trace(self._learn_packed, packed, jit_compile=xla or None))
-        results = program(packed)
+        results: list[tf.Tensor] = program(packed)
         self._program = program
         return results
 
     def _learn_packed(self, packed: list[tf.Tensor]) -> list[tf.Tensor]:
-        assert self._packing is not None
         numbers = self.move(*self._packing.unpack(*packed))
         return [numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)]
 
@@ -203,7 +201,7 @@ class Learner:
             values = next_values = None
         rollout = rollout._replace(values=values, next_values=next_values)
         if self.reward_scale is not None:
-            rollout = rollout._replace(rewards=self.reward_scale.scaled(rollout.rewards))
+            rollout = rollout._replace(rewards=self.reward_scale.scale(rollout.rewards))
         mask = tf.convert_to_tensor(rollout.mask)
         estimates = check_estimates(self.agent, self.agent.estimate(rollout), mask)
         whole = tf.cast(tf.shape(mask)[1], mask.dtype)

@@ -1,4 +1,4 @@
-"""Many small arrays as one, into a compiled program and out of it: each tensor that crosses costs more than its numbers."""
+"""Many small arrays as one argument of a compiled program: passing a tensor costs more than its numbers."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from rlgrad.core.nested import leaves, map_leaves, with_leaves
 _WORD = np.dtype(np.int32)
 
 
-class Packing:
-    """A tree of arrays as one vector of 32-bit words, bit by bit, with what has no such width (bytes) beside it.
+class WordPacking:
+    """Pack a tree of arrays, bit by bit, into one vector of 32-bit words. Arrays of other widths, such as bytes, stay apart.
 
     Args:
-        tree: of arrays, whose structure, shapes and dtypes all later trees share.
+        tree: of arrays; all later trees have its structure, shapes and dtypes.
     """
 
     def __init__(self, tree: Any) -> None:
@@ -22,25 +22,24 @@ class Packing:
         self._kinds = [(x.shape, x.dtype) for x in map(np.asarray, leaves(tree))]
 
     def pack(self, tree: Any) -> list[tf.Tensor]:
-        """The tensors that `unpack` takes.
+        """Return the tensors that `unpack` takes.
 
         Raises:
-            ValueError: a shape or dtype is another than the first time.
+            ValueError: a shape or a dtype differs from the first tree's.
         """
         arrays = [np.asarray(x) for x in leaves(tree)]
         if [(x.shape, x.dtype) for x in arrays] != self._kinds:
-            found = next(
+            got, (shape, dtype) = next(
                 pair for pair in zip(arrays, self._kinds, strict=False) if (pair[0].shape, pair[0].dtype) != pair[1]
             )
-            (shape, dtype), got = found[1], found[0]
             raise ValueError(
-                f"The program was compiled for arrays {dtype} {shape}, and got {got.dtype} {got.shape}: take another learner."
+                f"The program was compiled for arrays {dtype} {shape}, and got {got.dtype} {got.shape}: make another Learner."
             )
         words = np.concatenate([_words(x) for x in arrays if _packed(x.dtype)])
         return [tf.constant(words), *(tf.constant(x) for x in arrays if not _packed(x.dtype))]
 
     def unpack(self, words: tf.Tensor, *others: tf.Tensor) -> Any:
-        """The tree again, in a program."""
+        """Return the tree, inside a program."""
         unpacked, at, rest = [], 0, iter(others)
         for shape, dtype in self._kinds:
             if not _packed(dtype):

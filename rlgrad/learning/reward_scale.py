@@ -1,4 +1,4 @@
-"""Rewards in units of how much their discounted sum varies, which a value can learn whatever the environment's units are."""
+"""Rewards scaled by the deviation of their discounted sum, so that a value can learn them in any environment's units."""
 
 import keras
 import tensorflow as tf
@@ -10,15 +10,15 @@ from rlgrad.policies.normalizer import RunningNormalizer
 class RewardScale:
     """r / √(variance of u), u_t = r_t + γ u_t−1 within an episode, over every step of the run so far.
 
-    Nothing is taken off the rewards: a sign keeps its meaning. What is logged and evaluated stays in the environment's units.
+    No mean is subtracted, so signs keep their meaning. Logged and evaluated returns stay in the environment's units.
 
     Args:
         num_envs: columns of a rollout.
         gamma: discount per step.
-        whole_episodes: columns are episodes, so that none goes on in the next rollout.
+        whole_episodes: each column is one episode, so no sum continues in the next rollout.
 
     Attributes:
-        variables: what a checkpoint keeps.
+        variables: for checkpoints.
 
     Source: Engstrom et al. (2020), "Implementation matters in deep policy gradients", appendix A.2.
     """
@@ -30,12 +30,12 @@ class RewardScale:
         self._running = keras.Variable(zeros, dtype="float64", trainable=False, name="reward_scale_running")
         self.variables = [*self._sums.variables, self._running]
 
-    def scaled(self, rewards: tf.Tensor) -> tf.Tensor:
-        """Rewards at the present scale."""
+    def scale(self, rewards: tf.Tensor) -> tf.Tensor:
+        """Return rewards at the current scale."""
         return rewards / tf.cast(tf.sqrt(self._sums.variance.value + self._sums.epsilon), rewards.dtype)
 
     def update(self, rewards: tf.Tensor, boundaries: tf.Tensor, mask: tf.Tensor) -> None:
-        """Take in a rollout.
+        """Include a rollout in the statistics.
 
         Args:
             rewards: float (T, N).
@@ -43,12 +43,12 @@ class RewardScale:
             mask: float (T, N), 0 for steps that do not count.
         """
         r = tf.cast(rewards, tf.float64)
-        goes_on = 1.0 - tf.cast(boundaries, tf.float64)
+        continues = 1.0 - tf.cast(boundaries, tf.float64)
         carried = tf.zeros_like(r[0]) if self._whole_episodes else self._running.value
         first = tf.concat([(r[0] + self._gamma * carried)[None], r[1:]], axis=0)
-        discounts = self._gamma * tf.concat([tf.zeros_like(goes_on[:1]), goes_on[:-1]], axis=0)
-        # The recursion runs forward in time: that of returns, with time turned around.
+        discounts = self._gamma * tf.concat([tf.zeros_like(continues[:1]), continues[:-1]], axis=0)
+        # The recursion of returns, but forward in time.
         u = estimators.discounted_sums(first[::-1], discounts[::-1])[::-1]
         if not self._whole_episodes:
-            self._running.assign(u[-1] * goes_on[-1])
+            self._running.assign(u[-1] * continues[-1])
         self._sums.update(tf.reshape(u, [-1]), tf.reshape(mask, [-1]))

@@ -15,7 +15,7 @@ from rlgrad import config as configs
 from rlgrad.config import Config
 from rlgrad.core.checks import require
 from rlgrad.runs import checkpoints
-from rlgrad.search import Range, Space, replace, value_at
+from rlgrad.search import Range, Space, value_at, with_values
 
 if TYPE_CHECKING:
     import optuna
@@ -219,7 +219,7 @@ def write_best(found: Study, config: Config, measure: Measure) -> None:
         f"# Trial {best.number} of the study {found.folder.name}, the best of {len(found.ranked())}: {kind} return "
         f"{best.value:.1f} over {measure.episodes} episodes of {seeds}.\n"
     )
-    content = configs.to_yaml(replace(config, best.values), {"study": found.folder.name, "trial": best.number})
+    content = configs.to_yaml(with_values(config, best.values), {"study": found.folder.name, "trial": best.number})
     checkpoints.write_text(found.folder / "best.yaml", head + content)
 
 

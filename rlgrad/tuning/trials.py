@@ -22,7 +22,7 @@ import numpy as np
 from rlgrad.config import Config
 from rlgrad.core.checks import require
 from rlgrad.runs.training import Callback, Run, run_config
-from rlgrad.search import Range, Space, replace, value_at
+from rlgrad.search import Range, Space, value_at, with_values
 from rlgrad.tuning import studies
 from rlgrad.tuning.studies import AS_GIVEN, FOLDER, REASON, Measure, Pruner, Study, Trial
 
@@ -139,7 +139,7 @@ def _value(
     trial: "optuna.Trial", config: Config, values: Mapping[str, Any], measure: Measure, runs: Path
 ) -> float | None:
     """Return the mean return over the seeds. `None`: the trial was pruned."""
-    config = replace(config, {"evaluation_episodes": 0, **values})
+    config = with_values(config, {"evaluation_episodes": 0, **values})
     means = []
     for i in range(measure.seeds):
         seed, watch = config.seed + i, _Watch(trial, i * _LOOKS)

@@ -112,7 +112,7 @@ def conjugate_gradients(
     """
     size = tf.reduce_sum(b * b)
 
-    def goes_on(i: tf.Tensor, x: tf.Tensor, r: tf.Tensor, p: tf.Tensor, rr: tf.Tensor) -> tf.Tensor:
+    def continues(i: tf.Tensor, x: tf.Tensor, r: tf.Tensor, p: tf.Tensor, rr: tf.Tensor) -> tf.Tensor:
         return (i < iterations) & (rr > tolerance * size)
 
     def body(i: tf.Tensor, x: tf.Tensor, r: tf.Tensor, p: tf.Tensor, rr: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -123,7 +123,7 @@ def conjugate_gradients(
         return i + 1, x, r, r + tf.math.divide_no_nan(smaller, rr) * p, smaller
 
     start = (tf.constant(0), tf.zeros_like(b), b, b, size)
-    _, x, rest, _, _ = tf.while_loop(goes_on, body, start, maximum_iterations=iterations)
+    _, x, rest, _, _ = tf.while_loop(continues, body, start, maximum_iterations=iterations)
     return x, rest
 
 

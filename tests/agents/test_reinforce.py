@@ -48,7 +48,7 @@ def test_the_value_baseline_takes_off_the_value():
     [
         ({"gae_lambda": 0.9}, "Monte-Carlo"),
         ({"baseline": "none", "num_steps": 5}, "needs whole episodes"),
-        ({"discount_from_start": True, "num_steps": 5}, "set num_steps to none"),
+        ({"discount_from_start": True, "num_steps": 5}, "set num_steps to None"),
         ({"baseline": "leave_one_out", "num_envs": 1}, "at least 2"),
         ({"update": Ascent(num_epochs=2)}, "takes one step"),
     ],

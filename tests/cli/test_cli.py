@@ -294,7 +294,7 @@ def test_every_command_takes_a_run_with_memory(capsys):
         (["train", "nested.yaml"], "There is no update 'natural_gradint'. Did you mean 'natural_gradient'"),
         (
             ["train", "npg", "CartPole-v1", "--agent.update.value.type", "trust_region"],
-            "value is Ascent, got TrustRegion",
+            "value is an update that can move a value, such as Ascent, got TrustRegion",
         ),
         (["train", "npg", "CartPole-v1", "--agent.update.policy.type"], "--agent.update.policy.type needs a value"),
         (["train", "npg", "CartPole-v1", "--agent.update.policy.fischer", "exact"], "--agent.update.policy.fisher"),

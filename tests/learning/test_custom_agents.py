@@ -148,7 +148,7 @@ def test_measures_are_means_over_the_steps_of_an_update_and_over_rows_that_count
 @pytest.mark.parametrize("name", ["entropy", "gradient_norm", "explained_variance", "return", "nonfinite_step"])
 def test_a_metric_whose_name_is_taken_is_refused(name):
     mine = type("Mine", (A2C,), {"measure": lambda self, batch, now: {name: 1.0}})
-    with pytest.raises(ValueError, match=f"measure gives '{name}', which is logged already"):
+    with pytest.raises(ValueError, match=f"measure returns '{name}', which is logged already"):
         rlgrad.Learner(mine(), policy_of("discrete"), num_envs=8)
 
 

@@ -30,7 +30,7 @@ def test_the_scale_is_that_of_all_steps_however_they_were_cut_into_rollouts(cuts
         scale.update(tf.constant(rewards[rows]), tf.constant(ends[rows]), tf.ones((length, 3)))
         start += length
     expected = rewards / np.sqrt(discounted(rewards, ends, 0.9).var() + 1e-8)
-    np.testing.assert_allclose(scale.scaled(tf.constant(rewards)), expected, rtol=1e-10)
+    np.testing.assert_allclose(scale.scale(tf.constant(rewards)), expected, rtol=1e-10)
 
 
 def test_padding_does_not_count_and_no_episode_goes_on_where_columns_are_episodes():
@@ -40,7 +40,7 @@ def test_padding_does_not_count_and_no_episode_goes_on_where_columns_are_episode
     for _ in range(2):
         scale.update(tf.constant(rewards), tf.constant(ends), tf.constant(mask))
     counted = discounted(rewards, ends, 0.5)[mask > 0]
-    np.testing.assert_allclose(scale.scaled(tf.constant(1.0)), 1.0 / np.sqrt(counted.var() + 1e-8), rtol=1e-6)
+    np.testing.assert_allclose(scale.scale(tf.constant(1.0)), 1.0 / np.sqrt(counted.var() + 1e-8), rtol=1e-6)
 
 
 def test_what_is_logged_and_evaluated_stays_raw_and_the_scale_is_saved(tmp_path):

@@ -100,7 +100,7 @@ def test_a_gradient_of_other_variables_is_refused():
         ({"max_grad_norm": 0.0}, "max_grad_norm is above 0"),
         ({"target_kl": 0.0, "num_epochs": 2}, "target_kl is above 0"),
         ({"target_kl": 0.01}, "take more steps"),
-        ({"optimizer": keras.optimizers.Adam(), "learning_rate": 0.1}, "part of the optimizer"),
+        ({"optimizer": keras.optimizers.Adam(), "learning_rate": 0.1}, "belongs to the optimizer"),
         (
             {
                 "optimizer": keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)),

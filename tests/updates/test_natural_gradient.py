@@ -192,8 +192,8 @@ def test_a_gradient_that_is_not_finite_is_named_and_moves_nothing(agent, bad):
 @pytest.mark.parametrize(
     ("update", "options", "message"),
     [
-        (NaturalGradient, {"learning_rate": 0.1}, "set one, and the other to none"),
-        (NaturalGradient, {"target_kl": None}, "set one, and the other to none"),
+        (NaturalGradient, {"learning_rate": 0.1}, "set one of them, and the other to None"),
+        (NaturalGradient, {"target_kl": None}, "set one of them, and the other to None"),
         (NaturalGradient, {"learning_rate_schedule": "linear"}, "needs a learning_rate"),
         (NaturalGradient, {"damping": 0.0}, "damping is above 0"),
         (NaturalGradient, {"target_kl": 0.0}, "target_kl is above 0"),
@@ -244,7 +244,7 @@ def test_weights_for_which_the_policys_distance_says_nothing_are_refused(update)
     with pytest.raises(ValueError, match="they share trunk/kernel, trunk/bias"):
         build(NPG(update=SEPARATE[update]), shared_trunk())
     trunkless = shared_trunk()
-    with pytest.raises(ValueError, match=r"is asked to move .*leave outputs with weights of their own"):
+    with pytest.raises(ValueError, match=r"is to move .*leave outputs with weights of their own"):
         build(
             type("Own", (OnlyAux,), {"credit": lambda s, b, n: {"log_prob": 1.0, "aux": 1.0}})(update=update()),
             trunkless,

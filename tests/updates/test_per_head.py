@@ -67,9 +67,11 @@ def test_the_policy_of_reinforce_takes_one_step():
 
 
 def test_a_value_has_no_divergence_to_measure_its_steps_by():
-    with pytest.raises(ValueError, match=r"value is Ascent, got TrustRegion"):
+    with pytest.raises(ValueError, match=r"value is an update that can move a value, such as Ascent, got TrustRegion"):
         PerHead(value=TrustRegion())
-    with pytest.raises(ValueError, match="policy is Ascent, NaturalGradient or TrustRegion, got PerHead"):
+    with pytest.raises(
+        ValueError, match="policy is an update such as Ascent, NaturalGradient or TrustRegion, got PerHead"
+    ):
         PerHead(policy=PerHead())
 
 

@@ -260,7 +260,7 @@ def _typed(
     in_settings = settings.pop("type", None)
     if named or in_settings:
         chosen = update_class(named or in_settings)
-        default = default if isinstance(default, chosen) else chosen()
+        default = default if type(default) is chosen else chosen()
     if not isinstance(settings.get("optimizer", ""), str):  # one with options of its own, which no argument could hold
         default = dataclasses.replace(default, optimizer=settings.pop("optimizer"), learning_rate=None)
     settings = as_declared(settings, type(default), prefix=f"{option.strip('-')}.")

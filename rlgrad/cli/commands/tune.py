@@ -109,7 +109,7 @@ def _warnings_alone() -> Iterator[None]:
 def _space(config: "Config", wanted: Sequence[str], arguments: Sequence[str]) -> "Space":
     """What is searched: what was asked for, or what the agent declares and no option sets."""
     from rlgrad.core.checks import close_names
-    from rlgrad.search import parse
+    from rlgrad.search import parse_search
     from rlgrad.tuning.trials import declared
 
     known = declared(config)
@@ -118,7 +118,7 @@ def _space(config: "Config", wanted: Sequence[str], arguments: Sequence[str]) ->
     if not wanted:
         return {name: what for name, what in known.items() if name not in given}
     space: dict[str, Any] = {}
-    for name, what in map(parse, wanted):
+    for name, what in map(parse_search, wanted):
         if what is None and name not in known:
             raise ValueError(f"the agent declares no range for {name!r}: {name}=low:high. {close_names(name, known)}")
         if name in given:
