@@ -9,7 +9,7 @@ import yaml
 import rlgrad
 from rlgrad.agents import A2C, NPG, PPO
 from rlgrad.cli import main
-from rlgrad.cli.commands.train import parse
+from rlgrad.cli.options import parse
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
 AGENT = '''
@@ -186,7 +186,7 @@ def test_version(capsys):
 
 def update_of(agent, *arguments, **settings):
     """The update that settings of a YAML file and arguments lead to."""
-    return parse({"agent": {"name": agent, **settings}}, list(arguments), prog="test").agent.update
+    return parse({"agent": {"name": agent, **settings}}, list(arguments), prog="test")[0].agent.update
 
 
 NESTED = {"type": "per_head", "policy": {"type": "natural_gradient", "fisher": "empirical"}, "value": {"num_epochs": 3}}
@@ -259,7 +259,7 @@ def test_a_run_with_nested_updates_writes_a_config_that_loads_again(tmp_path):
     run.close()
     written = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())
     written.pop("resolved")
-    assert parse(written, [], prog="test").agent == run.config.agent
+    assert parse(written, [], prog="test")[0].agent == run.config.agent
     assert "train/surrogate_improvement" in (tmp_path / "first" / "metrics.csv").read_text()
 
 
