@@ -1,9 +1,24 @@
-"""The agents that ship with rlgrad, one file each. They have no privilege that an agent of yours lacks."""
+"""The agents that ship with rlgrad, one file each, imported on demand. They have no privilege that an agent of yours lacks."""
 
-from rlgrad.agents.a2c import A2C
-from rlgrad.agents.npg import NPG
-from rlgrad.agents.ppo import PPO
-from rlgrad.agents.reinforce import Reinforce
-from rlgrad.agents.trpo import TRPO
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlgrad.agents.a2c import A2C
+    from rlgrad.agents.npg import NPG
+    from rlgrad.agents.ppo import PPO
+    from rlgrad.agents.reinforce import Reinforce
+    from rlgrad.agents.trpo import TRPO
 
 __all__ = ["A2C", "NPG", "PPO", "TRPO", "Reinforce"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import an agent's module, named like its class in small letters, when the class is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{name.lower()}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

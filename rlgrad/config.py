@@ -1,70 +1,104 @@
-"""What a run was asked to do, and the config.yaml that says so."""
+"""The settings of a run as one record, and the config.yaml that holds them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import gymnasium
-import yaml
-from gymnasium.experimental.functional import FuncEnv
-
-from rlgrad.agent import Agent
 from rlgrad.core import registry
 from rlgrad.core.checks import check_keys, require
 from rlgrad.core.settings import as_declared, mapping, require_finite
 from rlgrad.hyperparameters import Record, fields
 from rlgrad.logs import LOGS
-from rlgrad.updates import Update
+
+if TYPE_CHECKING:  # the command line asks this module for its options before anything heavy is imported
+    from rlgrad.agent import Agent
+    from rlgrad.environments.types import EnvLike
+    from rlgrad.updates import Update
 
 _UPDATES = "rlgrad.updates"
-EnvLike = (
-    str
-    | gymnasium.Env[Any, Any]
-    | gymnasium.vector.VectorEnv[Any, Any, Any]
-    | FuncEnv[Any, Any, Any, Any, Any, Any, Any]
-    | Callable[..., Any]
-)
 Memory = Literal["gru", "lstm"]
 VectorizationMode = Literal["auto", "compiled", "sync", "async", "vector_entry_point"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that decides what a run does, but for objects that YAML cannot hold (models, environments)."""
+    """Everything that decides what a run does, except for objects that YAML cannot hold (models, environments).
 
-    agent: Agent
-    env: EnvLike
+    The options of the command line, the keys of config.yaml and the table in docs/configs.md are made from these fields and the
+    strings below them; `rlgrad.train` takes each of them under its name.
+    """
+
+    agent: "Agent"
+    """The agent: a name (`rlgrad agents` lists them), `my_agent.py:MyAgent`, or an instance."""
+    env: "EnvLike"
+    """The environment: an id, an instance, a function or class that makes one, or `file.py:Name` of a class."""
     total_timesteps: int
+    """Environment steps to take, over all environments together."""
     seed: int = 0
+    """Seed of every random number. On the same machine the same seed gives the same weights to the bit."""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the environment's constructor; on the command line: name value name value …"""
     wrappers: tuple[str, ...] = ()
+    """Wrappers around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or with
+    keyword arguments, as in "FrameStackObservation(stack_size=4)"."""
     max_episode_steps: int | None = None
+    """Time limit of an episode. `None`: the environment's own."""
     vectorization_mode: VectorizationMode = "auto"
+    """How the environments are stepped. compiled: in one program with the policy, if they are written in TensorFlow; sync: one
+    after the other; async: each in a process of its own; vector_entry_point: by the vectorized class that the id registers;
+    auto: the first that fits of compiled, vector_entry_point if it means the same, and sync."""
     collector: str | Callable[..., Any] = "auto"
+    """Collector of the rollouts. auto: one of rlgrad's own, by vectorization_mode; else the name of an installed one, or
+    `my_collector.py:Mine` (docs/collectors.md); in Python also the class itself."""
     step_timeout: float | None = None
+    """Seconds within which all environments must answer a step or a reset; needs async. `None`: no limit."""
     encoders: tuple[str, ...] = ()
+    """Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine` (docs/encoders.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of the default networks."""
     activation: str = "tanh"
+    """Activation of the hidden layers, by its Keras name."""
     shared_trunk: bool = False
+    """Share the hidden layers between the default policy and value networks."""
     memory: Memory | None = None
+    """Recurrent cell of the default networks. `None`: they see the current observation only."""
     memory_size: int = 64
+    """Units of the recurrent cell."""
     squash_actions: bool = False
+    """Bring continuous actions into their bounds by a tanh, instead of clipping them."""
     initial_log_std: float = 0.0
+    """Initial log standard deviation of the Gaussian policy, for continuous actions."""
     from_logits: bool = True
+    """`False`: the model that is passed as `model` ends in probabilities, not in logits."""
     evaluation_episodes: int = 100
+    """Episodes to evaluate at the end, greedy ones and as many sampled ones. 0: no evaluation."""
     diagnose: bool = False
+    """Measure signal and noise of the gradients, and the worth of the baseline, at every logged row (docs/diagnostics.md)."""
     evaluation_interval: int | None = None
+    """Environment steps between evaluations during training, of 20 greedy and 20 sampled episodes each. `None`: only at the
+    end."""
     stop_at_return: float | None = None
+    """Stop training once the return reaches this: the greedy return if training is evaluated, else the training return."""
     patience: int | None = None
+    """Stop training after this many evaluations in a row, or rows if training is not evaluated, without a better return."""
     time_budget: float | None = None
+    """Stop after this many seconds of training, counting time before a resume. Checked after every update; in a compiled run
+    at every row."""
     logs: tuple[str, ...] = ("csv", "tensorboard")
+    """Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow (docs/logs.md)."""
     histograms: bool = False
+    """Add histograms of the weights and of their changes to TensorBoard, at every logged row."""
     videos: int = 0
+    """Greedy episodes to show in TensorBoard, evenly spaced over the run."""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Turn sequences into tuples, and check the values."""
+        for name in (f.name for f in dataclasses.fields(self) if isinstance(f.default, tuple)):
+            value = getattr(self, name)
+            require(isinstance(value, Iterable) and not isinstance(value, str), name, "a sequence", value)
+            object.__setattr__(self, name, tuple(value))
         require_finite(self)
         require(self.total_timesteps >= 1, "total_timesteps", "at least 1", self.total_timesteps)
         require(self.evaluation_episodes >= 0, "evaluation_episodes", "at least 0", self.evaluation_episodes)
@@ -74,7 +108,7 @@ class Config:
         own = isinstance(self.collector, str) or callable(self.collector)
         require(own, "collector", "auto, the name of a collector, file.py:Name or a class", self.collector)
         require(self.memory_size >= 1, "memory_size", "at least 1", self.memory_size)
-        require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or none", self.memory)
+        require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or None", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
         check_keys(dict.fromkeys(self.logs), LOGS, "name in logs")
         require(self.videos >= 0, "videos", "at least 0", self.videos)
@@ -83,7 +117,7 @@ class Config:
 
     @property
     def env_name(self) -> str:
-        """The environment's id, or the nearest thing to one."""
+        """The environment's id, or the name of its class or function."""
         if isinstance(self.env, str):
             return self.env
         name = getattr(getattr(self.env, "spec", None), "id", None)
@@ -91,102 +125,122 @@ class Config:
 
 
 def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
-    """The config as YAML, with what was resolved from it."""
-    plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
+    """Return the config as YAML.
+
+    Args:
+        config: the config.
+        resolved: what the run made of it, kept under `resolved` for people: `from_mapping` leaves it out.
+    """
+    import yaml
+
+    plain = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name != "env"}
+    plain["agent"] = {"name": agent_name(config.agent)} | plain["agent"]
     plain["env"] = _place(config.env) if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
     plain["collector"] = _collector_name(config.collector)
-    plain["env_kwargs"], plain["wrappers"] = dict(config.env_kwargs), list(config.wrappers)
-    plain["hidden_sizes"], plain["logs"] = list(config.hidden_sizes), list(config.logs)
-    plain["encoders"] = list(config.encoders)
+    if config.from_logits:  # differs only with a model, which no config.yaml holds
+        del plain["from_logits"]
     if not config.encoders:
         del plain["encoders"]
-    if config.from_logits:  # only a model that was given can differ, and the command line takes none
-        del plain["from_logits"]
-    plain["resolved"] = dict(resolved)
-    return yaml.safe_dump(plain, sort_keys=False)
+    order = [f.name for f in dataclasses.fields(config) if f.name in plain]
+    return yaml.safe_dump({name: plain[name] for name in order} | {"resolved": dict(resolved)}, sort_keys=False)
 
 
-def _place(name: str) -> str:
-    """An id or a name as it is; `file.py:Name` with the file's whole path."""
-    file, colon, attribute = name.rpartition(":")
-    return f"{Path(file).resolve()}:{attribute}" if colon and file.endswith(".py") else name
+def _place(env: str) -> str:
+    """Return an id as it is, and `file.py:Name` with the file's whole path."""
+    file, colon, name = env.rpartition(":")
+    return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else env
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as YAML holds it: records and mappings as dicts, Keras optimizers as their configs, tuples as lists."""
+    if isinstance(value, Record):
+        from rlgrad.updates import Update
+
+        kind = {"type": registry.name_of(_UPDATES, type(value))} if isinstance(value, Update) else {}
+        return kind | {name: _plain(v) for name, v in fields(value).items()}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "get_config"):
+        import keras
+
+        return keras.optimizers.serialize(value)
+    return value
 
 
 def _collector_name(collector: str | Callable[..., Any]) -> str:
-    """The name by which a collector is found again."""
+    """Return the name by which a collector is found again."""
     return _place(collector) if isinstance(collector, str) else registry.name_of("rlgrad.collectors", collector)
 
 
-def from_mapping(content: Mapping[str, Any], agent: Agent | None = None, **overrides: Any) -> Config:
-    """The config that a run's config.yaml holds.
+def from_mapping(content: Mapping[str, Any], agent: "Agent | None" = None, **overrides: Any) -> Config:
+    """Build a config from settings, such as a YAML file holds. What they leave out has its default.
 
     Args:
-        content: as `read` gives it.
-        agent: taken instead of the one that is named.
-        overrides: other settings to replace.
+        content: settings by name; those of the agent under `agent`, with its `name`. `resolved` is left out.
+        agent: an agent to take instead of the one that is named, which is then not imported.
+        overrides: settings to put in the place of those in `content`.
 
     Raises:
-        ValueError: a setting that is missing, unknown, or of a type that its field does not take; names it.
+        ValueError: a setting is missing, unknown, or of a type that its field does not take; the message names it.
     """
-    plain = {key: value for key, value in content.items() if key != "resolved"} | overrides
-    check_keys(plain, (f.name for f in dataclasses.fields(Config)), "setting")
+    settings = {name: value for name, value in content.items() if name != "resolved"} | overrides
+    check_keys(settings, (f.name for f in dataclasses.fields(Config)), "setting")
     for name in ("agent", "env", "total_timesteps"):
-        if name not in plain:
+        if name not in settings:
             raise ValueError(f"The setting {name!r} is missing.")
-    if "env" not in overrides and not isinstance(plain["env"], str):
-        raise ValueError(f"env is a text, got {plain['env']!r}.")
-    options = mapping(plain.pop("agent"), "agent")
-    plain = as_declared(plain, Config)
-    plain |= {key: tuple(plain[key]) for key in ("hidden_sizes", "wrappers", "encoders", "logs") if key in plain}
-    if agent is None:  # else nothing is imported that might not be there, or be somebody else's
-        cls = agent_class(name_of(options))
-        del options["name"]
-        agent = record_from(cls, options, "agent.")
-    return Config(agent=agent, **plain)
+    if "env" not in overrides and not isinstance(settings["env"], str):
+        raise ValueError(f"env is a string, got {settings['env']!r}.")
+    options = mapping(settings.pop("agent"), "agent")
+    return Config(agent=_agent_from(options) if agent is None else agent, **as_declared(settings, Config))
 
 
-def name_of(options: Mapping[str, Any]) -> str:
-    """The name of the agent that settings are for.
-
-    Raises:
-        ValueError: there is none.
-    """
-    name = options.get("name")
+def _agent_from(options: dict[str, Any]) -> "Agent":
+    name = options.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"agent has a name, such as `agent: {{name: reinforce}}`; got name: {name!r}.")
-    return name
+    agent: Agent = _record(agent_class(name), options, "agent.")
+    return agent
 
 
-def record_from(cls: type[Any], options: Mapping[str, Any], prefix: str = "") -> Any:
-    """A record of class `cls` from a mapping, the records inside it included.
+def _record(cls: type[Any], options: Mapping[str, Any], prefix: str, base: Any = None) -> Any:
+    """Return a record of class `cls` from field values, in which mappings stand for the records inside it.
 
     Args:
         cls: the class.
-        options: field by name.
+        options: values by field.
         prefix: of the names in messages, such as `agent.`.
+        base: a record of that class with the values of the fields that are left out. `None`: they have their defaults.
 
     Raises:
-        ValueError: a key that is no field, and says what was meant; or a value of a type that the field does not take.
+        ValueError: a key that is no field, with the field that was probably meant; or a value that its field does not take.
     """
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    known = {f.name: f.default if base is None else getattr(base, f.name) for f in dataclasses.fields(cls)}
     check_keys(options, known, f"option of {cls.__name__}")
-    built = as_declared(options, cls, prefix=prefix)
+    values = as_declared(options, cls, prefix)
     for name, value in options.items():
-        default = known[name].default
-        if isinstance(default, Record) and not isinstance(value, Record):
-            rest = mapping(value, f"{prefix}{name}")
-            kind = update_class(rest.pop("type")) if "type" in rest else type(default)
-            built[name] = record_from(kind, rest, f"{prefix}{name}.")
-    return cls(**built)
+        if isinstance(known[name], Record) and not isinstance(value, Record):
+            values[name] = _update(known[name], mapping(value, f"{prefix}{name}"), f"{prefix}{name}.")
+    return cls(**values) if base is None else dataclasses.replace(base, **values)
 
 
-def update_class(name: Any) -> type[Update]:
+def _update(default: Record, options: dict[str, Any], prefix: str) -> Any:
+    """Return an update from its options: of the type that they name, else the default with other values."""
+    kind = update_class(options.pop("type")) if "type" in options else type(default)
+    if not isinstance(options.get("optimizer", ""), str):  # it has options of its own, the learning rate among them
+        options.setdefault("learning_rate", None)
+    return _record(kind, options, prefix, default if type(default) is kind else None)
+
+
+def update_class(name: Any) -> "type[Update]":
     """Return the update class of a name such as `per_head`, or of a place such as `my_update.py:MyUpdate`.
 
     Raises:
-        ValueError: there is none; says what was meant.
+        ValueError: there is none; the message has the names that are near.
     """
+    from rlgrad.updates import Update
+
     if not isinstance(name, str):
         known = ", ".join(sorted(registry.installed(_UPDATES)))
         raise ValueError(f"The type of an update is one of {known}, or my_update.py:MyUpdate; got {name!r}.")
@@ -196,32 +250,20 @@ def update_class(name: Any) -> type[Update]:
     return cls
 
 
-def _plain(value: Any) -> Any:
-    """Records as mappings, Keras optimizers as their configs, tuples as lists."""
-    if isinstance(value, Record):
-        kind = {"type": registry.name_of(_UPDATES, type(value))} if isinstance(value, Update) else {}
-        return kind | {name: _plain(v) for name, v in fields(value).items()}
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    if hasattr(value, "get_config"):
-        import keras
-
-        return keras.optimizers.serialize(value)
-    return value
-
-
-def agent_class(name: str) -> type[Agent]:
+def agent_class(name: str) -> "type[Agent]":
     """Return the agent class of a name such as `reinforce`, or of a place such as `my_agent.py:MyAgent`.
 
     Raises:
-        ValueError: there is none; says what was meant.
+        ValueError: there is none; the message has the names that are near.
     """
-    found = registry.find("rlgrad.agents", name)
-    if not (isinstance(found, type) and issubclass(found, Agent)):
+    from rlgrad.agent import Agent
+
+    cls = registry.find("rlgrad.agents", name)
+    if not (isinstance(cls, type) and issubclass(cls, Agent)):
         raise ValueError(f"{name} is no subclass of rlgrad.Agent.")
-    return found
+    return cls
 
 
-def agent_name(agent: Agent) -> str:
+def agent_name(agent: "Agent") -> str:
     """Return the name by which `agent_class` finds this agent's class."""
     return registry.name_of("rlgrad.agents", type(agent))

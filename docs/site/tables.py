@@ -8,15 +8,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
-from sources import described
 
 from rlgrad import Agent
-from rlgrad.cli.commands.train import Options
-from rlgrad.config import agent_class, update_class
+from rlgrad.cli import options
+from rlgrad.config import Config, agent_class, update_class
 from rlgrad.core import registry
+from rlgrad.core.settings import descriptions, hints
 from rlgrad.hyperparameters import Record, fields
 from rlgrad.updates import Update
 
@@ -25,11 +25,11 @@ PAGE = ROOT / "docs" / "configs.md"
 WORDS = {
     int: "integer",
     float: "number",
-    str: "text",
+    str: "string",
     bool: "`true` or `false`",
     Path: "folder",
     NoneType: "`null`",
-    Any: "text, mapping",
+    Any: "string, mapping",
 }
 
 
@@ -37,7 +37,7 @@ def tables() -> dict[str, str]:
     """Each generated table by the name that its marks have."""
     agents = {name: agent_class(name) for name, point in registry.agents().items() if _ships(point.value)}
     own = {name: {f: t for f, t in _rows(cls).items() if _rows(Agent).get(f) != t} for name, cls in agents.items()}
-    made = {"configs": _configs(), "run": _table(_rows(Options).values()), "agent": _table(_rows(Agent).values())}
+    made = {"configs": _configs(), "run": _run(), "agent": _table(_rows(Agent).values())}
     made |= {f"agent-{name}": _table(rows.values()) for name, rows in sorted(own.items())}
     return made | {f"update-{name}": _table(_rows(cls).values()) for name, cls in _updates().items()}
 
@@ -87,17 +87,26 @@ def _reached(results: str) -> dict[str, str]:
     return {name: f"{mean} {worst}, {seeds}" for name, mean, worst, seeds in rows}
 
 
+def _run() -> str:
+    """The fields of a config that are options, and the options beside them."""
+    rows = _rows(Config) | _rows(options.Beside)
+    return _table(rows[name] for name in options.option_types())
+
+
 def _rows(cls: type[Any]) -> dict[str, str]:
-    """A line for each field: its name, what it takes, its default, and what the string below it says."""
-    hints, about = get_type_hints(cls), {}
+    """Return a line for each field: its name, what it takes, its default, and the string below it."""
+    kinds, about = hints(cls) | (options.option_types() if cls is Config else {}), {}
     for base in reversed(cls.__mro__):
         if base.__module__.startswith("rlgrad") and dataclasses.is_dataclass(base):
-            about |= described(base)
+            about |= descriptions(base)
     lines = {}
-    for f in dataclasses.fields(cls):
+    for f in (f for f in dataclasses.fields(cls) if f.name in kinds):
         default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        default = options.TOTAL_TIMESTEPS if f.name == "total_timesteps" else default
         text = " ".join(about.get(f.name, "").split()).replace("|", "\\|")
-        lines[f.name] = f"| `{f.name}` | {_takes(hints[f.name])} | `{_plain(default)}` | {text} |"
+        for python, yaml_word in (("`None`", "`null`"), ("`True`", "`true`"), ("`False`", "`false`")):
+            text = text.replace(python, yaml_word)
+        lines[f.name] = f"| `{f.name}` | {_takes(kinds[f.name])} | `{_plain(default)}` | {text} |"
     return lines
 
 

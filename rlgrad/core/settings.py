@@ -1,48 +1,104 @@
-"""Settings that came from a file, looked at before anything is made of them: does each value fit the field it is for?"""
+"""Declared settings: reading them from a file, what the fields of a dataclass take, and whether a value fits its field."""
 
+import ast
+import contextlib
 import dataclasses
+import inspect
 import math
+import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import pairwise
+from textwrap import dedent
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _NAMES: dict[Any, str] = {
     int: "an integer",
     float: "a number",
     bool: "true or false",
-    str: "a text",
-    type(None): "none",
-    dict: "names with values",
+    str: "a string",
+    type(None): "null",
+    dict: "a mapping of names to values",
     list: "a list",
     tuple: "a list",
 }
 
 
-def as_declared(
-    given: Mapping[str, Any], cls: type[Any], names: Iterable[str] = (), prefix: str = ""
-) -> dict[str, Any]:
-    """The settings whose values fit the annotations of a dataclass's fields; numbers that came as text become numbers.
+def read(path: Any) -> dict[str, Any]:
+    """Read the mapping that a YAML file holds.
 
     Args:
-        given: field by name. What is no field, or not annotated with types that a file can hold, stays as it is.
+        path: a file, or a resource as `importlib.resources` gives it.
+
+    Raises:
+        ValueError: the file holds something else; the message names the file.
+    """
+    import yaml  # here: `rlgrad.gradients` stands on this package, and needs TensorFlow and NumPy alone
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as YAML: {reason}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"{path} holds no settings: expected lines of `name: value`.")
+    return content
+
+
+def hints(cls: type[Any]) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by name, without those whose names only a type checker imports."""
+    resolved: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        module = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
+        for name, annotation in inspect.get_annotations(base).items():
+            resolved.pop(name, None)
+            with contextlib.suppress(NameError, AttributeError, TypeError):
+                one = types.SimpleNamespace(__annotations__={name: annotation})
+                resolved |= get_type_hints(one, {**vars(base)}, module)  # the module's names win over the class's
+    return {field.name: resolved[field.name] for field in dataclasses.fields(cls) if field.name in resolved}
+
+
+def descriptions(owner: type | types.ModuleType) -> dict[str, str]:
+    """Return the strings that stand below the assignments of a class or module in its source, by assigned name."""
+    try:
+        tree = ast.parse(dedent(inspect.getsource(owner)))
+    except (OSError, TypeError):  # compiled without its source, or typed into a console
+        return {}
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else tree.body
+    return {
+        name: inspect.cleandoc(below.value.value)
+        for above, below in pairwise(body)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+        for name in _assigned(above)
+    }
+
+
+def _assigned(statement: ast.stmt) -> list[str]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def as_declared(given: Mapping[str, Any], cls: type[Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings as the fields of a dataclass declare them: numbers written as text as numbers, lists as tuples.
+
+    Args:
+        given: value by field name. A value stays as it is if no field has its name, or if the field's type is none that a
+            file can hold.
         cls: the dataclass.
-        names: the fields to look at; none: all of them.
         prefix: of the names in messages, such as `agent.`.
 
     Raises:
-        ValueError: a value that does not fit; names the field, and says what is expected.
+        ValueError: a value does not fit; the message names the field and what it takes.
     """
-    hints, names = _hints(cls), set(names)
+    declared = hints(cls)
     return {
-        key: value
-        if key not in hints or (names and key not in names)
-        else _fitting(value, hints[key], f"{prefix}{key}")
+        key: _fitting(value, declared[key], f"{prefix}{key}") if key in declared else value
         for key, value in given.items()
     }
 
 
 def mapping(value: Any, name: str) -> dict[str, Any]:
-    """A setting that has settings of its own.
+    """Return a setting that has settings of its own as a new dict.
 
     Raises:
         ValueError: it has none.
@@ -62,14 +118,6 @@ def require_finite(record: Any, prefix: str = "") -> None:
             raise ValueError(f"{name} is a finite number, got {value!r}.")
 
 
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    try:
-        hints = get_type_hints(cls)
-    except (NameError, TypeError):  # names that only a type checker imports
-        return {}
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
-
-
 def _fitting(value: Any, hint: Any, name: str) -> Any:
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
@@ -81,14 +129,14 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> tuple[bool, Any]:
-    """Whether a value fits a type, and what it then is."""
+    """Return whether a value fits a type, and the value as that type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in (int, float):
         converted = _number(value, hint)
         return converted is not None, converted
     if origin in (tuple, list) and arguments[1:] in ((), (...,)):
         each = [_fits(x, arguments[0]) for x in value] if isinstance(value, list | tuple) else [(False, None)]
-        return all(fits for fits, _ in each), [converted for _, converted in each]
+        return all(fits for fits, _ in each), origin(converted for _, converted in each)
     if hint in (bool, str, type(None)):
         fits = isinstance(value, hint)
     elif origin is Literal:
@@ -96,12 +144,12 @@ def _fits(value: Any, hint: Any) -> tuple[bool, Any]:
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         fits = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
     else:
-        fits = True  # of a type that no file holds: whoever takes it may judge
+        fits = True  # a type that no file holds: the field's own class checks it
     return fits, value
 
 
 def _number(value: Any, kind: type[int] | type[float]) -> int | float | None:
-    """The number that a value is, or that a text such as `1e-3` says, which YAML takes for a text; else none."""
+    """Return a value as a number, `None` if it is none. YAML takes `1e-3` for text, so text is read too."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float | str)
@@ -122,24 +170,3 @@ def _expected(hint: Any) -> str:
         return f"a list, each {_expected(arguments[0])}"
     kind = dict if isinstance(origin, type) and issubclass(origin, Mapping) else hint
     return _NAMES.get(kind, str(hint))
-
-
-def read(path: Any) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Args:
-        path: a file, or what `importlib.resources` gives for one.
-
-    Raises:
-        ValueError: it holds something else; names the file.
-    """
-    import yaml  # here: `rlgrad.gradients` stands on this package, and needs TensorFlow and NumPy alone
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as YAML: {reason}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"{path} holds no settings: expected lines of `name: value`.")
-    return content

@@ -17,7 +17,14 @@ from rlgrad.data import Batch, Outputs, Rollout
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.questions.selection import keys_of
-from rlgrad.learning.contract import batch_signature, check_estimates, check_metrics, dry_run, require_free_names
+from rlgrad.learning.contract import (
+    DryRun,
+    batch_signature,
+    check_estimates,
+    check_metrics,
+    dry_run,
+    require_free_names,
+)
 from rlgrad.learning.nonfinite import NonFiniteError, explain
 from rlgrad.learning.objective import PolicyObjective, linearize_outputs, output_specs
 from rlgrad.learning.packing import WordPacking
@@ -40,6 +47,7 @@ class Learner:
         num_envs: slots that a rollout is played in.
         xla: compile with XLA; if it cannot compile the model, the program becomes a plain graph, and says so. `None`: if the
             model gains from it, so not for convolutions on a CPU.
+        traced: a dry run of the agent on this policy's outputs, if the caller has one. `None`: the learner makes it.
 
     Attributes:
         credited: names of the outputs that the agent trains.
@@ -51,10 +59,13 @@ class Learner:
         traces: how often the program was traced.
     """
 
-    def __init__(self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool | None = None) -> None:
+    def __init__(
+        self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool | None = None, traced: DryRun | None = None
+    ) -> None:
         self.agent, self.policy, self._num_envs = agent, policy, num_envs
         signature = batch_signature(policy.observation_spec, policy.action_spec)
-        self.outputs, self.credited, self._measured = dry_run(agent, signature, value=policy.has_value)
+        traced = dry_run(agent, signature, value=policy.has_value) if traced is None else traced
+        self.outputs, self.credited, self._measured = traced
         self.variables, self._by_output = _connected(agent, policy, self.credited)
         self.layers = {name: _layers(policy, variables) for name, variables in self._by_output.items()}
         self.state: State = agent.update.build(self.variables, num_envs, self._by_output)

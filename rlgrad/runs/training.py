@@ -1,6 +1,7 @@
 """`rlgrad.train` and `rlgrad.load`: putting the pieces of a run together."""
 
 import dataclasses
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,16 @@ import tensorflow as tf
 from rlgrad import config as configs
 from rlgrad.agent import Agent
 from rlgrad.callbacks import Callback, EarlyStop, Evaluate
-from rlgrad.config import Config, EnvLike, Memory, VectorizationMode, agent_class
+from rlgrad.config import Config, Memory, VectorizationMode, agent_class
 from rlgrad.core import settings
+from rlgrad.environments.types import EnvLike
 from rlgrad.learning.contract import batch_signature, dry_run
 from rlgrad.learning.learner import Learner
 from rlgrad.logs import make_logs, require_possible
 from rlgrad.logs.progress import Progress
 from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
 from rlgrad.rollouts.factory import make_collector
+from rlgrad.rollouts.gym import GymCollector
 from rlgrad.runs import provenance
 from rlgrad.runs.folders import free_folder, saved_model, write_config
 from rlgrad.runs.placement import device_for
@@ -43,10 +46,16 @@ def train(
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
     optimizer: str | keras.optimizers.Optimizer | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
-    wrappers: Sequence[str] = (),
     run_dir: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
+    verbose: bool = True,
+    env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] = (),
+    max_episode_steps: int | None = None,
+    vectorization_mode: VectorizationMode = "auto",
+    collector: str | Callable[..., Any] = "auto",
+    step_timeout: float | None = None,
+    encoders: Sequence[str] = (),
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     shared_trunk: bool = False,
@@ -55,11 +64,6 @@ def train(
     squash_actions: bool = False,
     initial_log_std: float = 0.0,
     from_logits: bool = True,
-    max_episode_steps: int | None = None,
-    vectorization_mode: VectorizationMode = "auto",
-    collector: str | Callable[..., Any] = "auto",
-    step_timeout: float | None = None,
-    encoders: Sequence[str] = (),
     evaluation_episodes: int = 100,
     diagnose: bool = False,
     evaluation_interval: int | None = None,
@@ -69,63 +73,66 @@ def train(
     logs: Sequence[str] = ("csv", "tensorboard"),
     histograms: bool = False,
     videos: int = 0,
-    verbose: bool = True,
 ) -> Run:
     """Train an agent on a Gymnasium environment.
 
     Args:
-        agent: a name (`rlgrad agents` lists them), or an instance.
-        env: an id, an environment (then the only one: pass a function for more), or a function that makes one; an environment
-            written in TensorFlow (docs/compiled-environments.md) or its class; or `file.py:Name` of a class.
-        total_timesteps: environment steps to take, over all environments together.
-        seed: same seed, same machine: the same weights to the bit.
-        num_envs: environments side by side; none: the agent's.
-        num_steps: steps per environment per rollout; none: the agent's.
-        model: a Keras model from observations to logits (Discrete) or mean (Box), or to `{"policy": …, "value": …}`; or a
-            function that builds one. None: a multilayer perceptron. A model that is given is trained in place.
-        value_model: a Keras model from observations to (N, 1), or a function that builds one. None: the value of `model`, or a
-            multilayer perceptron, if the agent trains a value at all.
-        optimizer: a Keras optimizer or its name; none: the agent's.
-        env_kwargs: for the environment's constructor.
-        wrappers: around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or
-            with keyword arguments, `"FrameStackObservation(stack_size=4)"`.
-        run_dir: a folder for the run; none: a new one under `runs/`.
-        callbacks: look on while it trains.
-        hidden_sizes: widths of the default networks.
-        activation: of the default networks.
-        shared_trunk: let the default policy and value networks share their hidden layers.
-        memory: give the default networks a memory, `"gru"` or `"lstm"`; none: they see the present observation only.
-        memory_size: units of the memory.
-        squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
-        initial_log_std: start of the Gaussian's log standard deviation, for Box actions.
-        from_logits: false declares that `model` ends in probabilities.
-        max_episode_steps: a time limit, instead of the environment's.
-        vectorization_mode: `"compiled"` (environments written in TensorFlow), `"sync"`, `"async"` (a process for each
-            environment), `"vector_entry_point"` (an id's own), or `"auto"`: the first that fits of compiled, an id's own
-            where it means the same, and sync.
-        collector: `"auto"`: one of rlgrad's own, by `vectorization_mode`. Else a class of your own (docs/collectors.md), its
-            name in the entry points `rlgrad.collectors`, or its place: `my_collector.py:Mine`, `my_package.rollouts:Mine`.
-        step_timeout: seconds within which all environments have answered to a step or a reset, for `"async"`; none: no limit.
-        encoders: of observations, besides those of installed packages: names, or `my_encoders.py:Mine` (docs/encoders.md).
-        evaluation_episodes: greedy and sampled episodes that are played at the end; 0: none.
-        diagnose: measure signal and noise of the gradients at logged rows, and what a baseline is worth (docs/diagnostics.md).
-        evaluation_interval: environment steps between evaluations while it trains, of 20 fresh episodes each, greedy and
-            sampled; none: only at the end.
-        stop_at_return: end training from this return on: that of greedy evaluations where there are any, else of training.
-        patience: end training after so many evaluations, or rows where there are none, that were no better than before.
-        time_budget: end training with the first update after so many seconds of it, those before it was gone on with included;
-            a compiled run, with the first row.
-        logs: where the metrics go, of `"csv"` (always written), `"jsonl"`, `"tensorboard"`, `"wandb"` and `"mlflow"`
-            (docs/logs.md).
-        histograms: show in TensorBoard how the weights are distributed, and what they changed by, at each logged row.
-        videos: how many greedy episodes to show in TensorBoard, evenly spaced over the run; 0: none.
-        verbose: show progress.
+        agent: The agent: a name (`rlgrad agents` lists them), `my_agent.py:MyAgent`, or an instance.
+        env: The environment: an id, an instance, a function or class that makes one, or `file.py:Name` of a class.
+        total_timesteps: Environment steps to take, over all environments together.
+        seed: Seed of every random number. On the same machine the same seed gives the same weights to the bit.
+        num_envs: Environments side by side. `None`: as many as the agent's own field says.
+        num_steps: Steps per environment per rollout. `None`: as many as the agent's own field says.
+        model: A Keras model from observations to logits (Discrete) or mean (Box), or to `{"policy": …, "value": …}`; or
+            a function that builds one. It is trained in place. `None`: a multilayer perceptron.
+        value_model: A Keras model from observations to (N, 1), or a function that builds one. `None`: the value of
+            `model`, or a multilayer perceptron if the agent trains a value.
+        optimizer: A Keras optimizer or its name. `None`: the agent's.
+        run_dir: Folder for the run. `None`: a new one under `runs/`.
+        callbacks: Callbacks to call during training, in this order.
+        verbose: Show progress.
+        env_kwargs: Keyword arguments for the environment's constructor; on the command line: name value name value …
+        wrappers: Wrappers around each environment, the first one innermost: names of `gymnasium.wrappers` or
+            `module:Name`, alone or with keyword arguments, as in "FrameStackObservation(stack_size=4)".
+        max_episode_steps: Time limit of an episode. `None`: the environment's own.
+        vectorization_mode: How the environments are stepped. compiled: in one program with the policy, if they are
+            written in TensorFlow; sync: one after the other; async: each in a process of its own; vector_entry_point:
+            by the vectorized class that the id registers; auto: the first that fits of compiled, vector_entry_point if
+            it means the same, and sync.
+        collector: Collector of the rollouts. auto: one of rlgrad's own, by vectorization_mode; else the name of an
+            installed one, or `my_collector.py:Mine` (docs/collectors.md); in Python also the class itself.
+        step_timeout: Seconds within which all environments must answer a step or a reset; needs async. `None`: no
+            limit.
+        encoders: Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine`
+            (docs/encoders.md).
+        hidden_sizes: Widths of the hidden layers of the default networks.
+        activation: Activation of the hidden layers, by its Keras name.
+        shared_trunk: Share the hidden layers between the default policy and value networks.
+        memory: Recurrent cell of the default networks. `None`: they see the current observation only.
+        memory_size: Units of the recurrent cell.
+        squash_actions: Bring continuous actions into their bounds by a tanh, instead of clipping them.
+        initial_log_std: Initial log standard deviation of the Gaussian policy, for continuous actions.
+        from_logits: `False`: the model that is passed as `model` ends in probabilities, not in logits.
+        evaluation_episodes: Episodes to evaluate at the end, greedy ones and as many sampled ones. 0: no evaluation.
+        diagnose: Measure signal and noise of the gradients, and the worth of the baseline, at every logged row
+            (docs/diagnostics.md).
+        evaluation_interval: Environment steps between evaluations during training, of 20 greedy and 20 sampled episodes
+            each. `None`: only at the end.
+        stop_at_return: Stop training once the return reaches this: the greedy return if training is evaluated, else the
+            training return.
+        patience: Stop training after this many evaluations in a row, or rows if training is not evaluated, without a
+            better return.
+        time_budget: Stop after this many seconds of training, counting time before a resume. Checked after every
+            update; in a compiled run at every row.
+        logs: Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow (docs/logs.md).
+        histograms: Add histograms of the weights and of their changes to TensorBoard, at every logged row.
+        videos: Greedy episodes to show in TensorBoard, evenly spaced over the run.
 
     Returns:
         The run, trained: `policy`, `path`, `history`, `evaluate()`.
 
     Raises:
-        ValueError: settings that contradict each other or the environment, with what to change.
+        ValueError: settings contradict each other or the environment; the message says what to change.
         ImportError: a log needs a package that is not installed.
         FileExistsError: `run_dir` holds a run already.
 
@@ -133,40 +140,13 @@ def train(
         >>> run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=100_000, seed=0)
         >>> run.evaluate(episodes=100).mean_return
     """
+    given = dict(locals())
+    settings = {f.name: given[f.name] for f in dataclasses.fields(Config)}  # each field is an argument: a test holds it
     if isinstance(agent, str):
         agent = agent_class(agent)()
-    config = Config(
-        agent=_resolved(agent, env, num_envs, num_steps, optimizer),
-        env=env,
-        total_timesteps=total_timesteps,
-        seed=seed,
-        env_kwargs=dict(env_kwargs or {}),
-        wrappers=tuple(wrappers),
-        max_episode_steps=max_episode_steps,
-        vectorization_mode=vectorization_mode,
-        collector=collector,
-        step_timeout=step_timeout,
-        encoders=tuple(encoders),
-        hidden_sizes=tuple(hidden_sizes),
-        activation=activation,
-        shared_trunk=shared_trunk,
-        memory=memory,
-        memory_size=memory_size,
-        squash_actions=squash_actions,
-        initial_log_std=initial_log_std,
-        from_logits=from_logits,
-        evaluation_episodes=evaluation_episodes,
-        diagnose=diagnose,
-        evaluation_interval=evaluation_interval,
-        stop_at_return=stop_at_return,
-        patience=patience,
-        time_budget=time_budget,
-        logs=tuple(logs),
-        histograms=histograms,
-        videos=videos,
-    )
+    settings |= {"agent": _resolved(agent, env, num_envs, num_steps, optimizer), "env_kwargs": dict(env_kwargs or {})}
     return run_config(
-        config, model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose
+        Config(**settings), model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose
     )
 
 
@@ -287,62 +267,48 @@ def _assemble(
     path: Path,
     callbacks: Sequence[Callback],
 ) -> Run:
+    if not config.from_logits and model is None:
+        raise ValueError("from_logits=False speaks of a model, and none was passed as model=: leave it out.")
     agent, encoders = config.agent, use_encoders(config.encoders)
-    by_steps = agent.num_steps is not None
-    collector = make_collector(
-        config.env,
-        collector=config.collector,
-        num_envs=agent.num_envs,
-        num_steps=agent.num_steps,
-        episodes_per_env=None if by_steps else agent.episodes_per_env,
-        max_episode_steps=config.max_episode_steps,
-        seed=config.seed,
-        vectorization_mode=config.vectorization_mode,
-        env_kwargs=config.env_kwargs or None,
-        wrappers=config.wrappers,
-        step_timeout=config.step_timeout,
-    )
+    episodes = agent.episodes_per_env if agent.num_steps is None else None
+    options = _arguments(GymCollector, config) | {"episodes_per_env": episodes}
+    collector = make_collector(collector=config.collector, **options)
     try:
-        require_used(encoders, collector.observation_space)
-        config = dataclasses.replace(config, encoders=foreign_encoders(collector.observation_space))
-        device = device_for(collector.observation_space, config.hidden_sizes, [model, value_model])
-        specs = specs_for(collector.observation_space, collector.action_space)
-        credited = dry_run(agent, batch_signature(*specs)).credited
+        spaces = collector.observation_space, collector.action_space
+        require_used(encoders, spaces[0])
+        config = dataclasses.replace(config, encoders=foreign_encoders(spaces[0]))
+        device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
+        traced = dry_run(agent, batch_signature(*specs_for(*spaces)))
+        value = "value" in traced.credited
         with tf.device(device):
             policy = make_policy(
-                collector.observation_space,
-                collector.action_space,
-                model=model,
-                value_model=value_model,
-                value="value" in credited,
-                hidden_sizes=config.hidden_sizes,
-                activation=config.activation,
-                shared_trunk=config.shared_trunk,
-                memory=config.memory,
-                memory_size=config.memory_size,
-                squash_actions=config.squash_actions,
-                initial_log_std=config.initial_log_std,
-                normalize_observations=agent.normalize_observations,
-                from_logits=config.from_logits,
-                seed=config.seed,
+                *spaces, model=model, value_model=value_model, value=value, **_arguments(make_policy, config)
             )
-            learner = Learner(agent, policy, num_envs=collector.num_envs)
+            # Without a value the agent is traced again, on outputs that have none.
+            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=traced if policy.has_value else None)
     except BaseException:
         collector.close()
         raise
     return Run(config, policy, learner, collector, path, callbacks, device)
 
 
+def _arguments(function: Callable[..., Any], config: Config) -> dict[str, Any]:
+    """Return the arguments of a function that are settings of a run or fields of every agent, by name."""
+    names = inspect.signature(function).parameters
+    of_agent = {f.name: getattr(config.agent, f.name) for f in dataclasses.fields(Agent) if f.name in names}
+    return of_agent | {f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if f.name in names}
+
+
 def _callbacks(config: Config, given: Sequence[Callback], verbose: bool) -> list[Callback]:
-    """Those that add to the rows come before those that write them."""
-    return [*asked_for(config), *given, *make_logs(config), *([Progress()] if verbose else [])]
+    """Return all callbacks of a run. Those that add to the rows come before those that write them."""
+    return [*config_callbacks(config), *given, *make_logs(config), *([Progress()] if verbose else [])]
 
 
-def asked_for(config: "Config") -> list[Callback]:
-    """Those that a config's settings ask for."""
-    asked: list[Callback] = []
+def config_callbacks(config: Config) -> list[Callback]:
+    """Return the callbacks that a config's settings need."""
+    needed: list[Callback] = []
     if config.evaluation_interval is not None:
-        asked.append(Evaluate(config.evaluation_interval))
+        needed.append(Evaluate(config.evaluation_interval))
     if config.stop_at_return is not None or config.patience is not None:
-        asked.append(EarlyStop(config.stop_at_return, config.patience))
-    return asked
+        needed.append(EarlyStop(config.stop_at_return, config.patience))
+    return needed

@@ -8,7 +8,8 @@ import yaml
 
 from rlgrad.agents import A2C, NPG, PPO
 from rlgrad.cli import main
-from rlgrad.cli.commands.train import asked, parse
+from rlgrad.cli.commands.train import parse_command
+from rlgrad.cli.options import parse
 from rlgrad.config import from_mapping, to_yaml
 from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
 
@@ -54,7 +55,7 @@ def test_training_ends_with_a_verdict_and_the_next_commands(capsys, tmp_path):
 
 def test_a_shipped_config_can_be_overridden():
     options = ["--agent.gamma", "0.5", "--agent.update.policy.learning-rate", "0.1", *QUICK]
-    config = yaml.safe_load(to_yaml(asked(["cartpole", *options])[0], {}))
+    config = yaml.safe_load(to_yaml(parse_command(["cartpole", *options])[0], {}))
     assert config["agent"]["gamma"] == 0.5
     assert config["agent"]["update"]["policy"]["learning_rate"] == 0.1
     assert config["total_timesteps"] == 512
@@ -153,7 +154,7 @@ def test_a_table_in_a_terminal_holds_the_same_rows(run_folder, capsys, monkeypat
     ("value", "kept"), [(["--diagnose"], True), (["--diagnose", "True"], True), (["--diagnose", "False"], False)]
 )
 def test_diagnose_is_a_flag_that_the_config_keeps(value, kept):
-    config, _ = asked(["reinforce", "CartPole-v1", *value, *QUICK])
+    config, _ = parse_command(["reinforce", "CartPole-v1", *value, *QUICK])
     assert config.diagnose is kept
     assert yaml.safe_load(to_yaml(config, {}))["diagnose"] is kept
 
@@ -186,7 +187,7 @@ def test_version(capsys):
 
 def update_of(agent, *arguments, **settings):
     """The update that settings of a YAML file and arguments lead to."""
-    return parse({"agent": {"name": agent, **settings}}, list(arguments), prog="test").agent.update
+    return parse({"agent": {"name": agent, **settings}}, list(arguments), prog="test")[0].agent.update
 
 
 NESTED = {"type": "per_head", "policy": {"type": "natural_gradient", "fisher": "empirical"}, "value": {"num_epochs": 3}}
@@ -242,14 +243,14 @@ def test_the_help_is_that_of_the_chosen_update(capsys):
 def test_nested_updates_are_written_so_that_a_run_and_a_command_line_read_them_again():
     of_value = ["--agent.update.value.num-epochs", "2", "--agent.update.value.num-minibatches", "4"]
     chosen = ["--agent.update.policy.type", "trust_region", "--agent.update.policy.target-kl", "0.02"]
-    config, _ = asked(["npg", "CartPole-v1", *QUICK, *of_value, *chosen])
+    config, _ = parse_command(["npg", "CartPole-v1", *QUICK, *of_value, *chosen])
     value = Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=4)
     expected = NPG(num_envs=4, num_steps=32, update=PerHead(policy=TrustRegion(target_kl=0.02), value=value))
     assert config.agent == expected
     written = yaml.safe_load(to_yaml(config, {}))
     assert from_mapping(written).agent == expected
     written.pop("resolved", None)
-    assert parse(written, [], prog="test").agent == expected
+    assert parse(written, [], prog="test")[0].agent == expected
 
 
 def test_a_run_of_an_update_that_an_agent_does_not_have_by_itself_is_loaded_with_it(finished):

@@ -14,7 +14,7 @@ import yaml
 
 import rlgrad
 from rlgrad.cli import main
-from rlgrad.cli.commands.train import asked
+from rlgrad.cli.commands.train import parse_command
 from rlgrad.config import Config
 from rlgrad.runs import checkpoints, provenance
 from rlgrad.updates import Ascent
@@ -55,7 +55,7 @@ def test_a_run_repeated_from_its_folder_has_the_same_weights_to_the_bit(tmp_path
 
 
 def test_a_run_is_repeated_with_another_setting(finished, tmp_path):
-    assert asked(["--from", str(finished("reinforce", seed=3))])[0].seed == 3
+    assert parse_command(["--from", str(finished("reinforce", seed=3))])[0].seed == 3
     assert main(["train", "--from", "run", "--seed", "4", "--run-dir", "b"]) == 0
     ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "b")
     assert any(not np.array_equal(ours[name], theirs[name]) for name in ours)

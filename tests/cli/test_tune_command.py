@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rlgrad.cli import main
-from rlgrad.cli.commands.train import asked
+from rlgrad.cli.commands.train import parse_command
 from rlgrad.cli.commands.tune import _space
 from rlgrad.search import Range
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def searched(*arguments, search=()):
-    return _space(asked(list(arguments))[0], search, arguments)
+    return _space(parse_command(list(arguments))[0], search, arguments)
 
 
 def test_what_the_agent_declares_is_searched_but_for_what_an_option_sets():

@@ -12,7 +12,7 @@ import tables
 import yaml
 from sources import description, kind
 
-from rlgrad.cli.commands.train import parse
+from rlgrad.cli.options import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "docs" / "configs.md"

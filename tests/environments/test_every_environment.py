@@ -4,7 +4,7 @@ The ids are those of the registry. Of a name with several versions the newest is
 class is trained: the others differ from it in size or contents, and a test shows that their spaces are the same. Of Atari,
 where all spaces are alike, Pong and Breakout are.
 
-    pytest -m slow -n 0 tests/environments/test_every_environment.py     trains them all, and compares docs/environments-table.md
+    pytest -m slow -n 0 tests/environments/test_every_environment.py   trains them all, and compares docs/environments-table.md
     python tests/environments/test_every_environment.py                  prints the table of that page
 """
 

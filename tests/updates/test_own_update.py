@@ -16,7 +16,7 @@ import rlgrad
 from rlgrad import updates
 from rlgrad.agents import A2C, PPO
 from rlgrad.callbacks import Callback
-from rlgrad.cli.commands.train import asked
+from rlgrad.cli.commands.train import parse_command
 from rlgrad.config import Config, from_mapping, update_class
 from rlgrad.core import registry
 from rlgrad.core.settings import read
@@ -194,11 +194,15 @@ def test_a_study_of_it_ends_with_a_config_that_names_it(package, tmp_path):
 
 
 def test_the_command_line_takes_it_by_name_and_by_place(package, file):
-    by_name, _ = asked(["a2c", "CartPole-v1", "--agent.update.type", "heavy_ball", "--agent.update.momentum", "0.5"])
+    by_name, _ = parse_command(
+        ["a2c", "CartPole-v1", "--agent.update.type", "heavy_ball", "--agent.update.momentum", "0.5"]
+    )
     assert by_name.agent.update == package.HeavyBall(momentum=0.5)
-    by_place, _ = asked(["a2c", "CartPole-v1", "--agent.update.type", f"{file}:Signs", "--agent.update.step", "0.5"])
+    by_place, _ = parse_command(
+        ["a2c", "CartPole-v1", "--agent.update.type", f"{file}:Signs", "--agent.update.step", "0.5"]
+    )
     assert (type(by_place.agent.update).__name__, by_place.agent.update.step) == ("Signs", 0.5)
-    inside, _ = asked(
+    inside, _ = parse_command(
         ["npg", "CartPole-v1", "--agent.update.policy.type", "heavy_ball", "--agent.update.policy.step", "2"]
     )
     assert inside.agent.update.policy == package.HeavyBall(step=2.0)

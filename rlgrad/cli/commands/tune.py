@@ -2,13 +2,13 @@
 
 import argparse
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlgrad.cli.commands.train import Options, asked
+from rlgrad.cli import options
+from rlgrad.cli.commands.train import parse_command
 from rlgrad.cli.output import Result, Table, parser_for
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
     parser.add_argument("env", nargs="?", help="Gymnasium id")
     parser.add_argument("--from", help="search around this run's config")
-    for option in dataclasses.fields(Options):
-        parser.add_argument(f"--{option.name.replace('_', '-')}", help=argparse.SUPPRESS)
+    for name in options.option_types():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
     return parser
 
 
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> Result:
     own, rest = _own().parse_known_args(arguments)
     if not rest:
         _own().error("which config or agent? For example: rlgrad tune cartpole")
-    config, run_dir = asked(rest)
+    config, run_dir = parse_command(rest)
     if run_dir is not None:
         raise ValueError("the runs of a study are in its folder: leave --run-dir out, and see --study and --folder.")
     from rlgrad.tuning.studies import Measure

@@ -1,0 +1,145 @@
+"""The options of `rlgrad train` and `tune`: the fields of `Config` and of the chosen agent, and a few beside them."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from rlgrad.config import Config, from_mapping
+from rlgrad.core.settings import as_declared, descriptions, hints, mapping
+
+if TYPE_CHECKING:
+    from rlgrad.agent import Agent
+
+TOTAL_TIMESTEPS = 100_000  # on the command line, where neither a config nor an option says how many
+_NO_OPTIONS = (
+    "agent",  # its fields are options, `--agent.gamma`
+    "env",  # the second word
+    "from_logits",  # speaks of a model, which the command line cannot take
+)
+_KWARGS = dict[str, int | float | bool | str]  # what words can hold of `env_kwargs`
+_TYPE = re.compile(r"--agent\.(update(?:\.\w+)*)\.type(?:=(.*))?", re.DOTALL)
+
+
+@dataclass(kw_only=True)
+class Beside:
+    """The options that are no fields of `Config`: where a run goes, and short names for two fields of every agent."""
+
+    run_dir: Path | None = None
+    """Folder for the run. `None`: a new one under runs/."""
+    num_envs: int | None = None
+    """Environments side by side. `None`: as many as the agent's own field says."""
+    num_steps: int | None = None
+    """Steps per environment per rollout. `None`: as many as the agent's own field says."""
+
+
+def option_types() -> dict[str, Any]:
+    """Return the type of each option that does not depend on the agent, by the name of its field."""
+    declared = {name: _typeable(hint) for name, hint in hints(Config).items() if name not in _NO_OPTIONS}
+    return declared | {"env_kwargs": _KWARGS} | hints(Beside)
+
+
+def _typeable(hint: Any) -> Any:
+    """Return a type without the functions and classes that it takes in Python: no word is one."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    return Union[tuple(kind for kind in get_args(hint) if get_origin(kind) is not Callable)]  # noqa: UP007
+
+
+def choices(hint: Any) -> list[str]:
+    """Return the words that an option of this type takes, none if it takes others."""
+    if hint is bool:
+        return ["True", "False"]
+    if get_origin(hint) is Literal:
+        return [str(value) for value in get_args(hint)]
+    return [word for part in get_args(hint) if get_origin(part) is Literal for word in choices(part)]
+
+
+def parse(settings: Mapping[str, Any], words: Sequence[str], prog: str) -> tuple[Config, Path | None]:
+    """Return the config that settings and command-line words give together, and the folder for the run if they name one.
+
+    The settings give a config, as everywhere; the words then replace its fields. Words that name the type of an update decide
+    which options there are, and count as settings.
+
+    Args:
+        settings: as a YAML file holds them, `run_dir`, `num_envs` and `num_steps` included. Without `env` the config's is "".
+        words: options with their values.
+        prog: the command, for help and messages.
+
+    Raises:
+        ValueError: a setting is wrong; the message names it.
+        SystemExit: a word is wrong, or `--help` was asked for.
+    """
+    import tyro
+
+    given = {"env": "", "total_timesteps": TOTAL_TIMESTEPS, **settings}
+    beside = Beside(
+        **as_declared({f.name: given.pop(f.name) for f in dataclasses.fields(Beside) if f.name in given}, Beside)
+    )
+    given["agent"], words = _with_types(mapping(given.get("agent"), "agent"), list(words))
+    config = from_mapping(given)
+    chosen = tyro.cli(
+        _options(config, beside),
+        args=_spell_out(words),
+        prog=prog,
+        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+    )
+    values = {name: getattr(chosen, name) for name in option_types()}
+    run_dir, counts = values.pop("run_dir"), {name: values.pop(name) for name in ("num_envs", "num_steps")}
+    values["env_kwargs"] = {**config.env_kwargs, **values["env_kwargs"]}
+    agent: Agent = dataclasses.replace(chosen.agent, **{name: n for name, n in counts.items() if n is not None})
+    return dataclasses.replace(config, agent=agent, **values), run_dir
+
+
+def _options(config: Config, beside: Beside) -> Any:
+    """Return a dataclass whose fields are the options, with the values of `config` and `beside` as defaults."""
+    import tyro
+
+    texts = descriptions(Config) | descriptions(Beside)
+    made: list[Any] = []
+    for name, hint in option_types().items():
+        # The config's own keyword arguments stay: they may be lists, which no word holds.
+        value = {} if name == "env_kwargs" else getattr(beside if hasattr(beside, name) else config, name)
+        text = texts.get(name, "") + (" The option alone means True." if hint is bool else "")
+        made.append((name, Annotated[hint, tyro.conf.arg(help=text)], field(default_factory=lambda value=value: value)))
+    made.append(("agent", type(config.agent), field(default=config.agent)))
+    return dataclasses.make_dataclass("Options", made, kw_only=True)
+
+
+def _with_types(agent: dict[str, Any], words: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the agent's settings with the types of updates that words name, and the other words.
+
+    `--agent.update.policy.type trust_region` sets `type` there. The other settings of an update stay only if they are not said
+    to be of another type.
+    """
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        option = _TYPE.fullmatch(word)
+        if option is None:
+            others.append(word)
+            continue
+        name = option[2] if option[2] is not None else next(rest, None)
+        if name is None:
+            raise ValueError(f"{word} needs a value.")
+        inner = agent
+        for key in option[1].split("."):
+            inner[key] = mapping(inner.get(key, {}), f"agent.{option[1]}")
+            inner = inner[key]
+        if inner.get("type", name) != name:
+            inner.clear()
+        inner["type"] = name
+    return agent, others
+
+
+def _spell_out(words: Sequence[str]) -> list[str]:
+    """Return the words with `True` after each of Config's flags that stands alone."""
+    flags = {f"--{name.replace('_', '-')}" for name, hint in option_types().items() if hint is bool}
+    spelled: list[str] = []
+    for word, following in pairwise([*words, "--"]):
+        spelled += [word, "True"] if word in flags and following.startswith("-") else [word]
+    return spelled
