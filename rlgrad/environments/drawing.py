@@ -22,7 +22,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rlgrad.core import registry
-from rlgrad.environments.ids import find_spec, installed
+from rlgrad.environments.ids import explain_missing, find_spec
 from rlgrad.environments.wrapping import wrap_all
 
 Picture = np.ndarray[Any, Any]
@@ -185,7 +185,7 @@ def make(
             _require_mode(env, render_mode, cls.metadata.get("render_modes") or [])
         return gymnasium.make(spec, render_mode=render_mode, max_episode_steps=max_episode_steps, **env_kwargs)
 
-    return wrap_all(wrappers)(installed(spec, create))
+    return wrap_all(wrappers)(explain_missing(spec, create))
 
 
 def _require_mode(env: str, mode: str, modes: Sequence[str]) -> None:

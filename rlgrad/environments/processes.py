@@ -33,8 +33,14 @@ class Processes(AsyncVectorEnv):
         Blame: from `reset` and `step`: a process was lost or gave no answer in time; all of them are ended then.
     """
 
-    def __init__(self, create: Callable[[], Any], num_envs: int, mask_width: int | None) -> None:
-        self.step_timeout: float | None = None
+    def __init__(
+        self,
+        create: Callable[[], Any],
+        num_envs: int,
+        mask_width: int | None = None,
+        step_timeout: float | None = None,
+    ) -> None:
+        self.step_timeout = step_timeout
         parent = os.getpid()
 
         def guarded(slot: int) -> Callable[[], Guarded]:

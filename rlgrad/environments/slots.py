@@ -35,7 +35,9 @@ class Slots:
 
     Attributes:
         started: for each slot, how many episodes have had a seed of their own.
-        restarts: how often all slots were given one seed together.
+        restarts: how often all slots were seeded together.
+        seeds_each_episode: True if each episode has a seed of its own.
+        resets_late: True if an episode begins only after one more step, which resets.
     """
 
     def __init__(self, environment: Environment, sequence: np.random.SeedSequence) -> None:
@@ -43,19 +45,11 @@ class Slots:
         self._sequence = sequence
         self.started = [0] * environment.vector.num_envs
         self.restarts = 0
+        self.seeds_each_episode = environment.seeds_each_episode
+        self.resets_late = environment.autoreset_mode is AutoresetMode.NEXT_STEP
         self._guards = guards_of(environment.vector)
         self._looked_at: set[str] = set()  # "reset" and "step", once what they give was looked at
         self._ranges = ranges(environment.vector.single_observation_space)
-
-    @property
-    def seeds_each_episode(self) -> bool:
-        """Whether each episode has a seed of its own."""
-        return self._environment.seeds_each_episode
-
-    @property
-    def resets_late(self) -> bool:
-        """Whether an episode begins only after another step, which resets."""
-        return self._environment.autoreset_mode is AutoresetMode.NEXT_STEP
 
     def restart(self) -> Any:
         """Begins a new episode in every slot and returns the first observations (N, …)."""
