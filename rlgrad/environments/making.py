@@ -1,4 +1,4 @@
-"""From whatever a user calls an environment (an id, an instance, a function) to one vector environment."""
+"""From what a user passes as an environment (an id, an instance, a function) to one vector environment."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ def make(env: Any, options: EnvironmentOptions) -> Environment:
     """Make the vector environment that a collector steps.
 
     Args:
-        env: what a user calls an environment.
+        env: an id, a `gymnasium.Env`, a function that makes one, or a `gymnasium.vector.VectorEnv`.
         options: how it is made.
 
     Raises:
@@ -81,13 +81,13 @@ def _same_as_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> bool:
         try:
             single = made.enter_context(contextlib.closing(gymnasium.make(spec, **kwargs)))
             vector = gymnasium.make_vec(spec, 1, vectorization_mode="vector_entry_point", **kwargs)
-        except Exception:  # whatever it is, the mode that is then taken says so in words, if it has the same trouble
+        except Exception:  # if "sync", which is then chosen, has the same trouble, it explains it
             return False
         made.callback(vector.close)
         return (
             single.observation_space == vector.single_observation_space
             and single.action_space == vector.single_action_space
-            and mask_width(single) is None  # nobody says how a vector entry point gives its masks
+            and mask_width(single) is None  # there is no convention for masks of a vector entry point
             and "autoreset_mode" in vector.metadata
         )
 
@@ -172,9 +172,9 @@ def _from_function(
 
 
 def _mask_width_of_another(create: Callable[[], AnyEnv], envs: list[AnyEnv]) -> int | None:
-    # Resetting one of those that are to be played could change what it does later.
+    # To reset one of the environments that are to be played could change its later episodes.
     probe = create()
-    if any(env.unwrapped is probe.unwrapped for env in envs):  # a function that hands out the one environment it has
+    if any(env.unwrapped is probe.unwrapped for env in envs):  # a function that returns its only environment each time
         return None
     width = mask_width(probe)
     probe.close()

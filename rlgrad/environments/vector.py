@@ -1,4 +1,4 @@
-"""A vector environment, and what must be known to collect from it; those that come vectorized."""
+"""Vector environments with the facts that collecting needs, and environments that are vectorized already."""
 
 from typing import Any, NamedTuple
 
@@ -13,17 +13,18 @@ AnyVectorEnv = VectorEnv[Any, Any, Any]
 
 
 class Environment(NamedTuple):
-    """A vector environment and what must be known to collect from it.
+    """A vector environment with the facts that collecting needs.
 
     Attributes:
         vector: the vector environment.
-        autoreset_mode: what it does with an environment whose episode ended.
-        seeds_each_episode: whether a masked reset takes one seed per environment.
-        time_limit: most steps of an episode, or `None` where nobody said.
-        limits_itself: whether the environment ends episodes at `time_limit`, so that nobody else has to.
+        autoreset_mode: how it resets an environment whose episode ended.
+        seeds_each_episode: True if a masked reset takes one seed per environment.
+        time_limit: the most steps of an episode. `None`: unknown.
+        limits_itself: True if the environment itself ends episodes at `time_limit`.
         reward_threshold: the mean return from which its specification calls the task solved, or `None`.
-        owned: whether it was made here, and is closed here.
-        vectorization_mode: how it is stepped: never `"auto"`, but what that became; `"given"` for a vector environment.
+        owned: True if it was made here, and must be closed here.
+        vectorization_mode: how it is stepped: never `"auto"`, but the mode that this became; `"given"` for a vector environment
+            of the user's.
     """
 
     vector: AnyVectorEnv
@@ -48,7 +49,7 @@ def from_vector_entry_point(spec: EnvSpec, options: EnvironmentOptions) -> Envir
     """
     if spec.vector_entry_point is None:
         raise ValueError(f'{spec.id} has no vector entry point: use vectorization_mode="sync" or "async".')
-    # Gymnasium hands a specification's limit to its vector entry point, so where there is one the entry point takes it.
+    # Gymnasium passes a specification's limit to its vector entry point, so an entry point takes it if there is one.
     kwargs, max_episode_steps = options.env_kwargs, options.max_episode_steps
     own_limit, takes_limit = spec.max_episode_steps, spec.max_episode_steps is not None
     if takes_limit and max_episode_steps is not None:
@@ -109,15 +110,15 @@ def from_vector(vector: AnyVectorEnv, options: EnvironmentOptions) -> Environmen
 
 
 def common_limit(specs: list[EnvSpec | None]) -> int | None:
-    """The longest time limit, of environments that all have one."""
-    # make_vec leaves a limit that its caller chose in the keyword arguments of the specification.
+    """Return the longest time limit of environments that all have one, else `None`."""
+    # make_vec keeps a limit that its caller chose in the keyword arguments of the specification.
     limits = [spec.kwargs.get("max_episode_steps") or spec.max_episode_steps for spec in specs if spec is not None]
     known = [int(limit) for limit in limits if limit is not None]
     return max(known) if len(known) == len(specs) else None
 
 
 def threshold(specs: list[EnvSpec | None]) -> float | None:
-    """The mean return from which the first specification calls its task solved, if it says."""
+    """Return the mean return from which the first specification calls its task solved, or `None`."""
     return specs[0].reward_threshold if specs[0] is not None else None
 
 

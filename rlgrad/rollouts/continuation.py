@@ -34,12 +34,14 @@ class Continuation:
         self._history = History()
         self._interrupted: Running | None = None  # episodes of another process, to be replayed
 
-    def collect(self, policy: ActingPolicy, act: Callable[..., Any], greedy: bool) -> tuple[Rollout, list[Episode]]:
+    def collect(
+        self, policy: ActingPolicy, actor: Callable[..., Any] | None, greedy: bool
+    ) -> tuple[Rollout, list[Episode]]:
         """Play the next rollout, and return it with the episodes that it finished.
 
         Args:
             policy: acts.
-            act: its actor.
+            actor: its actor. `None`: taken from the policy.
             greedy: take the distribution's mode instead of sampling.
         """
         observations, self._observations = self._observations, None
@@ -52,6 +54,7 @@ class Continuation:
             self._resets_first[:] = False
             self._history = History()
         initial_states = self._memory.of(policy)
+        act = policy.actor() if actor is None else actor
         tape, observations = self._player.play(policy, act, greedy, observations)
         ends = tape.terminations | tape.truncations
         mask = np.ones(ends.shape, np.bool_)

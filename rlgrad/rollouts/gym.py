@@ -141,9 +141,8 @@ class GymCollector(Collector):
             RuntimeError: the collector is closed.
         """
         self._require_open()
-        act = policy.actor() if actor is None else actor
         play = self._collect_episodes if self._rounds else self._continuation.collect
-        rollout, finished = play(policy, act, greedy)
+        rollout, finished = play(policy, actor, greedy)
         self._finished += finished
         return rollout
 
@@ -226,8 +225,9 @@ class GymCollector(Collector):
             raise RuntimeError("This collector is closed; make a new one.")
 
     def _collect_episodes(
-        self, policy: ActingPolicy, act: Callable[..., Any], greedy: bool
+        self, policy: ActingPolicy, actor: Callable[..., Any] | None, greedy: bool
     ) -> tuple[Rollout, list[Episode]]:
+        act = policy.actor() if actor is None else actor
         tapes, masks = [], []
         for _ in range(self._rounds):
             self._player.memory.begin(policy)

@@ -69,13 +69,13 @@ class Player:
         seen, successors = (
             map_arrays(lambda x: np.zeros((kept, num_envs, *x.shape[1:]), x.dtype), self._empty) for _ in range(2)
         )
-        actions, noise, said = np.zeros(0), None, []
+        actions, noise, said = np.zeros(0), np.zeros(0), []
         rewards, terminations = np.zeros(self._shape), np.zeros(self._shape, np.bool_)
         truncations = np.zeros(self._shape, np.bool_)
         ended, unfinished = np.zeros(num_envs, np.bool_), np.ones(num_envs, np.bool_)
         slots, memory, distribution = self.slots, self.memory, policy.distribution
         act, late = memory.actor(policy, act), slots.resets_late
-        forgets_late, forgets_early = (bool(memory.of(policy)) and at is late for at in (True, False))
+        remembers = bool(memory.of(policy))
         for row in range(rows):
             acted_on = _put(seen, row % kept, observations)
             if self._masked:
@@ -83,18 +83,16 @@ class Player:
             parameters = act(acted_on)
             if record:
                 said.append(parameters)
-            if greedy:
-                chosen = distribution.mode(parameters)[0]
-            else:
-                noise = distribution.noise(parameters, self._generator, rows) if noise is None else noise
-                chosen = distribution.pick(parameters, noise[row])
+            if row == 0 and not greedy:
+                noise = distribution.noise(parameters, self._generator, rows)
+            chosen = distribution.mode(parameters)[0] if greedy else distribution.pick(parameters, noise[row])
             if row == 0:
                 actions = np.zeros((rows, *chosen.shape), chosen.dtype)
             actions[row] = chosen
             stepped = slots.step(distribution.to_environment(chosen), row)
             observations, rewards[row], terminations[row], truncations[row], infos = stepped
             _put(successors, row % kept, observations)
-            if forgets_late and np.count_nonzero(ended):
+            if remembers and late and np.count_nonzero(ended):
                 memory.forget(ended)
             if not record:
                 slots.require_choices(seen, successors, row)
@@ -104,7 +102,7 @@ class Player:
                 continue
             unfinished &= ~ended
             if not late:
-                if forgets_early:
+                if remembers:
                     memory.forget(ended)
                 observations = slots.renew(
                     ended, observations, infos, successors=successors, row=row % kept, idle=self._one_episode
