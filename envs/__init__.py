@@ -1,6 +1,6 @@
 """Environments written in TensorFlow, behind Gymnasium's `FuncEnv` interface: pure functions with explicit seeds.
 
-`gymnasium.register_envs(rlgrad.envs)` makes them ordinary Gymnasium environments; rlgrad's own commands find them without it.
+`gymnasium.register_envs(rlgrad.envs)` makes them ordinary Gymnasium environments. rlgrad's own commands find them without it.
 """
 
 from rlgrad.environments.ids import register

@@ -1,4 +1,4 @@
-"""Angles that turn round and round, as the same angle within half a turn."""
+"""Angles of any number of turns, brought into one turn around 0."""
 
 import math
 from typing import Any
@@ -7,6 +7,6 @@ import tensorflow as tf
 
 
 def wrapped(angle: Any) -> tf.Tensor:
-    """The angle in [−π, π]. One that is there already stays as it is, to the bit."""
+    """Return the same angle in [−π, π]. An angle in that range is returned unchanged, to the bit."""
     turns = tf.floor((angle + math.pi) / (2 * math.pi))
     return tf.clip_by_value(angle - 2 * math.pi * turns, -math.pi, math.pi)

@@ -40,7 +40,7 @@ _WALL[1:4] = True
 
 
 class State(NamedTuple):
-    """Of one game of Breakout.
+    """The state of one game of Breakout.
 
     Attributes:
         paddle: int32 (…), its column.
@@ -133,7 +133,7 @@ class Breakout(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         )
 
     def reward(self, state: State, action: Any, next_state: State, rng: Any, params: Any = None) -> tf.Tensor:
-        """Whether a brick broke."""
+        """1 if a brick broke."""
         return tf.cast(tf.reduce_any(state.bricks & ~next_state.bricks, axis=(-2, -1)), tf.float32)
 
     def terminal(self, state: State, rng: Any, params: Any = None) -> tf.Tensor:
@@ -148,11 +148,11 @@ class Breakout(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
 
 
 def _cell(x: Any, y: Any) -> tf.Tensor:
-    """A picture of one cell, bool (…, 10, 10); of none, where it is outside."""
+    """Return a picture of one cell, bool (…, 10, 10), all False for a cell outside of the grid."""
     cells = tf.range(_SIZE)
     return tf.equal(cells[:, None], y[..., None, None]) & tf.equal(cells, x[..., None, None])
 
 
 def _of_grid(flag: Any) -> tf.Tensor:
-    """A flag, (…), beside pictures: (…, 1, 1)."""
+    """Return a flag (…) as (…, 1, 1), to be combined with pictures."""
     return flag[..., None, None]

@@ -67,7 +67,7 @@ class CartPole(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         return tf.identity(state)
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """1, or what `sutton_barto_reward` says."""
+        """1 a step; with `sutton_barto_reward`, −1 for the step that ends the episode and 0 for others."""
         if self.sutton_barto_reward:
             return -tf.cast(self.terminal(next_state, rng), tf.float32)
         return tf.ones_like(next_state[..., 0])

@@ -29,7 +29,7 @@ class MountainCar(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     """State and observation: float32 (…, 2). Action: 0 back, 1 nothing, 2 forward. Reward: −1 a step.
 
     Args:
-        goal_velocity: what the car must have at the goal.
+        goal_velocity: the least velocity at which the car must reach the goal.
     """
 
     observation_space = gymnasium.spaces.Box(
@@ -65,13 +65,13 @@ class MountainCar(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
 
 
 def at_rest(rng: Any) -> tf.Tensor:
-    """A car at rest near the bottom, for seeds (…, 2): float32 (…, 2)."""
+    """Return states of cars at rest near the bottom, for seeds (…, 2): float32 (…, 2)."""
     position = 0.2 * random.uniform(rng) - 0.6
     return tf.stack([position, tf.zeros_like(position)], axis=-1)
 
 
 def drive(state: Any, force: Any) -> tf.Tensor:
-    """One step under a force, float32 (…): both mountain cars."""
+    """Make one step under a force, float32 (…). Both mountain cars use it."""
     position, velocity = tf.unstack(state, axis=-1)
     velocity = tf.clip_by_value(velocity + force - GRAVITY * tf.cos(3.0 * position), -FASTEST, FASTEST)
     position = tf.clip_by_value(position + velocity, LEFT_END, RIGHT_END)

@@ -25,7 +25,7 @@ class MountainCarContinuous(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     """State and observation: float32 (…, 2). Action: float32 (…, 1), the throttle. Reward: 100 on arrival, less its cost.
 
     Args:
-        goal_velocity: what the car must have at the goal.
+        goal_velocity: the least velocity at which the car must reach the goal.
     """
 
     observation_space = MountainCar.observation_space

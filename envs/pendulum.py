@@ -61,7 +61,7 @@ class Pendulum(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         return tf.stack([tf.cos(angle), tf.sin(angle), velocity], axis=-1)
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """What the state before and the torque cost."""
+        """The cost of the state and of the torque, as a negative number."""
         angle, velocity = tf.unstack(state, axis=-1)
         return -(wrapped(angle) ** 2 + 0.1 * velocity**2 + 0.001 * _torque(action) ** 2)
 

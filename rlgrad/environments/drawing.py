@@ -1,7 +1,7 @@
 """An environment that draws itself, in a process of its own.
 
-Without a GPU, MuJoCo's pictures are made by Mesa, and Mesa's copy of LLVM and TensorFlow's crash each other in one process.
-So nothing here imports TensorFlow, and the process that draws is a fresh interpreter.
+Without a GPU, MuJoCo draws by Mesa, and Mesa's copy of LLVM and TensorFlow's crash each other in one process. So nothing here
+imports TensorFlow, and the process that draws is a fresh interpreter.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rlgrad.core import registry
-from rlgrad.environments.ids import find_spec, installed
+from rlgrad.environments.ids import explain_missing, find_spec
 from rlgrad.environments.wrapping import wrap_all
 
 Picture = np.ndarray[Any, Any]
 _MUJOCO_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 _OURS: dict[str, type[Exception]] = {"ValueError": ValueError, "ImportError": ImportError}
-RATE = 30.0  # pictures a second, where an environment does not say
+RATE = 30.0  # pictures a second, for an environment that has no rate of its own
 
 
 class DrawnEnv:
-    """One environment, with `reset`, `step`, `render` and `close` as of `gymnasium.Env`.
+    """One environment, with `reset`, `step`, `render` and `close` as `gymnasium.Env` has them.
 
     Args:
         env: an id, `module:id`, or `file.py:Name`.
@@ -42,11 +42,11 @@ class DrawnEnv:
         max_episode_steps: a time limit, instead of the environment's.
 
     Attributes:
-        name: what it was asked for by.
-        rate: pictures a second that it asks for.
+        name: `env`.
+        rate: pictures a second, as the environment asks for.
 
     Raises:
-        ValueError: it cannot draw itself, or cannot be made; says what is missing.
+        ValueError: it cannot draw itself, or cannot be made; names what is missing.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class DrawnEnv:
         return begun
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One transition."""
+        """Make one transition."""
         stepped: tuple[Any, float, bool, bool, dict[str, Any]] = self._ask("step", action)
         return stepped
 
     def render(self) -> Picture:
-        """The picture of now, uint8 (height, width, 3).
+        """Return a picture of the current state, uint8 (height, width, 3).
 
         Raises:
-            ValueError: it could not be drawn; says why.
+            ValueError: it could not be drawn; has the reason.
         """
         picture: Picture = self._ask("render")
         return picture
@@ -116,18 +116,18 @@ class DrawnEnv:
 
 
 def registered(env: str) -> EnvSpec | None:
-    """What Gymnasium's registry says of an id, or of `module:id`, here and now."""
+    """Return the specification of an id, or of `module:id`, if Gymnasium's registry has it already."""
     return gymnasium.registry.get(env.rpartition(":")[2])
 
 
 def has_display() -> bool:
-    """Whether windows can be opened."""
+    """Return True if windows can be opened."""
     return sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
 
 
 @contextlib.contextmanager
 def _without_script() -> Iterator[None]:
-    """Keep a process that is started from running the script that started it, as `spawn` does, once more."""
+    """Keep a new process from running the current script once more, as `spawn` does."""
     script = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -138,7 +138,7 @@ def _without_script() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_mujoco_gl() -> Iterator[None]:
-    """Hide MUJOCO_GL while a process with TensorFlow imports MuJoCo, which would load what the variable names."""
+    """Hide MUJOCO_GL while a process with TensorFlow imports MuJoCo, which would load the library that it names."""
     hidden = os.environ.pop("MUJOCO_GL", None)
     try:
         yield
@@ -147,7 +147,7 @@ def without_mujoco_gl() -> Iterator[None]:
 
 
 def draw_without_display() -> None:
-    """Where there is no display, have pygame and MuJoCo draw without one. For a process that has imported neither."""
+    """Let pygame and MuJoCo draw without a display if there is none. Call it before either is imported."""
     if has_display():
         return
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -156,10 +156,10 @@ def draw_without_display() -> None:
         os.environ.setdefault("MUJOCO_GL", found[0])
 
 
-def make(
+def make_drawn(
     env: str, render_mode: str, env_kwargs: dict[str, Any], wrappers: Sequence[str], max_episode_steps: int | None
 ) -> gymnasium.Env[Any, Any]:
-    """The environment itself. See `DrawnEnv`."""
+    """Make the environment that draws. See `DrawnEnv`."""
     path, _, name = env.rpartition(":")
     if path.endswith(".py"):
         cls = registry.from_file(Path(path), name)
@@ -181,11 +181,11 @@ def make(
         cls: Any = (
             gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
         )
-        if hasattr(cls, "metadata"):  # a function that makes environments says nothing of them
+        if hasattr(cls, "metadata"):  # a function that makes environments has no metadata
             _require_mode(env, render_mode, cls.metadata.get("render_modes") or [])
         return gymnasium.make(spec, render_mode=render_mode, max_episode_steps=max_episode_steps, **env_kwargs)
 
-    return wrap_all(wrappers)(installed(spec, create))
+    return wrap_all(wrappers)(explain_missing(spec, create))
 
 
 def _require_mode(env: str, mode: str, modes: Sequence[str]) -> None:
@@ -197,7 +197,7 @@ def _require_mode(env: str, mode: str, modes: Sequence[str]) -> None:
 
 
 def _serve(pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks; it closes the pipe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process, which closes the pipe
     draw_without_display()
     env: Any = None
     reply: Any
@@ -209,9 +209,9 @@ def _serve(pipe: Connection) -> None:
         try:
             if what == "make":
                 known, *asked = arguments
-                if known is not None:  # what a script registered, this process has not heard of
+                if known is not None:  # a script registered it in the other process only
                     gymnasium.registry.setdefault(known.id, known)
-                env = make(*asked)
+                env = make_drawn(*asked)
                 reply = float(env.metadata.get("render_fps") or RATE)
             elif what == "reset":
                 reply = env.reset(seed=arguments[0])
@@ -234,7 +234,7 @@ def _drawn(env: Any) -> Picture:
     name = env.spec.id if env.spec else str(env)
     try:
         picture = env.render()
-    except Exception as error:  # whatever a package raises where it cannot draw
+    except Exception as error:  # packages that cannot draw raise errors of any kind
         raise ValueError(
             f"{name} cannot draw itself here: {type(error).__name__}: {error}. {_advice(name)}".strip()
         ) from error

@@ -1,10 +1,10 @@
-"""A TensorFlow `FuncEnv` as an ordinary Gymnasium environment, and the ids of those that are installed.
+"""Functional environments: Gymnasium's `FuncEnv` in TensorFlow, in programs, and as an ordinary Gymnasium environment.
 
-What rlgrad asks of a functional environment, so that it can be stepped alone, side by side and inside compiled programs:
+A functional environment can be stepped alone, side by side and inside compiled programs if it has:
 
 - Class attributes: `observation_space`; `action_space`, a Box, Discrete, MultiDiscrete or MultiBinary; `max_episode_steps`, at
-  which an episode is cut (None: never); `reward_threshold`, the mean return that counts as solved (None: nobody said). The
-  spaces may be set by the constructor instead, whose keyword arguments are `gymnasium.make`'s.
+  which an episode is truncated (`None`: never); `reward_threshold`, the mean return that counts as solved (`None`: unknown).
+  The constructor may set the spaces instead; its keyword arguments are those of `gymnasium.make`.
 - Five pure functions of TensorFlow tensors, with any number of batch axes `…`. `rng` is int32 (…, 2), one seed for each
   environment; a function that needs several numbers splits it (`rlgrad.random`).
 
@@ -14,10 +14,10 @@ What rlgrad asks of a functional environment, so that it can be stepped alone, s
   | `transition(state, action, rng)` | the next state: same structure, dtypes and shapes, so that a loop can carry it |
   | `observation(state, rng)` | (…, shape of the space), in the dtype of the space |
   | `reward(state, action, next_state, rng)` | float32 (…) |
-  | `terminal(state, rng)` | bool (…): the task is over, which a time limit does not make it |
+  | `terminal(state, rng)` | bool (…): the task is over; a time limit does not end it |
 
 - An action is a value of the space, (…, its shape), not clipped to it. The next state of a terminal one means nothing.
-- They run eager, in a graph and under XLA with static shapes, and give each row the same numbers whatever the other rows are.
+- The functions run eagerly, in a graph and under XLA, with static shapes. The numbers of a row do not depend on other rows.
 """
 
 import functools
@@ -35,8 +35,8 @@ from rlgrad.spaces.trees import arrays, map_arrays, storage
 AnyFuncEnv = FuncEnv[Any, Any, Any, Any, Any, Any, Any]
 
 
-def start(functional: AnyFuncEnv, rng: Any) -> tuple[Any, Any]:
-    """Begins episodes.
+def begin_episodes(functional: AnyFuncEnv, rng: Any) -> tuple[Any, Any]:
+    """Begin episodes.
 
     Args:
         functional: the environment.
@@ -46,7 +46,7 @@ def start(functional: AnyFuncEnv, rng: Any) -> tuple[Any, Any]:
         The states and their observations.
 
     Raises:
-        ValueError: an observation does not have the shape or the kind of numbers that its space says.
+        ValueError: an observation does not have the shape or the kind of numbers of its space.
     """
     import tensorflow as tf
 
@@ -56,7 +56,7 @@ def start(functional: AnyFuncEnv, rng: Any) -> tuple[Any, Any]:
 
 
 def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any, Any, Any, Any]:
-    """One step, without reset and without time limit.
+    """Make one step, without reset and without time limit.
 
     Args:
         functional: the environment.
@@ -65,10 +65,10 @@ def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any
         rng: int32 (…, 2).
 
     Returns:
-        The next states, their observations, the rewards and whether the next states are terminal.
+        The next states, their observations, the rewards, and bool (…), True for terminal next states.
 
     Raises:
-        ValueError: a function gives another shape or dtype than the module says.
+        ValueError: a function gives another shape or dtype than the table of this module has.
     """
     import tensorflow as tf
 
@@ -81,7 +81,7 @@ def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any
 
 
 def _observed(functional: AnyFuncEnv, state: Any, rng: Any) -> Any:
-    """The observation of a state; its shapes and dtypes are known before anything runs, and looked at then."""
+    """Return the observation of a state. Its shapes and dtypes are checked while tracing, before anything runs."""
     observation, space = functional.observation(state, rng), functional.observation_space
     expected = storage(space, ())
     try:
@@ -128,7 +128,7 @@ def _name(functional: AnyFuncEnv) -> str:
 
 
 def choose(flags: Any, yes: Any, no: Any) -> Any:
-    """Row by row from one tree of tensors (N, …) or from the other, by flags, bool (N,)."""
+    """Choose each row from one tree of tensors (N, …) or from the other, by flags, bool (N,)."""
     import tensorflow as tf
 
     def pick(one: Any, other: Any) -> Any:
@@ -138,10 +138,10 @@ def choose(flags: Any, yes: Any, no: Any) -> Any:
 
 
 class FunctionalEnv(gymnasium.Env[Any, Any]):
-    """One functional environment, with its state kept. A step is one XLA program.
+    """A functional environment as an ordinary one, which keeps its state. A step is one XLA program.
 
     Args:
-        functional: what the module says.
+        functional: as this module describes it.
     """
 
     def __init__(self, functional: AnyFuncEnv) -> None:
@@ -154,11 +154,11 @@ class FunctionalEnv(gymnasium.Env[Any, Any]):
         """Begin an episode."""
         super().reset(seed=seed)
         begin, _ = _programs(self.functional)
-        self._state, self._rng, observation = begin(seeds(self.np_random, ()))
+        self._state, self._rng, observation = begin(draw_seeds(self.np_random, ()))
         return as_numpy(observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One transition."""
+        """Make one transition."""
         if self._state is None:
             raise gymnasium.error.ResetNeeded("Call reset before the first step.")
         _, step = _programs(self.functional)
@@ -173,7 +173,7 @@ def _programs(functional: AnyFuncEnv) -> tuple[Any, Any]:
 
     def begin(rng: Any) -> Any:
         now, later = tf.unstack(random.split(rng, 2), axis=-2)
-        state, observation = start(functional, now)
+        state, observation = begin_episodes(functional, now)
         return state, later, observation
 
     def step(state: Any, rng: Any, action: Any) -> Any:
@@ -182,20 +182,22 @@ def _programs(functional: AnyFuncEnv) -> tuple[Any, Any]:
         return following, later, observation, reward, over
 
     rng = tf.TensorSpec((2,), tf.int32)
-    begun, (state, *_) = compiled(begin, rng)
-    stepped, _ = compiled(step, state, rng, tf.TensorSpec(functional.action_space.shape, functional.action_space.dtype))
+    begun, (state, *_) = compile_trees(begin, rng)
+    stepped, _ = compile_trees(
+        step, state, rng, tf.TensorSpec(functional.action_space.shape, functional.action_space.dtype)
+    )
     return begun, stepped
 
 
-def compiled(function: Callable[..., Any], *specs: Any) -> tuple[Callable[..., Any], Any]:
-    """A function of trees of tensors as one XLA program.
+def compile_trees(function: Callable[..., Any], *specs: Any) -> tuple[Callable[..., Any], Any]:
+    """Compile a function of trees of tensors into one XLA program.
 
     Args:
-        function: of as many trees as there are `specs`.
+        function: takes as many trees as there are `specs`.
         specs: trees of `tf.TensorSpec`.
 
     Returns:
-        The function, and the tree of `tf.TensorSpec` of what it returns.
+        The compiled function, and the tree of `tf.TensorSpec` of its results.
     """
     import tensorflow as tf
 
@@ -212,23 +214,24 @@ def compiled(function: Callable[..., Any], *specs: Any) -> tuple[Callable[..., A
     return lambda *trees: tf.nest.pack_sequence_as(returned[0], run(tf.nest.flatten(trees))), returned[0]
 
 
-def seeds(generator: np.random.Generator, batch: tuple[int, ...]) -> Any:
-    """Seeds for functional environments, int32 (*batch, 2)."""
+def draw_seeds(generator: np.random.Generator, batch: tuple[int, ...]) -> Any:
+    """Draw seeds for functional environments, int32 (*batch, 2)."""
     return generator.integers(-(2**31), 2**31, size=(*batch, 2), dtype=np.int64).astype(np.int32)
 
 
 def as_numpy(tree: Any) -> Any:
-    """The tree with NumPy arrays for tensors."""
+    """Return the tree with NumPy arrays in place of tensors."""
     import tensorflow as tf
 
     return tree.numpy() if tf.is_tensor(tree) else tf.nest.map_structure(lambda x: x.numpy(), tree)
 
 
 def as_action(space: Any, action: Any) -> np.ndarray[Any, Any]:
-    """The action in the dtype of its space.
+    """Return the action in the dtype of its space.
 
     Raises:
-        ValueError: another shape, or none of the choices there are. Numbers beyond a Box are the environment's business.
+        ValueError: another shape, or a choice that the space does not have. What numbers outside of a Box mean is left to the
+            environment.
     """
     values = np.asarray(action)
     inside = values.shape == space.shape if isinstance(space, spaces.Box) else space.contains(values)
@@ -238,10 +241,12 @@ def as_action(space: Any, action: Any) -> np.ndarray[Any, Any]:
 
 
 def functional_of(cls: Any, kwargs: dict[str, Any]) -> AnyFuncEnv:
-    """The functional environment with these arguments: one for all that ask for it, since it is compiled once each."""
+    """Return the functional environment with these arguments, the same one each time, since each is compiled by itself."""
     try:
         functional: AnyFuncEnv = _shared(cls, **kwargs)
-    except TypeError:  # an argument that cannot be looked up, or that the environment does not take, and says so here
+    except (
+        TypeError
+    ):  # an argument that cannot be hashed; or one that the environment does not take, which raises again here
         functional = cls(**kwargs)
     return functional
 

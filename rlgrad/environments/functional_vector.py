@@ -1,4 +1,4 @@
-"""Many copies of a functional environment side by side, as a Gymnasium vector environment: a step of all is one XLA program."""
+"""Copies of a functional environment as a Gymnasium vector environment: one XLA program steps all of them."""
 
 import functools
 from typing import Any
@@ -9,20 +9,29 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rlgrad import random
-from rlgrad.environments.functional import AnyFuncEnv, as_action, as_numpy, choose, compiled, move, seeds, start
+from rlgrad.environments.functional import (
+    AnyFuncEnv,
+    as_action,
+    as_numpy,
+    begin_episodes,
+    choose,
+    compile_trees,
+    draw_seeds,
+    move,
+)
 from rlgrad.spaces.trees import slot_of
 
 
 class FunctionalVectorEnv(VectorEnv[Any, Any, Any]):
-    """Copies that begin anew in the step that ends their episode (`AutoresetMode.SAME_STEP`).
+    """Copies of an environment, each of which begins its next episode in the step that ends one (`AutoresetMode.SAME_STEP`).
 
-    Of the modes it is the one that needs no branch: every copy is stepped, every copy is begun, and of both the one that
-    counts is taken. `infos["final_obs"]` holds the last observations of the episodes that ended, where `infos["_final_obs"]`.
+    Only this mode needs no branch: every copy is stepped, every copy is reset, and each takes the result that counts.
+    `infos["final_obs"]` holds the last observations of the episodes that ended, where `infos["_final_obs"]` is True.
 
     Args:
-        functional: what `rlgrad.rollouts.functional` says.
-        num_envs: how many.
-        max_episode_steps: an episode is cut after as many steps. None: never.
+        functional: see `rlgrad.environments.functional`.
+        num_envs: the number of copies.
+        max_episode_steps: truncate episodes after so many steps. `None`: never.
     """
 
     def __init__(self, functional: AnyFuncEnv, num_envs: int, max_episode_steps: int | None = None) -> None:
@@ -38,17 +47,17 @@ class FunctionalVectorEnv(VectorEnv[Any, Any, Any]):
         """Begin an episode in every copy.
 
         Raises:
-            ValueError: a mask in `options`: copies are not reset one by one.
+            ValueError: `options` has a mask; copies cannot be reset one by one.
         """
         super().reset(seed=seed)
         if options and "reset_mask" in options:
             raise ValueError("These environments begin their next episodes themselves: reset takes no reset_mask.")
         begin, _ = _programs(self.functional, self.num_envs, self.max_episode_steps)
-        self._carry, observations = begin(seeds(self.np_random, (self.num_envs,)))
+        self._carry, observations = begin(draw_seeds(self.np_random, (self.num_envs,)))
         return as_numpy(observations), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """One transition of every copy."""
+        """Make one transition of every copy."""
         if self._carry is None:
             raise gymnasium.error.ResetNeeded("Call reset before the first step.")
         _, step = _programs(self.functional, self.num_envs, self.max_episode_steps)
@@ -62,7 +71,7 @@ class FunctionalVectorEnv(VectorEnv[Any, Any, Any]):
         observations = np.full(self.num_envs, None, dtype=object)
         for slot in np.flatnonzero(ended).tolist():
             observations[slot] = slot_of(final, slot)
-        # What Gymnasium's own vector environments give in this mode: an empty final info is an empty dict.
+        # As Gymnasium's own vector environments do in this mode: an empty final info is an empty dict.
         return {"final_obs": observations, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
 
 
@@ -72,7 +81,7 @@ def _programs(functional: AnyFuncEnv, num_envs: int, limit: int | None) -> tuple
 
     def begin(rng: Any) -> Any:
         now, later = tf.unstack(random.split(rng, 2), axis=-2)
-        state, observation = start(functional, now)
+        state, observation = begin_episodes(functional, now)
         return (state, later, tf.zeros((num_envs,), tf.int32)), observation
 
     def step(carry: Any, action: Any) -> Any:
@@ -82,10 +91,10 @@ def _programs(functional: AnyFuncEnv, num_envs: int, limit: int | None) -> tuple
         steps += 1
         truncated = tf.zeros_like(terminated) if limit is None else steps >= limit
         ended = terminated | truncated
-        state, observation = choose(ended, start(functional, anew), (following, final))
+        state, observation = choose(ended, begin_episodes(functional, anew), (following, final))
         return (state, later, tf.where(ended, 0, steps)), final, observation, reward, terminated, truncated
 
     space = batch_space(functional.action_space, num_envs)
-    begun, (carry, _) = compiled(begin, tf.TensorSpec((num_envs, 2), tf.int32))
-    stepped, _ = compiled(step, carry, tf.TensorSpec(space.shape, space.dtype))
+    begun, (carry, _) = compile_trees(begin, tf.TensorSpec((num_envs, 2), tf.int32))
+    stepped, _ = compile_trees(step, carry, tf.TensorSpec(space.shape, space.dtype))
     return begun, stepped

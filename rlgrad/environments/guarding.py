@@ -1,7 +1,8 @@
-"""What an environment gives, looked at: is it what its spaces and Gymnasium's interface promise?
+"""Checks of what environments return against their spaces and Gymnasium's interface.
 
-All of it is looked at in each slot's first reset and first step, and wherever stepping fails; in a process of its own at every
-step, where that costs next to nothing. Numbers that are not finite or outside of a choice are looked for in whole rollouts.
+Everything is checked in the first reset and the first step of each slot, and whenever stepping fails. In a process of its own
+an environment is checked at every step, since that costs next to nothing there. Numbers that are not finite, or outside of a
+choice, are searched for in whole rollouts.
 """
 
 import traceback
@@ -19,10 +20,10 @@ from rlgrad.spaces.branches import match
 from rlgrad.spaces.masks import MASK, nothing_allowed
 from rlgrad.spaces.trees import arrays, ranges, slot_of
 
-FAULT = "rlgrad_fault"  # the key of an info under which a process tells what went wrong in it
-NOTHING = object()  # that was given so far
+FAULT = "rlgrad_fault"  # the key of an info under which a process reports its fault
+NOTHING = object()  # stands for the result of an environment that has returned nothing yet
 _RESET, _STEP = ("observation", "info"), ("observation", "reward", "terminated", "truncated", "info")
-_FEW, _LONG = 4, 60  # numbers and letters that are shown of what came
+_FEW, _LONG = 4, 60  # numbers and letters of a wrong value that messages show
 _ADVICE = {
     "reward": "Give one number; where several agents are paid, wrap the environment so that it pays one.",
     "info": "Give a dict, an empty one if there is nothing to say.",
@@ -32,7 +33,7 @@ _ADVICE = {
 
 
 class Wrong(NamedTuple):
-    """One thing that an environment gave and should not have given."""
+    """One wrong value that an environment returned."""
 
     tensor: str
     expected: str
@@ -40,20 +41,20 @@ class Wrong(NamedTuple):
     advice: str
 
     def blame(self, slot: int | None) -> Blame:
-        """What to raise."""
+        """Return the exception to raise."""
         text = f": expected {self.expected}, came {self.came}. {self.advice}"
         return Blame(slot, f"gave a wrong {self.tensor}", text.rstrip(), wrong_output=True)
 
 
 class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment that knows its slot: it keeps what it gave, and says of an exception which slot raised it.
+    """An environment that knows its slot. It keeps its last result, and adds the slot to exceptions.
 
     Args:
         env: the environment.
         slot: its number.
-        mask_width: numbers in `info["action_mask"]`; none: there is no such mask.
-        remote: it is in a process of its own. There an exception cannot pass, so it is told in `info`, and everything is
-            looked at at once.
+        mask_width: numbers in `info["action_mask"]`. `None`: there is no such mask.
+        remote: True in a process of its own. Exceptions cannot leave it, so `info` reports them, and each result is checked at
+            once.
     """
 
     def __init__(self, env: Any, slot: int, mask_width: int | None = None, remote: bool = False) -> None:
@@ -68,8 +69,8 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             self.gave = NOTHING
             if not self._remote:
-                raise raised(self.slot, error) from error
-            return self._blank(), {FAULT: _as_info(raised(self.slot, error))}
+                raise blame_exception(self.slot, error) from error
+            return self._blank(), {FAULT: _as_info(blame_exception(self.slot, error))}
         wrong = self.wrong() if self._remote else None
         return self.gave if wrong is None else (self._blank(), {FAULT: _as_info(wrong)})
 
@@ -80,13 +81,13 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             self.gave = NOTHING
             if not self._remote:
-                raise raised(self.slot, error) from error
-            return self._blank(), 0.0, False, False, {FAULT: _as_info(raised(self.slot, error))}
+                raise blame_exception(self.slot, error) from error
+            return self._blank(), 0.0, False, False, {FAULT: _as_info(blame_exception(self.slot, error))}
         wrong = self.wrong() if self._remote else None
         return gave if wrong is None else (self._blank(), 0.0, False, False, {FAULT: _as_info(wrong)})
 
     def wrong(self) -> Blame | None:
-        """What is wrong with what the environment gave last."""
+        """Return the fault in the environment's last result; `None` if there is none."""
         found = next(_wrong_in(self.gave, self.env.observation_space, self.mask_width), None)
         return None if found is None else found.blame(self.slot)
 
@@ -94,15 +95,15 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
         return slot_of(create_empty_array(self.env.observation_space, 1), 0)
 
 
-def from_infos(infos: Mapping[str, Any]) -> Blame:
-    """What the first slot that told of a fault had to say."""
-    told = infos[FAULT]
-    slot = int(np.flatnonzero(told["_slot"])[0])
-    return Blame(slot, *(told[name][slot] for name in ("what", "how", "wrong_output", "trace")))
+def read_fault(infos: Mapping[str, Any]) -> Blame:
+    """Return the fault that the first of the slots with one has reported."""
+    reported = infos[FAULT]
+    slot = int(np.flatnonzero(reported["_slot"])[0])
+    return Blame(slot, *(reported[name][slot] for name in ("what", "how", "wrong_output", "trace")))
 
 
-def wrong_in_batch(gave: Any, space: Space[Any], num_envs: int) -> Blame | None:
-    """What is wrong with what a vector environment gave.
+def find_wrong_in_batch(gave: Any, space: Space[Any], num_envs: int) -> Blame | None:
+    """Return the fault in the result of a vector environment; `None` if there is none.
 
     Args:
         gave: from its `reset` or `step`.
@@ -116,7 +117,7 @@ def wrong_in_batch(gave: Any, space: Space[Any], num_envs: int) -> Blame | None:
 def require_in_ranges(
     tree: Any, known: Mapping[str, tuple[Any, Any]], when: str, columns_per_slot: int = 1, first_row: int = 0
 ) -> None:
-    """Raise an OutputFault where an observation is none of the choices that its space has.
+    """Raise an OutputFault for an observation outside of the choices of its space.
 
     Args:
         tree: of NumPy arrays (T, N, …).
@@ -138,7 +139,7 @@ def require_in_ranges(
 
 
 def require_allowed_somewhere(rollout: Any, columns_per_slot: int) -> None:
-    """Raise an OutputFault where a step that counts was taken though its mask forbade every action."""
+    """Raise an OutputFault for a step that counts although its mask forbade every action."""
     observations = rollout.observations
     if not isinstance(observations, dict) or MASK not in observations:
         return
@@ -149,13 +150,13 @@ def require_allowed_somewhere(rollout: Any, columns_per_slot: int) -> None:
 
 
 def guards_of(vector: Any) -> list[Guarded]:
-    """The guarded environments of a vector environment that steps them in this process; none of any other."""
+    """Return the guarded environments of a vector environment that steps them in this process; of others an empty list."""
     inner = vector.env if isinstance(vector, MaskInObservation) else vector
     return [env for env in getattr(inner, "envs", ()) if isinstance(env, Guarded)]
 
 
-def raised(slot: int | None, error: Exception) -> Blame:
-    """What to say of an exception that was caught where it came out of an environment."""
+def blame_exception(slot: int | None, error: Exception) -> Blame:
+    """Return the fault for an exception that an environment raised."""
     own = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame that caught it
     trace = "".join(traceback.format_exception(type(error), error, own))
     text = str(error).strip()
@@ -173,7 +174,7 @@ def _as_info(blame: Blame) -> dict[str, Any]:
 
 
 def _wrong_in(gave: Any, space: Space[Any], mask_width: int | None, leading: tuple[int, ...] = ()) -> Iterator[Wrong]:
-    """What is wrong with what `reset` or `step` returned, of one environment or with a leading axis of several."""
+    """Yield the faults in the result of `reset` or `step`, of one environment or with a leading axis of several."""
     if gave is NOTHING:
         return
     names = _STEP if isinstance(gave, tuple) and len(gave) > len(_RESET) else _RESET
@@ -212,7 +213,7 @@ def _wrong_observation(value: Any, space: Space[Any], name: str) -> Iterator[Wro
 
 
 def _casts(array: Any, dtype: Any) -> bool:
-    """Whether numbers may stand in an array of this type; a Python int, which has none of its own, where it fits."""
+    """Return True if an array of this type can hold the numbers. Integers of another type may be held if they fit."""
     if np.can_cast(array.dtype, dtype, "same_kind"):
         return True
     integers = array.dtype.kind in "iu" and dtype.kind in "iu"
@@ -235,7 +236,7 @@ def _array(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """What something is, in a few words."""
+    """Describe a value in a few words."""
     if isinstance(value, np.ndarray | np.generic):
         return f"{value.dtype} {value.shape}" + (f": {value.tolist()}" if value.size <= _FEW else "")
     text = repr(value)

@@ -1,4 +1,4 @@
-"""Ids of environments: finding what is registered, and saying what is missing."""
+"""From the id or the place of an environment to what makes it, and advice where there is nothing of that name."""
 
 import difflib
 import functools
@@ -20,7 +20,7 @@ Made = TypeVar("Made")
 # The extra of the gymnasium distribution that each family of its environments needs.
 _EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "phys2d": "jax", "tabular": "jax"}
 
-# Packages that register their environments when they are imported, by how the ids begin.
+# Packages that register their environments when they are imported, by the beginning of the ids.
 _MODULES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 
 
@@ -28,7 +28,7 @@ ATARI_LIMIT = "max_num_frames_per_episode"  # Atari environments count frames, o
 
 
 def frame_limit(spec: EnvSpec, kwargs: Mapping[str, Any] | None = None) -> int | None:
-    """Steps after which an environment that counts frames cuts its episodes itself; none for others.
+    """Return the number of steps after which an environment that counts frames ends its episodes; `None` for others.
 
     Args:
         spec: its specification.
@@ -39,10 +39,10 @@ def frame_limit(spec: EnvSpec, kwargs: Mapping[str, Any] | None = None) -> int |
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """The specification of a registered id, or of `module:id`, which imports the module first.
+    """Return the specification of a registered id, or of `module:id`, whose module is imported first.
 
     Raises:
-        ValueError: unknown, with the names that come close.
+        ValueError: the id is unknown; suggests similar ones.
     """
     module, _, name = env_id.rpartition(":")
     if module:
@@ -57,11 +57,11 @@ def find_spec(env_id: str) -> EnvSpec:
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        raise ValueError(f"No environment is registered as {name!r}: {_meant(name, module)}") from error
+        raise ValueError(f"No environment is registered as {name!r}: {_suggestion(name, module)}") from error
 
 
-def _meant(name: str, module: str) -> str:
-    """What an id that is not registered may have been meant to be."""
+def _suggestion(name: str, module: str) -> str:
+    """Return advice for an id that is not registered."""
     registers = next((home for start, home in _MODULES.items() if name.startswith(start) and home != module), None)
     if registers is not None:
         return f"write '{registers}:{name}', which imports the package that registers it."
@@ -72,8 +72,12 @@ def _meant(name: str, module: str) -> str:
     return "gymnasium.pprint_registry() lists them, and 'module:id' imports the module that registers one first."
 
 
-def installed(spec: EnvSpec, create: Callable[[], Made]) -> Made:
-    """What `create` makes, or an ImportError with the command that installs what is missing."""
+def explain_missing(spec: EnvSpec, create: Callable[[], Made]) -> Made:
+    """Return the result of `create`, which makes an environment of this specification.
+
+    Raises:
+        ImportError: its package is not installed; the message has the command that installs it.
+    """
     try:
         return create()
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
@@ -84,7 +88,7 @@ def installed(spec: EnvSpec, create: Callable[[], Made]) -> Made:
 
 
 def register() -> None:
-    """Give Gymnasium the ids of all installed functional environments that it does not know yet."""
+    """Register with Gymnasium the ids of all installed functional environments that it does not know yet."""
     for name, point in registry.envs().items():
         # Loading may import `rlgrad.envs`, which registers: look only afterwards.
         cls = point.load() if name not in gymnasium.registry else None
@@ -109,39 +113,41 @@ def _make_vector(cls: Any, num_envs: int = 1, max_episode_steps: int | None = No
 
 
 def maker(env: str) -> Callable[[], gymnasium.Env[Any, Any]]:
-    """What makes one environment of an id, of `module:id`, or of a class in a file, `file.py:Name`.
+    """Return a function that makes one environment of an id, of `module:id`, or of a class in a file, `file.py:Name`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such environment.
     """
-    found = _from_file(env)
+    found = load_class(env)
     if isinstance(found, str):
         spec = find_spec(found)
-        return lambda: installed(spec, partial(gymnasium.make, spec))
-    functional = _functional(found, {})
-    return found if functional is None else partial(_stepwise, functional)
+        return lambda: explain_missing(spec, partial(gymnasium.make, spec))
+    functional = find_functional(found, {})
+    return found if functional is None else partial(make_stepwise, functional)
 
 
-def _from_file(env: Any) -> Any:
-    """The class that `file.py:Name` means; anything else as it is."""
+def load_class(env: Any) -> Any:
+    """Return the class that `file.py:Name` names, or the argument itself if it is anything else."""
     path, _, name = env.rpartition(":") if isinstance(env, str) else ("", "", "")
     return registry.from_file(Path(path), name) if path.endswith(".py") else env
 
 
-def _functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
-    """The functional environment that a user means, if it is one."""
+def find_functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
+    """Return the functional environment that a user means, or `None` if it is written in another way.
+
+    Args:
+        env: an id, a class, an instance, or a function that makes an environment.
+        kwargs: for the constructor of a class.
+    """
     if isinstance(env, str) and env in registry.envs():
         env = registry.envs()[env].load()
     if isinstance(env, FuncEnv):
         return env
-    return functional_of(env, kwargs) if _is_functional_class(env) else None
+    return functional_of(env, kwargs) if isinstance(env, type) and issubclass(env, FuncEnv) else None
 
 
-def _is_functional_class(env: Any) -> bool:
-    return isinstance(env, type) and issubclass(env, FuncEnv)
-
-
-def _stepwise(functional: AnyFuncEnv) -> gymnasium.Env[Any, Any]:
+def make_stepwise(functional: AnyFuncEnv) -> gymnasium.Env[Any, Any]:
+    """Return a functional environment as an ordinary one, with its time limit."""
     limit = getattr(functional, "max_episode_steps", None)
     single = FunctionalEnv(functional)
     return single if limit is None else gymnasium.wrappers.TimeLimit(single, limit)

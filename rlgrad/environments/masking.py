@@ -1,4 +1,4 @@
-"""Masks that an environment gives beside its observations join them here."""
+"""Action masks in `info`: they become a part of the observations here."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class MaskInObservation(VectorWrapper):
     """A vector environment whose `info["action_mask"]` becomes part of its observations.
 
     Args:
-        vector: gives a mask after each reset and step.
+        vector: has a mask in its infos after each reset and step.
         width: numbers in one environment's mask.
     """
 
@@ -49,16 +49,16 @@ class MaskInObservation(VectorWrapper):
 
 
 def can_be_masked(env: Any) -> bool:
-    """Whether an environment's actions are of a kind that can be masked, and its observations bring no mask already."""
+    """Return True if an environment's actions are of a kind that can be masked, and its observations have no mask yet."""
     choices = isinstance(env.action_space, spaces.Discrete | spaces.MultiDiscrete)
     return choices and not has_mask(env.observation_space)
 
 
 def mask_width(env: Any) -> int | None:
-    """How many numbers the mask in an environment's `info` has; none where there is no such mask.
+    """Return the number of entries of the mask in an environment's `info`; `None` if there is no such mask.
 
     Args:
-        env: is reset, if it can be masked.
+        env: is reset if it can be masked.
 
     Raises:
         ValueError: the mask is no array of one number for each action.
@@ -69,7 +69,7 @@ def mask_width(env: Any) -> int | None:
         begun = env.reset(seed=0)
     except OSError:
         raise
-    except Exception:  # the first reset that counts says so, with its slot
+    except Exception:  # the first reset that counts reports it, with its slot
         return None
     info = begun[1] if isinstance(begun, tuple) and len(begun) == 2 else None
     if not isinstance(info, dict) or MASK not in info:

@@ -1,4 +1,4 @@
-"""Environments in a process each: what Gymnasium's `AsyncVectorEnv` does, with an end to waiting and to lost processes."""
+"""Environments in a process each: Gymnasium's `AsyncVectorEnv`, with a limit to waiting, and an answer to lost processes."""
 
 import multiprocessing
 import os
@@ -15,31 +15,35 @@ from rlgrad.core.faults import Blame
 from rlgrad.environments.guarding import Guarded
 
 _LOST = (EOFError, ConnectionError, AlreadyPendingCallError)
-_PATIENCE = 1.0  # seconds in which a process that was told to end should have ended
+_PATIENCE = 1.0  # seconds that a process has to end after it was told to
 
 
 class Processes(AsyncVectorEnv):
-    """One process a slot. Whatever happens to one of them, closing ends them all and does not wait for an answer.
+    """One process a slot. Closing ends all of them, even if one is lost or busy.
 
     Args:
         create: makes one environment; called in each process.
-        num_envs: processes.
-        mask_width: numbers in `info["action_mask"]`; none: there is no such mask.
-
-    Attributes:
-        step_timeout: seconds within which all slots have answered to a step or a reset; none: however long it takes.
+        num_envs: the number of processes.
+        mask_width: numbers in `info["action_mask"]`. `None`: there is no such mask.
+        step_timeout: seconds within which all slots must answer to a step or a reset. `None`: no limit.
 
     Raises:
-        Blame: from `reset` and `step`: a process was lost or gave no answer in time; all of them are ended then.
+        Blame: from `reset` and `step`: a process was lost or gave no answer in time. All processes have been ended then.
     """
 
-    def __init__(self, create: Callable[[], Any], num_envs: int, mask_width: int | None) -> None:
-        self.step_timeout: float | None = None
+    def __init__(
+        self,
+        create: Callable[[], Any],
+        num_envs: int,
+        mask_width: int | None = None,
+        step_timeout: float | None = None,
+    ) -> None:
+        self.step_timeout = step_timeout
         parent = os.getpid()
 
         def guarded(slot: int) -> Callable[[], Guarded]:
             def make() -> Guarded:
-                if os.getpid() != parent:  # Ctrl-C reaches them all; the run decides what follows
+                if os.getpid() != parent:  # Ctrl-C reaches all processes; the run alone decides what follows
                     signal.signal(signal.SIGINT, signal.SIG_IGN)
                 return Guarded(create(), slot, mask_width, remote=True)
 
@@ -55,11 +59,11 @@ class Processes(AsyncVectorEnv):
             raise blame.fault("while its environment was made") from error
 
     def reset_wait(self, timeout: float | None = None) -> Any:
-        """Wait for the resets, as long as `step_timeout` says."""
+        """Wait for the resets, at most `step_timeout` seconds."""
         return super().reset_wait(self.step_timeout if timeout is None else timeout)
 
     def step_wait(self, timeout: float | None = None) -> Any:
-        """Wait for the steps, as long as `step_timeout` says."""
+        """Wait for the steps, at most `step_timeout` seconds."""
         return super().step_wait(self.step_timeout if timeout is None else timeout)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
@@ -71,7 +75,7 @@ class Processes(AsyncVectorEnv):
         return self._answered(super().step, actions)
 
     def end(self) -> None:
-        """End all processes, busy ones too; nothing can be asked of them any more."""
+        """End all processes, busy ones too. The environments cannot be used afterwards."""
         self.closed = True
         for process in self.processes:
             process.terminate()
@@ -86,7 +90,7 @@ class Processes(AsyncVectorEnv):
                 pipe.close()
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """Let the environments close; end the processes of those that do not in time, or that are gone."""
+        """Let the environments close. End all processes if one does not answer in time, or is lost."""
         try:
             super().close_extras(_PATIENCE if timeout is None else timeout, terminate)
         except (*_LOST, OSError):
@@ -107,7 +111,7 @@ class Processes(AsyncVectorEnv):
             raise blame from error
 
     def _lost(self) -> Blame:
-        """Which process has ended, and how."""
+        """Return the slot whose process has ended, and how it ended."""
         ended = wait([process.sentinel for process in self.processes], timeout=_PATIENCE)
         for slot, process in enumerate(self.processes):
             if process.sentinel in ended:

@@ -1,4 +1,4 @@
-"""The environments of a vector environment, one a slot, with its autoreset mode and its seeds behind two methods."""
+"""The slots of a vector environment: episodes with seeds of their own, and one way to step whatever its autoreset mode."""
 
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -10,11 +10,11 @@ from rlgrad.core.faults import Blame, EnvironmentFault, RemoteTraceback
 from rlgrad.environments.guarding import (
     FAULT,
     NOTHING,
-    from_infos,
+    blame_exception,
+    find_wrong_in_batch,
     guards_of,
-    raised,
+    read_fault,
     require_in_ranges,
-    wrong_in_batch,
 )
 from rlgrad.environments.vector import Environment
 from rlgrad.random import child, integer_seed
@@ -24,18 +24,20 @@ _FIRST = "in the reset before step 0"
 
 
 class Slots:
-    """Starts episodes, each with its own seed where the vector environment takes one.
+    """Steps all environments, and starts their episodes, each with its own seed if the vector environment takes one.
 
-    The seed of an episode is a pure function of the stream, the slot and the episode's number in it. A vector
-    environment that resets its environments itself is seeded at each restart, from the stream, and goes on from there.
+    The seed of an episode is a pure function of the stream, the slot and the episode's number in it. A vector environment that
+    resets its environments itself is seeded at each restart, from the stream, and seeds its later episodes itself.
 
     Args:
         environment: the vector environment.
         sequence: the stream of seeds.
 
     Attributes:
-        started: for each slot, how many episodes have had a seed of their own.
-        restarts: how often all slots were given one seed together.
+        started: for each slot, the number of episodes with a seed of their own so far.
+        restarts: how often all slots were seeded together.
+        seeds_each_episode: True if each episode has a seed of its own.
+        resets_late: True if an episode begins only after one more step, which resets.
     """
 
     def __init__(self, environment: Environment, sequence: np.random.SeedSequence) -> None:
@@ -43,22 +45,14 @@ class Slots:
         self._sequence = sequence
         self.started = [0] * environment.vector.num_envs
         self.restarts = 0
+        self.seeds_each_episode = environment.seeds_each_episode
+        self.resets_late = environment.autoreset_mode is AutoresetMode.NEXT_STEP
         self._guards = guards_of(environment.vector)
-        self._looked_at: set[str] = set()  # "reset" and "step", once what they give was looked at
+        self._checked: set[str] = set()  # "reset" and "step", once a result of theirs was checked
         self._ranges = ranges(environment.vector.single_observation_space)
 
-    @property
-    def seeds_each_episode(self) -> bool:
-        """Whether each episode has a seed of its own."""
-        return self._environment.seeds_each_episode
-
-    @property
-    def resets_late(self) -> bool:
-        """Whether an episode begins only after another step, which resets."""
-        return self._environment.autoreset_mode is AutoresetMode.NEXT_STEP
-
     def restart(self) -> Any:
-        """Begins a new episode in every slot and returns the first observations (N, …)."""
+        """Begin a new episode in every slot, and return the first observations (N, …)."""
         if self.seeds_each_episode:
             self.started = [number + 1 for number in self.started]
         else:
@@ -66,10 +60,10 @@ class Slots:
         return self.restart_again()
 
     def restart_again(self, some: np.ndarray[Any, Any] | None = None, when: str = _FIRST) -> Any:
-        """Begins the episodes again that are running, or those of some slots, bool (N,), and returns observations (N, …).
+        """Begin the running episodes again, and return observations (N, …).
 
         Args:
-            some: bool (N,); none: all.
+            some: bool (N,), of these slots. `None`: of all.
             when: for messages.
         """
         if not self.seeds_each_episode:
@@ -78,32 +72,32 @@ class Slots:
         return self._reset(self._seeds(slots), None if some is None else {"reset_mask": some}, when)
 
     def step(self, actions: Any, row: int = 0) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """One step of every slot, as the vector environment returns it.
+        """Step every slot, and return what the vector environment returns.
 
         Args:
             actions: (N, …).
             row: the number of the step, for messages.
 
         Raises:
-            EnvironmentFault: an environment failed, or gave what it should not have; names slot and step.
+            EnvironmentFault: an environment failed, or returned a wrong value; names slot and step.
         """
         try:
             stepped = self._environment.vector.step(actions)
         except Exception as error:
             self._explain(error, f"in step {row}")
-        if "step" not in self._looked_at or FAULT in stepped[4]:
-            self._look_at("step", stepped, f"in step {row}")
+        if "step" not in self._checked or FAULT in stepped[4]:
+            self._check("step", stepped, f"in step {row}")
         return stepped
 
     def require_choices(self, before: Any, after: Any, first_row: int = 0) -> None:
-        """Raise an OutputFault where an observation (T, N, …) is none of the choices that its space has.
+        """Raise an OutputFault for an observation (T, N, …) outside of the choices of its space.
 
         Args:
-            before: what was acted on.
-            after: what followed.
+            before: observations that were acted on.
+            after: their successors.
             first_row: the step of the first row, for the message.
         """
-        # As for numbers that are not finite, the step that led there is named, not the one that began there.
+        # Successors come first, so that the message names the step that led to a value, not the one that began with it.
         require_in_ranges(after, self._ranges, "after", first_row=first_row)
         require_in_ranges(before, self._ranges, "before", first_row=first_row)
 
@@ -117,16 +111,16 @@ class Slots:
         row: int = 0,
         idle: bool,
     ) -> Any:
-        """What to act on after a step that ended the episode of some slots.
+        """Return the observations to act on after a step that ended the episode of some slots.
 
         Args:
             ended: bool (N,).
-            observations: (N, …), what the step returned.
-            infos: what the step returned.
-            successors: (T, N, …), where the true successors are put if the environments have already reset; none: nowhere.
+            observations: (N, …), from the step.
+            infos: from the step.
+            successors: (T, N, …), to store the true successors in if the environments have already reset. `None`: not stored.
             row: the row of this step in `successors`.
-            idle: the slots have played what they should: reset them if they could not be stepped otherwise, but do not
-                use up the seeds of later episodes.
+            idle: the slots have played their episodes. Reset them if they cannot be stepped otherwise, but keep the seeds of
+                later episodes for later.
 
         Returns:
             (N, …).
@@ -146,7 +140,7 @@ class Slots:
         return self.restart_again(ended, when)
 
     def _seeds(self, slots: Iterable[int]) -> list[int | None]:
-        """The seeds of the episodes that some slots have started last."""
+        """Return the seeds of the episodes that some slots have started last."""
         seeds: list[int | None] = [None] * len(self.started)
         for slot in slots:
             seeds[slot] = integer_seed(child(self._sequence, slot, self.started[slot] - 1))
@@ -157,30 +151,30 @@ class Slots:
             begun = self._environment.vector.reset(seed=seed, options=options)
         except Exception as error:
             self._explain(error, when)
-        if "reset" not in self._looked_at or FAULT in begun[1]:
-            self._look_at("reset", begun, when)
+        if "reset" not in self._checked or FAULT in begun[1]:
+            self._check("reset", begun, when)
         return begun[0]
 
-    def _look_at(self, method: str, gave: Any, when: str) -> None:
-        told = isinstance(gave, tuple) and isinstance(gave[-1], dict) and FAULT in gave[-1]
-        wrong = from_infos(gave[-1]) if told else self._wrong(gave)
+    def _check(self, method: str, gave: Any, when: str) -> None:
+        reported = isinstance(gave, tuple) and isinstance(gave[-1], dict) and FAULT in gave[-1]
+        wrong = read_fault(gave[-1]) if reported else self._wrong(gave)
         if wrong is not None:
             raise wrong.fault(when) from (RemoteTraceback(wrong.trace) if wrong.trace else None)
-        self._looked_at.add(method)
+        self._checked.add(method)
 
     def _wrong(self, gave: Any) -> Blame | None:
-        """What is wrong with what the environments gave last, as each of them gave it or as all of them did."""
+        """Return the fault in the last results, of one environment if they are at hand, else of all together."""
         space = self._environment.vector.single_observation_space
         each = next((found for found in (guard.wrong() for guard in self._guards) if found is not None), None)
-        return each if each is not None or self._guards else wrong_in_batch(gave, space, len(self.started))
+        return each if each is not None or self._guards else find_wrong_in_batch(gave, space, len(self.started))
 
     def _explain(self, error: Exception, when: str) -> NoReturn:
-        """Raise what happened in words: whose fault it was, if anybody's that can be named."""
+        """Raise an exception that names slot and step, if the slot is known."""
         if isinstance(error, EnvironmentFault):
             raise error
         if isinstance(error, Blame):  # of one environment, which raised the cause
             raise error.fault(when) from error.__cause__
-        wrong = self._wrong(NOTHING) or raised(None, error)
+        wrong = self._wrong(NOTHING) or blame_exception(None, error)
         raise wrong.fault(when) from error
 
 

@@ -1,4 +1,4 @@
-"""A vector environment, and what must be known to collect from it; those that come vectorized."""
+"""Vector environments with the facts that collecting needs, and environments that are vectorized already."""
 
 from typing import Any, NamedTuple
 
@@ -6,23 +6,25 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rlgrad.environments.ids import ATARI_LIMIT, frame_limit, installed
+from rlgrad.environments.ids import ATARI_LIMIT, explain_missing, frame_limit
+from rlgrad.environments.options import EnvironmentOptions
 
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 
 
 class Environment(NamedTuple):
-    """A vector environment and what must be known to collect from it.
+    """A vector environment with the facts that collecting needs.
 
     Attributes:
         vector: the vector environment.
-        autoreset_mode: what it does with an environment whose episode ended.
-        seeds_each_episode: whether a masked reset takes one seed per environment.
-        time_limit: most steps of an episode, or `None` where nobody said.
-        limits_itself: whether the environment ends episodes at `time_limit`, so that nobody else has to.
+        autoreset_mode: how it resets an environment whose episode ended.
+        seeds_each_episode: True if a masked reset takes one seed per environment.
+        time_limit: the most steps of an episode. `None`: unknown.
+        limits_itself: True if the environment itself ends episodes at `time_limit`.
         reward_threshold: the mean return from which its specification calls the task solved, or `None`.
-        owned: whether it was made here, and is closed here.
-        vectorization_mode: how it is stepped: never `"auto"`, but what that became; `"given"` for a vector environment.
+        owned: True if it was made here, and must be closed here.
+        vectorization_mode: how it is stepped: never `"auto"`, but the mode that this became; `"given"` for a vector environment
+            of the user's.
     """
 
     vector: AnyVectorEnv
@@ -35,23 +37,20 @@ class Environment(NamedTuple):
     vectorization_mode: str
 
 
-def from_vector_entry_point(
-    spec: EnvSpec, num_envs: int, max_episode_steps: int | None, kwargs: dict[str, Any]
-) -> Environment:
-    """What an id's own vector entry point makes.
+def from_vector_entry_point(spec: EnvSpec, options: EnvironmentOptions) -> Environment:
+    """Make environments by the vector entry point that an id brings.
 
     Args:
         spec: the id's.
-        num_envs: slots.
-        max_episode_steps: a time limit, instead of the specification's.
-        kwargs: for its constructor.
+        options: how they are made. A time limit replaces the specification's.
 
     Raises:
         ValueError: the id has none, or it does not say how it resets.
     """
     if spec.vector_entry_point is None:
         raise ValueError(f'{spec.id} has no vector entry point: use vectorization_mode="sync" or "async".')
-    # Gymnasium hands a specification's limit to its vector entry point, so where there is one the entry point takes it.
+    # Gymnasium passes a specification's limit to its vector entry point, so an entry point takes it if there is one.
+    kwargs, max_episode_steps = options.env_kwargs, options.max_episode_steps
     own_limit, takes_limit = spec.max_episode_steps, spec.max_episode_steps is not None
     if takes_limit and max_episode_steps is not None:
         kwargs = {**kwargs, "max_episode_steps": max_episode_steps}
@@ -59,8 +58,8 @@ def from_vector_entry_point(
         own_limit, takes_limit = frame_limit(spec, kwargs), True
         skip = {**spec.kwargs, **kwargs}["frameskip"]
         kwargs = kwargs if max_episode_steps is None else {**kwargs, ATARI_LIMIT: max_episode_steps * skip}
-    vector = installed(
-        spec, lambda: gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    vector = explain_missing(
+        spec, lambda: gymnasium.make_vec(spec, options.slots, vectorization_mode="vector_entry_point", **kwargs)
     )
     limit = max_episode_steps or own_limit
     mode = _autoreset_mode(vector)
@@ -76,23 +75,20 @@ def from_vector_entry_point(
     )
 
 
-def from_vector(
-    vector: AnyVectorEnv, num_envs: int | None, max_episode_steps: int | None, vectorization_mode: str
-) -> Environment:
-    """What is known of a vector environment that somebody else made.
+def from_vector(vector: AnyVectorEnv, options: EnvironmentOptions) -> Environment:
+    """Describe a vector environment that the user made.
 
     Args:
-        vector: stays its owner's.
-        num_envs: what was asked for; none: as many as it has.
-        max_episode_steps: how long episodes are at most, if nobody else says.
-        vectorization_mode: what was asked for.
+        vector: the user's, who closes it.
+        options: must agree with it. A time limit counts where the environment has none, or a longer one.
 
     Raises:
-        ValueError: it is not what was asked for, or does not say how it resets.
+        ValueError: the options disagree, or the environment does not say how it resets.
     """
+    num_envs, max_episode_steps = options.num_envs, options.max_episode_steps
     if num_envs is not None and num_envs != vector.num_envs:
         raise ValueError(f"num_envs={num_envs}, but the vector environment has {vector.num_envs}: leave num_envs out.")
-    if vectorization_mode not in ("auto", "sync"):
+    if options.vectorization_mode not in ("auto", "sync"):
         raise ValueError("A vector environment is vectorized already: leave vectorization_mode out.")
     mode, base = _autoreset_mode(vector), vector.unwrapped
     specs = [env.spec for env in base.envs] if isinstance(base, SyncVectorEnv) else [base.spec]
@@ -114,15 +110,15 @@ def from_vector(
 
 
 def common_limit(specs: list[EnvSpec | None]) -> int | None:
-    """The longest time limit, of environments that all have one."""
-    # make_vec leaves a limit that its caller chose in the keyword arguments of the specification.
+    """Return the longest time limit of environments that all have one, else `None`."""
+    # make_vec keeps a limit that its caller chose in the keyword arguments of the specification.
     limits = [spec.kwargs.get("max_episode_steps") or spec.max_episode_steps for spec in specs if spec is not None]
     known = [int(limit) for limit in limits if limit is not None]
     return max(known) if len(known) == len(specs) else None
 
 
 def threshold(specs: list[EnvSpec | None]) -> float | None:
-    """The mean return from which the first specification calls its task solved, if it says."""
+    """Return the mean return from which the first specification calls its task solved, or `None`."""
     return specs[0].reward_threshold if specs[0] is not None else None
 
 

@@ -1,4 +1,4 @@
-"""Gymnasium's own wrappers, named in a config: `"FrameStackObservation(stack_size=4)"`, `"module:Wrapper"`."""
+"""Wrappers that a config names: `"FrameStackObservation(stack_size=4)"`, `"module:Wrapper"`."""
 
 import ast
 import importlib
@@ -14,14 +14,14 @@ Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 
 
 def wrapper(text: str) -> Wrap:
-    """The function that wraps an environment as a text says.
+    """Return the function that wraps an environment as a text describes.
 
     Args:
         text: a name of `gymnasium.wrappers`, or `module:Name`, alone or with keyword arguments that are literals:
             `"FrameStackObservation(stack_size=4)"`.
 
     Raises:
-        ValueError: the text is no such thing, or names nothing; says what was meant.
+        ValueError: the text has another form, or names nothing; suggests what was meant.
     """
     module, _, call = text.rpartition(":") if ":" in text.partition("(")[0] else ("", "", text)
     name, options = _parsed(call, text)
@@ -44,7 +44,7 @@ def wrapper(text: str) -> Wrap:
 
 
 def wrap_all(texts: Sequence[str]) -> Wrap:
-    """The wrappers one after another, the first one innermost."""
+    """Return a function that applies wrappers one after another, the first one innermost."""
     wraps = [wrapper(text) for text in texts]
 
     def wrap(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:

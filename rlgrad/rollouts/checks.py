@@ -1,7 +1,7 @@
-"""How many rows and columns rollouts have."""
+"""Checks of what is given to a collector, and of the rollouts that it makes."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from gymnasium import Space
@@ -11,12 +11,11 @@ from rlgrad.environments.guarding import require_allowed_somewhere, require_in_r
 from rlgrad.environments.vector import Environment
 from rlgrad.spaces.trees import arrays, map_arrays, ranges
 
-if TYPE_CHECKING:
-    pass
+Array = np.ndarray[Any, Any]
 
 
 def check_counts(**counts: int | None) -> None:
-    """Raise a ValueError for a count that is no integer ≥ 1, or for two kinds of rollouts at once."""
+    """Raise a ValueError for a count that is no integer ≥ 1, or for both kinds of rollouts at once."""
     for name, count in counts.items():
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise ValueError(f"{name} is an integer ≥ 1, got {count!r}.")
@@ -30,7 +29,11 @@ def layout(
     episodes_per_env: int | None,
     max_episode_steps: int | None,
 ) -> tuple[int, int]:
-    """The rows of a rollout, and how many episodes each slot plays in it: 0 for a rollout by steps."""
+    """Return the number of rows of a rollout, and of episodes that each slot plays in it: 0 for rollouts by steps.
+
+    Raises:
+        ValueError: whole episodes have no time limit, or a time limit cannot be imposed on a vector environment.
+    """
     if num_steps is None:
         if environment.time_limit is None:
             raise ValueError(
@@ -46,19 +49,16 @@ def layout(
     return num_steps, 0
 
 
-Array = np.ndarray[Any, Any]
-
-
 def require_sound(rollout: Rollout, space: Space[Any], columns_per_slot: int) -> None:
-    """Raise an error that names slot and step, where a compiled environment gave what it should not have given.
+    """Check all that a compiled environment returned; an error names slot and step.
 
     Args:
         rollout: of NumPy arrays.
-        space: one environment's observations.
-        columns_per_slot: of its columns.
+        space: of one environment's observations.
+        columns_per_slot: for messages.
 
     Raises:
-        OutputFault: a mask forbade every action, or an observation is none of the choices of its space.
+        OutputFault: a mask forbade every action, or an observation is outside of its space.
         FloatingPointError: a reward or an observation is not finite.
     """
     require_allowed_somewhere(rollout, columns_per_slot)
@@ -70,38 +70,53 @@ def require_sound(rollout: Rollout, space: Space[Any], columns_per_slot: int) ->
 
 
 def require_finite(rollout: Rollout, columns_per_slot: int) -> None:
-    """Raise a FloatingPointError that names slot and step, where a reward or an observation is not finite.
+    """Raise a FloatingPointError that names slot and step if a reward or an observation is not finite.
 
     Args:
         rollout: of NumPy arrays.
-        columns_per_slot: of its columns.
+        columns_per_slot: for messages.
     """
     played = len(rollout.mask)
     if not rollout.mask[-1].any():  # whole episodes may end long before the limit
         played = int(np.flatnonzero(rollout.mask.any(axis=1)).max(initial=-1)) + 1
-    # Successors come first: where one is not finite, the step that led to it is named, not the one that began there.
+    # Successors come first, so that the message names the step that led to a number, not the one that began with it.
     for when, tree, what in [
         ("at", rollout.rewards, "reward"),
         ("after", rollout.final_observations, "observation"),
         ("before", rollout.observations, "observation"),
     ]:
         for name, array in arrays(tree, what):
-            _check_finite(array[:played], f"{name} {when}", columns_per_slot)
+            require_finite_array(array[:played], f"{name} {when}", columns_per_slot)
 
 
-def _require_finite_row(seen: Any, successors: Any, playing: Array, row: int) -> None:
-    """`require_finite` for one row (1, N, …) of observations; those of slots that only idle are set to 0."""
+def require_finite_row(seen: Any, successors: Any, playing: Array, row: int) -> None:
+    """Check one row (1, N, …) of observations as `require_finite` does, and set those of idle slots to 0.
+
+    Args:
+        seen: acted on in this row.
+        successors: of them.
+        playing: bool (N,), False for idle slots.
+        row: for the message.
+    """
     for when, tree in (("after", successors), ("before", seen)):
         for name, array in arrays(tree, "observation"):
             array[0, ~playing] = 0
-            _check_finite(array, f"{name} {when}", 1, row)
+            require_finite_array(array, f"{name} {when}", 1, row)
 
 
-def _check_finite(array: Array, what: str, columns_per_slot: int, first_row: int = 0) -> None:
+def require_finite_array(array: Array, what: str, columns_per_slot: int, first_row: int = 0) -> None:
+    """Raise a FloatingPointError that names slot and step if a number is not finite.
+
+    Args:
+        array: (T, N, …).
+        what: a noun and a preposition, such as `"reward at"`, for the message.
+        columns_per_slot: for the message.
+        first_row: the step of the first row.
+    """
     if array.dtype.kind != "f":
         return
     flat = array.reshape(-1)
-    if math.isfinite(np.dot(flat, flat)):  # the cheapest pass over them all; what is large is looked at again
+    if math.isfinite(np.dot(flat, flat)):  # the cheapest pass over all numbers; an overflow is looked at again
         return
     finite = np.isfinite(array)
     if finite.all():

@@ -1,4 +1,4 @@
-"""Collects rollouts from environments written in TensorFlow: acting, stepping and resetting are one compiled program."""
+"""The collector of environments written in TensorFlow: acting, stepping and resetting are one compiled program."""
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -11,42 +11,42 @@ from rlgrad import random
 from rlgrad.core.nested import leaves, map_leaves, with_leaves
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.data import Episode, Rollout
-from rlgrad.environments.functional import AnyFuncEnv, choose, move, start
+from rlgrad.environments.functional import AnyFuncEnv, begin_episodes, choose, move
 from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.checks import check_counts, require_sound
-from rlgrad.rollouts.compiled_rows import Ends, Row, Slots, row_specs
+from rlgrad.rollouts.compiled_rows import Ends, RolloutRow, SlotStates, row_specs
 from rlgrad.rollouts.episodes import whole_episodes
 from rlgrad.spaces.masks import MASK
 from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
 
-_PURPOSES = 3  # of the seeds of a step: to act, to move, to begin anew
+_PURPOSES = 3  # of the seeds of a step: to act, to move, to begin an episode
 
 
 class CompiledCollector(Collector):
-    """Plays a policy in N slots of an environment written in TensorFlow, and records what it met.
+    """Plays a policy in N slots of an environment written in TensorFlow and records rollouts.
 
-    Rollouts are those of `GymCollector`: by steps, or by whole episodes. An episode that ends is followed by the next one at
-    once, so no step is spent on resetting. `collect` plays one rollout in one compiled call; `play` is the same inside of a
+    Rollouts are those of `GymCollector`: by steps, or by whole episodes. When an episode ends, the next one begins in the same
+    step, so no step is spent on resetting. `collect` plays one rollout in one compiled call; `play` does the same inside a
     larger compiled program.
 
-    The numbers of rollout k are a pure function of the seed and of k; each slot and step has seeds of its own.
+    The random numbers of rollout k are a pure function of the seed and of k; each slot and step has its own seeds.
 
     Args:
-        functional: pure functions of batches; see `rlgrad.rollouts.functional`.
+        functional: pure functions of batches; see `rlgrad.environments.functional`.
         num_envs: slots.
         num_steps: T, for rollouts by steps.
         episodes_per_env: for rollouts of whole episodes; 1 if neither is given.
-        max_episode_steps: episodes are truncated after so many steps; none: the environment's limit.
+        max_episode_steps: episodes are truncated after so many steps. `None`: the environment's limit.
         seed: an integer ≥ 0.
-        streams: as for `GymCollector`; the first one is drawn from.
+        streams: as for `GymCollector`; only the first one is used.
 
     Attributes:
         functional: the environment.
         num_envs: slots.
         seed: of all rollouts, int32 (2,).
-        number: of the next rollout; its own seed is `random.fold_in(seed, number)`.
+        number: of the next rollout, whose own seed is `random.fold_in(seed, number)`.
         shape: the two leading axes of every rollout: (T, N), or (time limit, N * episodes_per_env) for whole episodes.
-        xla: compile rollouts with XLA; false for a model that it cannot compile.
+        xla: compile rollouts with XLA; set to False for a model that XLA cannot compile.
 
     Raises:
         ValueError: options that contradict each other, a space that is not supported, or whole episodes without a limit.
@@ -95,12 +95,12 @@ class CompiledCollector(Collector):
         return self
 
     def collect(self, policy: Any, greedy: bool = False, *, actor: Callable[..., Any] | None = None) -> Rollout:
-        """Plays one rollout with the policy's weights of now.
+        """Play one rollout at the current weights.
 
         Args:
             policy: see `play`.
             greedy: take the distribution's mode instead of sampling.
-            actor: not needed here; part of the signature that collectors share.
+            actor: not used here; part of the signature that collectors share.
 
         Returns:
             A rollout of NumPy arrays whose two leading axes are `shape`.
@@ -109,7 +109,7 @@ class CompiledCollector(Collector):
             FloatingPointError: a reward or an observation is not finite.
             OutputFault: an observation that its space does not have, or a mask that forbids every action.
         """
-        # Whole episodes begin anew each time, so that all collectors of the same ones share a program.
+        # Rollouts of whole episodes need no state in between, so all collectors of the same kind share a program.
         del actor
         key = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
         if key not in policy.programs:
@@ -122,22 +122,22 @@ class CompiledCollector(Collector):
         return rollout
 
     def outcomes(self, policy: Any, greedy: bool = False) -> list[Episode]:
-        """What the episodes of a rollout of whole episodes came to, by slot. See `GymCollector.outcomes`."""
+        """Play a rollout of whole episodes, and return the episodes by slot. See `GymCollector.outcomes`."""
         rollout = self.collect(policy, greedy)
         self._finished = []
         return whole_episodes(rollout.rewards.astype(np.float64), rollout.terminations, rollout.mask > 0)
 
     def play(self, policy: Any, slots: Any, seed: Any, greedy: Any = False) -> tuple[Rollout, Any, Ends]:
-        """One rollout, as part of a compiled program.
+        """Play one rollout as part of a compiled program.
 
         Args:
             policy: has `distribution`, `observation_spec`, `action_spec`, `initial_state(N)` and `step(observations, state)`.
-            slots: where each slot stands; not looked at for rollouts of whole episodes.
+            slots: the state of each slot; not used by rollouts of whole episodes.
             seed: int32 (2,).
             greedy: bool (), take the distribution's mode instead of sampling.
 
         Returns:
-            The rollout, without values; where each slot stands after it; and the episodes that ended.
+            The rollout, without values; the state of each slot after it; and the episodes that ended.
         """
         program = tf.function(
             lambda *arguments: self._play(policy, *arguments), jit_compile=self.xla or None, autograph=False
@@ -146,21 +146,21 @@ class CompiledCollector(Collector):
         return rollout, after, ends
 
     def slots(self, policy: Any) -> Any:
-        """Variables that hold where each slot stands between two rollouts by steps; at first, at an episode's beginning."""
+        """Return the variables that hold the state of each slot between two rollouts by steps; at first, of a new episode."""
         if self._slots is None and not self._whole:
             seeds = random.split(random.fold_in(self.seed, -1), self.num_envs)
             self._slots = tf.nest.map_structure(tf.Variable, self._begun(policy, seeds))
         return () if self._whole else self._slots
 
     def variables(self, policy: Any) -> list[tf.Variable]:
-        """What a checkpoint keeps besides `state`."""
+        """Return the variables that a checkpoint keeps besides `state`."""
         return list(tf.nest.flatten(self.slots(policy)))
 
     def advance(self, count: int, ends: Ends) -> None:
-        """Take note of rollouts that were played.
+        """Count rollouts that were played, and keep the episodes that ended in them.
 
         Args:
-            count: how many.
+            count: the number of rollouts.
             ends: NumPy arrays (…, T, N).
         """
         self.number += count
@@ -168,16 +168,16 @@ class CompiledCollector(Collector):
         self._finished += map(Episode, *(column.tolist() for column in columns))
 
     def drain_episodes(self) -> list[Episode]:
-        """The episodes finished since the last call, by time and then by slot."""
+        """Return the episodes finished since the last call, by time and then by slot."""
         finished, self._finished = self._finished, []
         return finished
 
     def state(self) -> dict[str, Any]:
-        """What a later collector needs to go on, besides `slots`: plain numbers that JSON can hold."""
+        """Return what another collector needs to continue, besides `variables`: numbers that JSON can hold."""
         return {"rollouts": self.number}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state` was taken, with the `slots` that were saved with it."""
+        """Continue from where `state` was taken, with the `variables` that were saved with it."""
         self.number = state["rollouts"]
 
     def __enter__(self) -> Self:
@@ -207,7 +207,7 @@ class CompiledCollector(Collector):
         specs = row_specs(policy, columns)
         tape = [tf.TensorArray(x.dtype, rows, element_shape=x.shape) for x in leaves(specs)]
 
-        def body(t: Any, going: Any, slots: Slots, tape: list[Any]) -> tuple[Any, Any, Slots, list[Any]]:
+        def body(t: Any, going: Any, slots: SlotStates, tape: list[Any]) -> tuple[Any, Any, SlotStates, list[Any]]:
             now = random.split(random.fold_in(seed, t), _PURPOSES)
             to_act, to_move, to_begin = tf.unstack(random.split(now, columns))
             row, after = self._step(policy, slots, (to_act, to_move), going, greedy)
@@ -223,15 +223,19 @@ class CompiledCollector(Collector):
         played = with_leaves(specs, [array.stack() for array in tape])
         return played.rollout._replace(initial_states=slots.memories), () if self._whole else after, played.ends
 
-    def _begun(self, policy: Any, seeds: Any) -> Slots:
-        """The beginnings of episodes, one for each of the seeds, int32 (columns, 2)."""
+    def _begun(self, policy: Any, seeds: Any) -> SlotStates:
+        """Return the states of slots that begin episodes, one for each of the seeds, int32 (columns, 2)."""
         columns = self.shape[1]
-        states, observations = start(self.functional, seeds)
+        states, observations = begin_episodes(self.functional, seeds)
         memories = tf.nest.map_structure(tf.convert_to_tensor, policy.initial_state(columns))
-        return Slots(states, self._stored(observations), tf.zeros((columns,)), tf.zeros((columns,), tf.int32), memories)
+        return SlotStates(
+            states, self._stored(observations), tf.zeros((columns,)), tf.zeros((columns,), tf.int32), memories
+        )
 
-    def _step(self, policy: Any, slots: Slots, seeds: Any, going: Any, greedy: Any) -> tuple[Row, Slots]:
-        """What happens in one step, and where it leads if no episode ends."""
+    def _step(
+        self, policy: Any, slots: SlotStates, seeds: Any, going: Any, greedy: Any
+    ) -> tuple[RolloutRow, SlotStates]:
+        """Return one step, and the states that follow it if no episode ends."""
         to_act, to_move = seeds
         distribution = policy.distribution
         parameters, memories = policy.step(slots.observations, slots.memories)
@@ -239,12 +243,12 @@ class CompiledCollector(Collector):
         taken = distribution.for_environment(actions)
         states, observations, rewards, terminations = move(self.functional, slots.states, taken, to_move)
         observations, rewards = self._stored(observations), tf.where(going, tf.cast(rewards, tf.float32), 0.0)
-        # A reward that is not finite stops the update, which nothing else in a compiled program can do.
+        # A reward that is not finite stops the update. A compiled program has no other way to report an error.
         rewards = tf.where(self._possible(slots.observations) | ~going, rewards, np.nan)
         terminations, lengths = terminations & going, slots.lengths + 1
         truncations = lengths >= self.time_limit if self.time_limit else tf.zeros_like(terminations)
         truncations &= going
-        after = Slots(states, observations, slots.returns + rewards, lengths, memories)
+        after = SlotStates(states, observations, slots.returns + rewards, lengths, memories)
         rollout = Rollout(
             observations=slots.observations,
             actions=tf.cast(actions, policy.action_spec.dtype),
@@ -255,10 +259,10 @@ class CompiledCollector(Collector):
             log_probs=distribution.log_prob(parameters, actions),
             mask=tf.cast(going, tf.float32),
         )
-        return Row(rollout, Ends(terminations | truncations, after.returns, lengths, terminations)), after
+        return RolloutRow(rollout, Ends(terminations | truncations, after.returns, lengths, terminations)), after
 
     def _possible(self, observations: Any) -> Any:
-        """Whether the space has these observations, and their masks allow an action, bool (columns,)."""
+        """Return bool (columns,): the space has the observation, and its mask, if there is one, allows an action."""
         columns = self.shape[1]
         possible, known = tf.ones((columns,), tf.bool), ranges(self.observation_space)
         for name, x in arrays(observations, "observation"):
@@ -270,5 +274,5 @@ class CompiledCollector(Collector):
         return possible
 
     def _stored(self, observations: Any) -> Any:
-        """Observations in the dtypes in which rollouts hold them."""
+        """Return observations in the dtypes in which rollouts hold them."""
         return map_arrays(lambda zeros, x: tf.cast(x, zeros.dtype), self._zeros, observations)

@@ -1,4 +1,4 @@
-"""What a compiled rollout carries from step to step, and what it keeps of each: trees of tensors."""
+"""The state that a compiled rollout carries from step to step, and the rows that it records: trees of tensors."""
 
 from typing import Any, NamedTuple
 
@@ -7,15 +7,15 @@ import tensorflow as tf
 from rlgrad.data import Rollout
 
 
-class Slots(NamedTuple):
-    """Where every slot stands between two steps: a tree of tensors (N, …).
+class SlotStates(NamedTuple):
+    """The state of every slot between two steps: trees of tensors (N, …).
 
     Attributes:
         states: of the environments.
-        observations: what to act on next, as they are stored.
-        returns: float32 (N,), what the running episode has earned so far.
-        lengths: int32 (N,), how many steps it has taken.
-        memories: what a policy with memory remembers.
+        observations: to act on next, as they are stored.
+        returns: float32 (N,), of the running episode so far.
+        lengths: int32 (N,), steps of the running episode so far.
+        memories: states of a policy with memory.
     """
 
     states: Any
@@ -30,7 +30,7 @@ class Ends(NamedTuple):
 
     Attributes:
         ended: bool.
-        returns: float32, in the environment's units; meaningful where one ended.
+        returns: float32, in the environment's units; valid where `ended`.
         lengths: int32, likewise.
         terminated: bool.
     """
@@ -41,15 +41,15 @@ class Ends(NamedTuple):
     terminated: Any
 
 
-class Row(NamedTuple):
-    """What happened in one step of all slots: a rollout without its leading axis, and the episodes that ended."""
+class RolloutRow(NamedTuple):
+    """One step of all slots: a rollout without its leading axis, and the episodes that ended."""
 
     rollout: Rollout
     ends: Ends
 
 
-def row_specs(policy: Any, columns: int) -> Row:
-    """A tree of `tf.TensorSpec` like a row.
+def row_specs(policy: Any, columns: int) -> RolloutRow:
+    """Return a tree of `tf.TensorSpec` like a row.
 
     Args:
         policy: has `observation_spec` and `action_spec`.
@@ -63,7 +63,7 @@ def row_specs(policy: Any, columns: int) -> Row:
         return tf.TensorSpec((columns, *spec.shape[1:]), spec.dtype)
 
     seen = tf.nest.map_structure(batch, policy.observation_spec)
-    return Row(
+    return RolloutRow(
         Rollout(
             observations=seen,
             actions=batch(policy.action_spec),

@@ -1,4 +1,4 @@
-"""Finished episodes: their returns and lengths, computed from the arrays of a rollout after it was played."""
+"""Finished episodes: their returns and lengths, computed from the arrays of a rollout."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from rlgrad.data import Episode
 
 
 class RunningEpisodes:
-    """What the unfinished episode of each slot has earned so far, carried from one rollout by steps to the next.
+    """The return and length so far of the unfinished episode of each slot, carried from one rollout by steps to the next.
 
     Attributes:
         returns: float64 (N,).
@@ -26,7 +26,7 @@ class RunningEpisodes:
         ends: np.ndarray[Any, Any],
         mask: np.ndarray[Any, Any],
     ) -> list[Episode]:
-        """Takes in a rollout and returns the episodes that it finished, by time and then by slot.
+        """Add a rollout, and return the episodes that it finished, by time and then by slot.
 
         Args:
             rewards: float64 (T, N), 0 where `mask` is False.
@@ -38,7 +38,7 @@ class RunningEpisodes:
             self.returns += rewards.sum(axis=0)
             self.lengths += mask.sum(axis=0)
             return []
-        # Slot after slot in one row, cut where an episode ends and where a slot does.
+        # One row holds slot after slot, cut at the end of each episode and of each slot.
         (rows, num_envs), (slots, last) = rewards.shape, np.nonzero(ends.T)
         ends_at, slot_begins = slots * rows + last, np.arange(num_envs) * rows
         begins = np.union1d(slot_begins, ends_at + 1)
@@ -59,7 +59,7 @@ class RunningEpisodes:
 def whole_episodes(
     rewards: np.ndarray[Any, Any], terminations: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]
 ) -> list[Episode]:
-    """One episode a column, in the order of the columns.
+    """Return one episode for each column, in the order of the columns.
 
     Args:
         rewards: float64 (L, N), 0 where `mask` is False.

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from rlgrad.core import registry
-from rlgrad.environments.ids import _from_file, _functional, _stepwise
+from rlgrad.environments.ids import find_functional, load_class, make_stepwise
 from rlgrad.random import StreamName, integer_seed, stream
 from rlgrad.rollouts.base import Collector, require_collector
 from rlgrad.rollouts.compiled import CompiledCollector
@@ -48,8 +48,8 @@ def make_collector(
     if collector != "auto":
         of_environments = {"env_kwargs": env_kwargs, "wrappers": wrappers, "step_timeout": step_timeout}
         return _make_own(collector, env, vectorization_mode=vectorization_mode, **of_environments, **options)
-    kwargs, env = dict(env_kwargs or {}), _from_file(env)
-    functional = _functional(env, kwargs)
+    kwargs, env = dict(env_kwargs or {}), load_class(env)
+    functional = find_functional(env, kwargs)
     if functional is not None and vectorization_mode == "async":
         raise ValueError(
             "An environment written in TensorFlow cannot be stepped in processes of its own, which TensorFlow does not "
@@ -64,7 +64,7 @@ def make_collector(
             "it out, or see docs/compiled-environments.md."
         )
     if functional is not None and not isinstance(env, str):
-        env, kwargs = partial(_stepwise, functional), {}
+        env, kwargs = partial(make_stepwise, functional), {}
     return GymCollector(
         env,
         vectorization_mode=vectorization_mode,

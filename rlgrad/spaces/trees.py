@@ -45,25 +45,6 @@ def ranges(space: Space[Any], name: str = "observation") -> dict[str, tuple[Any,
     return known
 
 
-def put(store: Any, index: int, values: Any) -> Any:
-    """Copy `values` into row `index` of a storage tree and return that row (a view, in the storage's dtype).
-
-    Raises:
-        ValueError: an array of another shape than the row's.
-    """
-    if isinstance(store, np.ndarray):
-        row = store[index]
-        if row.shape != values.shape:
-            raise ValueError(
-                f"An observation has the shape {values.shape} where the observation space says {row.shape}."
-            )
-        row[...] = values
-        return row
-    if isinstance(store, dict):
-        return {key: put(inner, index, values[key]) for key, inner in store.items()}
-    return tuple(put(inner, index, value) for inner, value in zip(store, values, strict=True))
-
-
 def put_one(store: Any, index: tuple[int, int], value: Any) -> None:
     """Copy one environment's observation into `store[row, slot]`."""
     if isinstance(store, np.ndarray):

@@ -1,4 +1,4 @@
-"""Rollouts by steps: their episodes go on from one to the next, and where a run goes on, from one process to the next."""
+"""Rollouts by steps: their episodes continue from one rollout to the next, and in a resumed run from another process."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -8,38 +8,41 @@ import numpy as np
 
 from rlgrad.data import Episode, Rollout
 from rlgrad.environments.slots import Slots
+from rlgrad.rollouts.base import ActingPolicy
+from rlgrad.rollouts.checks import Array
 from rlgrad.rollouts.episodes import RunningEpisodes
-from rlgrad.rollouts.memory import Memory
-from rlgrad.rollouts.playing import Tape, to_rollout
+from rlgrad.rollouts.player import Player
+from rlgrad.rollouts.tape import to_rollout
 from rlgrad.spaces.trees import arrays
 
 _log = logging.getLogger("rlgrad")
 _ROWS_TO_PLAY_AGAIN = 5000  # of all slots, without learning
 
 
-class Ongoing:
-    """The episodes that N slots are in the middle of.
+class Continuation:
+    """Collects rollouts by steps. Each begins where the one before ended.
 
     Args:
-        slots: the environments.
-        memory: of the policy, in each slot.
-        num_envs: N.
+        player: plays the policy.
     """
 
-    def __init__(self, slots: Slots, memory: Memory, num_envs: int) -> None:
-        self._slots, self._memory, self._num_envs = slots, memory, num_envs
-        self._observations: Any = None  # to act on next; none: nothing is running
-        self._running = RunningEpisodes(num_envs)
-        self._resets_first = np.zeros(num_envs, np.bool_)
+    def __init__(self, player: Player) -> None:
+        self._player, self._slots, self._memory = player, player.slots, player.memory
+        self._observations: Any = None  # to act on next; `None`: nothing is running
+        self._running = RunningEpisodes(player.num_envs)
+        self._resets_first = np.zeros(player.num_envs, np.bool_)
         self._history = History()
-        self._interrupted: Running | None = None  # to be gone on with
+        self._interrupted: Running | None = None  # episodes of another process, to be replayed
 
-    def collect(self, policy: Any, play: Callable[[Any], tuple[Tape, Any]]) -> tuple[Rollout, list[Episode]]:
-        """The next rollout, and the episodes that it finished.
+    def collect(
+        self, policy: ActingPolicy, actor: Callable[..., Any] | None, greedy: bool
+    ) -> tuple[Rollout, list[Episode]]:
+        """Play the next rollout, and return it with the episodes that it finished.
 
         Args:
-            policy: whose memory it is.
-            play: from what to act on first (N, …) to a tape of T steps, and what to act on next.
+            policy: acts.
+            actor: its actor. `None`: taken from the policy.
+            greedy: take the distribution's mode instead of sampling.
         """
         observations, self._observations = self._observations, None
         if observations is None:
@@ -47,11 +50,12 @@ class Ongoing:
         if observations is None:  # the first rollout, or the one after an interrupted one
             observations = self._slots.restart()
             self._memory.begin(policy)
-            self._running = RunningEpisodes(self._num_envs)
+            self._running = RunningEpisodes(self._player.num_envs)
             self._resets_first[:] = False
             self._history = History()
         initial_states = self._memory.of(policy)
-        tape, observations = play(observations)
+        act = policy.actor() if actor is None else actor
+        tape, observations = self._player.play(policy, act, greedy, observations)
         ends = tape.terminations | tape.truncations
         mask = np.ones(ends.shape, np.bool_)
         if self._slots.resets_late and (ends.any() or self._resets_first.any()):
@@ -68,12 +72,12 @@ class Ongoing:
         return rollout, finished
 
     def begin_anew(self) -> None:
-        """Drops the episodes, if they have no seeds of their own and it would take long to play them again."""
+        """Drop the running episodes if they have no seeds of their own and a replay of them would take long."""
         if not self._slots.seeds_each_episode and self._history.rows >= _ROWS_TO_PLAY_AGAIN:
             self._observations = self._interrupted = None
 
     def state(self) -> dict[str, Any] | None:
-        """What `restore` takes; none where nothing is running."""
+        """Return what `restore` takes; `None` if nothing is running."""
         if self._interrupted is not None:
             return self._interrupted._asdict()
         if self._observations is None:
@@ -90,21 +94,21 @@ class Ongoing:
         )._asdict()
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Goes on with the episodes of `state`, or with none, when the next rollout is collected."""
+        """Continue with the episodes of `state`, if there are any, from the next rollout on."""
         self._observations = None
         self._interrupted = None if state is None else Running(**state)
 
-    def _replayed(self, policy: Any) -> Any:
-        """What to act on next in the episodes that were interrupted; none where there are none, or they cannot be replayed."""
+    def _replayed(self, policy: ActingPolicy) -> Any:
+        """Return the observations to act on next in interrupted episodes; `None` if there are none, or a replay differs."""
         interrupted, self._interrupted = self._interrupted, None
         if interrupted is None:
             return None
         observations = replay(self._slots, interrupted, policy.distribution.to_environment)
         if observations is None:
             _log.warning(
-                "This environment is not deterministic under a seed: replayed, its episodes went otherwise. Training goes on "
-                "with new episodes; weights, optimizer and counters are those that were saved, but what follows is not what "
-                "would have followed."
+                "This environment is not deterministic under a seed: a replay of its episodes gave other ones. Training "
+                "continues with new episodes; weights, optimizer and counters are those that were saved, but the results are "
+                "not those of a run without interruption."
             )
             return None
         self._running.returns, self._running.lengths = interrupted.returns, interrupted.lengths
@@ -115,19 +119,16 @@ class Ongoing:
         return observations
 
 
-Array = np.ndarray[Any, Any]
-
-
 class Running(NamedTuple):
-    """The episodes that are not over yet, of N slots.
+    """The unfinished episodes of N slots, as a checkpoint keeps them.
 
     Attributes:
-        actions: (rows, N, …), as the distribution gave them: the last ones, as far back as is needed.
-        observations: (N, …), what to act on next; the arrays of the tree.
-        returns: float64 (N,), what each has earned.
-        lengths: int64 (N,), how many steps each has taken.
-        resets_first: bool (N,), whether the next step only resets.
-        memories: (N, …), what the policy remembers; the arrays of the tree.
+        actions: (rows, N, …), as the distribution gave them: the last ones, as many as a replay needs.
+        observations: (N, …), to act on next; the arrays of the tree.
+        returns: float64 (N,), of each so far.
+        lengths: int64 (N,), steps of each so far.
+        resets_first: bool (N,), True if the next step only resets.
+        memories: (N, …), states of the policy; the arrays of the tree.
     """
 
     actions: Array
@@ -139,10 +140,10 @@ class Running(NamedTuple):
 
 
 class History:
-    """The actions of the last rollouts, (T, N, …) each, as far back as the running episodes go.
+    """The actions of the last rollouts, (T, N, …) each, back to the beginning of the running episodes.
 
     Attributes:
-        rows: how many steps of each slot that is.
+        rows: the number of steps of each slot.
     """
 
     def __init__(self) -> None:
@@ -150,17 +151,17 @@ class History:
         self.rows = 0
 
     def add(self, actions: Array) -> None:
-        """Take in a rollout's actions, which nobody may change."""
+        """Add a rollout's actions. The array is kept, and must not be changed."""
         self._tapes.append(actions)
         self.rows += len(actions)
 
     def keep(self, rows: int) -> None:
-        """Forget what is older than so many rows, but for the last rollout."""
+        """Forget rollouts that are older than so many rows; the last rollout stays."""
         while len(self._tapes) > 1 and self.rows - len(self._tapes[0]) >= rows:
             self.rows -= len(self._tapes.pop(0))
 
     def last(self, rows: int | None = None) -> Array:
-        """The last rows, or all of them."""
+        """Return the last rows. `None`: all of them."""
         whole = np.concatenate(self._tapes)
         return whole if rows is None else whole[len(whole) - rows :]
 
@@ -174,7 +175,7 @@ def replay(slots: Slots, running: Running, to_environment: Callable[[Array], Any
         to_environment: from the distribution's actions to those of the environment.
 
     Returns:
-        What to act on next (N, …), or none where the environments did not do again what they had done.
+        The observations (N, …) to act on next, or `None` if the environments gave others than before.
     """
     play = _each if slots.seeds_each_episode else _together
     observations, returns = play(slots, running, to_environment)
@@ -185,12 +186,12 @@ def replay(slots: Slots, running: Running, to_environment: Callable[[Array], Any
 
 
 def _together(slots: Slots, running: Running, to_environment: Callable[[Array], Any]) -> tuple[Any, Array]:
-    """All that happened since the one seed that the slots were given."""
+    """Replay all steps since the slots were seeded together."""
     observations, returns = slots.restart_again(), np.zeros(len(running.lengths))
     ended = np.zeros(len(returns), np.bool_)
     for actions in running.actions:
         observations, rewards, terminations, truncations, infos = slots.step(to_environment(actions))
-        # What a step pays that only resets belongs to no episode.
+        # The reward of a step that only resets belongs to no episode.
         returns = np.where(ended, 0.0, returns) + np.where(ended & slots.resets_late, 0.0, rewards)
         ended = terminations | truncations
         if ended.any():
@@ -199,10 +200,11 @@ def _together(slots: Slots, running: Running, to_environment: Callable[[Array], 
 
 
 def _each(slots: Slots, running: Running, to_environment: Callable[[Array], Any]) -> tuple[Any, Array]:
-    """Each slot's own episode.
+    """Replay the episode of each slot.
 
-    All slots can only be stepped together. So one with fewer steps than another plays them several times over, first as many
-    as are left over, and ends its last time with the others. One without any is reset after each step.
+    Slots can only be stepped together. A slot with fewer steps than the longest one repeats its episode, so that its last
+    repetition ends in the last row; the rows before the first whole repetition are filled with a part of one. A slot without
+    steps is reset after each row.
     """
     rows, lengths = len(running.actions), running.lengths
     columns, period = np.arange(len(lengths)), np.maximum(lengths, 1)
