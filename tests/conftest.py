@@ -12,38 +12,24 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def xla_is_chosen():
-    """Turn on and off rlgrad's own choice of XLA, which is off until a test that is marked `xla` begins.
+def plain_graphs():
+    from helpers import xla
 
-    A small program compiles in a third of the time as a plain graph, and gives the same numbers but for rounding. A learner
-    that is made with `xla=True` is compiled all the same.
-    """
-    from rlgrad.policies import actors
-    from rlgrad.rollouts.compiled import CompiledCollector
-
-    rule, init = actors.gains_from_xla, CompiledCollector.__init__
-
-    def init_as_a_plain_graph(collector, *arguments, **options):
-        init(collector, *arguments, **options)
-        collector.xla = False
-
-    def choose(on):
-        actors.gains_from_xla = rule if on else lambda model: False
-        CompiledCollector.__init__ = init if on else init_as_a_plain_graph
-
-    choose(False)
-    yield choose
-    choose(True)
+    xla.choose(by_rule=False)
+    yield
+    xla.choose(by_rule=True)
 
 
 @pytest.fixture(autouse=True)
-def xla_where_a_test_is_about_it(request, xla_is_chosen):
-    if request.node.get_closest_marker("xla") is None:
-        yield
-        return
-    xla_is_chosen(True)
+def xla_where_a_test_is_about_it(request, plain_graphs):
+    from helpers import xla
+
+    marked = request.node.get_closest_marker("xla") is not None
+    if marked:
+        xla.choose(by_rule=True)
     yield
-    xla_is_chosen(False)
+    if marked:
+        xla.choose(by_rule=False)
 
 
 @pytest.fixture(scope="session")

@@ -125,15 +125,15 @@ def test_with_lambda_1_on_whole_episodes_the_credit_is_the_monte_carlo_return_le
     assert_weights(policy, theta, phi)
 
 
+class OnlyEntropy(A2C):
+    def credit(self, batch, now):
+        credit = super().credit(batch, now)
+        return credit | {"log_prob": 0.0 * credit["log_prob"]}
+
+
 @pytest.mark.parametrize(("progress", "rate", "beta"), [(0.0, 0.2, 0.5), (0.5, 0.1, 0.25), (1.0, 0.0, 0.0)])
 def test_linear_schedules_fall_to_0_at_the_end_of_training(progress, rate, beta):
     """With the advantages' credit taken out, what moves the policy is the entropy: rate · beta · ∇H, by plain ascent."""
-
-    class OnlyEntropy(A2C):
-        def credit(self, batch, now):
-            credit = super().credit(batch, now)
-            return credit | {"log_prob": 0.0 * credit["log_prob"]}
-
     update = Ascent(optimizer="sgd", learning_rate=0.2, learning_rate_schedule="linear")
     policy = policy_of("discrete")
     rollout = literal_rollout(policy)

@@ -137,6 +137,7 @@ def test_a_learning_rate_takes_the_place_of_target_kl(progress, rate):
 
 
 @pytest.mark.slow
+@pytest.mark.xla
 def test_it_compiles_and_gives_the_same_numbers():
     ends = []
     for xla in (False, True):

@@ -144,7 +144,7 @@ def test_a_problem_without_a_gradient_is_left_alone():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.slow
+@pytest.mark.xla
 def test_it_compiles_and_gives_the_same_numbers():
     ends = []
     for xla in (False, True):

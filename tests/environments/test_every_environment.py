@@ -5,7 +5,7 @@ class is trained: the others differ from it in size or contents, and a test show
 where all spaces are alike, Pong and Breakout are.
 
     pytest -m slow -n 0 tests/environments/test_every_environment.py   trains them all, and compares docs/environments-table.md
-    python tests/environments/test_every_environment.py                  prints the table of that page
+    python tests/environments/test_every_environment.py                prints the table of that page
 """
 
 import contextlib

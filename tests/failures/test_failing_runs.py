@@ -11,8 +11,10 @@ import time
 import numpy as np
 import psutil
 import pytest
+from helpers import plain_command
 
 import rlgrad
+from rlgrad.cli import main
 from rlgrad.logs.csv import read_csv
 from rlgrad.runs import checkpoints
 
@@ -70,8 +72,7 @@ def folder(tmp_path, monkeypatch):
 def command(*options, env="world.py:World", steps=WIDE):
     return [
         sys.executable,
-        "-m",
-        "rlgrad.cli",
+        plain_command.__file__,
         "train",
         "a2c",
         env,
@@ -84,8 +85,11 @@ def command(*options, env="world.py:World", steps=WIDE):
 
 def trains(how, mode, *options):
     """A run in an environment that does something in the hundredth step of each slot, so after twelve rollouts."""
-    kwargs = ["--env-kwargs", "how", how, "at", "100"]
-    return run([*command(*SMALL, *kwargs, "--vectorization-mode", mode, *options)])
+    return run([*command(*SMALL, *failing(how), "--vectorization-mode", mode, *options)])
+
+
+def failing(how):
+    return ["--env-kwargs", "how", how, "at", "100"]
 
 
 def run(arguments):
@@ -181,10 +185,11 @@ def test_a_process_that_is_killed_is_named_and_leaves_no_other_behind(folder):
         ("shape", "slot 0 gave a wrong observation in step 3: expected float32 (3,), came float32 (4,)"),
     ],
 )
-def test_what_an_environment_must_not_give_ends_the_run_with_a_sentence(folder, how, sentence, mode):
-    status, _, err = trains(how, mode)
-    assert status == 1
-    assert_sentence(err, sentence)
+def test_what_an_environment_must_not_give_ends_the_run_with_a_sentence(folder, how, sentence, mode, capsys):
+    _, _, *arguments = [*command(*SMALL, *failing(how)), "--vectorization-mode", mode]
+    assert main(arguments) == 1
+    assert_sentence(capsys.readouterr().err, sentence)
+    assert psutil.Process().children() == [] or mode == "sync"
     assert_survived(folder / "run", *BEFORE)
 
 

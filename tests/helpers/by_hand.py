@@ -4,6 +4,8 @@ A policy is θ = [kernel, bias, …, kernel, bias], a tanh network with a linear
 array at the end of θ, log σ, the mean of a Gaussian. A value estimate is φ = [kernel, bias, …] with one output.
 """
 
+import weakref
+
 import numpy as np
 
 import rlgrad
@@ -261,6 +263,8 @@ CONTINUOUS = np.array(
     np.float32,
 )
 KINDS = ("discrete", "continuous")
+_MADE = weakref.WeakKeyDictionary()  # what `policy_of` made each policy of
+_TRACED = {}
 
 
 def policy_of(kind, seed=0, scale=0.6, **options):
@@ -269,6 +273,8 @@ def policy_of(kind, seed=0, scale=0.6, **options):
 
     actions = spaces.Discrete(3) if kind == "discrete" else spaces.Box(-5.0, 5.0, (2,))
     policy = rlgrad.make_policy(spaces.Box(-9, 9, (2,)), actions, hidden_sizes=(4, 3), seed=0, **options)
+    if "model" not in options:
+        _MADE[policy] = kind, options
     rng = np.random.default_rng(seed)
     for variable in policy.trainable_variables:
         variable.assign(rng.normal(size=variable.shape, scale=scale))
@@ -305,8 +311,30 @@ def literal_rollout(policy, moved=None):
 
 def learned(agent, policy, rollout, progress=0.0, seed=(3, 4), xla=False):
     """The metrics of one update; the policy has moved."""
-    learner = rlgrad.Learner(agent, policy, num_envs=rollout.rewards.shape[1], xla=xla)
-    return learner.learn(rollout, progress, list(seed))
+    if policy not in _MADE:
+        return rlgrad.Learner(agent, policy, num_envs=rollout.rewards.shape[1], xla=xla).learn(
+            rollout, progress, list(seed)
+        )
+    learner, slots = _traced(agent, *_MADE[policy], rollout, xla)
+    for mine, theirs in zip(learner.policy.variables, policy.variables, strict=True):
+        mine.assign(theirs)
+    for slot, value in zip(learner.state.slots, slots, strict=True):
+        slot.assign(value)
+    try:
+        return learner.learn(rollout, progress, list(seed))
+    finally:
+        for mine, theirs in zip(learner.policy.variables, policy.variables, strict=True):
+            theirs.assign(mine)
+
+
+def _traced(agent, kind, options, rollout, xla):
+    """A learner of its own for these shapes, and its first slots: tracing one takes seconds, an update milliseconds."""
+    shapes = tuple((np.shape(x), str(np.asarray(x).dtype)) for x in rollout if x is not None)
+    key = type(agent), repr(agent), kind, repr(sorted(options.items())), shapes, xla
+    if key not in _TRACED:
+        learner = rlgrad.Learner(agent, policy_of(kind, **options), num_envs=rollout.rewards.shape[1], xla=xla)
+        _TRACED[key] = learner, [slot.numpy() for slot in learner.state.slots]
+    return _TRACED[key]
 
 
 def assert_weights(policy, theta, phi, atol=1e-6):

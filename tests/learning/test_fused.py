@@ -94,11 +94,11 @@ def assert_same(agent, **options):
     return learner
 
 
-QUICK = ("reinforce", "ppo")  # the others are slow only because each compiles
+MARKS = {"reinforce": pytest.mark.xla, "ppo": ()}  # the others are slow only because each compiles
 
 
 @pytest.mark.parametrize(
-    "agent", [pytest.param(v, id=k, marks=() if k in QUICK else pytest.mark.slow) for k, v in AGENTS.items()]
+    "agent", [pytest.param(v, id=k, marks=MARKS.get(k, (pytest.mark.slow, pytest.mark.xla))) for k, v in AGENTS.items()]
 )
 def test_weights_metrics_and_episodes_are_those_of_updates_one_by_one(agent):
     assert_same(agent)
@@ -127,6 +127,7 @@ def test_progress_is_the_share_of_the_steps_taken():
     assert [update.metrics["learning_rate"] for update in made] == pytest.approx([0.25, 0.5 * (1 - 0.5128)])
 
 
+@pytest.mark.xla
 def test_a_model_that_xla_cannot_compile_trains_all_the_same(caplog):
     """A string operation has no XLA kernel."""
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 import rlgrad
+from rlgrad.agents import A2C, PPO
 from rlgrad.rollouts import Rollout
 from rlgrad.updates import Ascent
 
@@ -90,6 +91,7 @@ def test_a_rollout_of_another_shape_is_refused():
         learn.learn(rollout(steps=4), 0.0, [0, 0])
 
 
+@pytest.mark.xla
 def test_whether_a_learner_compiles_convolutions_is_its_own_rule():
     picture = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     made = rlgrad.Learner(Simple(), rlgrad.make_policy(picture, SPACES[1]), num_envs=2)
@@ -152,14 +154,34 @@ def test_one_pass_of_small_steps_over_minibatches_moves_as_far_as_as_many_steps_
 
 def test_epochs_and_minibatches_run_in_one_program_with_the_same_shuffle_for_the_same_seed():
     update = Ascent(optimizer="adam", learning_rate=0.01, num_epochs=3, num_minibatches=4)
-    first, same, other = (learner(Simple(update=update)) for _ in range(3))
-    data = rollout()
-    for learn, seed in ((first, [1, 2]), (same, [1, 2]), (other, [3, 4])):
+    learn, data, ends = learner(Simple(update=update), xla=True), rollout(), []
+    start, slots = learn.policy.get_weights(), [slot.numpy() for slot in learn.state.slots]
+    for seed in ([1, 2], [1, 2], [3, 4]):
+        learn.policy.set_weights(start)
+        for slot, value in zip(learn.state.slots, slots, strict=True):
+            slot.assign(value)
         learn.learn(data, 0.0, seed)
         assert int(learn.state.optimizer.iterations) == 12
-        assert learn.traces == 1
-    np.testing.assert_array_equal(weights(first), weights(same))
-    assert not np.array_equal(weights(first), weights(other))
+        ends.append(weights(learn))
+    assert learn.traces == 1
+    np.testing.assert_array_equal(ends[0], ends[1])
+    assert not np.array_equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("agent", [A2C(scale_rewards=True, normalize_observations=True), PPO(value_clip="sb3")])
+def test_an_update_through_xla_is_that_of_the_plain_graph(agent):
+    """Which is why most other tests may run as plain graphs."""
+    agent, ends, data = dataclasses.replace(agent, num_envs=2, num_steps=8), [], rollout()
+    for xla in (True, False):
+        policy = rlgrad.make_policy(
+            *SPACES, hidden_sizes=(8,), seed=0, normalize_observations=agent.normalize_observations
+        )
+        learn = rlgrad.Learner(agent, policy, num_envs=2, xla=xla)
+        metrics = [learn.learn(data, 0.5, [i, 2]) for i in range(3)]
+        ends.append((np.concatenate([w.ravel() for w in policy.get_weights()]), metrics))
+    np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(ends[0][1], ends[1][1], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5)
 
 
 def test_a_bad_minibatch_stops_the_steps_after_it():
@@ -195,6 +217,7 @@ def test_an_agent_without_a_value_output_needs_whole_episodes():
     assert learner(dataclasses.replace(NoValue(), num_steps=None)).credited == ("log_prob",)
 
 
+@pytest.mark.xla
 def test_a_model_that_xla_cannot_compile_trains_as_a_plain_graph(caplog):
     class Eager(keras.layers.Layer):
         def call(self, x):

@@ -7,6 +7,8 @@ import yaml
 
 import rlgrad
 from rlgrad.cli import main
+from rlgrad.cli.commands.train import asked
+from rlgrad.config import to_yaml
 from rlgrad.logs import LOGS, make_logs
 
 QUICK = {"total_timesteps": 256, "num_envs": 2, "num_steps": 32, "evaluation_episodes": 0, "verbose": False}
@@ -27,18 +29,19 @@ def written(path):
         ((), {"csv"}),
     ],
 )
-def test_a_run_writes_the_logs_that_it_is_asked_for_and_the_csv_always(logs, expected, tmp_path):
-    run = rlgrad.train("a2c", "CartPole-v1", logs=logs, run_dir=tmp_path / "a", **QUICK)
-    assert written(run.path) == expected
-    assert yaml.safe_load((run.path / "config.yaml").read_text())["logs"] == list(logs)
+def test_a_run_writes_the_logs_that_it_is_asked_for_and_the_csv_always(logs, expected, finished):
+    path = finished("reinforce") if logs == ("csv", "tensorboard") else finished("reinforce", logs=logs)
+    assert written(path) == expected
+    assert yaml.safe_load((path / "config.yaml").read_text())["logs"] == list(logs)
 
 
-def test_a_run_that_goes_on_keeps_to_its_logs(tmp_path):
-    run = rlgrad.train("a2c", "CartPole-v1", logs=("jsonl",), run_dir=tmp_path / "a", **QUICK)
-    again = rlgrad.load(run.path, verbose=False).train(512)
-    assert written(run.path) == {"csv", "jsonl"}
-    rows = (run.path / "metrics.jsonl").read_text().splitlines()
-    assert len(rows) == len(again.history["time/timesteps"]) > len(run.history["time/timesteps"])
+def test_a_run_that_goes_on_keeps_to_its_logs(finished):
+    path = finished("reinforce", logs=("jsonl",))
+    before = len((path / "metrics.jsonl").read_text().splitlines())
+    again = rlgrad.load(path, verbose=False).train(1024)
+    assert written(path) == {"csv", "jsonl"}
+    rows = (path / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == len(again.history["time/timesteps"]) > before
 
 
 @pytest.mark.parametrize(
@@ -70,20 +73,20 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(na
     assert not (tmp_path / "a").exists()
 
 
-def test_a_run_of_a_log_that_is_missing_here_can_be_loaded_and_used_and_says_what_going_on_needs(tmp_path, monkeypatch):
-    run = rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "a", **QUICK)
-    file = run.path / "config.yaml"
+def test_a_run_of_a_log_that_is_missing_here_can_be_loaded_and_used_and_says_what_going_on_needs(finished, monkeypatch):
+    path = finished("reinforce")
+    file = path / "config.yaml"
     file.write_text(file.read_text().replace("- tensorboard", "- wandb"))
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *rest: None if n == "wandb" else find(n, *rest))
-    loaded = rlgrad.load(run.path, verbose=False)
+    loaded = rlgrad.load(path, verbose=False)
     assert loaded.evaluate(episodes=1).episodes == 1
     with pytest.raises(ImportError, match=r"pip install 'rlgrad\[wandb\]'"):
-        loaded.train(512)
+        loaded.train(1024)
 
 
-def test_every_log_only_looks_so_that_weights_are_not_read_again(tmp_path):
-    run = rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "a", **QUICK)
+def test_every_log_only_looks_so_that_weights_are_not_read_again(finished):
+    run = rlgrad.load(finished("reinforce"), verbose=False)
     assert [type(log).__name__ for log in run.callbacks] == ["CSVLog", "TensorBoardLog"]
     chosen = rlgrad.runs.training.configs.from_mapping(
         yaml.safe_load((run.path / "config.yaml").read_text()), logs=list(LOGS)
@@ -108,12 +111,13 @@ def test_what_callbacks_add_to_a_row_is_logged(tmp_path):
 
 
 def test_the_command_line_chooses_logs_and_histograms(tmp_path, capsys):
-    command = "train a2c CartPole-v1 --total-timesteps 256 --num-envs 2 --evaluation-episodes 0 --histograms --videos 1"
-    assert main([*command.split(), "--logs", "jsonl", "tensorboard", "--run-dir", "a"]) == 0
-    assert written(tmp_path / "a") == {"csv", "jsonl", "tensorboard"}
-    config = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
-    assert (config["logs"], config["histograms"], config["videos"]) == (["jsonl", "tensorboard"], True, 1)
-    assert main(["train", str(tmp_path / "a" / "config.yaml"), "--videos", "0", "--run-dir", "b"]) == 0
-    assert written(tmp_path / "b") == {"csv", "jsonl", "tensorboard"}
+    command = "a2c CartPole-v1 --histograms --videos 1 --logs jsonl tensorboard"
+    config, _ = asked(command.split())
+    assert [type(log).__name__ for log in make_logs(config)] == ["CSVLog", "JSONLinesLog", "TensorBoardLog"]
+    (tmp_path / "a.yaml").write_text(to_yaml(config, {}))
+    written = yaml.safe_load((tmp_path / "a.yaml").read_text())
+    assert (written["logs"], written["histograms"], written["videos"]) == (["jsonl", "tensorboard"], True, 1)
+    again, _ = asked(["a.yaml", "--videos", "0"])
+    assert (again.logs, again.histograms, again.videos) == (("jsonl", "tensorboard"), True, 0)
     assert main(["train", "a2c", "CartPole-v1", "--logs", "jsn", "--run-dir", "c"]) == 2
     assert "Did you mean 'jsonl'" in capsys.readouterr().err

@@ -104,6 +104,7 @@ def test_acting_in_numpy_and_the_keras_model_agree(space, normalize):
     )
 
 
+@pytest.mark.xla
 def test_a_model_that_numpy_cannot_mirror_acts_through_a_compiled_program():
     policy = make_policy(VECTOR, TWO, model=Subclassed())
     x = RNG.normal(size=(4, 3)).astype(np.float32)

@@ -95,6 +95,17 @@ def test_the_same_seed_gives_the_same_rollouts_and_another_seed_others():
     assert (first.observations != other.observations).any()
 
 
+def test_a_rollout_through_xla_is_that_of_the_plain_graph():
+    """Which is why the other tests may run as plain graphs."""
+    rollouts = []
+    for xla in (True, False):
+        collector, policy = collector_and_policy(CartPole(), seed=5, num_envs=3, num_steps=20, max_episode_steps=15)
+        collector.xla = xla
+        rollouts.append(collector.collect(policy))
+    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *rollouts)
+    assert rollouts[0].truncations.any()
+
+
 def test_slots_and_rollouts_have_random_numbers_of_their_own(cartpole):
     _, rollouts, _ = cartpole
     starts = rollouts[0].observations[0]

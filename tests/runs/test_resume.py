@@ -8,15 +8,18 @@ import shutil
 import signal
 
 import gymnasium
+import keras
 import numpy as np
 import pytest
-from helpers.killing import KINDS, finish, kill, left, train
+import yaml
+from helpers.killing import KINDS, finish, kill, left, resume, train
 
 import rlgrad
 from rlgrad import checkpoints
 from rlgrad.agents import A2C
 from rlgrad.callbacks import EarlyStop, Evaluate
 from rlgrad.cli import main
+from rlgrad.config import from_mapping
 from rlgrad.reporting import Callback
 from rlgrad.rollouts.trees import arrays
 
@@ -34,41 +37,75 @@ class Interrupt(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+class Photograph(Callback):
+    """Copies the run's folder just before it logs its rows of these numbers, as a kill at that moment would leave it."""
+
+    def __init__(self, folder, rows):
+        self.folder, self.rows, self.row = folder, rows, 0
+        self.taken = []
+
+    def on_update(self, run, metrics):
+        self.row += 1
+        if self.row in self.rows:
+            self.taken.append(self.folder / f"{run.timesteps}")
+            shutil.copytree(run.path, self.taken[-1])
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Finished runs by kind, each with the seconds that it took, made when they are asked for."""
+    """Finished runs by kind, each with copies of its folder from the way there, made when they are asked for."""
     made = {}
 
     def run(kind):
         if kind not in made:
-            folder = tmp_path_factory.mktemp("whole") / "run"
-            made[kind] = folder, finish("train", kind, folder)
+            folder, moments = tmp_path_factory.mktemp("whole"), random.Random(kind)
+            photograph = Photograph(folder, sorted(moments.sample(range(2, 70), 2)))
+            made[kind] = train(kind, folder / "run", [photograph]), photograph.taken
         return made[kind]
 
     return run
 
 
-def killed(kind, whole, folder, times, moments):
+def assert_same_end(folder, other):
+    for mine, theirs in zip(left(folder), left(other), strict=True):
+        assert mine == theirs
+
+
+@pytest.mark.parametrize("kind", ["async", "own vector entry point", "compiled"])
+def test_what_a_kill_leaves_between_two_writes_goes_on_to_the_same_end(kind, whole):
+    run, (first, second) = whole(kind)
+    for folder in (first, second):
+        resume(folder)
+        assert_same_end(folder, run.path)
+
+
+def killed(kind, full, folder, times, moments):
     """How often a run was killed while it was going; gone on with after each time, it ends as if it had not been."""
-    full, seconds = whole(kind)
+    full, seconds = full
     shares = [moments.uniform(0.0, 0.6) for _ in range(times)]  # each process compiles anew
     going = [kill("resume" if i else "train", kind, folder, share * seconds) for i, share in enumerate(shares)]
     finish("resume", kind, folder)
-    for mine, theirs in zip(left(folder), left(full), strict=True):
-        assert mine == theirs
+    assert_same_end(folder, full)
     return sum(going)
 
 
-@pytest.mark.parametrize("kind", ["sync", "async", "own vector entry point", "compiled"])
-def test_a_run_killed_at_5_random_moments_ends_as_if_it_had_not_been(kind, whole, tmp_path):
-    assert killed(kind, whole, tmp_path / "run", 5, random.Random(kind)) >= 2
+def finished_elsewhere(kind, tmp_path):
+    """A run that a process of its own has finished, and the seconds that it took."""
+    return tmp_path / "whole", finish("train", kind, tmp_path / "whole")
+
+
+@pytest.mark.xla
+def test_a_run_killed_at_5_random_moments_ends_as_if_it_had_not_been(tmp_path):
+    full = finished_elsewhere("sync", tmp_path)
+    assert killed("sync", full, tmp_path / "run", 5, random.Random("sync")) >= 2
 
 
 @pytest.mark.slow
+@pytest.mark.xla
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_killed_at_30_random_moments_ends_as_if_it_had_not_been(kind, whole, tmp_path):
-    moments = random.Random(f"{kind} again")
-    assert sum(killed(kind, whole, tmp_path / str(i), 3, moments) for i in range(10)) >= 10
+def test_a_run_killed_at_30_random_moments_ends_as_if_it_had_not_been(kind, tmp_path):
+    moments, full = random.Random(f"{kind} again"), finished_elsewhere(kind, tmp_path)
+    assert sum(killed(kind, full, tmp_path / str(i), 3, moments) for i in range(10)) >= 10
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,12 +117,12 @@ def test_ctrl_c_ends_with_a_checkpoint_that_goes_on_to_the_same_end(kind, whole,
     resumed = rlgrad.load(tmp_path / "run", verbose=False)
     assert 1700 <= resumed.timesteps < 3000
     resumed.train()
-    assert left(tmp_path / "run") == left(whole(kind)[0])
+    assert left(tmp_path / "run") == left(whole(kind)[0].path)
 
 
-def test_a_run_that_is_gone_on_with_takes_the_next_actions_of_the_one_that_was_not(tmp_path):
-    run = train("memory", tmp_path / "run")
-    again = rlgrad.load(tmp_path / "run", verbose=False)
+def test_a_run_that_is_gone_on_with_takes_the_next_actions_of_the_one_that_was_not(whole):
+    run, _ = whole("memory")
+    again = rlgrad.load(run.path, verbose=False)
     for _ in range(3):
         mine, theirs = (each.collector.collect(each.policy) for each in (run, again))
         np.testing.assert_array_equal(mine.actions, theirs.actions)
@@ -109,14 +146,13 @@ def test_a_run_killed_before_its_first_update_begins_again(whole, tmp_path):
     again = rlgrad.load(tmp_path / "run", verbose=False)
     assert again.timesteps == 0
     again.train()
-    assert left(tmp_path / "run") == left(whole("sync")[0])
+    assert left(tmp_path / "run") == left(whole("sync")[0].path)
 
 
-def test_a_run_without_checkpoints_is_refused_by_name(tmp_path):
-    run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=20, run_dir=tmp_path / "run", **QUICK)
-    shutil.rmtree(run.path / "checkpoints")
+def test_a_run_without_checkpoints_is_refused_by_name(finished, tmp_path):
+    shutil.rmtree(finished("reinforce") / "checkpoints")
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
-        rlgrad.load(run.path, verbose=False)
+        rlgrad.load(tmp_path / "run", verbose=False)
 
 
 class Forgetful(gymnasium.Wrapper):
@@ -175,8 +211,8 @@ def test_checkpoints_rotate_and_the_best_stays(tmp_path):
 
 
 @pytest.mark.parametrize("agent", ["evil.py:Evil", "{run}/evil.py:Evil", "/proc/self/cwd/evil.py:Evil"])
-def test_code_that_came_with_a_run_is_not_executed(agent, tmp_path, monkeypatch, capsys):
-    folder = hostile(tmp_path, monkeypatch)
+def test_code_that_came_with_a_run_is_not_executed(agent, hostile, tmp_path, monkeypatch, capsys):
+    folder = hostile
     change(folder, lambda config: config["agent"].update(name=agent.format(run=folder)))
     assert main(["evaluate", str(folder)]) == 2
     assert "evil.py" in capsys.readouterr().err
@@ -187,8 +223,10 @@ def test_code_that_came_with_a_run_is_not_executed(agent, tmp_path, monkeypatch,
     "changes",
     [{"env": "evil:Evil-v0"}, {"wrappers": ["evil:Evil"]}, {"env": "{run}/evil.py:Evil"}, {"env": "evil.py:Evil"}],
 )
-def test_environments_and_wrappers_that_came_with_a_run_are_not_imported(changes, tmp_path, monkeypatch, capsys):
-    folder = hostile(tmp_path, monkeypatch)
+def test_environments_and_wrappers_that_came_with_a_run_are_not_imported(
+    changes, hostile, tmp_path, monkeypatch, capsys
+):
+    folder = hostile
     monkeypatch.syspath_prepend(folder)
     filled = {k: v.format(run=folder) if isinstance(v, str) else v for k, v in changes.items()}
     change(folder, lambda config: config.update(filled))
@@ -197,10 +235,8 @@ def test_environments_and_wrappers_that_came_with_a_run_are_not_imported(changes
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_model_and_an_optimizer_that_came_with_a_run_execute_nothing(tmp_path, monkeypatch, capsys):
-    import keras
-
-    folder = hostile(tmp_path, monkeypatch)
+def test_a_model_and_an_optimizer_that_came_with_a_run_execute_nothing(hostile, tmp_path, monkeypatch, capsys):
+    folder = hostile
     monkeypatch.syspath_prepend(folder)
     evil = {"module": "evil", "class_name": "Evil", "config": {}, "registered_name": None}
     change(folder, lambda config: config["agent"]["update"].update(optimizer=evil))
@@ -221,26 +257,23 @@ def test_a_model_and_an_optimizer_that_came_with_a_run_execute_nothing(tmp_path,
     assert "Traceback" not in capsys.readouterr().err
 
 
-def hostile(tmp_path, monkeypatch):
+@pytest.fixture
+def hostile(finished, tmp_path, monkeypatch):
     """A run folder with code in it, seen from inside of it."""
-    folder = tmp_path / "theirs"
-    rlgrad.train(A2C(), "CartPole-v1", total_timesteps=20, run_dir=folder, **QUICK)
+    folder = finished("reinforce", name="theirs")
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Evil: pass\n")
     monkeypatch.chdir(folder)
     return folder
 
 
 def change(folder, edit):
-    import yaml
-
     config = yaml.safe_load((folder / "config.yaml").read_text())
     edit(config)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-def test_a_finished_run_is_not_gone_on_with_unless_it_is_told_how_far(tmp_path, capsys):
-    command = ["train", "a2c", "CartPole-v1", "--total-timesteps", "80", "--evaluation-episodes", "2"]
-    assert main([*command, "--run-dir", str(tmp_path / "run")]) == 0
+def test_a_finished_run_is_not_gone_on_with_unless_it_is_told_how_far(finished, tmp_path, capsys):
+    finished("reinforce")
     assert main(["resume", str(tmp_path / "run")]) == 2
     assert "is finished" in capsys.readouterr().err
     (tmp_path / "run" / "evaluation.json").unlink()  # killed while it was evaluated
@@ -283,7 +316,7 @@ def test_what_ends_a_run_early_is_in_its_config(tmp_path):
     settings = {"evaluation_interval": 40, "stop_at_return": 1.0, "patience": 5, "time_budget": 100.0}
     run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=5000, run_dir=tmp_path / "run", **settings, **QUICK)
     assert run.timesteps == 40
-    config = rlgrad.load(run.path, verbose=False).config
+    config = from_mapping(yaml.safe_load((run.path / "config.yaml").read_text()))
     assert {name: getattr(config, name) for name in settings} == settings
 
 
