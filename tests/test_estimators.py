@@ -39,6 +39,13 @@ def test_reward_to_go_of_a_literal_rollout():
     np.testing.assert_allclose(estimators.reward_to_go(rewards, boundaries, 0.5), [[2.0], [2.0], [5.0], [4.0]])
 
 
+def test_td_errors_of_a_literal_rollout():
+    """δ = r + γ (1 − term) v′ − v, by hand with γ = ½; a cut episode has a successor, a terminated one has none."""
+    rewards, values, next_values = [[1.0, -1.0]], [[3.0, 0.5]], [[4.0, 8.0]]
+    errors = estimators.td_errors(*map(np.array, (rewards, values, next_values, [[True, False]])), 0.5)
+    np.testing.assert_allclose(errors, [[1.0 - 3.0, -1.0 + 4.0 - 0.5]])
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 4), st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**31))
 def test_lambda_returns_equal_the_recursion(length, columns, gamma, lam, seed):

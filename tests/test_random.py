@@ -114,3 +114,25 @@ def test_seeds_that_were_split_or_folded_differ_from_each_other():
 
 def test_integers_reach_every_number_below_the_bound():
     assert set(random.integers(SEED, 6, (1000,)).numpy()) == set(range(6))
+
+
+def test_seeds_of_a_sequence_are_its_first_words():
+    """Written out once: every run's numbers follow from them."""
+    sequence = np.random.SeedSequence(5)
+    words = np.random.SeedSequence(5).generate_state(2)
+    np.testing.assert_array_equal(random.seed_of(sequence), words.view(np.int32))
+    assert random.integer_seed(sequence) == int(words[0]) // 2
+    streams = {"init": 1878776328, "action": 336614359}
+    assert {name: random.integer_seed(random.stream(0, name)) for name in streams} == streams
+
+
+def test_numbered_seeds_are_words_of_the_sequences_children():
+    """Number n is pair n mod 256 of the words of child n // 256, whichever numbers are asked for first."""
+    sequence = random.stream(2, "shuffle")
+    seeds = random.Seeds(sequence)
+    for first, count in ((510, 4), (0, 2), (255, 2)):
+        expected = [
+            random.child(sequence, n // 256).generate_state(512).view(np.int32)[2 * (n % 256) :][:2]
+            for n in range(first, first + count)
+        ]
+        np.testing.assert_array_equal(seeds(first, count), expected, err_msg=f"seeds {first} and on")

@@ -67,7 +67,7 @@ def by_hand(policy, rollout, agent):
     [
         ("discrete", {}, 0),
         ("continuous", {}, 0),
-        ("discrete", {"target_kl": 0.1, "damping": 0.002}, 3),
+        ("discrete", {"target_kl": 0.1, "damping": 0.002, "max_backtracks": 3}, 3),  # with the last one allowed
         ("continuous", {"target_kl": 0.5, "damping": 0.05}, 1),
     ],
 )

@@ -102,6 +102,16 @@ def test_cosines_and_shares_by_hand():
     np.testing.assert_allclose(d.shares(INNER, [0, 1, 0], num_groups=4), [13 / 15, 2 / 15, 0, 0])
 
 
+def test_a_sample_against_the_mean_has_the_cosine_minus_1_and_rounding_leaves_none_outside():
+    """Of g = (2, 0) and (−1, 0) the mean is (½, 0); an inner product that rounding has made too large counts as 1 or −1."""
+    np.testing.assert_allclose(d.cosines([4.0, 1.0], [1.0, -0.5], 0.25), [1.0, -1.0])
+    np.testing.assert_array_equal(d.cosines([4.0, 1.0], [1.01, -0.51], 0.25), [1.0, -1.0])
+
+
+def test_a_small_signal_without_noise_is_all_signal():
+    assert d.signal_to_noise([0.25, 0.25], 0.25) == np.inf
+
+
 def test_shares_of_opposing_samples_are_negative_and_all_add_up_to_one():
     g = np.random.default_rng(2).normal(size=(50, 7)) + 0.2
     share = d.shares(g @ g.mean(0))

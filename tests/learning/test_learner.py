@@ -123,7 +123,8 @@ def test_training_that_fails_leaves_its_last_checkpoint(tmp_path):
     assert all(np.isfinite(w).all() for w in loaded.policy.get_weights())
 
 
-def test_rows_of_mask_zero_change_nothing_whatever_they_hold():
+def test_rows_of_mask_zero_change_neither_weights_nor_metrics():
+    """They may hold other observations and actions, and as log-probabilities no numbers."""
     first, second = rollout(), None
     first.mask[5:, 1] = 0
     first.terminations[4, 1] = True
@@ -131,12 +132,15 @@ def test_rows_of_mask_zero_change_nothing_whatever_they_hold():
     second = first._replace(
         observations=np.where(first.mask[..., None] > 0, first.observations, 0.0).astype(np.float32),
         actions=np.where(first.mask > 0, first.actions, 0),
-        log_probs=np.where(first.mask > 0, first.log_probs, -9.0).astype(np.float32),
+        log_probs=np.where(first.mask > 0, first.log_probs, np.nan).astype(np.float32),
     )
-    one, other = learner(), learner()
-    one.learn(first, 0.0, [0, 0])
-    other.learn(second, 0.0, [0, 0])
-    np.testing.assert_allclose(weights(one), weights(other), atol=1e-7)
+    learn = learner()
+    start = learn.policy.get_weights()
+    told = learn.learn(first, 0.0, [0, 0])
+    moved = weights(learn)
+    learn.policy.set_weights(start)
+    assert learn.learn(second, 0.0, [0, 0]) == pytest.approx(told, rel=1e-6), "metrics"
+    np.testing.assert_allclose(weights(learn), moved, atol=1e-7, err_msg="weights")
 
 
 def test_one_pass_of_small_steps_over_minibatches_moves_as_far_as_as_many_steps_on_the_whole():

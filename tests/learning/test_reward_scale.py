@@ -43,6 +43,16 @@ def test_padding_does_not_count_and_no_episode_goes_on_where_columns_are_episode
     np.testing.assert_allclose(scale.scale(tf.constant(1.0)), 1.0 / np.sqrt(counted.var() + 1e-8), rtol=1e-6)
 
 
+def test_the_columns_of_whole_episodes_are_more_than_the_environments():
+    """Two episodes of each of two environments are four columns, which begin anew in each rollout."""
+    rewards, mask = np.array([[1.0, -2.0, 0.5, 3.0], [2.0, 1.0, -1.0, 0.0]]), np.ones((2, 4), np.float32)
+    scale = RewardScale(2, 0.5, whole_episodes=True)
+    for _ in range(2):
+        scale.update(tf.constant(rewards), tf.constant(np.zeros((2, 4), bool)), tf.constant(mask))
+    sums = [1.0, -2.0, 0.5, 3.0, 2.5, 0.0, -0.75, 1.5]  # the second row is r + 0.5 · the first
+    np.testing.assert_allclose(scale.scaled(tf.constant(1.0)), 1.0 / np.sqrt(np.var(sums) + 1e-8), rtol=1e-6)
+
+
 def test_what_is_logged_and_evaluated_stays_raw_and_the_scale_is_saved(tmp_path):
     agent = PPO(num_envs=2, num_steps=64, scale_rewards=True, update=rlgrad.Ascent(num_epochs=2, num_minibatches=2))
     run = rlgrad.train(

@@ -282,28 +282,30 @@ def test_a_finished_run_is_not_gone_on_with_unless_it_is_told_how_far(finished, 
 
 
 def test_evaluations_while_training_are_logged_and_change_nothing(tmp_path):
-    settings = {"total_timesteps": 600, "vectorization_mode": "sync"} | QUICK
+    settings = {"total_timesteps": 590, "vectorization_mode": "sync"} | QUICK
     plain = rlgrad.train(A2C(), "CartPole-v1", run_dir=tmp_path / "plain", **settings)
-    evaluated = rlgrad.train(A2C(), "CartPole-v1", run_dir=tmp_path / "run", callbacks=[Evaluate(200, 3)], **settings)
+    evaluated = rlgrad.train(A2C(), "CartPole-v1", run_dir=tmp_path / "run", callbacks=[Evaluate(195, 3)], **settings)
     for a, b in zip(plain.policy.variables, evaluated.policy.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     found = np.array(evaluated.history["eval/return_greedy"])
     steps = np.array(evaluated.history["time/timesteps"])[np.isfinite(found)]
-    assert steps.tolist() == [200, 400, 600]
+    assert steps.tolist() == [200, 390, 590]  # rows are 10 steps apart: the first at or after 195, 390 and 585
     assert evaluated.evaluate(3).mean_return == found[-1]
     assert evaluated.evaluate(3, greedy=False).mean_return == evaluated.history["eval/return_sampled"][-1]
 
 
-@pytest.mark.parametrize(
-    ("stop", "at"),
-    [
-        (EarlyStop(threshold=1.0, metric="train/length"), 100),
-        (EarlyStop(patience=3, metric="train/learning_rate"), 80),
-    ],
-)
-def test_a_run_ends_early_for_a_threshold_or_a_plateau(stop, at, tmp_path):
-    run = rlgrad.train(A2C(), "CartPole-v1", total_timesteps=5000, run_dir=tmp_path / "run", callbacks=[stop], **QUICK)
-    assert run.timesteps <= at
+def test_a_run_ends_early_for_a_threshold_or_a_plateau(tmp_path):
+    """At the first row with a finished episode; and after the first look at a rate that never changes, and three more."""
+    settings = {"total_timesteps": 1000, "vectorization_mode": "sync"} | QUICK  # each update is a row of ten steps
+    for name, stop in (
+        ("threshold", EarlyStop(threshold=1.0, metric="train/length")),
+        ("plateau", EarlyStop(patience=3, metric="train/learning_rate")),
+    ):
+        run = rlgrad.train(A2C(), "CartPole-v1", run_dir=tmp_path / name, callbacks=[stop], **settings)
+        without = int(np.isnan(run.history["train/length"]).sum())
+        rows = without + 1 if name == "threshold" else 4
+        assert (run.updates, run.timesteps) == (rows, 10 * rows), f"updates and steps until the {name}"
+        assert without > 0, "rows before the first episode ended"
 
 
 def test_a_run_ends_with_the_first_update_after_its_time_and_logs_it(tmp_path):

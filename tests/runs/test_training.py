@@ -130,13 +130,23 @@ def test_a_loaded_run_acts_as_before_and_goes_on(tmp_path):
     assert loaded.history["time/timesteps"] == original.history["time/timesteps"]
 
 
-def test_training_runs_through_the_public_primitive(run, tmp_path, monkeypatch):
-    """Replacing it changes what is learned: here, every gradient has its sign turned."""
+def test_training_runs_through_the_public_primitive(tmp_path, monkeypatch):
+    """Every gradient with its sign turned: the first step of plain ascent is the same one backwards."""
     original = gradients.Linearization.gradient
     turned = lambda self, credit=None: {k: -g for k, g in original(self, credit).items()}
-    monkeypatch.setattr(gradients.Linearization, "gradient", turned)
-    other = rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path / "b", **QUICK)
-    assert not np.array_equal(run.policy.get_weights()[0], other.policy.get_weights()[0])
+    agent, ends = Reinforce(update=rlgrad.Ascent(optimizer="sgd", learning_rate=0.1)), []
+    for name in ("as it is", "turned"):
+        with monkeypatch.context() as patch:
+            if name == "turned":
+                patch.setattr(gradients.Linearization, "gradient", turned)
+            options = QUICK | {"total_timesteps": 128, "evaluation_episodes": 0}  # one update
+            run = rlgrad.train(agent, "CartPole-v1", run_dir=tmp_path / name, **options)
+        ends.append(np.concatenate([w.ravel() for w in run.policy.get_weights()]))
+    env = gymnasium.make("CartPole-v1")
+    start = rlgrad.make_policy(env.observation_space, env.action_space, seed=0)
+    middle = np.concatenate([w.ravel() for w in start.get_weights()])
+    assert np.abs(ends[0] - middle).max() > 1e-3, "the step"
+    np.testing.assert_allclose(ends[0] - middle, middle - ends[1], atol=1e-6, err_msg="the step and the one turned")
 
 
 class StopAfter(rlgrad.Callback):

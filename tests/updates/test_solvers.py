@@ -38,6 +38,28 @@ def test_conjugate_gradients_end_after_as_many_products_as_there_are_different_e
         np.testing.assert_allclose(left, 1.0 - matrix @ expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_how_exact_a_solution_is_does_not_depend_on_the_size_of_the_right_hand_side(scale):
+    """The tolerance is a share of ‖b‖². A gradient of 10⁻⁶ has a direction, too."""
+    matrix, b = np.array([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 2.0]]), np.array([1.0, -2.0, 0.5])
+    x, _ = conjugate_gradients(lambda v: tf.linalg.matvec(matrix, v), tf.constant(scale * b), iterations=3)
+    np.testing.assert_allclose(x, scale * np.linalg.solve(matrix, b), rtol=1e-9)
+
+
+def test_conjugate_gradients_stop_after_as_many_products_as_they_may_take_or_need():
+    """Three different eigenvalues need three; a tolerance of 1 is met before any."""
+    taken = []
+
+    def product(v):
+        tf.py_function(lambda: taken.append(1), [], [])
+        return tf.constant([1.0, 2.0, 5.0]) * v
+
+    for iterations, options, expected in ((2, {}, 2), (3, {}, 3), (9, {}, 3), (9, {"tolerance": 1.0}, 0)):
+        taken.clear()
+        conjugate_gradients(product, tf.ones(3), iterations=iterations, **options)
+        assert len(taken) == expected, f"products of at most {iterations}, with {options or 'the usual tolerance'}"
+
+
 def test_a_right_hand_side_of_0_has_the_solution_0_and_nothing_is_left():
     x, left = conjugate_gradients(lambda v: 2.0 * v, tf.zeros(3), iterations=5)
     np.testing.assert_array_equal(x, np.zeros(3))
