@@ -1,24 +1,126 @@
-"""Callbacks: what follows a run while it trains. Two ship: evaluation while training, and early stop."""
+"""Callbacks follow a run while it trains, and see the part of it that `RunView` names. Two ship: evaluation and early stop."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rlgrad.core.checks import require
 from rlgrad.metrics import EVALUATION_METRICS, WINDOW
 
 if TYPE_CHECKING:
-    from rlgrad.runs.run import Run
+    import numpy as np
 
-__all__ = ["Callback", "EarlyStop", "Evaluate"]
+    from rlgrad.agent import Agent
+    from rlgrad.policies.policy import Policy
+
+__all__ = ["Callback", "EarlyStop", "Evaluate", "RunView"]
+
+
+class RunSettings(Protocol):
+    """The part of a run's config that a callback may read. `rlgrad.config.Config` documents each setting."""
+
+    @property
+    def agent(self) -> "Agent":
+        """The agent, with its hyper-parameters."""
+
+    @property
+    def env(self) -> Any:
+        """The environment: an id, an object, or a function that makes one."""
+
+    @property
+    def env_name(self) -> str:
+        """The environment's id, or the name of its class or function."""
+
+    @property
+    def env_kwargs(self) -> Mapping[str, Any]:
+        """Arguments of the environment's constructor."""
+
+    @property
+    def wrappers(self) -> Sequence[str]:
+        """Wrappers around each environment, the innermost first."""
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The time limit of episodes. `None`: the environment's own."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of all random streams."""
+
+    @property
+    def total_timesteps(self) -> int:
+        """Environment steps to take in all."""
+
+
+class Evaluated(Protocol):
+    """The result of an evaluation."""
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of the episodes."""
+
+    @property
+    def lengths(self) -> "np.ndarray[Any, Any]":
+        """Steps of each episode, (episodes,)."""
+
+
+class RunView(Protocol):
+    """The part of a run that callbacks and logs may use.
+
+    Attributes:
+        stop: set it to `True` to end training after this update.
+    """
+
+    stop: bool
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+
+    @property
+    def config(self) -> RunSettings:
+        """The run's settings."""
+
+    @property
+    def policy(self) -> "Policy":
+        """The policy at its current weights."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that are logged, in order."""
+
+    @property
+    def history(self) -> Mapping[str, Sequence[float]]:
+        """Metrics by name, one number for each row so far."""
+
+    @property
+    def timesteps(self) -> int:
+        """Environment steps taken."""
+
+    @property
+    def updates(self) -> int:
+        """Updates made."""
+
+    @property
+    def episodes(self) -> int:
+        """Training episodes finished."""
+
+    @property
+    def finished(self) -> bool:
+        """True if no further rollout fits into `config.total_timesteps`."""
+
+    def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluated:
+        """Play fresh episodes at the current weights. Training is not affected."""
 
 
 class Callback:
-    """Something that looks on while a run trains. Override what you need.
+    """Looks on while a run trains. Override the methods that you need.
 
     Attributes:
-        metrics: names of what `on_update` adds to the metrics of a row; they become columns of the run's logs,
-            which come after all other callbacks.
-        only_looks: that it leaves the weights alone, as logs do: what is known about them then need not be read again.
+        metrics: names that `on_update` adds to the metrics of a row; they become columns of the run's logs, which are called
+            after all other callbacks.
+        only_looks: `True` if the callback never changes the weights. The run can then reuse its copy of them.
 
     Example:
         >>> class Patience(Callback):
@@ -30,32 +132,31 @@ class Callback:
     metrics: tuple[str, ...] = ()
     only_looks = False
 
-    def on_start(self, run: "Run") -> None:
-        """Before the first update."""
+    def on_start(self, run: RunView) -> None:
+        """Act before the first update, and before the first one after a resume."""
 
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """After each logged row of metrics, by name. What is added here, under the names of `metrics`, is logged too."""
+    def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
+        """Act on a row of metrics, by name. Numbers added under the names of `metrics` are logged too."""
 
-    def on_end(self, run: "Run") -> None:
-        """After the last update, also when training stopped with an error."""
+    def on_end(self, run: RunView) -> None:
+        """Act after the last update, also if training stopped with an error."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it, and `restore` is given when the run is gone on with: what JSON can hold."""
+        """Return what a checkpoint should keep, as JSON can hold it. A resumed run passes it to `restore`."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from what `state` returned."""
 
 
 class Evaluate(Callback):
-    """Plays fresh episodes every so many steps, greedily and sampled, and adds their returns to the rows.
+    """Plays fresh episodes at regular intervals, greedily and sampled, and adds their returns to the rows.
 
-    The episodes are the same ones each time. They are played in environments of their own, at the weights of that moment, and
-    change nothing in training.
+    Every evaluation plays the same episodes, in environments of its own, at the current weights. Training is not affected.
 
     Args:
-        interval: environment steps from one evaluation to the next; it comes with the first row after them.
-        episodes: of each kind.
+        interval: environment steps between evaluations. Each comes with the first row after them.
+        episodes: how many of each kind.
 
     Example:
         >>> rlgrad.train("a2c", "CartPole-v1", total_timesteps=100_000, callbacks=[Evaluate(10_000)])
@@ -69,8 +170,8 @@ class Evaluate(Callback):
         require(episodes >= 1, "episodes", "at least 1", episodes)
         self._interval, self._episodes, self._next = interval, episodes, interval
 
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Evaluate if it is time."""
+    def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
+        """Evaluate if an evaluation is due."""
         if run.timesteps < self._next:
             return
         self._next = (run.timesteps // self._interval + 1) * self._interval
@@ -80,27 +181,27 @@ class Evaluate(Callback):
             metrics[f"eval/length_{kind}"] = float(found.lengths.mean())
 
     def state(self) -> dict[str, Any]:
-        """When to evaluate next."""
+        """Return the step of the next evaluation."""
         return {"next": self._next}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from what `state` returned."""
         self._next = state["next"]
 
 
 class EarlyStop(Callback):
-    """Ends training when it is good enough, or no longer gets better.
+    """Ends training when the return is high enough, or stops improving.
 
-    It looks at `eval/return_greedy` where that is evaluated; else at `train/return`, once there are the 100 episodes that it is
-    a mean of.
+    It looks at `eval/return_greedy` if the run is evaluated during training, and otherwise at `train/return` once that is over
+    100 episodes.
 
     Args:
-        threshold: stop from this return on; none: never.
-        patience: stop after so many looks in a row that brought no better return than before; none: never.
-        metric: look at this one instead.
+        threshold: stop from this return on. `None`: never.
+        patience: stop after this many looks in a row without a better return than before. `None`: never.
+        metric: look at this metric instead.
 
     Raises:
-        ValueError: there is nothing to stop for.
+        ValueError: neither a threshold nor a patience is given.
     """
 
     only_looks = True
@@ -112,19 +213,19 @@ class EarlyStop(Callback):
         self._threshold, self._patience, self._metric = threshold, patience, metric
         self._best, self._waited = -math.inf, 0
 
-    def on_start(self, run: "Run") -> None:
-        """Choose what to look at.
+    def on_start(self, run: RunView) -> None:
+        """Choose the metric.
 
         Raises:
-            ValueError: the metric is none of this run's.
+            ValueError: the run has no metric of this name.
         """
         evaluated = "eval/return_greedy" in run.metrics
         self._watched = self._metric or ("eval/return_greedy" if evaluated else "train/return")
         if self._watched not in run.metrics:
             raise ValueError(f"This run has no metric {self._watched!r} to stop by. It has: {', '.join(run.metrics)}.")
 
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Look, and stop the run if it is time."""
+    def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
+        """Look at the metric, and stop the run if it is good enough or no longer improves."""
         value = metrics.get(self._watched, math.nan)
         if math.isnan(value) or (self._watched == "train/return" and run.episodes < WINDOW):
             return
@@ -135,9 +236,27 @@ class EarlyStop(Callback):
             run.stop = True
 
     def state(self) -> dict[str, Any]:
-        """The best return so far, and how many looks ago it was."""
+        """Return the best return so far, and the number of looks since."""
         return {"best": self._best, "waited": self._waited}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from what `state` returned."""
         self._best, self._waited = state["best"], state["waited"]
+
+
+def make_callbacks(
+    *, evaluation_interval: int | None, stop_at_return: float | None, patience: int | None
+) -> list[Callback]:
+    """Make the callbacks that the settings of a run ask for.
+
+    Args:
+        evaluation_interval: environment steps between evaluations. `None`: none during training.
+        stop_at_return: end training from this return on. `None`: never.
+        patience: end training after this many looks without a better return. `None`: never.
+    """
+    callbacks: list[Callback] = []
+    if evaluation_interval is not None:
+        callbacks.append(Evaluate(evaluation_interval))
+    if stop_at_return is not None or patience is not None:
+        callbacks.append(EarlyStop(stop_at_return, patience))
+    return callbacks

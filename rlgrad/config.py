@@ -10,7 +10,6 @@ from rlgrad.core import registry
 from rlgrad.core.checks import check_keys, require
 from rlgrad.core.settings import as_declared, mapping, require_finite
 from rlgrad.hyperparameters import Record, fields
-from rlgrad.logs import LOGS
 
 if TYPE_CHECKING:  # the command line asks this module for its options before anything heavy is imported
     from rlgrad.agent import Agent
@@ -87,7 +86,7 @@ class Config:
     """Stop after this many seconds of training, counting time before a resume. Checked after every update; in a compiled run
     at every row."""
     logs: tuple[str, ...] = ("csv", "tensorboard")
-    """Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow (docs/logs.md)."""
+    """Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow, or `my_logs.py:MyLog` (docs/logs.md)."""
     histograms: bool = False
     """Add histograms of the weights and of their changes to TensorBoard, at every logged row."""
     videos: int = 0
@@ -110,7 +109,6 @@ class Config:
         require(self.memory_size >= 1, "memory_size", "at least 1", self.memory_size)
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or None", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
-        check_keys(dict.fromkeys(self.logs), LOGS, "name in logs")
         require(self.videos >= 0, "videos", "at least 0", self.videos)
         if (self.histograms or self.videos) and "tensorboard" not in self.logs:
             raise ValueError("histograms and videos go to TensorBoard: add tensorboard to logs, or leave them out.")
@@ -141,14 +139,16 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
         del plain["from_logits"]
     if not config.encoders:
         del plain["encoders"]
+    plain["logs"] = [_place(log) for log in config.logs]
     order = [f.name for f in dataclasses.fields(config) if f.name in plain]
     return yaml.safe_dump({name: plain[name] for name in order} | {"resolved": dict(resolved)}, sort_keys=False)
 
 
-def _place(env: str) -> str:
-    """Return an id as it is, and `file.py:Name` with the file's whole path."""
-    file, colon, name = env.rpartition(":")
-    return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else env
+def _place(text: str) -> str:
+    """Return a text with the whole path of its file, if it is `file.py:Name` or `file.py:Name(…)`, and otherwise as it is."""
+    head, bracket, arguments = text.partition("(")
+    file, colon, name = head.rpartition(":")
+    return f"{Path(file).resolve()}:{name}{bracket}{arguments}" if colon and file.endswith(".py") else text
 
 
 def _plain(value: Any) -> Any:

@@ -1,16 +1,16 @@
-"""Metrics of a run: their names, and the journal that gathers those of updates and episodes into rows."""
+"""Metrics of a run: their names, the journal that gathers them into rows, and the reader of metrics.csv."""
 
+import csv
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from rlgrad.core.rows import table
 from rlgrad.data import Episode
 
-if TYPE_CHECKING:
-    pass
-
-WINDOW = 100  # episodes that train/return and train/length are means of
+WINDOW = 100  # train/return and train/length are means over this many episodes
 
 
 class Journal:
@@ -20,7 +20,7 @@ class Journal:
         metrics: names of the metrics that are logged.
 
     Attributes:
-        history: metrics by name, one entry a logged row.
+        history: metrics by name, one number for each logged row.
         updates: metrics of the updates since the last row.
         episodes: number of finished episodes.
     """
@@ -82,8 +82,30 @@ METRICS = (
 )
 
 
-COUNTS = ("time/timesteps", "time/updates", "train/episodes")  # of METRICS, those that are whole numbers
+COUNTS = ("time/timesteps", "time/updates", "train/episodes")  # the whole numbers of METRICS
 
 
-# What an evaluation during training adds to a row.
+# An evaluation during training adds these to a row.
 EVALUATION_METRICS = ("eval/return_greedy", "eval/return_sampled", "eval/length_greedy", "eval/length_sampled")
+
+
+def read_csv(path: Path, timesteps: float = math.inf) -> dict[str, list[float]]:
+    """Read the columns of metrics.csv. Empty cells are NaN; rows that are damaged or only half written are left out.
+
+    Args:
+        path: the file.
+        timesteps: leave out rows after this environment step.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold the metrics of a run.
+    """
+    try:
+        header, rows = table(path, timesteps)
+        cells = zip(*rows, strict=True) if rows else ((),) * len(header)
+        columns = dict(zip(header, cells, strict=True))
+        if "time/timesteps" not in columns:
+            raise KeyError("it has no column time/timesteps")
+        return {name: [float(cell) if cell else math.nan for cell in column] for name, column in columns.items()}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path} does not hold the metrics of a run: {error}.") from error

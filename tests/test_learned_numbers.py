@@ -86,7 +86,7 @@ def test_a_credit_that_is_no_number_on_rows_of_mask_0_moves_nothing():
 
 
 def test_a_step_that_is_not_finite_is_told_by_the_passes_of_the_update_that_took_it():
-    """The policy's update makes two steps, the value's makes one: which epoch and minibatch it was is said of the former alone."""
+    """The policy's update makes two steps, the value's one: only the former has an epoch and a minibatch to name."""
 
     class Given(Simple):
         def credit(self, batch, now):

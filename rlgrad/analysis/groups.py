@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
-from rlgrad.logs.csv import read_csv
+from rlgrad.metrics import read_csv
 
 Array = np.ndarray[Any, Any]
 _POINTS = 200  # of a curve

@@ -5,6 +5,7 @@ What ships stands in them like everything else, so another package adds to rlgra
 imported beforehand.
 """
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -140,3 +141,33 @@ def _module_name(path: Path) -> str:
     """Return a name that no other module has: the same one each time for the same file, so that pickles can be read."""
     stem = re.sub(r"\W", "_", path.stem)  # pickle reads a dot as a package's
     return f"file_{stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+
+
+def parse_call(text: str, setting: str, example: str) -> tuple[str, str, dict[str, Any]]:
+    """Take apart the text that names a class in a config, such as `"module:Name(size=4)"`.
+
+    Args:
+        text: a name, `module:Name` or `file.py:Name`, alone or with keyword arguments that are literals.
+        setting: the setting that the text is of, for messages.
+        example: of such a text.
+
+    Returns:
+        The place, empty where only a name is given; the name; and the arguments.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    head, bracket, rest = text.partition("(")
+    place, _, name = head.rpartition(":")
+    try:
+        call = ast.parse(f"{name.strip()}{bracket}{rest}".strip(), mode="eval").body
+        if isinstance(call, ast.Name):
+            return place, call.id, {}
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
+            return place, call.func.id, {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+    except (SyntaxError, ValueError):
+        pass
+    raise ValueError(
+        f"{setting}: one is written as a name, or as a name with keyword arguments that are numbers, texts, lists or tuples, "
+        f"such as {example!r}; got {text!r}."
+    )

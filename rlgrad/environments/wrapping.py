@@ -1,6 +1,5 @@
 """Wrappers that a config names: `"FrameStackObservation(stack_size=4)"`, `"module:Wrapper"`."""
 
-import ast
 import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -8,6 +7,7 @@ from typing import Any
 
 import gymnasium
 
+from rlgrad.core import registry
 from rlgrad.core.checks import close_names
 
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
@@ -23,8 +23,7 @@ def wrapper(text: str) -> Wrap:
     Raises:
         ValueError: the text has another form, or names nothing; suggests what was meant.
     """
-    module, _, call = text.rpartition(":") if ":" in text.partition("(")[0] else ("", "", text)
-    name, options = _parsed(call, text)
+    module, name, options = registry.parse_call(text, "wrappers", "FrameStackObservation(stack_size=4)")
     home = _imported(module, text) if module else gymnasium.wrappers
     found = getattr(home, name, None)
     if found is None:
@@ -62,18 +61,3 @@ def _imported(module: str, text: str) -> ModuleType:
         raise ValueError(
             f"wrappers: {text!r} asks for the module {module!r}, which cannot be imported: {error}."
         ) from error
-
-
-def _parsed(call: str, text: str) -> tuple[str, dict[str, Any]]:
-    try:
-        expression = ast.parse(call.strip(), mode="eval").body
-        if isinstance(expression, ast.Name):
-            return expression.id, {}
-        if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name) and not expression.args:
-            return expression.func.id, {str(k.arg): ast.literal_eval(k.value) for k in expression.keywords}
-    except (SyntaxError, ValueError):
-        pass
-    raise ValueError(
-        "wrappers: one is written as a name, or as a name with keyword arguments that are numbers, texts, lists or tuples, "
-        f"such as 'FrameStackObservation(stack_size=4)'; got {text!r}."
-    )

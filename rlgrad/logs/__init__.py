@@ -1,59 +1,133 @@
-"""Where the rows of a run go: one file for each destination. See docs/logs.md.
+"""Destinations of a run's rows: one file for each that ships, and those of other packages and files. See docs/logs.md.
 
-metrics.csv is always written: it is what `rlgrad plot`, `inspect` and `compare` read.
+metrics.csv is always written: `rlgrad plot`, `inspect` and `compare` read it.
 """
 
-import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from rlgrad.callbacks import Callback
-    from rlgrad.config import Config
+from rlgrad.callbacks import Callback, RunSettings, RunView
+from rlgrad.core import registry
+from rlgrad.core.checks import check_keys
 
-LOGS = {
-    "csv": "rlgrad.logs.csv:CSVLog",
-    "jsonl": "rlgrad.logs.jsonl:JSONLinesLog",
-    "tensorboard": "rlgrad.logs.tensorboard:TensorBoardLog",
-    "wandb": "rlgrad.logs.wandb:WandbLog",
-    "mlflow": "rlgrad.logs.mlflow:MLflowLog",
-}
-_EXTRAS = ("wandb", "mlflow")  # each brought by the extra, and imported under the name, that it is chosen by
+LOGS = ("csv", "jsonl", "tensorboard", "wandb", "mlflow")
+"""The logs that ship. Like those of other packages they are entry points of the group `rlgrad.logs`."""
+_EXAMPLE = "my_logs.py:MyLog(url='http://localhost')"
 
 
-def make_logs(config: "Config") -> "list[Callback]":
-    """The logs that a config chooses, metrics.csv among them whether named or not."""
-    names = ["csv", *(name for name in LOGS if name in config.logs and name != "csv")]
-    options: dict[str, dict[str, Any]] = {"tensorboard": {"histograms": config.histograms, "videos": config.videos}}
-    return [_class(name)(**options.get(name, {})) for name in names]
+class LogSettings(RunSettings, Protocol):
+    """The part of a run's config that chooses its logs."""
+
+    @property
+    def logs(self) -> Sequence[str]:
+        """Names of logs, or their places, `module:Class` and `file.py:Class`, each alone or with keyword arguments."""
+
+    @property
+    def histograms(self) -> bool:
+        """TensorBoard shows how the weights are distributed."""
+
+    @property
+    def videos(self) -> int:
+        """Greedy episodes that TensorBoard shows."""
 
 
-def require_possible(config: "Config") -> None:
-    """Refuse, before anything is written, what could not be logged.
+def make_logs(settings: LogSettings, *, postpone: bool = False) -> list[Callback]:
+    """Make the logs that a config names, after metrics.csv, which is written whether named or not.
+
+    Args:
+        settings: the config.
+        postpone: raise the errors below when training starts. A run whose log is missing here can still be loaded and used.
 
     Raises:
+        ValueError: a name that is unknown, or a log that cannot be made with these arguments; says what was meant.
         ImportError: a log needs a package that is not installed; names the command that installs it.
-        ValueError: videos of an environment that cannot be drawn.
     """
-    for name in (name for name in _EXTRAS if name in config.logs):
-        require_installed(name)
-    if config.videos:
+    own = {"tensorboard": {"histograms": settings.histograms, "videos": settings.videos}}
+    logs: list[Callback] = []
+    for text in dict.fromkeys(["csv", *settings.logs]):
+        try:
+            logs.append(_made(text, own.get(text, {})))
+        except (ImportError, ValueError) as error:
+            if not postpone:
+                raise
+            logs.append(_Postponed(error))
+    return logs
+
+
+def log_class(text: str) -> type[Callback]:
+    """Return the class of a log.
+
+    Args:
+        text: a name such as `csv`, or a place: `module:Class` or `file.py:Class`.
+
+    Raises:
+        ValueError: there is no such log; says what was meant.
+    """
+    return _parsed(text)[0]
+
+
+def require_possible(settings: LogSettings) -> None:
+    """Refuse videos of an environment that cannot be drawn, before anything is written.
+
+    Raises:
+        ValueError: the environment cannot be drawn.
+    """
+    if settings.videos:
         from rlgrad.logs import videos
 
-        videos.drawable(config).close()
+        videos.drawable(settings).close()
 
 
-def require_installed(package: str) -> None:
-    """Refuse a log whose package is missing.
+class _Postponed(Callback):
+    """Stands for a log that cannot be made here, and raises the reason when training starts."""
 
-    Raises:
-        ImportError: it is; names the command that installs it.
-    """
+    only_looks = True
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def on_start(self, run: RunView) -> None:
+        raise self._error
+
+
+def _made(text: str, settings: Mapping[str, Any]) -> Callback:
+    cls, options = _parsed(text)
+    package = getattr(cls, "package", None)
+    if package is not None:
+        _require_installed(package)
+    takes = inspect.signature(cls).parameters.values()
+    if not any(each.kind is each.VAR_KEYWORD for each in takes):
+        check_keys(options, [each.name for each in takes], f"argument of the log {cls.__name__}")
+    missing = [
+        each.name
+        for each in takes
+        if each.default is each.empty
+        and each.name not in options
+        and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    ]
+    if missing:
+        raise ValueError(f"The log {text!r} needs {', '.join(missing)}, written such as {_EXAMPLE}.")
+    return cls(**{**options, **settings})
+
+
+def _parsed(text: str) -> tuple[type[Callback], dict[str, Any]]:
+    place, name, options = registry.parse_call(text, "logs", _EXAMPLE)
+    try:
+        found = registry.find("rlgrad.logs", f"{place}:{name}" if place else name)
+    except ValueError as error:
+        raise ValueError(f"Unknown name in logs: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Callback)):
+        raise ValueError(f"logs: {text!r} is no subclass of rlgrad.Callback.")
+    if name in LOGS and not place and options:
+        raise ValueError(
+            f"logs: {name} takes no arguments, got {text!r}. Histograms and videos are settings of the run."
+        )
+    return found, options
+
+
+def _require_installed(package: str) -> None:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:  # a folder of that name, which wandb leaves behind, has no origin
         raise ImportError(f"logs has {package!r}, which is not installed: pip install 'rlgrad[{package}]'.")
-
-
-def _class(name: str) -> Any:
-    module, cls = LOGS[name].split(":")
-    return getattr(importlib.import_module(module), cls)

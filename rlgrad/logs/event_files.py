@@ -1,28 +1,35 @@
-"""TensorBoard's event files as records, so that a run that goes on can take back what it will write again."""
+"""TensorBoard's event files: records with checksums, which can be taken back when a run resumes."""
 
+import functools
 import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from rlgrad.logs import files
+import numpy as np
+
+from rlgrad.core import rows
+from rlgrad.logs import events
+
+_POLYNOMIAL = 0x82F63B78  # CRC-32C, bits reversed
+_ONES = 0xFFFFFFFF
+_BLOCK = 256  # bytes whose checksum is found at once
 
 _log = logging.getLogger("rlgrad")
 
 
-def take_back(folder: Path, timesteps: int) -> None:
-    """Remove every event after so many environment steps, and a last record that a process was killed in the middle of."""
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        data = path.read_bytes()
-        kept = b"".join(_until(data, timesteps, path))
-        if len(kept) < len(data):
-            files.replace(path, kept)
+def record(event: bytes) -> bytes:
+    """Frame an event: its length (uint64, little-endian), a checksum of that, the event, and a checksum of the event."""
+    length = struct.pack("<Q", len(event))
+    return b"".join([length, struct.pack("<I", checksum(length)), event, struct.pack("<I", checksum(event))])
 
 
 def records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each whole record of a file, and the event in it.
+    """Yield each whole record of a file, and the event in it. A last one that is not whole is left out.
 
-    A record is the event's length (uint64, little-endian), a checksum of it (4 bytes), the event, and a checksum (4 bytes).
+    Raises:
+        ValueError: an event does not match its checksum.
     """
     at = 0
     while at + 16 <= len(data):
@@ -30,19 +37,66 @@ def records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         end = at + 16 + length
         if end > len(data):
             return
-        yield data[at:end], data[at + 12 : end - 4]
+        event = data[at + 12 : end - 4]
+        if struct.unpack_from("<I", data, end - 4) != (checksum(event),):
+            raise ValueError("an event does not match its checksum")
+        yield data[at:end], event
         at = end
 
 
-def _until(data: bytes, timesteps: int, path: Path) -> Iterator[bytes]:
-    from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto.event_pb2 import Event
+def take_back(folder: Path, timesteps: int) -> None:
+    """Remove the events after a step, and a last record whose writing was interrupted.
 
-    for record, event in records(data):
-        try:
-            step = Event.FromString(event).step
-        except DecodeError:
-            _log.warning("An event of %s cannot be read: it and those after it are left out.", path)
-            return
-        if step <= timesteps:
-            yield record
+    Args:
+        folder: of the run.
+        timesteps: environment steps at which the run resumes.
+    """
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        data = path.read_bytes()
+        kept = b"".join(_until(data, timesteps, path))
+        if len(kept) < len(data):
+            rows.replace(path, kept)
+
+
+def checksum(data: bytes) -> int:
+    """Return the masked CRC-32C of some bytes, as TensorFlow's records hold it.
+
+    The CRC is linear over GF(2): the CRC of a block is the XOR of what each of its bytes contributes, which depends on the
+    byte and on how many follow it. So a table lookup and an XOR over the block take the place of a loop over its bytes.
+    """
+    table, crc = _contributions(), _ONES
+    for first in range(0, len(data), _BLOCK):
+        block = data[first : first + _BLOCK]
+        if len(block) < 4:  # shorter than the CRC itself
+            for byte in block:
+                crc = int(table[0, (crc ^ byte) & 255]) ^ crc >> 8
+        else:
+            head = int.from_bytes(block[:4], "little") ^ crc
+            block = head.to_bytes(4, "little") + block[4:]
+            crc = int(np.bitwise_xor.reduce(table[_FOLLOWING[-len(block) :], np.frombuffer(block, np.uint8)]))
+    crc ^= _ONES
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & _ONES
+
+
+_FOLLOWING = np.arange(_BLOCK)[::-1]  # how many bytes of a block follow each
+
+
+@functools.cache
+def _contributions() -> "np.ndarray[Any, np.dtype[np.uint32]]":
+    """Return what each byte contributes to a CRC, uint32 (_BLOCK, 256), by the number of bytes that follow it."""
+    table = np.zeros((_BLOCK, 256), np.uint32)
+    table[0] = np.arange(256)
+    for _ in range(8):
+        table[0] = np.where(table[0] & 1, table[0] >> 1 ^ _POLYNOMIAL, table[0] >> 1)
+    for i in range(1, _BLOCK):
+        table[i] = table[i - 1] >> 8 ^ table[0, table[i - 1] & 255]
+    return table
+
+
+def _until(data: bytes, timesteps: int, path: Path) -> Iterator[bytes]:
+    try:
+        for framed, event in records(data):
+            if events.step_of(event) <= timesteps:
+                yield framed
+    except ValueError:
+        _log.warning("An event of %s cannot be read: it and those after it are left out.", path)

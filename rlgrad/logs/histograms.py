@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rlgrad.gradients.questions.selection import keys_of
+from rlgrad.logs import events
 from rlgrad.policies.policy import Policy
 
 BINS = 30
@@ -18,11 +19,11 @@ class Histograms:
         self._before: Arrays = {}
 
     def start(self, policy: Policy) -> None:
-        """Changes count from here."""
+        """Count changes from the current weights."""
         self._before = _weights(policy)
 
-    def summaries(self, policy: Policy) -> list[Any]:
-        """TensorBoard's protocol buffers, two for each variable."""
+    def summaries(self, policy: Policy) -> list[bytes]:
+        """Return two encoded histograms for each variable."""
         now = _weights(policy)
         changes = {name: value - self._before[name] for name, value in now.items()}
         self._before = now
@@ -34,7 +35,7 @@ class Histograms:
 
 
 def bins(values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """Left edge, right edge and count of each bin, float64 (BINS, 3); what is not finite is in none.
+    """Return left edge, right edge and count of each bin, float64 (BINS, 3). Values that are not finite are not counted.
 
     Args:
         values: of any shape.
@@ -49,13 +50,6 @@ def _weights(policy: Policy) -> Arrays:
     return {key: variable.numpy() for variable, key in keys_of(policy) if id(variable) in trainable}
 
 
-def _summary(tag: str, values: "np.ndarray[Any, Any]") -> Any:
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
-
-    kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="histograms"))
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in (BINS, 3)])
-    tensor = TensorProto(dtype=DT_DOUBLE, tensor_shape=shape, tensor_content=bins(values).astype("<f8").tobytes())
-    return Summary.Value(tag=tag, tensor=tensor, metadata=kind)
+def _summary(tag: str, values: "np.ndarray[Any, Any]") -> bytes:
+    tensor = events.array(events.DOUBLE, (BINS, 3), bins(values).astype("<f8").tobytes())
+    return events.value(tag, "histograms", tensor)

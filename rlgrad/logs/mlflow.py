@@ -7,28 +7,24 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlgrad.callbacks import Callback
-from rlgrad.core import settings
-from rlgrad.logs import files, require_installed
-
-if TYPE_CHECKING:
-    from rlgrad.runs.run import Run
+from rlgrad.callbacks import Callback, RunView
+from rlgrad.core import rows, settings
 
 _log = logging.getLogger("rlgrad")
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
-_BATCH = 100  # parameters in one request, of which MLflow takes no more
+_BATCH = 100  # the most parameters that MLflow takes in one request
 
 
 class MLflowLog(Callback):
-    """Rows against environment steps, with the config of the run as parameters."""
+    """Rows against environment steps, and the run's config as parameters."""
 
     only_looks = True
+    package = "mlflow"  # brought by the extra of this name
 
-    def on_start(self, run: "Run") -> None:
-        """Begin, or go on with the same run, whose id the folder keeps."""
-        require_installed("mlflow")
+    def on_start(self, run: RunView) -> None:
+        """Begin an MLflow run, or resume the one whose id is in the folder."""
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -37,18 +33,18 @@ class MLflowLog(Callback):
             self._client, self._last = mlflow.MlflowClient(), -1
             if file.exists():
                 self._id = file.read_text()
-                self._go_on()
+                self._resume()
             else:
                 self._id = self._begun(run)
-                files.replace(file, self._id)
+                rows.replace(file, self._id)
         except MlflowException as error:
             raise ConnectionError(
-                f"MLflow cannot {'go on' if file.exists() else 'begin'} at {mlflow.get_tracking_uri()}: {error} "
-                "Set MLFLOW_TRACKING_URI to where its runs are kept."
+                f"MLflow cannot {'resume' if file.exists() else 'start'} a run at {mlflow.get_tracking_uri()}: {error} "
+                "Set MLFLOW_TRACKING_URI to where its runs are stored."
             ) from error
 
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Hand over a row, unless MLflow has it from before the run was killed: it forgets nothing."""
+    def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
+        """Hand over a row, unless MLflow has it from before the run was killed."""
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
 
@@ -63,19 +59,19 @@ class MLflowLog(Callback):
         try:
             self._client.log_batch(self._id, metrics=row)
         except MlflowException as error:
-            _log.warning("MLflow has no row of step %d, training goes on: %s", run.timesteps, error)
+            _log.warning("MLflow did not take the row of step %d, training continues: %s", run.timesteps, error)
 
-    def on_end(self, run: "Run") -> None:
-        """Finish; as failed, or killed by Ctrl-C, if training did not come to its end."""
+    def on_end(self, run: RunView) -> None:
+        """Finish the MLflow run, as failed or killed if training did not reach its end."""
         status = "FINISHED" if run.finished or run.stop else "KILLED" if sys.exc_info()[0] is None else "FAILED"
         self._client.set_terminated(self._id, status)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._client.update_run(self._id, status="RUNNING")
         logged = self._client.get_metric_history(self._id, "time/timesteps")
         self._last = max((metric.step for metric in logged), default=-1)
 
-    def _begun(self, run: "Run") -> str:
+    def _begun(self, run: RunView) -> str:
         from mlflow.entities import Param
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "rlgrad")

@@ -7,22 +7,22 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlgrad.runs.run import Run
-from rlgrad.callbacks import Callback
+    pass
+from rlgrad.callbacks import Callback, RunView
 
 _PLAIN_EVERY = 5.0
 
 
 class Progress(Callback):
-    """A bar with steps, steps/s, return and time left; plain lines where the output is no terminal, notebooks included.
+    """Shows a bar with steps, steps/s, return and time left; outside of a terminal, notebooks included, plain lines.
 
     docs/progress.md shows both.
     """
 
     only_looks = True
 
-    def on_start(self, run: "Run") -> None:
-        """Show the bar, or say what begins."""
+    def on_start(self, run: RunView) -> None:
+        """Show the bar, or print what begins."""
         from rich.console import Console
 
         console = Console(stderr=False)
@@ -34,8 +34,8 @@ class Progress(Callback):
         if console.is_terminal and not console.is_jupyter:
             self._show_bar(run, console)
 
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Move the bar, or every few seconds write a line."""
+    def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
+        """Move the bar, or print a line every few seconds."""
         value = metrics["train/return"]
         shown, rate = "–" if math.isnan(value) else f"{value:.1f}", metrics["time/steps_per_second"]
         left = _clock(max(0, run.config.total_timesteps - run.timesteps) / rate)
@@ -46,8 +46,8 @@ class Progress(Callback):
             self._last = time.perf_counter()
             print(f"{self._line}  {left} left", flush=True)
 
-    def on_end(self, run: "Run") -> None:
-        """Leave the bar where it is, and go below it."""
+    def on_end(self, run: RunView) -> None:
+        """Leave the bar as it is, and continue below it."""
         if self._bar is not None:
             self._bar.update(self._task, line=self._line)
             self._bar.stop()
@@ -55,7 +55,7 @@ class Progress(Callback):
                 handler.setStream(stream)
         sys.stdout.flush()
 
-    def _show_bar(self, run: "Run", console: Any) -> None:
+    def _show_bar(self, run: RunView, console: Any) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[line]}")]
@@ -65,7 +65,7 @@ class Progress(Callback):
         self._task = self._bar.add_task(
             run.config.env_name, total=run.config.total_timesteps, completed=run.timesteps, line=self._line
         )
-        # The bar has taken the place of both streams, to write what comes above itself. Handlers hold on to the old ones.
+        # The bar has replaced both streams, to print their text above itself. Logging handlers still write to the old ones.
         after = dict(zip(before, (sys.stdout, sys.stderr), strict=True))
         handlers = [
             h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler) and h.stream in after
@@ -73,7 +73,7 @@ class Progress(Callback):
         self._moved = [(handler, handler.setStream(after[handler.stream])) for handler in handlers]
 
 
-def _steps(run: "Run") -> str:
+def _steps(run: RunView) -> str:
     total = f"{run.config.total_timesteps:,}"
     return f"{run.timesteps:>{len(total)},} of {total} steps"
 

@@ -10,10 +10,11 @@ import gymnasium
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
-from rlgrad.config import Config
+from rlgrad.callbacks import RunSettings
 from rlgrad.core import registry
 from rlgrad.environments.drawing import RATE, Picture, registered
 from rlgrad.environments.wrapping import wrap_all
+from rlgrad.logs import events
 from rlgrad.playback.films import gif
 from rlgrad.playback.player import Drawn, drawn, play
 from rlgrad.policies.policy import Policy
@@ -23,57 +24,48 @@ MOST_PIXELS = 320  # along either side
 TAG = "eval/episode_greedy"
 
 
-def drawable(config: Config) -> Drawn:
-    """An environment of its own, like those that are trained on, that draws what happens in it.
+def drawable(settings: RunSettings) -> Drawn:
+    """Make an environment like those of training, that can be drawn.
 
-    One that is named draws in a process of its own (rlgrad/rollouts/drawing.py says why); what exists only in this process, an
-    environment that was given as an object or registered by a script with a class of its own, draws here.
+    One with an id is drawn in a process of its own (see rlgrad/environments/drawing.py). One that exists only in this process
+    is drawn here: an object, or a class that a script registered.
 
     Raises:
-        ValueError: the environment cannot be drawn, or not made a second time; says why.
+        ValueError: the environment cannot be drawn, or not be made a second time; says why.
     """
     try:
-        return drawn(config, "rgb_array") if _is_named(config.env) else _Here(config)
+        return drawn(settings, "rgb_array") if _is_named(settings.env) else _Here(settings)
     except Exception as error:
-        raise ValueError(f"videos cannot draw {config.env_name}: {error} Set videos to 0.") from error
+        raise ValueError(f"videos cannot draw {settings.env_name}: {error} Set videos to 0.") from error
 
 
-def summary(config: Config, policy: Policy) -> Any:
-    """A greedy episode at the present weights, the first ten seconds of it, as TensorBoard's protocol buffer."""
+def summary(settings: RunSettings, policy: Policy) -> bytes:
+    """Play a greedy episode at the current weights, and return its first ten seconds as an encoded Summary.Value."""
     from PIL import Image
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
 
-    file, env = io.BytesIO(), drawable(config)
+    file, env = io.BytesIO(), drawable(settings)
     try:
         with gif(file, env.rate, MOST_PIXELS) as write:
-            play(policy, env, seed=config.seed, max_steps=round(MOST_SECONDS * env.rate), on_picture=write)
+            play(policy, env, seed=settings.seed, max_steps=round(MOST_SECONDS * env.rate), on_picture=write)
     finally:
         env.close()
     size = [str(side).encode() for side in Image.open(file).size]
-    kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="images"))
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=3)])
-    strings = [*size, file.getvalue()]
-    return Summary.Value(
-        tag=TAG, tensor=TensorProto(dtype=DT_STRING, tensor_shape=shape, string_val=strings), metadata=kind
-    )
+    return events.value(TAG, "images", events.strings([*size, file.getvalue()]))
 
 
 def _is_named(env: Any) -> bool:
-    """Whether a process of its own can make it from what it is called."""
+    """Return `True` if another process can make the environment from its id."""
     if not isinstance(env, str):
         return False
     return env in registry.envs() or not callable(getattr(registered(env), "entry_point", None))
 
 
 class _Here:
-    """What `DrawnEnv` is, in this process."""
+    """The counterpart of `DrawnEnv` in this process."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, settings: RunSettings) -> None:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
-        self.name, self._env = config.env_name, _made(config)
+        self.name, self._env = settings.env_name, _made(settings)
         if self._env.render_mode != "rgb_array":
             self.close()
             raise ValueError(
@@ -95,9 +87,9 @@ class _Here:
         self._env.close()
 
 
-def _made(config: Config) -> gymnasium.Env[Any, Any]:
-    """With the render mode rgb_array, where there is a way to ask for it."""
-    env: Any = config.env
+def _made(settings: RunSettings) -> gymnasium.Env[Any, Any]:
+    """Make the environment, with the render mode rgb_array if it takes one."""
+    env: Any = settings.env
     asked: dict[str, Any] = {"render_mode": "rgb_array"}
     if isinstance(env, FuncEnv) or (isinstance(env, type) and issubclass(env, FuncEnv)):
         raise ValueError("environments written in TensorFlow have no pictures.")
@@ -106,7 +98,7 @@ def _made(config: Config) -> gymnasium.Env[Any, Any]:
     if not isinstance(env, str) and not callable(env):
         raise ValueError("a vector environment has no picture of one episode.")
     if isinstance(env, str):
-        made = gymnasium.make(env, config.max_episode_steps, **{**config.env_kwargs, **asked})
+        made = gymnasium.make(env, settings.max_episode_steps, **{**settings.env_kwargs, **asked})
     else:
-        made = env(**{**config.env_kwargs, **(asked if "render_mode" in inspect.signature(env).parameters else {})})
-    return wrap_all(config.wrappers)(made)
+        made = env(**{**settings.env_kwargs, **(asked if "render_mode" in inspect.signature(env).parameters else {})})
+    return wrap_all(settings.wrappers)(made)

@@ -1,31 +1,26 @@
-"""Weights & Biases. Its own settings hold: WANDB_MODE=offline, WANDB_PROJECT, WANDB_ENTITY and the others."""
+"""Weights & Biases, with its own environment variables: WANDB_MODE=offline, WANDB_PROJECT, WANDB_ENTITY and the others."""
 
 import math
 import os
 import secrets
-from typing import TYPE_CHECKING
 
-from rlgrad.callbacks import Callback
-from rlgrad.core import settings
-from rlgrad.logs import files, require_installed
-
-if TYPE_CHECKING:
-    from rlgrad.runs.run import Run
+from rlgrad.callbacks import Callback, RunView
+from rlgrad.core import rows, settings
 
 
 class WandbLog(Callback):
-    """Rows against environment steps, with the config of the run. Its files are in the run's folder."""
+    """Rows against environment steps, and the run's config. W&B's files are in the run's folder."""
 
     only_looks = True
+    package = "wandb"  # brought by the extra of this name
 
-    def on_start(self, run: "Run") -> None:
-        """Begin, or go on with the same run, whose id the folder keeps."""
-        require_installed("wandb")
+    def on_start(self, run: RunView) -> None:
+        """Begin a W&B run, or resume the one whose id is in the folder."""
         import wandb
 
         file = run.path / "wandb-run-id.txt"
         if not file.exists():
-            files.replace(file, secrets.token_hex(4))
+            rows.replace(file, secrets.token_hex(4))
         try:
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "rlgrad"),
@@ -37,13 +32,13 @@ class WandbLog(Callback):
             )
         except wandb.Error as error:
             raise ConnectionError(
-                f"Weights & Biases cannot begin: {error} WANDB_MODE=offline needs no account."
+                f"Weights & Biases cannot start: {error} WANDB_MODE=offline needs no account."
             ) from error
 
-    def on_update(self, run: "Run", metrics: dict[str, float]) -> None:
-        """Hand over a row. One of steps that W&B has already is dropped by W&B, which only ever goes forward."""
+    def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
+        """Hand over a row. W&B drops one whose step it already has."""
         self._run.log({name: value for name, value in metrics.items() if math.isfinite(value)}, step=run.timesteps)
 
-    def on_end(self, run: "Run") -> None:
-        """Finish; as failed if training did not come to its end."""
+    def on_end(self, run: RunView) -> None:
+        """Finish the W&B run, as failed if training did not reach its end."""
         self._run.finish(exit_code=0 if run.finished or run.stop else 1)

@@ -17,8 +17,7 @@ from rlgrad.callbacks import Callback
 from rlgrad.config import Config
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.learning.learner import Learner
-from rlgrad.logs.csv import read_csv
-from rlgrad.metrics import METRICS, Journal
+from rlgrad.metrics import METRICS, Journal, read_csv
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.base import Collector
 from rlgrad.runs import checkpoints, provenance

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from rlgrad import config as configs
 from rlgrad.agent import Agent
-from rlgrad.callbacks import Callback, EarlyStop, Evaluate
+from rlgrad.callbacks import Callback, make_callbacks
 from rlgrad.config import Config, Memory, VectorizationMode, agent_class
 from rlgrad.core import settings
 from rlgrad.environments.types import EnvLike
@@ -124,7 +124,8 @@ def train(
             better return.
         time_budget: Stop after this many seconds of training, counting time before a resume. Checked after every
             update; in a compiled run at every row.
-        logs: Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow (docs/logs.md).
+        logs: Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow, or `my_logs.py:MyLog`
+            (docs/logs.md).
         histograms: Add histograms of the weights and of their changes to TensorBoard, at every logged row.
         videos: Greedy episodes to show in TensorBoard, evenly spaced over the run.
 
@@ -161,9 +162,10 @@ def run_config(
     command: str = "rlgrad.train(...)",
 ) -> Run:
     """Train what a config says, from the first step to the evaluation at the end. See `train`; run.json keeps `command`."""
+    chosen = _callbacks(config, callbacks, verbose)  # first: logs refuse what they cannot do before anything is written
     require_possible(config)
     path = free_folder(config, run_dir)
-    run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
+    run = _assemble(config, model, value_model, path, chosen)
     # A folder that has appeared under the default name meanwhile is another run's.
     path.mkdir(parents=True, exist_ok=run_dir is not None)
     try:
@@ -235,7 +237,8 @@ def load(
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error
     model = model or saved_model(path, "model")
     value_model = value_model or saved_model(path, "value_model")
-    run = _assemble(config, model, value_model, path, _callbacks(config, callbacks, verbose))
+    chosen = _callbacks(config, callbacks, verbose, postpone=True)
+    run = _assemble(config, model, value_model, path, chosen)
     if run.config.encoders != config.encoders:
         run.close()
         raise ValueError(
@@ -299,16 +302,11 @@ def _arguments(function: Callable[..., Any], config: Config) -> dict[str, Any]:
     return of_agent | {f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if f.name in names}
 
 
-def _callbacks(config: Config, given: Sequence[Callback], verbose: bool) -> list[Callback]:
-    """Return all callbacks of a run. Those that add to the rows come before those that write them."""
-    return [*config_callbacks(config), *given, *make_logs(config), *([Progress()] if verbose else [])]
-
-
-def config_callbacks(config: Config) -> list[Callback]:
-    """Return the callbacks that a config's settings need."""
-    needed: list[Callback] = []
-    if config.evaluation_interval is not None:
-        needed.append(Evaluate(config.evaluation_interval))
-    if config.stop_at_return is not None or config.patience is not None:
-        needed.append(EarlyStop(config.stop_at_return, config.patience))
-    return needed
+def _callbacks(config: Config, given: Sequence[Callback], verbose: bool, *, postpone: bool = False) -> list[Callback]:
+    """Return all callbacks of a run. Those that add to the rows come before the logs, which write them."""
+    own = make_callbacks(
+        evaluation_interval=config.evaluation_interval,
+        stop_at_return=config.stop_at_return,
+        patience=config.patience,
+    )
+    return [*own, *given, *make_logs(config, postpone=postpone), *([Progress()] if verbose else [])]

@@ -1,9 +1,9 @@
 """Loading a run folder executes none of the code that came with it.
 
-A run names its agent, updates, environment, collector, encoders and wrappers. A name may lead to an installed package, or to a
-file of the user's own by its whole path outside of the folder. Everything else is refused before anything is imported. Arrays
-are read without pickle and YAML without tags, and Keras rebuilds models and optimizers in its safe mode: its own classes and
-registered ones, no Lambda.
+A run names its agent, updates, environment, collector, encoders, wrappers and logs. A name may lead to an installed package, or
+to a file of the user's own by its whole path outside of the folder. Everything else is refused before anything is imported.
+Arrays are read without pickle and YAML without tags, and Keras rebuilds models and optimizers in its safe mode: its own classes
+and registered ones, no Lambda.
 """
 
 import importlib.util
@@ -27,8 +27,9 @@ def require_own_code(folder: Path, content: Mapping[str, Any]) -> None:
     names += [
         content.get("env"),
         content.get("collector"),
-        *(content.get("encoders") or ()),
-        *(content.get("wrappers") or ()),
+        *_listed(content.get("encoders")),
+        *_listed(content.get("wrappers")),
+        *_listed(content.get("logs")),
     ]
     for name in names:
         if isinstance(name, str) and ":" in name:
@@ -39,6 +40,10 @@ def _types(settings: Mapping[str, Any]) -> list[Any]:
     """Return the updates that settings name, at any depth: each `type:`."""
     inner = [value for value in settings.values() if isinstance(value, Mapping)]
     return [settings.get("type"), *(name for each in inner for name in _types(each))]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _require(folder: Path, place: str, name: str) -> None:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlgrad.callbacks import RunView
 from rlgrad.config import Config
 from rlgrad.core.checks import require
-from rlgrad.runs.training import Callback, Run, run_config
+from rlgrad.runs.training import Callback, run_config
 from rlgrad.search import Range, Space, value_at, with_values
 from rlgrad.tuning import studies
 from rlgrad.tuning.studies import AS_GIVEN, FOLDER, REASON, Measure, Pruner, Study, Trial
@@ -170,7 +171,7 @@ class _Watch(Callback):
     def __init__(self, trial: "optuna.Trial", offset: int) -> None:
         self.trial, self.offset, self.told, self.pruned = trial, offset, 0, False
 
-    def on_update(self, run: Run, metrics: dict[str, float]) -> None:
+    def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
         """Report the return of the last episodes, at each tenth of the run."""
         look, value = _LOOKS * run.timesteps // run.config.total_timesteps, metrics["train/return"]
         if look in (self.told, _LOOKS) or not math.isfinite(value):

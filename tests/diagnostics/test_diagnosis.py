@@ -14,8 +14,7 @@ from rlgrad.diagnostics import diagnosis as diagnoses
 from rlgrad.diagnostics import inspection, measuring
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS
 from rlgrad.gradients import Entropy, LogProb
-from rlgrad.logs.csv import read_csv
-from rlgrad.metrics import METRICS
+from rlgrad.metrics import METRICS, read_csv
 
 QUICK = {"total_timesteps": 768, "evaluation_episodes": 0, "verbose": False, "vectorization_mode": "sync"}
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")

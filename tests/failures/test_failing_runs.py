@@ -15,7 +15,7 @@ from helpers import plain_command
 
 import rlgrad
 from rlgrad.cli import main
-from rlgrad.logs.csv import read_csv
+from rlgrad.metrics import read_csv
 from rlgrad.runs import checkpoints
 
 WORLD = '''

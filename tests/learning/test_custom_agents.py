@@ -9,7 +9,7 @@ from helpers.by_hand import learned, literal_rollout, policy_of
 import rlgrad
 from rlgrad import estimators
 from rlgrad.agents import A2C, PPO, Reinforce
-from rlgrad.logs.csv import read_csv
+from rlgrad.metrics import read_csv
 from rlgrad.updates import Ascent
 
 STEPS = Ascent(learning_rate=0.02, num_epochs=3, num_minibatches=2)

@@ -6,7 +6,7 @@ import shutil
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlgrad
-from rlgrad.logs.csv import read_csv
+from rlgrad.metrics import read_csv
 
 OPTIONS = {"total_timesteps": 4_000, "num_envs": 4, "num_steps": 8, "vectorization_mode": "sync"}
 OPTIONS |= {"evaluation_episodes": 0, "logs": ("jsonl", "tensorboard"), "verbose": False}

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlgrad.logs.csv import CSVLog, read_csv
+from rlgrad.logs.csv import CSVLog
 from rlgrad.logs.jsonl import JSONLinesLog
+from rlgrad.metrics import read_csv
 
 NAMES = ("time/timesteps", "train/return")
 FILES = {CSVLog: "metrics.csv", JSONLinesLog: "metrics.jsonl"}

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import rlgrad
 import rlgrad.envs
-from rlgrad.logs import videos
+from rlgrad.logs import event_files, videos
+from rlgrad.logs import events as encoding
 from rlgrad.logs.histograms import bins
 from rlgrad.logs.tensorboard import TensorBoardLog
 from rlgrad.playback.films import gif
@@ -89,6 +90,78 @@ def test_an_event_that_cannot_be_read_is_left_out_and_said(tmp_path, caplog):
 def test_what_has_no_value_is_no_point(tmp_path):
     write(tmp_path, [(10, 1.0)])
     assert events(tmp_path).Tags()["tensors"] == ["train/return"]
+
+
+def test_checksums_are_those_of_tensorboard_for_every_length_up_to_three_blocks():
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    data = np.random.default_rng(0).bytes(5000)
+    for length in (*range(12), *range(250, 265), *range(508, 520), 768, 5000):
+        assert event_files.checksum(data[:length]) == masked_crc32c(data[:length])
+
+
+def test_events_are_those_of_tensorboard_byte_for_byte():
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+    def theirs(tag, plugin, **tensor):
+        kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin))
+        return Summary.Value(tag=tag, tensor=TensorProto(**tensor), metadata=kind)
+
+    def shape(*sizes):
+        return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in sizes])
+
+    before, after = encoding.scalar("train/*\x04\0\0\0\0")  # what stands before the number, inside of the name
+    numbers = np.arange(300.0).tobytes()
+    mine = [
+        before + np.float32(-1.5).tobytes() + after,
+        encoding.value("weights/π", "histograms", encoding.array(encoding.DOUBLE, (100, 3), numbers)),
+        encoding.value("film", "images", encoding.strings([b"320", b"", b"x" * 1000])),
+    ]
+    summary = Summary(
+        value=[
+            theirs("train/*\x04\0\0\0\0", "scalars", dtype=1, float_val=[-1.5]),
+            theirs("weights/π", "histograms", dtype=2, tensor_shape=shape(100, 3), tensor_content=numbers),
+            theirs("film", "images", dtype=7, tensor_shape=shape(3), string_val=[b"320", b"", b"x" * 1000]),
+        ]
+    )
+    for step in (1, 127, 128, 300, 2**40):
+        for content, options in (
+            (encoding.version("brain.Event:2"), {"file_version": "brain.Event:2"}),
+            (encoding.start(), {"session_log": SessionLog(status=SessionLog.START)}),
+            (encoding.summary(*mine), {"summary": summary}),
+        ):
+            encoded = encoding.event(1.5, step, content)
+            assert encoded == Event(wall_time=1.5, step=step, **options).SerializeToString()
+            assert encoding.step_of(encoded) == step
+    assert encoding.step_of(Event(wall_time=1.5).SerializeToString()) == 0
+
+
+def test_a_number_beyond_float32_is_shown_as_infinite(tmp_path):
+    write(tmp_path, [(10, 1e300)])
+    assert scalars(tmp_path, "train/return") == [(10, np.inf)]
+
+
+def test_an_event_that_was_changed_is_found_by_its_checksum(tmp_path, caplog):
+    write(tmp_path, [(10, 1.0), (20, 2.0), (30, 3.0)], end=False)
+    (file,) = tmp_path.glob("events*")
+    data = bytearray(file.read_bytes())
+    data[data.rindex(np.float32(2.0).tobytes())] ^= 1
+    file.write_bytes(data)
+    write(tmp_path, [(40, 4.0)], start=30)
+    assert scalars(tmp_path, "train/return") == [(10, 1.0), (40, 4.0)]
+    assert "cannot be read" in caplog.text
+
+
+def test_scalars_do_without_the_package(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"] + ["tensorboard"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    write(tmp_path, [(10, 1.0)])
+    write(tmp_path, [(20, 2.0)], start=10)
+    monkeypatch.undo()
+    assert scalars(tmp_path, "train/return") == [(10, 1.0), (20, 2.0)]
 
 
 def test_bins_count_what_is_finite_between_the_least_and_the_largest():
@@ -193,7 +266,7 @@ def test_a_renderer_that_fails_ends_the_videos_and_not_training(tmp_path, monkey
     run = rlgrad.train("a2c", "CartPole-v1", videos=4, run_dir=tmp_path / "a", **QUICK)
     assert run.timesteps == 1024
     said = [message for message in caplog.messages if "graphics card" in message]
-    assert said == ["No videos from here on, training goes on: the graphics card is gone"]
+    assert said == ["No videos from here on, training continues: the graphics card is gone"]
 
 
 def test_a_script_without_a_guard_films_what_it_registered_itself_and_what_has_a_name(tmp_path):

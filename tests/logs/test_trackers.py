@@ -92,7 +92,7 @@ class TestMLflow:
     def test_another_server_is_an_error_in_words(self, tmp_path, monkeypatch):
         self.written(tmp_path, [(10, 1.0)])
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-        with pytest.raises(ConnectionError, match=r"cannot go on at sqlite:(.|\n)*Set MLFLOW_TRACKING_URI"):
+        with pytest.raises(ConnectionError, match=r"cannot resume a run at sqlite:(.|\n)*Set MLFLOW_TRACKING_URI"):
             self.written(tmp_path, [(20, 1.0)], start=10)
 
     def test_a_row_that_is_refused_is_said_and_training_goes_on(self, tmp_path, caplog):
@@ -102,7 +102,7 @@ class TestMLflow:
         write(log, tmp_path, [(10, 1.0)])
         log._client.delete_run(log._id)
         log.on_update(SimpleNamespace(timesteps=20), {"train/return": 1.0})
-        assert "MLflow has no row of step 20, training goes on" in caplog.text
+        assert "MLflow did not take the row of step 20, training continues" in caplog.text
 
 
 class TestWeightsAndBiases:

@@ -3,7 +3,7 @@
     python tests/mutation                             a sample of every module of modules.toml
     python tests/mutation rlgrad/estimators.py --sample 40 --seed 1
 
-Cosmic Ray makes the changes, in a copy of the tree. From all that it can make, a sample is drawn: places in the code first, then
+Cosmic Ray makes the changes, in a copy of the tree. A sample of all that it can make is drawn: places in the code first, then
 one change for each, the same ones for the same seed. Annotations are left out. A change that survives is either a hole in the
 tests or means the same: then it belongs into equivalent.toml, with the reason. The exit status is 1 where fewer than 90 % of
 what is not equivalent are noticed.

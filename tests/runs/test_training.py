@@ -49,7 +49,7 @@ def test_the_config_says_what_was_resolved(run):
 def test_the_history_the_csv_and_tensorboard_hold_the_same_metrics(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from rlgrad.reporting import read_csv
+    from rlgrad.metrics import read_csv
 
     csv = read_csv(run.path / "metrics.csv")
     learned = tuple(f"train/{name}" for name in run.learner.metrics)

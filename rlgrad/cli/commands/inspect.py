@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlgrad.cli.loading import check_run, import_tensorflow, load_run
 from rlgrad.cli.output import Result, Table, parser_for
-from rlgrad.logs.csv import read_csv
+from rlgrad.metrics import read_csv
 
 if TYPE_CHECKING:
     from rlgrad.diagnostics.diagnosis import Diagnosis

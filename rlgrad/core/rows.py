@@ -1,4 +1,4 @@
-"""Logs that are text files of one row a line, and how a run that goes on takes back what it will write again."""
+"""Text files with one row a line: their whole rows, and those up to an environment step, at which a run resumes."""
 
 import csv
 import logging
@@ -15,14 +15,14 @@ _log = logging.getLogger("rlgrad")
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a file, ends included, without a last one that a process was killed in the middle of."""
+    """Return the lines of a file, ends included, without a last line whose writing was interrupted."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         lines = file.readlines()
     return lines[:-1] if lines and not lines[-1].endswith("\n") else lines
 
 
 def table(path: Path, timesteps: float = math.inf) -> tuple[list[str], list[list[str]]]:
-    """The header of a CSV file of numbers, and its rows by so many environment steps."""
+    """Return the header of a CSV file of numbers, and its rows up to an environment step."""
     header, *rows = list(csv.reader(whole_lines(path))) or [[]]
 
     def steps_of(row: list[str]) -> float:
@@ -32,13 +32,13 @@ def table(path: Path, timesteps: float = math.inf) -> tuple[list[str], list[list
 
 
 def until(rows: Iterable[Row], timesteps: float, steps_of: Callable[[Row], Any], path: Path) -> list[Row]:
-    """The rows that were written by so many environment steps. Says so where one cannot be read, and leaves it out.
+    """Return the rows up to an environment step. A row that cannot be read is left out with a warning.
 
     Args:
         rows: of the file.
-        timesteps: where the run goes on.
-        steps_of: gives a row's environment steps; raises where there are none.
-        path: the file, to be named.
+        timesteps: the step at which the run resumes.
+        steps_of: returns a row's environment step; raises if it has none.
+        path: the file, for the warning.
     """
     kept = []
     for number, row in enumerate(rows, start=1):
