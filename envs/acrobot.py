@@ -44,11 +44,11 @@ class Acrobot(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     reward_threshold = -100.0
 
     def initial(self, rng: Any, params: Any = None) -> tf.Tensor:
-        """Almost hanging and almost still."""
+        """Return a state almost hanging and almost still."""
         return 0.2 * random.uniform(rng, (4,)) - 0.1
 
     def transition(self, state: Any, action: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """One step of Runge and Kutta's method under a constant torque."""
+        """Make one step of Runge and Kutta's method under a constant torque."""
         torque = tf.cast(action, tf.float32) - 1.0
         k_1 = _change(state, torque)
         k_2 = _change(state + _SECONDS / 2 * k_1, torque)
@@ -60,22 +60,22 @@ class Acrobot(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         return tf.concat([wrapped(following[..., :2]), velocities], axis=-1)
 
     def observation(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The angles as points on the circle, and the velocities."""
+        """Return the angles as points on the circle, and the velocities."""
         first, second, *velocities = tf.unstack(state, axis=-1)
         return tf.stack([tf.cos(first), tf.sin(first), tf.cos(second), tf.sin(second), *velocities], axis=-1)
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """−1 until the tip is up."""
+        """Return −1 until the tip is up."""
         return tf.where(self.terminal(next_state, rng), 0.0, -1.0)
 
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The tip is one length above the bar."""
+        """Return True where the tip is one length above the bar."""
         first, second, _, _ = tf.unstack(state, axis=-1)
         return -tf.cos(first) - tf.cos(first + second) > 1.0
 
 
 def _change(state: Any, torque: Any) -> tf.Tensor:
-    """The state's derivative in time, (…, 4), as the equations above."""
+    """Return the state's derivative in time, (…, 4), by the equations above."""
     first, second, first_velocity, second_velocity = tf.unstack(state, axis=-1)
     cos, sin = tf.cos(second), tf.sin(second)
     d_1, d_2 = 3.5 + cos, 1.25 + 0.5 * cos

@@ -3,7 +3,7 @@
 On a grid of 10 × 10, row 0 at the top, the bricks fill rows 1 to 3 and the paddle is one cell of row 9. At each step the paddle
 moves first, then the ball moves diagonally, to (x + dx, y + dy), or is reflected:
 
-    beyond a side wall   it stays in its column, dx turns, and the rules below go on from there
+    beyond a side wall   it stays in its column, dx turns, and the rules below apply from there
     above the top        it stays in row 0, dy turns
     onto a brick         the brick breaks and earns 1, it stays in its row, dy turns; but if its last move met a brick too,
                          it flies through this one
@@ -12,16 +12,16 @@ moves first, then the ball moves diagonally, to (x + dx, y + dy), or is reflecte
                          left, the wall is built anew
 
 With probability `sticky_action_prob` the last action is played again instead. The ball starts in row 3, at the left end or at
-the right, going down and inwards, with the paddle in column 4. What is seen are four pictures: paddle, ball, trail (where the
-ball was a step before) and bricks, true or false: kept as a byte a cell, they reach networks as 0.0 and 1.0.
+the right, going down and inwards, with the paddle in column 4. The observation is four pictures: paddle, ball, trail (the place
+of the ball a step before) and bricks, true or false: stored as a byte a cell, they reach networks as 0.0 and 1.0.
 
 Source: Young & Tian (2019), "MinAtar: an Atari-inspired testbed for thorough and reproducible reinforcement learning
-experiments". Equal to the package `minatar`, step by step and exactly (a test replays 12,000 of its steps), but for one thing:
-there the action that can be repeated at an episode's first step is the last of the episode before, here it is to do nothing.
+experiments". Equal to the package `minatar`, step by step and exactly (a test replays 12,000 of its steps), with one exception:
+there an episode's first step can repeat the last action of the episode before; here it can repeat "do nothing".
 The difficulty of this game does not grow, so there is no `difficulty_ramping`.
 
-MinAtar has no time limit. Here an episode is cut after 1000 steps, as in gymnax and the results published with it: an agent
-that loses no ball any more would never end an evaluation.
+MinAtar has no time limit. Here an episode is truncated after 1000 steps, as in gymnax and the results published with it: the
+evaluation of an agent that never loses a ball would never end.
 """
 
 from typing import Any, NamedTuple
@@ -88,7 +88,7 @@ class Breakout(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         self._right = 2 if use_minimal_action_set else 3
 
     def initial(self, rng: Any, params: Any = None) -> State:
-        """The ball at one end of row 3, all bricks there."""
+        """Return a state with the ball at one end of row 3 and all bricks."""
         side = random.integers(rng, 2)
         zero = tf.zeros_like(side)
         x, y = _LAST * side, zero + 3
@@ -96,7 +96,7 @@ class Breakout(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         return State(zero + 4, x, y, 1 - 2 * side, zero + 1, x, y, tf.zeros_like(side, tf.bool), bricks, zero)
 
     def transition(self, state: State, action: Any, rng: Any, params: Any = None) -> State:
-        """The paddle, then the ball."""
+        """Move the paddle, then the ball."""
         action = self._played(state, action, rng)
         way = tf.cast(tf.equal(action, self._right), tf.int32) - tf.cast(tf.equal(action, _LEFT), tf.int32)
         paddle = tf.clip_by_value(state.paddle + way, 0, _LAST)
@@ -126,18 +126,18 @@ class Breakout(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         )
 
     def observation(self, state: State, rng: Any, params: Any = None) -> tf.Tensor:
-        """Paddle, ball, trail, bricks."""
+        """Return the pictures of paddle, ball, trail and bricks."""
         ball, trail = _cell(state.x, state.y), _cell(state.trail_x, state.trail_y)
         return tf.stack(
             [_cell(state.paddle, tf.fill(tf.shape(state.paddle), _LAST)), ball, trail, state.bricks], axis=-1
         )
 
     def reward(self, state: State, action: Any, next_state: State, rng: Any, params: Any = None) -> tf.Tensor:
-        """1 if a brick broke."""
+        """Return 1 if a brick broke."""
         return tf.cast(tf.reduce_any(state.bricks & ~next_state.bricks, axis=(-2, -1)), tf.float32)
 
     def terminal(self, state: State, rng: Any, params: Any = None) -> tf.Tensor:
-        """The ball is lost."""
+        """Return True if the ball is lost."""
         return tf.equal(state.y, _LAST)
 
     def _played(self, state: State, action: Any, rng: Any) -> tf.Tensor:

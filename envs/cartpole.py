@@ -48,11 +48,11 @@ class CartPole(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         self.sutton_barto_reward = sutton_barto_reward
 
     def initial(self, rng: Any, params: Any = None) -> tf.Tensor:
-        """Almost upright and almost still."""
+        """Return a state almost upright and almost still."""
         return 0.1 * random.uniform(rng, (4,)) - 0.05
 
     def transition(self, state: Any, action: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """One step of Euler's method: positions move by the old velocities."""
+        """Make one step of Euler's method: positions move by the old velocities."""
         _, x_velocity, angle, angle_velocity = tf.unstack(state, axis=-1)
         cos, sin = tf.cos(angle), tf.sin(angle)
         push = tf.where(tf.equal(action, 1), _PUSH, -_PUSH)
@@ -63,15 +63,15 @@ class CartPole(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         return state + _SECONDS * velocities
 
     def observation(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The state."""
+        """Return the state."""
         return tf.identity(state)
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """1 a step; with `sutton_barto_reward`, −1 for the step that ends the episode and 0 for others."""
+        """Return 1; with `sutton_barto_reward`, −1 for the step that ends the episode and 0 for others."""
         if self.sutton_barto_reward:
             return -tf.cast(self.terminal(next_state, rng), tf.float32)
         return tf.ones_like(next_state[..., 0])
 
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The cart has left the track, or the pole leans too far."""
+        """Return True if the cart has left the track, or the pole leans too far."""
         return (tf.abs(state[..., 0]) > _MOST_X) | (tf.abs(state[..., 2]) > _MOST_ANGLE)

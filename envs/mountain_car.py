@@ -44,23 +44,23 @@ class MountainCar(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         self.goal_velocity = goal_velocity
 
     def initial(self, rng: Any, params: Any = None) -> tf.Tensor:
-        """At rest near the bottom."""
+        """Return a car at rest near the bottom."""
         return at_rest(rng)
 
     def transition(self, state: Any, action: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The throttle, then the hill."""
+        """Apply the throttle, then the hill."""
         return drive(state, _THROTTLE * (tf.cast(action, tf.float32) - 1.0))
 
     def observation(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The state."""
+        """Return the state."""
         return tf.identity(state)
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """−1."""
+        """Return −1."""
         return -tf.ones_like(next_state[..., 0])
 
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """On the hill, and fast enough."""
+        """Return True on the hill, if the car is fast enough."""
         return (state[..., 0] >= _GOAL) & (state[..., 1] >= self.goal_velocity)
 
 

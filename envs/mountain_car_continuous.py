@@ -38,21 +38,21 @@ class MountainCarContinuous(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         self.goal_velocity = goal_velocity
 
     def initial(self, rng: Any, params: Any = None) -> tf.Tensor:
-        """At rest near the bottom."""
+        """Return a car at rest near the bottom."""
         return at_rest(rng)
 
     def transition(self, state: Any, action: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The throttle, then the hill."""
+        """Apply the throttle, then the hill."""
         return drive(state, _POWER * tf.clip_by_value(action[..., 0], -1.0, 1.0))
 
     def observation(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The state."""
+        """Return the state."""
         return tf.identity(state)
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The prize, less the cost of the throttle."""
+        """Return the prize, less the cost of the throttle."""
         return tf.where(self.terminal(next_state, rng), _ARRIVED, 0.0) - _COST * tf.square(action[..., 0])
 
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """On the hill, and fast enough."""
+        """Return True on the hill, if the car is fast enough."""
         return (state[..., 0] >= _GOAL) & (state[..., 1] >= self.goal_velocity)

@@ -10,7 +10,7 @@ Episodes start with θ uniform in ±π and θ̇ in ±1.
 
 Source: the equations of Gymnasium's `Pendulum-v1`, which its documentation gives. Equal to it, which computes in float64, to
 the rounding of float32, 1e-6, and the reward to 1e-5 (a test holds both beside each other). There θ grows with the turns; here
-it is wrapped at every step, so that float32 keeps its digits: what is seen and earned is the same.
+it is wrapped at every step, so that float32 keeps its digits; observations and rewards are the same.
 """
 
 import math
@@ -45,28 +45,28 @@ class Pendulum(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         self.g = g
 
     def initial(self, rng: Any, params: Any = None) -> tf.Tensor:
-        """Anywhere, turning slowly."""
+        """Return a pendulum at any angle, turning slowly."""
         return tf.constant([math.pi, 1.0]) * (2.0 * random.uniform(rng, (2,)) - 1.0)
 
     def transition(self, state: Any, action: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The velocity first; the angle moves by the new one."""
+        """Change the velocity first; the angle moves by the new one."""
         angle, velocity = tf.unstack(state, axis=-1)
         acceleration = 1.5 * self.g * tf.sin(angle) + 3.0 * _torque(action)
         velocity = tf.clip_by_value(velocity + _SECONDS * acceleration, -_FASTEST, _FASTEST)
         return tf.stack([wrapped(angle + _SECONDS * velocity), velocity], axis=-1)
 
     def observation(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The angle as a point on the circle, and the velocity."""
+        """Return the angle as a point on the circle, and the velocity."""
         angle, velocity = tf.unstack(state, axis=-1)
         return tf.stack([tf.cos(angle), tf.sin(angle), velocity], axis=-1)
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The cost of the state and of the torque, as a negative number."""
+        """Return the cost of the state and of the torque, as a negative number."""
         angle, velocity = tf.unstack(state, axis=-1)
         return -(wrapped(angle) ** 2 + 0.1 * velocity**2 + 0.001 * _torque(action) ** 2)
 
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """Never."""
+        """Return False: it is never over."""
         return tf.zeros_like(state[..., 0], tf.bool)
 
 

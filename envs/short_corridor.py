@@ -28,22 +28,22 @@ class ShortCorridor(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     max_episode_steps = 1000
 
     def initial(self, rng: Any, params: Any = None) -> tf.Tensor:
-        """The leftmost state."""
+        """Return the leftmost state."""
         return tf.zeros(tf.shape(rng)[:-1], tf.int32)
 
     def transition(self, state: Any, action: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """One step left or right; the wall on the left holds, and state 1 switches the actions."""
+        """Make one step left or right; the wall on the left holds, and state 1 switches the actions."""
         step = 2 * tf.cast(action, tf.int32) - 1
         return tf.maximum(state + tf.where(tf.equal(state, 1), -step, step), 0)
 
     def observation(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """The same everywhere."""
+        """Return 1, whatever the state."""
         return tf.ones_like(state, tf.float32)[..., None]
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """−1."""
+        """Return −1."""
         return -tf.ones_like(next_state, tf.float32)
 
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
-        """At the goal."""
+        """Return True at the goal."""
         return tf.equal(state, _GOAL)

@@ -1,1 +1,1 @@
-"""Environments: found by id, made, put side by side, and guarded."""
+"""Environments: finding them by id, making them, stepping them together, and checking what they return."""

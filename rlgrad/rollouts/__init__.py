@@ -1,4 +1,4 @@
-"""Rollout collection: what the policy met, as a record of NumPy arrays."""
+"""Rollouts: playing a policy in environments, and recording its steps as arrays."""
 
 from rlgrad.data import Episode, Rollout
 from rlgrad.rollouts.base import ActingPolicy, Collector

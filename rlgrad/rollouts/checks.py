@@ -23,7 +23,7 @@ def check_counts(**counts: int | None) -> None:
         raise ValueError("Rollouts are by steps (num_steps) or by whole episodes (episodes_per_env): give one of them.")
 
 
-def layout(
+def lay_out(
     environment: Environment,
     num_steps: int | None,
     episodes_per_env: int | None,

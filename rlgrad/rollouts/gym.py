@@ -12,12 +12,12 @@ from rlgrad.environments.options import EnvironmentOptions
 from rlgrad.environments.slots import Slots
 from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.base import ActingPolicy, Collector
-from rlgrad.rollouts.checks import check_counts, layout
+from rlgrad.rollouts.checks import check_counts, lay_out
 from rlgrad.rollouts.continuation import Continuation
 from rlgrad.rollouts.episodes import whole_episodes
 from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.player import Player
-from rlgrad.rollouts.tape import first_episode, outcomes, side_by_side, to_rollout
+from rlgrad.rollouts.tape import keep_first_episodes, merge_tapes, outcomes, to_rollout
 
 
 class GymCollector(Collector):
@@ -105,7 +105,7 @@ class GymCollector(Collector):
         self.num_envs, self.reward_threshold = vector.num_envs, self._environment.reward_threshold
         self.vectorization_mode = self._environment.vectorization_mode
         try:
-            rows, self._rounds = layout(self._environment, num_steps, episodes_per_env, max_episode_steps)
+            rows, self._rounds = lay_out(self._environment, num_steps, episodes_per_env, max_episode_steps)
             self.shape = (rows, self.num_envs * (self._rounds or 1))
             self._slots = Slots(self._environment, seeds)
             self._generator = np.random.Generator(np.random.PCG64(draws))
@@ -232,10 +232,10 @@ class GymCollector(Collector):
         for _ in range(self._rounds):
             self._player.memory.begin(policy)
             tape, _ = self._player.play(policy, act, greedy, self._slots.restart())
-            tape, mask = first_episode(tape)
+            tape, mask = keep_first_episodes(tape)
             tapes.append(tape)
             masks.append(mask)
-        tape, mask = side_by_side(tapes, masks)
+        tape, mask = merge_tapes(tapes, masks)
         initial_states = Memory(mask.shape[1]).of(policy)
         rollout = to_rollout(tape, mask, columns_per_slot=self._rounds, initial_states=initial_states)
         return rollout, whole_episodes(tape.rewards, tape.terminations, mask)

@@ -25,7 +25,7 @@ class Tape(NamedTuple):
     log_probs: Any
 
 
-def first_episode(tape: Tape) -> tuple[Tape, Array]:
+def keep_first_episodes(tape: Tape) -> tuple[Tape, Array]:
     """Keep the first episode of each column, truncated in the last row if it has not ended before.
 
     Returns:
@@ -51,12 +51,12 @@ def outcomes(tape: Tape, columns_per_slot: int) -> list[Episode]:
     Raises:
         FloatingPointError: a reward is not finite.
     """
-    tape, mask = first_episode(tape)
+    tape, mask = keep_first_episodes(tape)
     require_finite_array(tape.rewards, "reward at", columns_per_slot)
     return whole_episodes(tape.rewards, tape.terminations, mask)
 
 
-def side_by_side(tapes: list[Tape], masks: list[Array]) -> tuple[Tape, Array]:
+def merge_tapes(tapes: list[Tape], masks: list[Array]) -> tuple[Tape, Array]:
     """Merge k tapes (T, N) into one (T, N · k), whose column `n · k + j` is column n of tape j; and masks likewise."""
     if len(tapes) == 1:
         return tapes[0], masks[0]
