@@ -216,7 +216,9 @@ def _record(cls: type[Any], options: Mapping[str, Any], prefix: str, base: Any =
     Raises:
         ValueError: a key that is no field, with the field that was probably meant; or a value that its field does not take.
     """
-    known = {f.name: f.default if base is None else getattr(base, f.name) for f in dataclasses.fields(cls)}
+    known: dict[str, Any] = {
+        f.name: f.default if base is None else getattr(base, f.name) for f in dataclasses.fields(cls)
+    }
     check_keys(options, known, f"option of {cls.__name__}")
     values = as_declared(options, cls, prefix)
     for name, value in options.items():

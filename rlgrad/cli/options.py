@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -105,9 +106,13 @@ def _options(config: Config, beside: Beside) -> Any:
         # The config's own keyword arguments stay: they may be lists, which no word holds.
         value = {} if name == "env_kwargs" else getattr(beside if hasattr(beside, name) else config, name)
         text = texts.get(name, "") + (" The option alone means True." if hint is bool else "")
-        made.append((name, Annotated[hint, tyro.conf.arg(help=text)], field(default_factory=lambda value=value: value)))
+        made.append((name, Annotated[hint, tyro.conf.arg(help=text)], field(default_factory=partial(_same, value))))
     made.append(("agent", type(config.agent), field(default=config.agent)))
     return dataclasses.make_dataclass("Options", made, kw_only=True)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _with_types(agent: dict[str, Any], words: list[str]) -> tuple[dict[str, Any], list[str]]:

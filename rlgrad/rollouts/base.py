@@ -148,6 +148,7 @@ class Collector(Protocol):
 
     def begin_anew(self) -> None:
         """Prepare for a checkpoint: end episodes that a resumed run would take long to replay."""
+        return
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs to continue from here: what JSON can hold, and NumPy arrays."""
@@ -162,6 +163,7 @@ class Collector(Protocol):
 
     def close(self) -> None:
         """Release the environments. Called once, after the last rollout."""
+        return
 
 
 _REQUIRED = ("observation_space", "action_space", "num_envs", "shape")

@@ -61,7 +61,8 @@ def find_encoder(space: Space[Any]) -> Encoder | None:
     """
     if isinstance(space, ArraySpace):
         return space.encoder
-    kind = _kind_of(type(space), tuple(sys.path))
+    served: Any = type(space)  # hashable, though its instances may not be
+    kind = _kind_of(served, tuple(sys.path))
     return None if kind is None else kind(space)
 
 
