@@ -64,7 +64,7 @@ def find(group: str, name: str) -> Any:
             raise ValueError(f"There is no {noun} {name!r}. {close_names(name, known)} Your own: my_{noun}.py:Name.")
         return known[name].load()
     if place.endswith(".py"):
-        return from_file(Path(place), attribute)
+        return _from_script(Path(place), attribute) if _is_running(Path(place)) else from_file(Path(place), attribute)
     try:
         module = importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -72,6 +72,19 @@ def find(group: str, name: str) -> Any:
     if not hasattr(module, attribute):
         raise ValueError(f"The module {place} has no {attribute!r}. {close_names(attribute, vars(module))}")
     return getattr(module, attribute)
+
+
+def _is_running(path: Path) -> bool:
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return script is not None and Path(script).resolve() == path.resolve()
+
+
+def _from_script(path: Path, attribute: str) -> Any:
+    """Return what the running script has defined so far: executed anew, it would do all its work again, and again."""
+    names = vars(sys.modules["__main__"])
+    if attribute not in names:
+        raise ValueError(f"{path} is running, and has not defined {attribute!r} yet. {close_names(attribute, names)}")
+    return names[attribute]
 
 
 def name_of(group: str, thing: Any) -> str:

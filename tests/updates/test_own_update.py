@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -212,6 +213,21 @@ def test_a_file_that_came_with_a_run_is_not_executed(file, tmp_path):
     settings.write_text(settings.read_text().replace(str(file), str(tmp_path / "run" / "my_rules.py")))
     with pytest.raises(ValueError, match=r"my_rules.py:HeavyBall.*lies in the folder itself"):
         rlgrad.load(tmp_path / "run", verbose=False)
+
+
+def test_the_script_that_is_running_is_not_executed_once_more(tmp_path, monkeypatch):
+    """Else a script that trains with an update of its own, and loads the run, would train again with each load."""
+    script = tmp_path / "script.py"
+    script.write_text("raise RuntimeError('executed')")
+    main = ModuleType("__main__")
+    main.__file__ = str(script)
+    main.Mine = type("Mine", (Ascent,), {"__module__": "__main__"})
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    name = registry.name_of("rlgrad.updates", main.Mine)
+    assert name == f"{script}:Mine"
+    assert update_class(name) is main.Mine
+    with pytest.raises(ValueError, match=r"script.py is running, and has not defined 'Main' yet. Did you mean"):
+        update_class(f"{script}:Main")
 
 
 def test_what_is_no_update_is_refused():
