@@ -149,7 +149,7 @@ def use_encoders(names: Iterable[str]) -> list[type[Encoder]]:
 
 
 @lru_cache(maxsize=256)
-def _kind_of(space: type[Space[Any]], path: tuple[str, ...]) -> type[Encoder] | None:
+def _kind_of(space: Any, path: tuple[str, ...]) -> type[Encoder] | None:
     """Return the encoder class for a class of spaces, with the packages on a path. Cached: some callers ask at each step."""
     del path
     classes = space.__mro__
