@@ -9,7 +9,7 @@ from primitive_common import NETS, Task, serve
 
 from rlgrad import gradients
 from rlgrad.gradients import LogProb
-from rlgrad.gradients.programs import compiled
+from rlgrad.gradients.programs import program
 
 tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["PRIMITIVE_THREADS"]))
 tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -58,10 +58,10 @@ def eager(model, task, arguments):
     """The plain call, after a check that its repetition compiles nothing."""
     function = rlgrad_call(model, task)
     function(*arguments)
-    kept = compiled.programs_of(model)
+    kept = program.programs_of(model)
     for rows in (slice(None), slice(0, 7), slice(None)):
         function(*(argument[rows] for argument in arguments))
-    if compiled.programs_of(model) != kept:
+    if program.programs_of(model) != kept:
         raise AssertionError(f"A repeated call of {FUNCTIONS[task.work]} compiled something.")
     return lambda: function(*arguments)
 

@@ -2,10 +2,10 @@
 
 What is relied on:
 
-- `layer.call` is looked up on the instance at each call, so an entry in `layer.__dict__` is what runs (`replaced_call`).
+- `layer.call` is looked up on the instance at each call, so an entry in `layer.__dict__` is what runs (`replaced_calls`).
 - A layer's `activation` is the last thing that its `call` does, and `None` leaves it out (`split_activation`).
 - `_remat_mode`, `quantization_mode` and `lora_enabled` say that a layer does not run its own `call` (`altered`).
-- `keras.StatelessScope` decides what `variable.value` is, for everything that runs inside (`values_in_place`).
+- `keras.StatelessScope` decides what `variable.value` is, for everything that runs inside, in place of an outer one.
 - `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
 - `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`untouched`).
 - Cells with dropout have `get_dropout_mask`, and draw a mask also at inference (`draws_at_inference`).
@@ -13,13 +13,14 @@ What is relied on:
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
 - `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
   `_trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
-- `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_source`).
+- `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
 """
 
 import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -58,8 +59,8 @@ class Parts:
         self._layers = [weakref.ref(layer) for layer in layers]
         self._state = self._read(layers)
         self._variables = self._variables_of(layers)  # alive, so that their ids are not taken over
-        # A class that decides for itself what its variables are can do so by anything.
-        self._known = all(
+        # `False` for a class that decides for itself what its variables are: it can decide by anything.
+        self.known = all(
             getattr(type(layer), name) is getattr(keras.layers.Layer, name)
             for layer in layers
             for name in ("variables", "trainable_variables", "trainable")
@@ -68,7 +69,7 @@ class Parts:
     def unchanged(self) -> bool:
         """Whether the model still consists of these; `False` also where that cannot be known."""
         layers = [reference() for reference in self._layers]
-        return self._known and None not in layers and self._read(layers) == self._state
+        return self.known and None not in layers and self._read(layers) == self._state
 
     @staticmethod
     def _variables_of(layers: list[Any]) -> list[Any]:
@@ -104,9 +105,9 @@ def all_layers(model: Any) -> list[Any]:
     return list(model._flatten_layers(include_self=False))
 
 
-def tape_source(variable: Any) -> Any:
-    """The `tf.Variable` behind a Keras variable (a `tf.Variable` is returned as it is)."""
-    return variable.value if isinstance(variable, keras.Variable) else variable
+def tape_sources(variables: Iterable[Any]) -> list[Any]:
+    """The `tf.Variable`s behind Keras variables (a `tf.Variable` is returned as it is)."""
+    return [variable.value if isinstance(variable, keras.Variable) else variable for variable in variables]
 
 
 @contextlib.contextmanager
@@ -134,29 +135,25 @@ def capture(layer: Any) -> Iterator[Captured]:
         captured.output = original(*args, **kwargs)
         return captured.output
 
-    with replaced_call(layer, call):
+    with replaced_calls([(layer, call)]):
         yield captured
 
 
 @contextlib.contextmanager
-def replaced_call(layer: Any, replacement: Callable[..., Any]) -> Iterator[None]:
-    """While this context is open the layer runs `replacement(original, *args, **kwargs)` as its `call`."""
+def replaced_calls(replacements: Iterable[tuple[Any, Callable[..., Any]]]) -> Iterator[None]:
+    """While this context is open each layer runs its `replacement(original, *args, **kwargs)` as its `call`."""
     with _LOCK:
-        attributes = layer.__dict__
-        had_own, own = "call" in attributes, attributes.get("call")
-        original = layer.call
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return replacement(original, *args, **kwargs)
-
-        attributes["call"] = call
+        before: list[tuple[dict[str, Any], dict[str, Any]]] = []
         try:
+            for layer, replacement in replacements:
+                attributes = layer.__dict__
+                before.append((attributes, {"call": attributes["call"]} if "call" in attributes else {}))
+                attributes["call"] = partial(replacement, layer.call)
             yield
         finally:
-            if had_own:
-                attributes["call"] = own
-            else:
-                del attributes["call"]
+            for attributes, own in reversed(before):
+                attributes.pop("call", None)
+                attributes.update(own)
 
 
 @contextlib.contextmanager
@@ -185,11 +182,6 @@ def altered(layer: Any) -> str | None:
     if getattr(layer, "lora_enabled", False):
         return "LoRA is enabled"
     return None
-
-
-def values_in_place(values: Iterable[tuple[Any, Any]]) -> Any:
-    """A context in which Keras variables have these values; an outer one is no longer seen, so give everything."""
-    return keras.StatelessScope(state_mapping=list(values))
 
 
 def output_names(model: Any, count: int) -> list[str]:

@@ -11,7 +11,7 @@ What is relied on:
 import weakref
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -21,6 +21,7 @@ except ImportError:  # then what is registered stays
     _registry = None
 
 _NAME = "_gradient_op_type"
+Facts = TypeVar("Facts")
 
 
 def trace(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -41,6 +42,22 @@ def trace(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     if names:
         weakref.finalize(concrete, _forget, names).atexit = False
     return concrete
+
+
+def trace_facts(function: Callable[..., tuple[Any, Facts]], *arguments: Any, **options: Any) -> tuple[Any, Facts]:
+    """Trace a function that returns tensors and facts; TensorFlow traces only functions that return nothing but tensors.
+
+    Returns:
+        The concrete function (see `trace`), which returns the tensors; and the facts.
+    """
+    facts: list[Facts] = []
+
+    def tensors(*arguments: Any) -> Any:
+        results, told = function(*arguments)
+        facts.append(told)
+        return results
+
+    return trace(tensors, *arguments, **options), facts[-1]
 
 
 def _forget(names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Gradients of what a Keras model says, with respect to each of its weights. Needs TensorFlow and NumPy alone.
+"""Gradients of a Keras model's outputs with respect to each of its weights. Needs TensorFlow and NumPy alone.
 
 Sums, never means. Results are dicts keyed by `variable.path` in the order of `model.trainable_variables`, so
 `list(gradient(model, x).values())` is what `K.gradients(model.output, model.trainable_weights)` was.
@@ -8,7 +8,7 @@ from rlgrad.core.keras_internals import require_tensorflow_backend
 from rlgrad.gradients.closed_forms.factors import Direct
 from rlgrad.gradients.closed_forms.lookups import Lookup
 from rlgrad.gradients.closed_forms.outer_products import OuterProduct
-from rlgrad.gradients.closed_forms.registry import register_rule
+from rlgrad.gradients.closed_forms.rule_table import register_rule
 from rlgrad.gradients.dicts import by_layer, dot, flatten, norm, unflatten
 from rlgrad.gradients.functions import gradient, input_gradient, value_and_gradient
 from rlgrad.gradients.jacobians import jacobian
@@ -16,8 +16,8 @@ from rlgrad.gradients.linearization import Linearization, linearize
 from rlgrad.gradients.norms import gram, per_sample_norm
 from rlgrad.gradients.per_sample import per_sample_gradient
 from rlgrad.gradients.planning import Plan, plan
+from rlgrad.gradients.programs.backward import DisconnectedGradientError
 from rlgrad.gradients.questions.outputs import Entropy, LogProb, Output, PerSequence
-from rlgrad.gradients.questions.problem import DisconnectedGradientError
 
 require_tensorflow_backend()
 

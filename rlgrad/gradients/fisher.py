@@ -1,8 +1,8 @@
 """Fisher-vector products: F v = Σ_n c_n J_nᵀ M_n J_n v, exact in the actions.
 
 J is the Jacobian of the distribution's parameters, M their Fisher matrix: diag(p) − p pᵀ for logits, diag(1/σ²) for a mean,
-2 for a log standard deviation. A Jacobian-vector product forward, M in between, the transposed product back: what comes out
-is positive semi-definite by construction, whatever sign slips a differentiated divergence would invite.
+2 for a log standard deviation. F v is a Jacobian-vector product forward, M in between, and the transposed product back. So F
+is positive semi-definite by construction, which a differentiated divergence with a wrong sign is not.
 
 Source: Kakade (2001); Pascanu & Bengio (2014), section 2.
 """
@@ -16,20 +16,20 @@ import tensorflow as tf
 from rlgrad.gradients.programs.backward import dense, require_connected
 from rlgrad.gradients.questions.heads import Heads
 from rlgrad.gradients.questions.policy_recipes import DistributionEntropy, LogProbability, distribution_of
-from rlgrad.gradients.questions.problem import Problem
+from rlgrad.gradients.questions.question import Question
 from rlgrad.gradients.questions.recipes import Recipe, Sum
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """A distribution's parameters with the tape that saw how they follow from the weights.
+    """A distribution's parameters, with the tape that recorded how they are computed from the weights.
 
     Args:
-        tape: persistent.
+        tape: the tape, persistent.
         tree: a tensor, or a dict of tensors (…, K), one row per sample.
-        distribution: what they mean.
-        sources: what the tape watched.
-        positions: which of the sources the parameters depend on.
+        distribution: the distribution that they parametrize.
+        sources: the tensors that the tape watched.
+        positions: the sources that the parameters depend on, by position.
     """
 
     tape: Any
@@ -39,7 +39,7 @@ class Parameters:
     positions: tuple[int, ...]
 
     def product(self, tangent: Sequence[Any], weight: Any, damping: Any) -> list[Any]:
-        """F v + damping · v, for each of `positions`."""
+        """Return F v + damping · v, for each of `positions`."""
         leaves = tf.nest.flatten(self.tree)
         sources = [self.sources[i] for i in self.positions]
         # Jᵀ u is linear in u, so its derivative with respect to u along v is J v: no second pass of the model.
@@ -64,21 +64,21 @@ class Parameters:
         return [dense(gradient, source) for gradient, source in zip(gradients, sources, strict=True)]
 
 
-def parameters_of(problem: Problem) -> Parameters:
-    """Runs the model once, for the distribution that the question's outputs are about.
+def parameters_of(question: Question) -> Parameters:
+    """Run the model once, and return the parameters of the distribution that the question's outputs are about.
 
     Raises:
-        DisconnectedGradientError: the parameters do not depend on a variable that was named, or on any.
-        NotImplementedError: the distribution does not know its Fisher matrix.
+        DisconnectedGradientError: the parameters do not depend on a variable that was named, or on any variable.
+        NotImplementedError: the distribution has no method `fisher_product`.
         TypeError, ValueError: the model's output does not parametrize a distribution; see `LogProb`.
     """
-    recipe = next((r for r in map(_about_distribution, problem.recipes.values()) if r is not None), None)
+    recipe = next((r for r in map(_about_distribution, question.recipes.values()) if r is not None), None)
     recipe = LogProbability(None, None) if recipe is None else recipe
-    sources = problem.sources
+    sources = question.sources
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(sources)
-        returned = problem.returned()
-        heads = Heads(problem.model, returned, problem.layer is not None, problem.batch_size)
+        returned = question.run_model()
+        heads = Heads(question.model, returned, question.layer is not None, question.batch_size)
         tree, distribution = distribution_of(recipe, heads)
         if isinstance(tree, dict) and {"mean", "log_std"} <= set(tree):  # one row per sample, also of a shared log_std
             mean, log_std = tree["mean"], tree["log_std"]
@@ -90,7 +90,7 @@ def parameters_of(problem: Problem) -> Parameters:
         )
     gradients = tape.gradient(tf.nest.flatten(tree), sources)
     positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
-    require_connected(problem, positions)
+    require_connected(question, positions)
     return Parameters(tape, tree, distribution, sources, positions)
 
 

@@ -1,35 +1,36 @@
-"""A model's outputs at its current weights with their gradient: one forward pass, one backward pass per credit."""
+"""A model's outputs at its current weights, with their gradient: one forward pass, and one backward pass per credit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from rlgrad.gradients import norms
 from rlgrad.gradients.closed_forms.factors import Factor
-from rlgrad.gradients.factored import Factored, row_weights
-from rlgrad.gradients.programs import compiled
+from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
+from rlgrad.gradients.programs.answers import read_call
 from rlgrad.gradients.programs.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients.programs.program import Computed, Program, is_compilable, program_for
+from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
-from rlgrad.gradients.questions.posing import pose
-from rlgrad.gradients.questions.problem import SINGLE, Notes, Problem, placed
+from rlgrad.gradients.questions.question import SINGLE, Question, place
 
 
 class Linearization:
-    """What a model says, and how each of its weights moves it. Made by `linearize`."""
+    """A model's outputs and their derivatives with respect to its weights. Made by `linearize`."""
 
-    def __init__(self, problem: Problem, tape: Any, values: Mapping[str, Any], connected: Any = None) -> None:
-        self._problem = problem
+    def __init__(self, question: Question, tape: Any, values: Mapping[str, Any], connected: Any = None) -> None:
+        self._question = question
         self._tape = tape
         self._values = dict(values)
-        self._factored = Factored(problem, self._values)
-        # Which variables each output depends on, where the tape cannot tell: behind a compiled function it returns
-        # zeros.
+        self._factors = LazyFactors(question, self._values)
+        # The variables that each output depends on, by position. `None`: the tape tells. Of a compiled program it
+        # cannot tell, since it returns zeros.
         self._connected: Mapping[str, frozenset[int]] | None = connected
 
     @property
     def outputs(self) -> Any:
-        """The outputs' values, float (batch…), or a dict of them by name: plain numbers, which carry no gradient."""
+        """The outputs' values, float (batch…), or a dict of them by name; they carry no gradient."""
         values = {name: tf.stop_gradient(value) for name, value in self._values.items()}
         return values.get(SINGLE, values)
 
@@ -37,13 +38,13 @@ class Linearization:
     def variables(self) -> list[Any]:
         """The Keras variables, in the order of `model.trainable_variables`.
 
-        Without `weights=`, those that at least one of the outputs depends on; else those that were named.
+        Without `weights=`, those that at least one of the outputs depends on; else the named ones.
         """
-        selected = self._problem.weights
+        selected = self._question.weights
         if selected.explicit:
             return list(selected.variables)
         if self._connected is None:
-            gradients = self._tape.gradient(list(self._values.values()), self._problem.sources)
+            gradients = self._tape.gradient(list(self._values.values()), self._question.sources)
             positions = {i for i, gradient in enumerate(gradients) if gradient is not None}
         else:
             positions = set().union(*self._connected.values())
@@ -53,18 +54,18 @@ class Linearization:
         """Σ credit · ∇f, over all samples and all credited outputs, in one backward pass.
 
         Args:
-            credit: how much each value counts: float, exactly the shape of `outputs`, or one number for all. For
-                outputs with names a dict; an output that is left out does not count. Default: 1 for everything.
+            credit: the weight of each value: float, exactly the shape of `outputs`, or one number for all. For outputs
+                with names a dict; an output that is left out does not count. Default: 1 for all.
 
         Returns:
             For each variable its gradient, of the variable's shape, under the variable's path. Without `weights=`, the
             variables that a credited output depends on.
 
         Raises:
-            DisconnectedGradientError: no credited output depends on a variable that was named; or on any variable.
+            DisconnectedGradientError: no credited output depends on a variable that was named, or on any variable.
             ValueError: the credit has a name that no output has, or another shape than the output.
         """
-        selected, sources = self._problem.weights, self._problem.sources
+        selected, sources = self._question.weights, self._question.sources
         credits = credits_for(self._values, credit)
         gradients = self._tape.gradient(
             [self._values[name] for name in credits], sources, output_gradients=list(credits.values())
@@ -73,7 +74,7 @@ class Linearization:
             positions = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
         else:
             positions = frozenset().union(*(self._connected[name] for name in credits))
-        require_connected(self._problem, positions, list(credits))
+        require_connected(self._question, positions, list(credits))
         return {
             key: dense(gradient, variable)
             for i, (key, variable, gradient) in enumerate(zip(selected.keys, sources, gradients, strict=True))
@@ -83,79 +84,74 @@ class Linearization:
     def per_sample(self, *, segments: Any = None, num_segments: int | None = None) -> dict[str, Any]:
         """∇f of each sample by itself: for each variable (N, *variable.shape); for named outputs a dict of such dicts.
 
+        The first of the per-sample methods runs the model once; those after it do not run it again.
+
         Args:
-            segments: int (N,), from 0: rows with the same number are summed, and there is one row per segment. This and
-                the other methods that look at samples ask the model once; nothing after that runs it again.
-            num_segments: number of segments; default the largest number plus one.
+            segments: int (N,), from 0: rows with the same number are summed, and there is one row per segment.
+            num_segments: the number of segments; default the largest number plus one.
 
         Raises:
-            DisconnectedGradientError: an output does not depend on a variable that was named, or on any.
+            DisconnectedGradientError: an output does not depend on a variable that was named, or on any variable.
             MemoryError: the result would take more than 2 GB; `per_sample_gradient` has a limit to raise.
             ValueError: an output has not exactly one number per sample.
         """
 
         def use(factors: dict[str, Factor]) -> dict[str, Any]:
-            self._factored.require_memory(factors)
+            self._factors.require_memory(factors)
             return {key: tf.cast(factor.per_sample(), self._dtype(key)) for key, factor in factors.items()}
 
-        found: dict[str, Any] = self._for_each_output(use, segments, num_segments)
+        found: dict[str, Any] = self._factors.contract(use, segments, num_segments)
         return found
 
     def norm(
         self, per: str = "model", *, squared: bool = False, segments: Any = None, num_segments: int | None = None
     ) -> Any:
         """‖∇f‖ of each sample, (N,); see `per_sample_norm`. For named outputs a dict of these."""
-        norms.require_per(per)
-
-        def use(factors: dict[str, Factor]) -> Any:
-            result = norms.norms(factors, per, squared)
-            return result[""] if per == "model" else result
-
-        return self._for_each_output(use, segments, num_segments)
+        return self._factors.contract(norms.norms_of(per, squared), segments, num_segments)
 
     def gram(self, *, segments: Any = None, num_segments: int | None = None) -> Any:
         """J Jᵀ, (N, N); see `gram`. For named outputs a dict of these."""
-        return self._for_each_output(lambda f: norms.gram_of(f.values(), f.values()), segments, num_segments)
+        return self._factors.contract(lambda f: norms.gram_of(f.values(), f.values()), segments, num_segments)
 
     def jvp(self, tangent: Mapping[str, Any]) -> Any:
-        """J v: how fast f of each sample grows when the weights move along v; (N,), for named outputs a dict of these.
+        """J v: the derivative of f of each sample along v; (N,), for named outputs a dict of these.
 
         Args:
-            tangent: v, for each variable that the output depends on a tensor of its shape, as `gradient` returns it.
+            tangent: v, a dict as `gradient` returns it: for each variable that the output depends on a tensor.
 
         Raises:
             ValueError: other keys or shapes.
         """
 
         def use(factors: dict[str, Factor]) -> Any:
-            directions = tangents_for(self._problem, tangent, list(factors))
+            directions = tangents_for(self._question, tangent, list(factors))
             parts = [
                 factor.jvp(tf.cast(v, factor.tensors[-1].dtype))
                 for v, factor in zip(directions, factors.values(), strict=True)
             ]
-            return tf.add_n(norms.alike(parts))
+            return tf.add_n(norms.in_widest_dtype(parts))
 
-        return self._for_each_output(use)
+        return self._factors.contract(use)
 
     def vjp(self, credit: Any = None) -> dict[str, Any]:
-        """Jᵀ c = Σ credit · ∇f, as `gradient`, but from what the layers were given: the model does not run again.
+        """Jᵀ c = Σ credit · ∇f, as `gradient`, but from the recorded inputs of the layers: no further backward pass.
 
         Args:
             credit: as for `gradient`, (N,).
         """
         result: dict[str, Any] = {}
         for name, c in credits_for(self._values, credit).items():
-            for key, factor in self._factored.of(name).items():
+            for key, factor in self._factors.of(name).items():
                 part = tf.cast(factor.vjp(tf.cast(c, factor.tensors[-1].dtype)), self._dtype(key))
                 result[key] = result[key] + part if key in result else part
-        return {key: result[key] for key in self._problem.weights.keys if key in result}
+        return {key: result[key] for key in self._question.weights.keys if key in result}
 
     def sum_of_squares(self, credit: Any = None, *, segments: Any = None, num_segments: int | None = None) -> Any:
-        """Σ_n c_n (∇f_n)²: the diagonal of the empirical Fisher matrix, and what component-wise baselines need.
+        """Σ_n c_n (∇f_n)²: the diagonal of the empirical Fisher matrix; component-wise baselines use it.
 
         Args:
             credit: c, float (N,), or (S,) with segments; for named outputs a dict. Default 1.
-            segments: see `per_sample`: rows are summed before they are squared.
+            segments: see `per_sample`; rows are summed before they are squared.
             num_segments: see `per_sample`.
 
         Returns:
@@ -163,7 +159,7 @@ class Linearization:
         """
         results = {}
         for name, c in credits_by_name(self._values, credit).items():
-            factors = self._factored.of(name, segments, num_segments)
+            factors = self._factors.of(name, segments, num_segments)
             results[name] = {key: factor.sum_of_squares(row_weights(factor, c)) for key, factor in factors.items()}
         return results.get(SINGLE, results)
 
@@ -172,42 +168,39 @@ class Linearization:
     ) -> dict[str, Any]:
         """F v + damping · v, F = Σ_n c_n E_a[∇ log π(a|s_n) ∇ log π(a|s_n)ᵀ]: over all actions, not the sampled ones.
 
-        Which distribution: that of a `LogProb` or `Entropy` among the outputs, else the model's own.
+        π is the distribution of a `LogProb` or `Entropy` among the outputs, else the model's own.
 
         Args:
-            v: a direction, for each variable that the distribution depends on a tensor of its shape.
+            v: a direction: for each variable that the distribution depends on a tensor of its shape.
             sample_weight: c, float (batch…) or one number; 1/N for a mean. Default 1.
-            damping: times v, is added.
+            damping: the factor of v that is added.
 
         Returns:
             A dict like v.
 
         Raises:
             DisconnectedGradientError: the distribution does not depend on a variable that was named.
-            NotImplementedError: a distribution without a method `fisher_product`.
+            NotImplementedError: the distribution has no method `fisher_product`.
             ValueError: v has other keys or shapes.
         """
-        return self._factored.fisher_vector_product(v, sample_weight, damping)
+        return self._factors.fisher_vector_product(v, sample_weight, damping)
 
     def at(self, weights: Mapping[str, Any]) -> "Linearization":
         """The same question at other weights; the model keeps its own.
 
         Args:
-            weights: values of variables, under their paths; those left out stay as they are.
+            weights: values of variables, under their paths; variables that are left out keep their value.
 
         Raises:
             ValueError: a key that no variable has, or another shape than the variable's.
         """
-        return start(placed(self._problem, weights))
-
-    def _for_each_output(
-        self, use: Callable[[dict[str, Factor]], Any], segments: Any = None, num_segments: Any = None
-    ) -> Any:
-        results = {name: use(self._factored.of(name, segments, num_segments)) for name in self._values}
-        return results.get(SINGLE, results)
+        question = place(self._question, weights)
+        if not is_compilable(question):
+            return _linearize_directly(question)
+        return _linearize_with(program_for("forward", question, _connections), question)
 
     def _dtype(self, key: str) -> Any:
-        selected = self._problem.weights
+        selected = self._question.weights
         return tf.as_dtype(selected.variables[selected.keys.index(key)].dtype)
 
 
@@ -219,22 +212,22 @@ def linearize(
     layer: Any = None,
     weights: Any = None,
 ) -> Linearization:
-    """Runs the model once and keeps what is needed to differentiate what it said.
+    """Run the model once, and keep what is needed to differentiate its outputs.
 
     Inside a `tf.function`, also with `jit_compile=True`, this is one forward pass and each `.gradient(credit)` one
     backward pass, as a hand-written tape would be. Called eagerly, the forward pass is compiled once per model and
     question, and later calls reuse it for any number of rows.
 
     Args:
-        model: a built Keras model. It is run with `training=False`, and left as it was.
+        model: a built Keras model. Run with `training=False`, and left as it was.
         x: its input, (N, …), or a dict or list of arrays.
-        output: what to differentiate (see `gradient`), or a dict of such, of which one pass computes all.
-        layer: a layer's name, position or the layer, to differentiate its output in place of the model's.
-        weights: with respect to what (see `gradient`).
+        output: the output to differentiate (see `gradient`), or a dict of outputs, which one pass computes all.
+        layer: a layer's name, its position or the layer, to differentiate its output instead of the model's.
+        weights: see `gradient`.
 
     Returns:
         A `Linearization`: `.outputs`, `.variables`, `.gradient(credit)`, `.per_sample()`, `.norm()`, `.gram()`, `.jvp(v)`,
-        `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`, `.at(weights)`; each computed only if asked.
+        `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`, `.at(weights)`; each computed on demand.
 
     Raises:
         TypeError, ValueError: the question is wrong; the message says what was expected, what came and what to do.
@@ -252,36 +245,54 @@ def linearize(
             raise ValueError("The empty name is taken for outputs without a name; choose another.")
     else:
         outputs = {SINGLE: Output.of(output)}
-    return start(pose(model, x, outputs=outputs, layer=layer, weights=weights))
+    options = {"layer": layer, "weights": weights}
+    call = read_call((linearize, *outputs), model, x, tuple(outputs.values()), None, options)
+    if call is not None and call.program is not None:
+        arrays = [tensor for output in outputs.values() for tensor in output.tensors(model)]
+        numbers = call.program.numbers(call.leaves, arrays, None)
+        return _linearize_with(call.program, call.program.question(model, numbers, call.rows))
+    question = ask(model, x, outputs=outputs, layer=layer, weights=weights)
+    if not is_compilable(question):
+        return _linearize_directly(question)
+    program = program_for("forward", question, _connections)
+    if call is not None:
+        call.cache.keep_call(call.key, call.rows, program, None)
+    return _linearize_with(program, question)
 
 
-def start(problem: Problem) -> Linearization:
-    """Linearizes, compiled where that is worthwhile."""
-    if not compiled.worthwhile(problem):
-        return linearize_here(problem, Notes())
-    program = compiled.program("forward", problem, _forward)
+def _linearize_with(program: Program, question: Question) -> Linearization:
+    """Linearize with a compiled forward pass."""
+    sources = question.sources
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(problem.sources)
-        values = program(problem)
-    return Linearization(problem, tape, values, program.notes.connected)
+        tape.watch(sources)
+        computed = program(question)
+    return Linearization(question, tape, computed.results, computed.detail)
 
 
-def linearize_here(problem: Problem, notes: Notes) -> Linearization:
-    """Linearizes with the operations of the current context, eager or traced."""
-    # In a traced function a persistent tape costs nothing: what it keeps are symbols, and unused ones are pruned.
+def _linearize_directly(question: Question) -> Linearization:
+    """Linearize with the operations of the current context."""
+    sources = question.sources
+    # In a traced function a persistent tape costs nothing: it keeps symbols, and unused ones are pruned.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(problem.sources)
-        values = problem.forward(notes)
-    return Linearization(problem, tape, values)
+        tape.watch(sources)
+        values = question.forward().values
+    return Linearization(question, tape, values)
 
 
-def _forward(problem: Problem, notes: Notes) -> dict[str, Any]:
-    """The forward pass as it is compiled. Differentiating it here only says what depends on what; it is never run."""
-    lin = linearize_here(problem, notes)
-    for name, value in lin._values.items():
-        gradients = lin._tape.gradient(value, problem.sources)
-        notes.connected[name] = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
-    require = frozenset().union(*notes.connected.values())
-    if not require:
-        require_connected(problem, require, problem.recipes)
-    return lin._values
+def _connections(question: Question) -> Computed:
+    """Compute the outputs; the detail is the positions of the variables that each depends on.
+
+    Differentiating here only finds these; the gradients are not among the results, so they are never computed.
+    """
+    sources = question.sources
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        forward = question.forward()
+    connected = {}
+    for name, value in forward.values.items():
+        gradients = tape.gradient(value, sources)
+        connected[name] = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
+    every = frozenset().union(*connected.values())
+    if not every:
+        require_connected(question, every, question.recipes)
+    return Computed(forward.values, tuple(sorted(every)), forward.ranges, detail=connected)

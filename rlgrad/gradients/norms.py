@@ -1,5 +1,6 @@
-"""How long each sample's gradient is, and how alike two are, without writing the gradients out."""
+"""The norm of each sample's gradient, and the inner products of gradients, without writing the gradients out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,15 +10,15 @@ import tensorflow as tf
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import part
 from rlgrad.gradients.dicts import by_layer
-from rlgrad.gradients.programs.repeated import repeatable
-from rlgrad.gradients.questions.outputs import OutputLike
-from rlgrad.gradients.questions.problem import Notes, Problem
-from rlgrad.gradients.samples import MEMORY_LIMIT, Asked, answer, ask
+from rlgrad.gradients.programs.answers import Answer, answer
+from rlgrad.gradients.programs.program import Computed
+from rlgrad.gradients.questions.outputs import Output, OutputLike
+from rlgrad.gradients.questions.question import Question
+from rlgrad.gradients.samples import MEMORY_LIMIT, SampleQuestion, ask_samples
 
 PER = ("model", "layer", "variable")
 
 
-@repeatable
 def per_sample_norm(
     model: Any,
     x: Any,
@@ -36,7 +37,7 @@ def per_sample_norm(
 ) -> Any:
     """‖c_n ∇θ f(x_n)‖ of each sample.
 
-    A dense layer's is ‖a‖ ‖b‖: no gradient is written out where a closed form exists.
+    No gradient of a layer with a closed form is written out: a dense layer's norm is ‖a‖ ‖b‖.
 
     Args:
         model: see `gradient`.
@@ -45,9 +46,9 @@ def per_sample_norm(
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: see `gradient`.
-        per: `"model"`: over all weights together; `"layer"`, `"variable"`: over each layer's, each variable's.
-        squared: the square of the norm.
-        segments: see `per_sample_gradient`: rows with one number are summed before their norm is taken.
+        per: `"model"`: over all weights together; `"layer"`, `"variable"`: over the weights of each layer or variable.
+        squared: return the square of the norm.
+        segments: see `per_sample_gradient`; rows of one segment are summed before their norm is taken.
         num_segments: see `per_sample_gradient`.
         method: see `per_sample_gradient`.
         chunk_size: see `per_sample_gradient`.
@@ -59,36 +60,26 @@ def per_sample_norm(
 
     Raises:
         MemoryError: all rows together would take more than `memory_limit`.
-        ValueError: another `per`; and what `per_sample_gradient` raises.
+        ValueError: another `per`; and as `per_sample_gradient`.
     """
-    asked = ask(
+    return answer(
+        _per_sample_norm,
         model,
         x,
-        output=output,
+        Output.of(output),
+        sample_weight,
         layer=layer,
         weights=weights,
-        sample_weight=sample_weight,
+        per=per,
+        squared=squared,
         segments=segments,
         num_segments=num_segments,
         method=method,
         chunk_size=chunk_size,
         memory_limit=memory_limit,
     )
-    require_per(per)
-    keys = asked.problem.weights.keys
-
-    def use(symbolic: Problem, factors: dict[int, Factor]) -> list[Any]:
-        return list(norms({keys[i]: factor for i, factor in factors.items()}, per, squared).values())
-
-    parts = []
-    for chunk in asked.chunks:
-        results, listed = answer(("norm", per, squared), asked, chunk, use, _fits(asked, chunk))
-        parts.append([result[:0] for result in results] if chunk.batch_size == 0 else results)
-    joined = [asked.joined(list(rows)) for rows in zip(*parts, strict=True)]
-    return joined[0] if per == "model" else dict(zip(groups(listed, per), joined, strict=True))
 
 
-@repeatable
 def gram(
     model: Any,
     x: Any,
@@ -110,16 +101,16 @@ def gram(
     Args:
         model: see `gradient`.
         x: see `gradient`.
-        y: other input, (M, …), against which the gradients at x are compared; default x itself.
+        y: another input, (M, …), whose gradients are the columns; default x itself.
         output: see `gradient`.
-        output_y: with `y`, what f is there, where it holds an array with one row per sample; default `output`.
+        output_y: with `y`, the output there, if it holds an array with one row per sample; default `output`.
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: c, float (N,); not together with `y`.
         segments: see `per_sample_gradient`; not together with `y`.
         num_segments: see `per_sample_gradient`.
         method: see `per_sample_gradient`.
-        chunk_size: see `per_sample_gradient`; of rows, and of columns.
+        chunk_size: see `per_sample_gradient`; for rows and for columns.
         memory_limit: bytes that the result, and the layers' inputs and cotangents, may take.
 
     Returns:
@@ -127,47 +118,103 @@ def gram(
 
     Raises:
         MemoryError: more than `memory_limit`.
-        ValueError: options that contradict each other; and what `per_sample_gradient` raises.
+        ValueError: options that contradict each other; and as `per_sample_gradient`.
     """
-    common = {"layer": layer, "weights": weights, "method": method, "chunk_size": chunk_size}
-    asked = ask(
+    return answer(
+        _gram,
+        model,
+        x,
+        Output.of(output),
+        sample_weight,
+        y=y,
+        output_y=output_y,
+        layer=layer,
+        weights=weights,
+        segments=segments,
+        num_segments=num_segments,
+        method=method,
+        chunk_size=chunk_size,
+        memory_limit=memory_limit,
+    )
+
+
+def _per_sample_norm(model: Any, x: Any, *, per: str, squared: bool, **options: Any) -> Answer[Any]:
+    require_per(per)
+    asked = ask_samples(model, x, **options)
+    keys = asked.question.weights.keys
+
+    def contract(question: Question, factors: dict[int, Factor]) -> list[Any]:
+        return list(norms({keys[i]: factor for i, factor in factors.items()}, per, squared).values())
+
+    def pack(keys: list[str], results: list[Any]) -> Any:
+        return results[0] if per == "model" else dict(zip(groups(keys, per), results, strict=True))
+
+    return asked.answer(["norm", per, squared], contract, pack)
+
+
+def _gram(
+    model: Any,
+    x: Any,
+    *,
+    output: Any,
+    sample_weight: Any,
+    y: Any,
+    output_y: Any,
+    segments: Any,
+    num_segments: Any,
+    **options: Any,
+) -> Answer[Any]:
+    asked = ask_samples(
         model,
         x,
         output=output,
         sample_weight=sample_weight,
         segments=segments,
         num_segments=num_segments,
-        memory_limit=memory_limit,
-        **common,
+        **options,
     )
+    other = None
     if y is None:
         if output_y is not None:
-            raise ValueError("output_y= is what f is at y, but y is missing.")
-        return _gram_of(asked, None)
-    if sample_weight is not None or segments is not None:
-        raise ValueError("sample_weight= and segments= belong to x; gram(model, x, y) takes neither.")
-    other = ask(
-        model,
-        y,
-        output=output if output_y is None else output_y,
-        sample_weight=None,
-        memory_limit=memory_limit,
-        **common,
-    )
-    if not _alike(asked.problem, other.problem):
-        raise ValueError("output_y= must be the same kind of output as output=, only with other rows.")
-    return _gram_of(asked, other)
+            raise ValueError("output_y= is f at y, but y is missing.")
+    else:
+        if sample_weight is not None or segments is not None:
+            raise ValueError("sample_weight= and segments= belong to x; gram(model, x, y) takes neither.")
+        output_y = output if output_y is None else Output.of(output_y)
+        other = ask_samples(model, y, output=output_y, sample_weight=None, **options)
+        if not _differ_only_in_rows(asked.question, other.question):
+            raise ValueError("output_y= must be the same kind of output as output=, only with other rows.")
+    _require_memory_of_matrix(asked, other)
+    chunks = list(asked.chunks)
+    if other is None and asked.packing is None and len(chunks) == 1:
+        return Answer(_square(asked, chunks[0]), lambda results: results[0])
+    return Answer(Computed([_matrix_of_blocks(asked, chunks, other)]), lambda results: results[0])
+
+
+def norms_of(per: str, squared: bool) -> Callable[[dict[str, Factor]], Any]:
+    """Return a function from factors to the norms that `per` and `squared` mean.
+
+    Raises:
+        ValueError: `per` is none of `PER`.
+    """
+    require_per(per)
+
+    def contract(factors: dict[str, Factor]) -> Any:
+        by_name = norms(factors, per, squared)
+        return by_name[""] if per == "model" else by_name
+
+    return contract
 
 
 def norms(factors: dict[str, Factor], per: str, squared: bool) -> dict[str, Any]:
-    """Norms by variable, layer, or for `per="model"` under `""`."""
-    squares = dict(zip(factors, alike([factor.squared_norm() for factor in factors.values()]), strict=True))
+    """Return the norms by variable or layer, or for `per="model"` under `""`."""
+    squares = dict(zip(factors, in_widest_dtype([factor.squared_norm() for factor in factors.values()]), strict=True))
     result = {name: tf.add_n([squares[key] for key in members]) for name, members in groups(squares, per).items()}
     return result if squared else {name: tf.sqrt(tf.maximum(total, 0.0)) for name, total in result.items()}
 
 
 def groups(keys: Any, per: str) -> dict[str, list[str]]:
-    """Which variables each norm is over, by its name."""
+    """Return the variables that each norm is over, by the norm's name."""
     if per == "model":
         return {"": list(keys)}
     if per == "variable":
@@ -176,102 +223,84 @@ def groups(keys: Any, per: str) -> dict[str, list[str]]:
 
 
 def gram_of(factors: Any, others: Any) -> Any:
-    """Σ over variables of their Gram matrices."""
-    return tf.add_n(alike([factor.gram(other) for factor, other in zip(factors, others, strict=True)]))
+    """Return the sum of the variables' Gram matrices."""
+    return tf.add_n(in_widest_dtype([factor.gram(other) for factor, other in zip(factors, others, strict=True)]))
 
 
-def alike(parts: list[Any]) -> list[Any]:
-    """Tensors in the widest of their dtypes: variables of one model may differ in theirs."""
+def in_widest_dtype(parts: list[Any]) -> list[Any]:
+    """Return tensors in the widest of their dtypes: variables of one model may have several."""
     dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.size)
     return [tf.cast(part, dtype) for part in parts]
 
 
 def require_per(per: str) -> None:
-    """Raises where `per` is none of `PER`."""
+    """Raise if `per` is none of `PER`."""
     if per not in PER:
         raise ValueError(f"per= is one of {', '.join(map(repr, PER))}; got {per!r}.")
 
 
-def _alike(a: Problem, b: Problem) -> bool:
-    """Whether two questions differ only in what has a batch axis."""
-    numbers = zip(a.numbers(), b.numbers(), strict=False)
+def _differ_only_in_rows(a: Question, b: Question) -> bool:
+    """Return `True` if two questions differ only in tensors that have a batch axis."""
     same = all(
         p is q or batched or np.array_equal(tf.get_static_value(p), tf.get_static_value(q))
-        for (p, batched), (q, _) in numbers
+        for (p, batched), (q, _) in zip(a.numbers, b.numbers, strict=False)
     )
-    return a.recipes == b.recipes and len(a.numbers()) == len(b.numbers()) and same
+    return a.recipes == b.recipes and len(a.numbers) == len(b.numbers) and same
 
 
-def _gram_of(asked: Asked, other: Asked | None) -> Any:
-    problem = asked.problem
-    count = problem.batch_size if asked.packing is None else asked.packing.count
-    columns = count if other is None else other.problem.batch_size
+def _require_memory_of_matrix(asked: SampleQuestion, other: SampleQuestion | None) -> None:
+    count = asked.question.batch_size if asked.packing is None else asked.packing.count
+    columns = count if other is None else other.question.batch_size
     if count is not None and columns is not None:
         asked.require_memory(
             4 * count * columns,
             f"A Gram matrix of {count} by {columns} {'samples' if asked.packing is None else 'segments'}",
             "Ask for fewer rows at a time with gram(model, x[a:b], x), or raise the limit.",
         )
-    if other is None and asked.chunk_size is None:
-        return _square(asked, problem)
-    rows = list(asked.chunks)
+
+
+def _matrix_of_blocks(asked: SampleQuestion, rows: list[Question], other: SampleQuestion | None) -> Any:
     if other is not None:
         return tf.concat([tf.concat([_pair(asked, a, b) for b in other.chunks], axis=1) for a in rows], axis=0)
     blocks: list[list[Any]] = []
-    for i, a in enumerate(rows):  # symmetric: what lies left of the diagonal is already there
+    for i, a in enumerate(rows):  # symmetric: the blocks left of the diagonal are those above it
         left = [tf.transpose(blocks[j][i]) for j in range(i)]
-        blocks.append([*left, _square(asked, a), *(_pair(asked, a, b) for b in rows[i + 1 :])])
-    return asked.joined([asked.joined(row, axis=1) for row in blocks])
+        right = [_pair(asked, a, b) for b in rows[i + 1 :]]
+        blocks.append([*left, _square(asked, a).results[0], *right])
+    return asked.join([asked.join(row, axis=1) for row in blocks])
 
 
-def _square(asked: Asked, problem: Problem) -> Any:
-    def use(symbolic: Problem, factors: dict[int, Factor]) -> list[Any]:
+def _square(asked: SampleQuestion, chunk: Question) -> Computed:
+    def contract(question: Question, factors: dict[int, Factor]) -> list[Any]:
         return [gram_of(factors.values(), factors.values())]
 
-    (matrix,), _ = answer(("gram",), asked, problem, use, _fits(asked, problem))
-    return matrix[:0, :0] if problem.batch_size == 0 else matrix
+    return asked.compute(["gram"], chunk, contract, without_rows=lambda results: [results[0][:0, :0]])
 
 
-def _pair(asked: Asked, a: Problem, b: Problem) -> Any:
-    """Both batches in one pass, then the rows of one against the rows of the other."""
+def _pair(asked: SampleQuestion, a: Question, b: Question) -> Any:
+    """Return the Gram matrix of the rows of `a` and of `b`, from one pass of both."""
     if a.batch_size == 0 or b.batch_size == 0:
         return tf.zeros([a.batch_size or 0, b.batch_size or 0])
     both = a.with_numbers(
-        [
-            tf.concat([p, q], axis=0) if batched else p
-            for (p, batched), (q, _) in zip(a.numbers(), b.numbers(), strict=True)
-        ]
+        [tf.concat([p, q], axis=0) if batched else p for (p, batched), (q, _) in zip(a.numbers, b.numbers, strict=True)]
     )
     rows = None if a.batch_size is None or b.batch_size is None else a.batch_size + b.batch_size
     split = tf.shape(a.leaves[0])[0] if a.batch_size is None else tf.constant(a.batch_size)
     sizes = {"split": split} | ({"num_below": b.extra["num_segments"]} if "num_segments" in b.extra else {})
     both = replace(both, batch_size=rows, extra={**both.extra, **sizes})
 
-    def use(symbolic: Problem, factors: dict[int, Factor]) -> list[Any]:
+    def contract(question: Question, factors: dict[int, Factor]) -> list[Any]:
         border, count, num_below = (
-            _static(symbolic.extra.get(name)) for name in ("split", "num_segments", "num_below")
+            _static(question.extra.get(name)) for name in ("split", "num_segments", "num_below")
         )
         above = [part(factor, slice(border), count) for factor in factors.values()]
         below = [part(factor, slice(border, None), num_below) for factor in factors.values()]
         return [gram_of(above, below)]
 
-    (matrix,), _ = answer(("gram", "pair"), asked, both, use, _fits(asked, both))
-    return matrix
+    return asked.compute(["gram", "pair"], both, contract).results[0]
 
 
 def _static(number: Any) -> Any:
-    """A number as an int where it is known when tracing."""
+    """Return a number as an int, if it is known when tracing."""
     known = None if number is None else tf.get_static_value(number)
     return number if known is None else int(known)
-
-
-def _fits(asked: Asked, problem: Problem) -> Any:
-    def check(notes: Notes) -> None:
-        if problem.batch_size is not None:
-            asked.require_memory(
-                problem.batch_size * notes.bytes_per_sample,
-                f"What {problem.batch_size} samples send through the layers",
-                f"Give chunk_size={max(1, int(asked.memory_limit / 2 / max(1, notes.bytes_per_sample)))}.",
-            )
-
-    return check

@@ -1,4 +1,4 @@
-"""Which route each layer's gradients take, how much memory that needs, and why."""
+"""The plan of a question: the route that each layer's gradients take, the memory that it needs, and the reason."""
 
 from dataclasses import dataclass
 from math import prod
@@ -7,29 +7,29 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
-from rlgrad.core.tensorflow_internals import trace
-from rlgrad.gradients.closed_forms.registry import rule_for
-from rlgrad.gradients.programs.capture import capture_factors
-from rlgrad.gradients.programs.taps import taps_of
+from rlgrad.core.tensorflow_internals import trace_facts
+from rlgrad.gradients.closed_forms.rule_table import rule_for
+from rlgrad.gradients.programs.factorization import factorize
+from rlgrad.gradients.programs.surveys import Finding, survey
+from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
-from rlgrad.gradients.questions.posing import pose
-from rlgrad.gradients.questions.problem import SINGLE, Notes, Problem
+from rlgrad.gradients.questions.question import Question
 
 CLOSED_FORM, VECTORIZED, LOOPED = "closed form", "vectorized", "looped"
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerPlan:
     """One layer's part of a plan.
 
     Args:
         layer: the layer's name; `""` for variables outside of all layers.
-        weights: the keys of its variables that f depends on.
+        weights: the keys of the layer's variables that f depends on.
         route: `"closed form"`, `"vectorized"` or `"looped"`.
-        positions: T, how often one sample uses the weights; `None` where that is not known, or the route has no T.
-        factor_bytes: what the closed form keeps for each sample; 0 without one.
-        gradient_bytes: the layer's gradients of one sample, written out.
-        reason: why there is no closed form; `""` where there is.
+        positions: T, the number of times that one sample uses the weights; `None` if T is not known, or the route has none.
+        factor_bytes: bytes that the closed form keeps for each sample; 0 without a closed form.
+        gradient_bytes: bytes of the layer's gradients of one sample, written out.
+        reason: why there is no closed form; `""` if there is one.
     """
 
     layer: str
@@ -43,14 +43,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the per-sample functions answer a question; `print` it.
+    """The way in which the per-sample functions answer a question; printing it shows a table.
 
     Args:
         rows: one per layer that has weights, in the order of `model.trainable_variables`.
-        batch_size: N, where it is known.
+        batch_size: N, if it is known.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerPlan, ...]
     batch_size: int | None
 
     def __str__(self) -> str:
@@ -68,9 +68,9 @@ class Plan:
 
 
 def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, weights: Any = None) -> Plan:
-    """Which route `per_sample_gradient`, `per_sample_norm`, `gram` and `linearize` take for each layer, and why.
+    """Return the route that `per_sample_gradient`, `per_sample_norm`, `gram` and `linearize` take for each layer, and why.
 
-    The model is traced, on no numbers.
+    The model is traced, but not run.
 
     Args:
         model: see `gradient`.
@@ -80,7 +80,7 @@ def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, we
         weights: see `gradient`.
 
     Returns:
-        A `Plan`; its `rows` hold what printing it shows.
+        A `Plan`; its `rows` are the table that printing it shows.
 
     Raises:
         As `per_sample_gradient`.
@@ -88,50 +88,66 @@ def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, we
     Example:
         >>> print(plan(model, x))
     """
-    problem = pose(model, x, outputs={SINGLE: Output.of(output)}, layer=layer, weights=weights)
-    found: dict[int, tuple[str, int | None, int]] = {}
+    question = ask(model, x, outputs=Output.of(output), layer=layer, weights=weights)
 
-    def traced() -> None:
-        notes = Notes()
-        captured = capture_factors(problem, notes)
-        free = set(notes.free)
-        other = VECTORIZED if notes.vectorized else LOOPED
-        for i, factor in captured.factors.items():
-            size = sum((t.shape[1:].num_elements() or 0) * t.dtype.size for t in factor.tensors)
-            found[i] = (other, None, 0) if i in free else (CLOSED_FORM, factor.positions, size)
+    def traced() -> tuple[list[Any], dict[int, _Route]]:
+        factorization = factorize(question)
+        other = VECTORIZED if factorization.vectorized else LOOPED
+        return [], {
+            i: _Route(other, None, 0)
+            if i in factorization.free
+            else _Route(CLOSED_FORM, factor.positions, sum(map(_bytes_per_row, factor.tensors)))
+            for i, factor in factorization.factors.items()
+        }
 
-    trace(traced)
-    return Plan(tuple(_rows(problem, found)), problem.batch_size)
+    _, routes = trace_facts(traced)
+    return Plan(tuple(_rows(question, routes)), question.batch_size)
 
 
-def _rows(problem: Problem, found: dict[int, tuple[str, int | None, int]]) -> list[Row]:
-    owners = _owners(problem.model)
-    _, findings = taps_of(problem)
+@dataclass(frozen=True)
+class _Route:
+    """One variable's part of a plan."""
+
+    name: str
+    positions: int | None
+    factor_bytes: int
+
+
+def _bytes_per_row(tensor: Any) -> int:
+    return int((tensor.shape[1:].num_elements() or 0) * tensor.dtype.size)
+
+
+def _rows(question: Question, routes: dict[int, _Route]) -> list[LayerPlan]:
+    owners = _owners(question.model)
+    _, findings = survey(question)
     grouped: dict[tuple[int, str], list[int]] = {}
-    for i, (route, _, _) in found.items():
-        grouped.setdefault((owners.get(id(problem.weights.variables[i]), -1), route), []).append(i)
-    return [_row(problem, found, findings, index, route, members) for (index, route), members in grouped.items()]
+    for i, route in routes.items():
+        grouped.setdefault((owners.get(id(question.weights.variables[i]), -1), route.name), []).append(i)
+    return [
+        _row(question, findings, index, name, members, [routes[i] for i in members])
+        for (index, name), members in grouped.items()
+    ]
 
 
-def _row(problem: Problem, found: Any, findings: Any, index: int, route: str, members: list[int]) -> Row:
-    reason = "" if route == CLOSED_FORM else _reason(problem, findings, index)
-    counts = [found[i][1] for i in members if found[i][1] is not None]
-    variables = [problem.weights.variables[i] for i in members]
-    return Row(
-        layer="" if index < 0 else keras_internals.all_layers(problem.model)[index].name,
-        weights=tuple(problem.weights.keys[i] for i in members),
-        route=route,
-        positions=max(counts) if counts else None,
-        factor_bytes=sum(found[i][2] for i in members),
+def _row(
+    question: Question, findings: dict[int, Finding], index: int, name: str, members: list[int], routes: list[_Route]
+) -> LayerPlan:
+    variables = [question.weights.variables[i] for i in members]
+    return LayerPlan(
+        layer="" if index < 0 else keras_internals.all_layers(question.model)[index].name,
+        weights=tuple(question.weights.keys[i] for i in members),
+        route=name,
+        positions=max((route.positions for route in routes if route.positions is not None), default=None),
+        factor_bytes=sum(route.factor_bytes for route in routes),
         gradient_bytes=sum(prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables),
-        reason=reason,
+        reason="" if name == CLOSED_FORM else _reason(question, findings, index),
     )
 
 
-def _reason(problem: Problem, findings: Any, index: int) -> str:
+def _reason(question: Question, findings: dict[int, Finding], index: int) -> str:
     if index < 0:
         return "a variable outside of all layers"
-    layer = keras_internals.all_layers(problem.model)[index]
+    layer = keras_internals.all_layers(question.model)[index]
     if index in findings and findings[index].reason is not None:
         return str(findings[index].reason)
     rule = rule_for(layer)
@@ -139,7 +155,7 @@ def _reason(problem: Problem, findings: Any, index: int) -> str:
 
 
 def _owners(model: Any) -> dict[int, int]:
-    """For each variable the position of the innermost layer that holds it."""
+    """Return for each variable the position of the innermost layer that holds it."""
     owners: dict[int, int] = {}
     sizes: dict[int, int] = {}
     for index, layer in enumerate(keras_internals.all_layers(model)):

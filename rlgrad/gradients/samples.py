@@ -1,82 +1,137 @@
-"""What the per-sample functions share: how a question is asked of each sample, in how much memory, in which chunks."""
+"""The part that the per-sample functions share: a question about each sample, answered in chunks within a memory limit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from rlgrad.gradients.closed_forms.factors import Factor
-from rlgrad.gradients.closed_forms.segments import Packing, Segmented, packed, prepared
-from rlgrad.gradients.programs import compiled
-from rlgrad.gradients.programs.capture import METHODS, Captured, capture_factors
-from rlgrad.gradients.questions.outputs import Output
-from rlgrad.gradients.questions.posing import pose
-from rlgrad.gradients.questions.problem import SINGLE, Notes, Problem, one_of_zeros, with_rows
+from rlgrad.gradients.closed_forms.segments import Packing, Segmented, pack_segments, prepare_segments
+from rlgrad.gradients.programs.answers import Answer
+from rlgrad.gradients.programs.factorization import METHODS, factorize
+from rlgrad.gradients.programs.program import Computed, compute, cut_rows
+from rlgrad.gradients.questions.ask import ask
+from rlgrad.gradients.questions.question import Question
 
 MEMORY_LIMIT = 2e9
 
-# From a question with symbols, and the factors of each variable by position, to tensors.
-Use = Callable[[Problem, dict[int, Factor]], list[Any]]
+R = TypeVar("R")
+# From a question with symbols, and the factors of its variables by position, to tensors.
+Contraction = Callable[[Question, dict[int, Factor]], list[Any]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SampleQuestion:
     """A question about each sample.
 
     Args:
-        problem: the question; with segments in its `extra`.
-        method: see `capture_factors`.
-        chunk_size: at most so many rows at once; `None`: all.
+        question: the question; segments, if any, are in its `extra`.
+        method: see `factorize`.
+        chunk_size: the largest number of rows to compute at once; `None`: all.
         memory_limit: bytes.
-        packing: how segments fall into chunks, where there are both.
+        packing: the chunks of whole segments, if there are both segments and chunks.
     """
 
-    problem: Problem
+    question: Question
     method: str
     chunk_size: int | None
     memory_limit: float
     packing: Packing | None = None
 
     @property
-    def chunks(self) -> Iterator[Problem]:
-        """The question about at most `chunk_size` rows at a time, or more where one segment has more."""
+    def chunks(self) -> Iterator[Question]:
+        """The question about at most `chunk_size` rows at a time, or about more if one segment has more."""
         if self.packing is not None:
-            yield from (_of_segments(self.problem, chosen, numbers) for chosen, numbers in self.packing.chunks)
+            yield from (_question_about_segments(self.question, rows, ids) for rows, ids in self.packing.chunks)
             return
-        rows, size = self.problem.batch_size, self.chunk_size
+        rows, size = self.question.batch_size, self.chunk_size
         if size is None or (rows is not None and rows <= size):
-            yield self.problem
+            yield self.question
             return
         if rows is None:
             raise ValueError(
                 "chunk_size= needs a batch size that is known when tracing; give the input a static shape."
             )
         for start in range(0, rows, size):
-            stop = min(rows, start + size)
-            yield slice_rows(self.problem, start, stop)
+            yield slice_rows(self.question, start, min(rows, start + size))
 
-    def joined(self, parts: list[Any], axis: int = 0) -> Any:
-        """What the chunks gave, as one: a row for each sample, or for each segment."""
+    def answer(
+        self,
+        kind: Sequence[Hashable],
+        contract: Contraction,
+        pack: Callable[[list[str], list[Any]], R],
+        check: Callable[[Computed], None] | None = None,
+    ) -> Answer[R]:
+        """Answer the question, chunk by chunk.
+
+        Args:
+            kind: see `compute`.
+            contract: see `compute`.
+            pack: makes the caller's result of the keys of the variables and the joined results.
+            check: see `compute`.
+        """
+        parts = [self.compute(kind, chunk, contract, check) for chunk in self.chunks]
+        keys = [self.question.weights.keys[i] for i in parts[0].positions]
+        results = [self.join(rows) for rows in zip(*(part.results for part in parts), strict=True)]
+        program = parts[0].program if len(parts) == 1 and not self.question.extra else None
+        return Answer(Computed(results, program=program), lambda results: pack(keys, results))
+
+    def compute(
+        self,
+        kind: Sequence[Hashable],
+        chunk: Question,
+        contract: Contraction,
+        check: Callable[[Computed], None] | None = None,
+        without_rows: Callable[[Any], Any] = cut_rows,
+    ) -> Computed:
+        """Compute the tensors that `contract` makes of the factors of one chunk.
+
+        Args:
+            kind: the name of the computation.
+            chunk: one of `chunks`.
+            contract: from factors to tensors.
+            check: looks at the facts before a program runs. Default: the factors fit into memory.
+            without_rows: see `program.compute`.
+        """
+        method = self.method
+
+        def computation(question: Question) -> Computed:
+            factorization = factorize(question, method)
+            return factorization.computed(contract(question, _segment(question, factorization.factors)))
+
+        def require_memory_of_factors(computed: Computed) -> None:
+            if chunk.batch_size is not None:
+                self.require_memory(
+                    chunk.batch_size * computed.bytes_per_sample,
+                    f"The inputs and cotangents of the layers for {chunk.batch_size} samples",
+                    f"Give chunk_size={max(1, int(self.memory_limit / 2 / max(1, computed.bytes_per_sample)))}.",
+                )
+
+        check = require_memory_of_factors if check is None else check
+        return compute((*kind, method), chunk, computation, check=check, without_rows=without_rows)
+
+    def join(self, parts: Sequence[Any], axis: int = 0) -> Any:
+        """Return the results of the chunks as one, with a row for each sample or segment."""
         whole = parts[0] if len(parts) == 1 else tf.concat(parts, axis=axis)
-        return whole if self.packing is None else self.packing.in_place(whole, axis)
+        return whole if self.packing is None else self.packing.spread(whole, axis)
 
     def require_memory(self, size: float, what: str, advice: str) -> None:
-        """Raises where `size` bytes are more than the limit."""
+        """Raise if `size` bytes are more than the limit."""
         require_memory(size, self.memory_limit, what, advice)
 
 
 def require_memory(size: float, limit: float, what: str, advice: str) -> None:
-    """Raises where `size` bytes are more than the limit.
+    """Raise if `size` bytes are more than the limit.
 
     Raises:
-        MemoryError: with the size and what to ask instead.
+        MemoryError: with the size, and advice what to ask instead.
     """
     if size > limit:
         raise MemoryError(f"{what} would take {_text(size)}, more than memory_limit={_text(limit)}. {advice}")
 
 
-def ask(
+def ask_samples(
     model: Any,
     x: Any,
     *,
@@ -89,80 +144,43 @@ def ask(
     method: str = "auto",
     chunk_size: int | None = None,
     memory_limit: float = MEMORY_LIMIT,
-) -> Asked:
-    """Checks the arguments that all per-sample functions have."""
+) -> SampleQuestion:
+    """Check the arguments that all per-sample functions have, and return the question that they ask."""
     if method not in METHODS:
         raise ValueError(f"method= is one of {', '.join(map(repr, METHODS))}; got {method!r}.")
     if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(f"chunk_size= is a positive number of rows, got {chunk_size!r}.")
-    problem = pose(
-        model, x, outputs={SINGLE: Output.of(output)}, layer=layer, weights=weights, sample_weight=sample_weight
-    )
-    extra = prepared(segments, num_segments, problem.batch_size)
-    problem = replace(problem, extra=extra, extra_batched=frozenset({"segments"} & set(extra)))
+    question = ask(model, x, outputs=output, layer=layer, weights=weights, sample_weight=sample_weight)
     packing = None
-    if extra and chunk_size is not None and (problem.batch_size is None or problem.batch_size > chunk_size):
-        packing = packed(extra, chunk_size)
-    return Asked(problem, method, chunk_size, memory_limit, packing)
+    if segments is not None or num_segments is not None:
+        rows = question.batch_size
+        extra = prepare_segments(segments, num_segments, rows)
+        question = replace(question, extra=extra, extra_batched=frozenset({"segments"}))
+        if chunk_size is not None and (rows is None or rows > chunk_size):
+            packing = pack_segments(extra, chunk_size)
+    return SampleQuestion(question, method, chunk_size, memory_limit, packing)
 
 
-def answer(
-    kind: tuple[Any, ...], asked: Asked, problem: Problem, use: Use, check: Callable[[Notes], None] | None = None
-) -> tuple[list[Any], list[str]]:
-    """What `use` makes of the factors of one chunk, compiled where that is worthwhile, and the keys of the variables.
-
-    Args:
-        kind: says what `use` computes; can be hashed.
-        asked: what this is a chunk of.
-        problem: the chunk.
-        use: from factors to tensors.
-        check: looks at what tracing told, before anything runs.
-    """
-
-    def body(symbolic: Problem, notes: Notes) -> list[Any]:
-        captured = capture_factors(symbolic, notes, asked.method)
-        notes.listed = tuple(captured.factors)
-        notes.bytes_per_sample = bytes_per_sample(captured)
-        return use(symbolic, segmented(symbolic, captured))
-
-    # Shapes and connections of no samples come from one sample of zeros, of which the caller keeps nothing.
-    whole = one_of_zeros(problem) if problem.batch_size == 0 else problem
-    results, notes = compiled.answer((*kind, asked.method), whole, body, check)
-    return results, [problem.weights.keys[i] for i in notes.listed]
+def slice_rows(question: Question, start: int, stop: int) -> Question:
+    """Return the question about rows `start … stop − 1`."""
+    return question.with_rows(lambda array: array[start:stop], batch_size=stop - start)
 
 
-def slice_rows(problem: Problem, start: int, stop: int) -> Problem:
-    """The question about rows `start … stop − 1`."""
-    return replace(with_rows(problem, lambda array: array[start:stop]), batch_size=stop - start)
+def _question_about_segments(question: Question, rows: Any, ids: Any) -> Question:
+    """Return the question about these rows, which are whole segments with these ids."""
+    some = question.with_rows(lambda array: tf.gather(array, rows), batch_size=len(rows))
+    count = tf.constant(int(ids[-1]) + 1, tf.int32)
+    return replace(some, extra={"segments": tf.constant(ids), "num_segments": count})
 
 
-def _of_segments(problem: Problem, rows: Any, numbers: Any) -> Problem:
-    """The question about these rows, which belong to whole segments."""
-    some = replace(with_rows(problem, lambda array: tf.gather(array, rows)), batch_size=len(rows))
-    count = tf.constant(int(numbers[-1]) + 1, tf.int32)
-    return replace(some, extra={"segments": tf.constant(numbers), "num_segments": count})
-
-
-def segmented(problem: Problem, captured: Captured) -> dict[int, Factor]:
-    """The factors, of segments where there are any."""
-    if "segments" not in problem.extra:
-        return dict(captured.factors)
-    ids, count = problem.extra["segments"], problem.extra["num_segments"]
+def _segment(question: Question, factors: Any) -> dict[int, Factor]:
+    """Return the factors; if the question has segments, those of segments."""
+    if "segments" not in question.extra:
+        return dict(factors)
+    ids, count = question.extra["segments"], question.extra["num_segments"]
     known = tf.get_static_value(count)
     count = count if known is None else int(known)
-    return {i: Segmented(factor, ids, count) for i, factor in captured.factors.items()}
-
-
-def bytes_per_sample(captured: Captured) -> int:
-    """Memory that the factors take for each sample, where their sizes are known."""
-    tensors = [tensor for factor in captured.factors.values() for tensor in factor.tensors]
-    return sum((tensor.shape[1:].num_elements() or 0) * tensor.dtype.size for tensor in tensors)
-
-
-def written_out_bytes(asked: Asked, notes: Notes) -> int:
-    """Bytes for each sample of gradients that are written out."""
-    variables = [asked.problem.weights.variables[i] for i in notes.listed]
-    return sum(tf.TensorShape(v.shape).num_elements() * tf.as_dtype(v.dtype).size for v in variables)
+    return {i: Segmented(factor, ids, count) for i, factor in factors.items()}
 
 
 def _text(size: float) -> str:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from helpers import zoo
 
 from rlgrad.gradients import Entropy, LogProb, gradient, input_gradient, jacobian, linearize, per_sample_gradient
-from rlgrad.gradients.programs import compiled
+from rlgrad.gradients.programs import cache, program
 
 layers = keras.layers
 
@@ -54,7 +54,7 @@ def test_a_hundred_calls_with_other_numbers_and_batch_sizes_trace_once(function)
         ask(1 + i % 7, 0.01 * i)
     # Per-sample functions first trace the model once on no numbers, to see which layers have a closed form there.
     assert model.runs == traced == (2 if function in ("per_sample", "jacobian") else 1)
-    assert len(compiled.programs_of(model)) == 1
+    assert len(program.programs_of(model)) == 1
 
 
 def test_functions_see_the_weights_of_the_moment():
@@ -83,7 +83,7 @@ def test_functions_given_as_outputs_are_not_kept_because_what_they_capture_may_c
     before = gradient(model, x, output=scaled)
     scale[0] = 3.0
     zoo.assert_close(gradient(model, x, output=scaled).values(), [3.0 * np.asarray(g) for g in before.values()])
-    assert compiled.programs_of(model) == []
+    assert program.programs_of(model) == []
 
 
 def test_a_model_that_is_no_longer_used_is_freed():
@@ -98,11 +98,11 @@ def test_a_model_that_is_no_longer_used_is_freed():
 
 
 def test_the_number_of_kept_functions_is_bounded(monkeypatch):
-    monkeypatch.setattr(compiled, "MAX_PROGRAMS_PER_MODEL", 2)
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 2)
     model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
     for layer in ("first", "out", None, "first"):
         gradient(model, x, layer=layer)
-    assert len(compiled.programs_of(model)) == 2
+    assert len(program.programs_of(model)) == 2
 
 
 def state(model):

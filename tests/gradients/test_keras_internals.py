@@ -12,7 +12,7 @@ from helpers import zoo
 
 from rlgrad.core import keras_internals
 from rlgrad.core.keras_internals import ends_in_probabilities
-from rlgrad.gradients.closed_forms.registry import rule_for
+from rlgrad.gradients.closed_forms.rule_table import rule_for
 
 layers = keras.layers
 X = np.ones((2, 4), np.float32)
@@ -57,7 +57,7 @@ def test_keras_still_applies_a_layers_activation_last_and_none_leaves_it_out(lay
 def test_a_stateless_scope_still_decides_a_variables_value():
     layer = layers.Dense(3)
     expected = 2 * (layer(X) - layer.bias)
-    with keras_internals.values_in_place([(layer.kernel, 2 * layer.kernel.value)]):
+    with keras.StatelessScope(state_mapping=[(layer.kernel, 2 * layer.kernel.value)]):
         np.testing.assert_allclose(
             layer(X), expected, rtol=1e-5, err_msg="keras.StatelessScope no longer decides what layers see"
         )
@@ -101,16 +101,16 @@ def test_keras_still_keeps_losses_where_they_are_restored():
 
 def test_a_tape_still_watches_what_a_keras_variables_value_is():
     model = zoo.make("sequential")
-    sources = [keras_internals.tape_source(v) for v in model.trainable_variables]
+    sources = keras_internals.tape_sources(model.trainable_variables)
     assert all(isinstance(source, tf.Variable) for source in sources), (
-        "Variable.value is no tf.Variable: see tape_source()"
+        "Variable.value is no tf.Variable: see tape_sources()"
     )
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(sources)
         y = model(X)
     assert all(g is not None for g in tape.gradient(y, sources))
     own = tf.Variable(1.0)
-    assert keras_internals.tape_source(own) is own
+    assert keras_internals.tape_sources([own])[0] is own
 
 
 def test_symbolic_inputs_and_outputs_still_have_names_and_shapes():
@@ -148,7 +148,7 @@ def test_keras_cells_still_compute_what_is_written_out_for_them(cell, implementa
     zoo.randomized(cell)
     expected, seen = tf.nest.flatten(cell(x, states)), []
     ran = rule_for(cell).run(cell, cell.call, seen.append, x, states)
-    got = tf.nest.flatten(ran.returns(*ran.said))
+    got = tf.nest.flatten(ran.assemble(*ran.outputs))
     tolerance = 0.0 if implementation == 2 else 1e-6  # 1 takes the products gate by gate
     for mine, keras_own in zip(got, expected, strict=True):
         np.testing.assert_allclose(mine, keras_own, rtol=0, atol=tolerance, err_msg="see recurrent_rules.py")
@@ -162,7 +162,7 @@ def test_keras_still_draws_masks_at_inference_and_what_is_assigned_in_a_scope_is
     assert keras_internals.draws_at_inference(model)
     assert not keras_internals.draws_at_inference(zoo.make("recurrent"))
     before = np.asarray(seed)
-    with keras_internals.values_in_place([]):
+    with keras.StatelessScope(state_mapping=[]):
         model(x, training=False)
     np.testing.assert_array_equal(seed, before)
     model(x, training=False)

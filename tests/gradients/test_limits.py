@@ -114,9 +114,9 @@ def test_chunks_hold_whole_segments_and_change_nothing(mode, sizes):
 
 
 def test_a_chunk_is_as_large_as_the_largest_segment_where_that_is_larger(case):
-    from rlgrad.gradients.closed_forms.segments import packed, prepared
+    from rlgrad.gradients.closed_forms.segments import pack_segments, prepare_segments
 
-    packing = packed(prepared(np.array([3, 0, 3, 1, 3, 5, 5]), None, 7), 2)
+    packing = pack_segments(prepare_segments(np.array([3, 0, 3, 1, 3, 5, 5]), None, 7), 2)
     assert [rows.tolist() for rows, _ in packing.chunks] == [[1, 3], [0, 2, 4], [5, 6]]
     assert [numbers.tolist() for _, numbers in packing.chunks] == [[0, 1], [0, 0, 0], [0, 0]]
     assert (packing.present.tolist(), packing.count, packing.largest) == ([0, 1, 3, 5], 6, 3)

@@ -15,13 +15,12 @@ import test_dicts
 from helpers import architectures
 
 from rlgrad.core import keras_internals
-from rlgrad.gradients import dicts, functions
+from rlgrad.gradients import dicts
 from rlgrad.gradients.closed_forms import layer_rules, patches
 from rlgrad.gradients.closed_forms.factors import Direct
 from rlgrad.gradients.closed_forms.outer_products import OuterProduct
-from rlgrad.gradients.programs import capture
-from rlgrad.gradients.questions import inputs
-from rlgrad.gradients.questions.problem import Problem
+from rlgrad.gradients.programs import backward, factorization, taps
+from rlgrad.gradients.questions.question import Question
 
 
 def mean_instead_of_sum(patch):
@@ -31,14 +30,14 @@ def mean_instead_of_sum(patch):
 
 
 def mean_over_the_samples(patch):
-    weight_for = functions.weight_for
-    patch.setattr(functions, "weight_for", lambda problem, value: weight_for(problem, value) / 4)
+    weight_for = backward.weight_for
+    patch.setattr(backward, "weight_for", lambda question, value: weight_for(question, value) / 4)
 
 
 def scaled_by_n(patch):
     """As if the gradients were those of a mean over the batch, which is then undone."""
-    weight_for = capture.weight_for
-    patch.setattr(capture, "weight_for", lambda problem, value: 4 * weight_for(problem, value))
+    weight_for = factorization.weight_for
+    patch.setattr(factorization, "weight_for", lambda question, value: 4 * weight_for(question, value))
 
 
 def bias_dropped(patch):
@@ -86,15 +85,15 @@ class NotJoined:
     parts: tuple[Any, ...]
 
     def __getattr__(self, name):
-        return getattr(capture.written_out(self.parts), name)
+        return getattr(taps.written_out(self.parts), name)
 
     def squared_norm(self):
         return tf.add_n([part.squared_norm() for part in self.parts])
 
 
 def norms_of_shared_calls_added(patch):
-    patch.setattr(capture, "written_out", capture.total, raising=False)
-    patch.setattr(capture, "total", lambda parts: parts[0] if len(parts) == 1 else NotJoined(tuple(parts)))
+    patch.setattr(taps, "written_out", taps.total, raising=False)
+    patch.setattr(taps, "total", lambda parts: parts[0] if len(parts) == 1 else NotJoined(tuple(parts)))
 
 
 def activation_left_in(patch):
@@ -103,7 +102,7 @@ def activation_left_in(patch):
 
 def batch_statistics(patch):
     """`training=True`."""
-    patch.setattr(Problem, "returned", lambda self: self.model(inputs.pack(self.structure, self.leaves), training=True))
+    patch.setattr(Question, "run_model", lambda self: self.model(self.leaves[0], training=True))
 
 
 # mistake, what of the architecture matrix catches it, and in which quantity

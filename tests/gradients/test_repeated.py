@@ -12,8 +12,18 @@ from helpers import zoo
 
 from rlgrad import gradients
 from rlgrad.distributions import Categorical
-from rlgrad.gradients import Entropy, LogProb, gradient, gram, per_sample_gradient, per_sample_norm
-from rlgrad.gradients.programs import compiled
+from rlgrad.gradients import (
+    Entropy,
+    LogProb,
+    functions,
+    gradient,
+    gram,
+    jacobians,
+    per_sample_gradient,
+    per_sample_norm,
+    samples,
+)
+from rlgrad.gradients.programs import cache, program
 
 layers = keras.layers
 FUNCTIONS = (
@@ -28,14 +38,15 @@ FUNCTIONS = (
 
 
 @contextlib.contextmanager
-def no_posing():
-    """In this context every question must be answered as a repeated one."""
+def no_asking():
+    """In this context every call must be known from an earlier one."""
 
-    def posed():
-        raise AssertionError("the question was posed again")
+    def asked(*args, **kwargs):
+        raise AssertionError("the question was asked again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "recorded", posed)
+        for module in (functions, jacobians, samples):
+            patch.setattr(module, "ask", asked)
         yield
 
 
@@ -51,7 +62,7 @@ def arrays(result):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("kind", [np.float32, np.float64, tf.constant, list])
-def test_a_repeated_question_is_not_posed_again_and_says_the_same(function, kind):
+def test_a_repeated_question_is_not_asked_again_and_says_the_same(function, kind):
     model, generator = zoo.make("sequential"), np.random.default_rng(0)
     call = getattr(gradients, function)
     convert = {tf.constant: tf.constant, list: np.ndarray.tolist}.get(kind, lambda x: x.astype(kind))
@@ -65,7 +76,7 @@ def test_a_repeated_question_is_not_posed_again_and_says_the_same(function, kind
     call(model, x, output=output, sample_weight=c)
     for rows in (5, 3, 1):
         x, output, c = question(rows)
-        with no_posing():
+        with no_asking():
             short = call(model, x, output=output, sample_weight=c)
         long = call(copy_of(model), x, output=output, sample_weight=c)
         zoo.assert_close(arrays(short), arrays(long))
@@ -76,10 +87,10 @@ def test_a_repeated_question_is_not_posed_again_and_says_the_same(function, kind
 def test_inputs_in_a_dict_are_repeated_too():
     model, x = zoo.make("two_inputs"), zoo.inputs_for("two_inputs")
     first = per_sample_norm(model, x, output=1)
-    with no_posing():
+    with no_asking():
         zoo.assert_close([per_sample_norm(model, x, output=1)], [first])
     doubled = {name: 2.0 * leaf for name, leaf in reversed(x.items())}
-    with no_posing():
+    with no_asking():
         short = per_sample_norm(model, doubled, output=1)
     zoo.assert_close([short], [per_sample_norm(copy_of(model), doubled, output=1)])
 
@@ -106,7 +117,7 @@ def test_new_values_of_weights_are_seen():
     model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
     before = gradient(model, x, output=0)["plain/first/kernel"]
     model.layers[1].kernel.assign(2.0 * model.layers[1].kernel)
-    with no_posing():
+    with no_asking():
         zoo.assert_close([gradient(model, x, output=0)["plain/first/kernel"]], [2.0 * np.asarray(before)])
 
 
@@ -254,8 +265,8 @@ def test_neither_model_nor_arrays_are_kept_alive():
 
 
 def test_a_program_that_is_no_longer_kept_is_compiled_again(monkeypatch):
-    monkeypatch.setattr(compiled, "MAX_PROGRAMS_PER_MODEL", 1)
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 1)
     model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
     for layer in ("first", "out", "first", "first", "out"):
         assert ("plain/out/kernel" in gradient(model, x, layer=layer)) == (layer == "out")
-        assert len(compiled.programs_of(model)) == 1
+        assert len(program.programs_of(model)) == 1

@@ -16,7 +16,7 @@ from rlgrad.gradients import (
     plan,
     register_rule,
 )
-from rlgrad.gradients.closed_forms import registry
+from rlgrad.gradients.closed_forms import rule_table
 from rlgrad.gradients.closed_forms.factors import Direct, Factor, total
 from rlgrad.gradients.closed_forms.lookups import Lookup
 from rlgrad.gradients.closed_forms.outer_products import OuterProduct
@@ -39,7 +39,7 @@ def scaled():
 
 @pytest.fixture
 def rules(monkeypatch):
-    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
+    monkeypatch.setattr(rule_table, "_RULES", dict(rule_table._RULES))
 
 
 def test_a_rule_of_ones_own_is_used_for_exactly_its_class(rules):

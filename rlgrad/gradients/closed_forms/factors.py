@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import tensorflow as tf
 
@@ -55,15 +55,33 @@ class Factor(Protocol):
         """The sum of this and `other`; `None` where it has to be written out."""
 
 
+class MadeOfTensors:
+    """The part that all forms share: a dataclass, some of whose fields are tensors with one row per sample."""
+
+    _TENSORS: ClassVar[tuple[str, ...]]
+
+    @property
+    def tensors(self) -> tuple[Any, ...]:
+        """The tensors, in the order of their fields."""
+        return tuple([getattr(self, name) for name in self._TENSORS])
+
+    def with_tensors(self, tensors: Sequence[Any]) -> Self:
+        """The same form made of other tensors."""
+        form: Any = self
+        changed: Self = replace(form, **dict(zip(self._TENSORS, tensors, strict=True)))
+        return changed
+
+
 @dataclass(frozen=True)
-class Direct:
+class Direct(MadeOfTensors):
     """Gradients that are written out: for small variables.
 
     Args:
         values: float (N, *shape).
-        positions: T, how often one sample uses the weights, which `plan` shows; none: it is not known.
+        positions: T, the number of times that one sample uses the weights, which `plan` shows; `None`: not known.
     """
 
+    _TENSORS = ("values",)
     values: Any
     positions: int | None = 1
 
@@ -71,15 +89,6 @@ class Direct:
     def shape(self) -> tuple[int, ...]:
         """The variable's shape."""
         return tuple(self.values.shape[1:])
-
-    @property
-    def tensors(self) -> tuple[Any, ...]:
-        """The gradients."""
-        return (self.values,)
-
-    def with_tensors(self, tensors: Sequence[Any]) -> "Direct":
-        """Other gradients of the same variable."""
-        return replace(self, values=tensors[0])
 
     def per_sample(self) -> Any:
         """g_n."""

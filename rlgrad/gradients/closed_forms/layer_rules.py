@@ -12,7 +12,7 @@ from rlgrad.gradients.closed_forms.factors import Direct, Factor
 from rlgrad.gradients.closed_forms.lookups import Lookup
 from rlgrad.gradients.closed_forms.outer_products import OuterProduct
 from rlgrad.gradients.closed_forms.patches import known, patches
-from rlgrad.gradients.closed_forms.rules import LayerCall, Registered
+from rlgrad.gradients.closed_forms.rules import LayerCall, RegisteredRule
 
 layers = keras.layers
 
@@ -208,23 +208,23 @@ def _channels_last(call: LayerCall) -> LayerCall:
     return replace(call, inputs=inputs, cotangent=cotangent)
 
 
-RULES: dict[type, Registered] = {
-    layers.Dense: Registered(dense, ("kernel", "bias")),
-    layers.EinsumDense: Registered(einsum_dense, ("kernel", "bias")),
-    layers.Embedding: Registered(embedding, ("embeddings",)),
-    layers.PReLU: Registered(prelu, ("alpha",)),
-    layers.Conv1D: Registered(convolution, ("kernel", "bias")),
-    layers.Conv2D: Registered(convolution, ("kernel", "bias")),
-    layers.Conv3D: Registered(convolution, ("kernel", "bias")),
-    layers.DepthwiseConv1D: Registered(depthwise, ("kernel", "bias")),
-    layers.DepthwiseConv2D: Registered(depthwise, ("kernel", "bias")),
-    layers.SeparableConv1D: Registered(separable, ("depthwise_kernel", "pointwise_kernel", "bias")),
-    layers.SeparableConv2D: Registered(separable, ("depthwise_kernel", "pointwise_kernel", "bias")),
-    layers.Conv1DTranspose: Registered(transposed_convolution, ("kernel", "bias")),
-    layers.Conv2DTranspose: Registered(transposed_convolution, ("kernel", "bias")),
-    layers.Conv3DTranspose: Registered(transposed_convolution, ("kernel", "bias")),
-    layers.LayerNormalization: Registered(normalization, ("gamma", "beta")),
-    layers.GroupNormalization: Registered(normalization, ("gamma", "beta")),
-    layers.BatchNormalization: Registered(normalization, ("gamma", "beta")),
-    layers.RMSNormalization: Registered(normalization, ("scale",)),
+RULES: dict[type, RegisteredRule] = {
+    layers.Dense: RegisteredRule(dense, ("kernel", "bias")),
+    layers.EinsumDense: RegisteredRule(einsum_dense, ("kernel", "bias")),
+    layers.Embedding: RegisteredRule(embedding, ("embeddings",)),
+    layers.PReLU: RegisteredRule(prelu, ("alpha",)),
+    layers.Conv1D: RegisteredRule(convolution, ("kernel", "bias")),
+    layers.Conv2D: RegisteredRule(convolution, ("kernel", "bias")),
+    layers.Conv3D: RegisteredRule(convolution, ("kernel", "bias")),
+    layers.DepthwiseConv1D: RegisteredRule(depthwise, ("kernel", "bias")),
+    layers.DepthwiseConv2D: RegisteredRule(depthwise, ("kernel", "bias")),
+    layers.SeparableConv1D: RegisteredRule(separable, ("depthwise_kernel", "pointwise_kernel", "bias")),
+    layers.SeparableConv2D: RegisteredRule(separable, ("depthwise_kernel", "pointwise_kernel", "bias")),
+    layers.Conv1DTranspose: RegisteredRule(transposed_convolution, ("kernel", "bias")),
+    layers.Conv2DTranspose: RegisteredRule(transposed_convolution, ("kernel", "bias")),
+    layers.Conv3DTranspose: RegisteredRule(transposed_convolution, ("kernel", "bias")),
+    layers.LayerNormalization: RegisteredRule(normalization, ("gamma", "beta")),
+    layers.GroupNormalization: RegisteredRule(normalization, ("gamma", "beta")),
+    layers.BatchNormalization: RegisteredRule(normalization, ("gamma", "beta")),
+    layers.RMSNormalization: RegisteredRule(normalization, ("scale",)),
 }

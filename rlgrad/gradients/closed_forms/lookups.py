@@ -1,17 +1,17 @@
 """Gradients of a table of which each sample looks up some rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 from rlgrad.gradients.closed_forms import factors
-from rlgrad.gradients.closed_forms.factors import Factor, matrix
+from rlgrad.gradients.closed_forms.factors import Factor, MadeOfTensors, matrix
 
 
 @dataclass(frozen=True)
-class Lookup:
+class Lookup(MadeOfTensors):
     """g has b_t added to row id_t of a table, for each of T positions. Seldom written out: most of it is zeros.
 
     Args:
@@ -20,6 +20,7 @@ class Lookup:
         rows: number of rows of the table.
     """
 
+    _TENSORS = ("ids", "right")
     ids: Any
     right: Any
     rows: int
@@ -34,15 +35,6 @@ class Lookup:
         """T."""
         found: int | None = self.ids.shape[1]
         return found
-
-    @property
-    def tensors(self) -> tuple[Any, ...]:
-        """Ids and b."""
-        return (self.ids, self.right)
-
-    def with_tensors(self, tensors: Sequence[Any]) -> "Lookup":
-        """The same table with other ids and b."""
-        return replace(self, ids=tensors[0], right=tensors[1])
 
     def per_sample(self) -> Any:
         """(N, rows, D), mostly zeros."""

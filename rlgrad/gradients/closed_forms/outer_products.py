@@ -6,21 +6,21 @@ each quantity has two routes: over pairs of positions, or by writing the gradien
 alone, never by timing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 from rlgrad.gradients.closed_forms import factors
-from rlgrad.gradients.closed_forms.factors import Factor, matrix, sum_after
+from rlgrad.gradients.closed_forms.factors import Factor, MadeOfTensors, matrix, sum_after
 
 # From so many positions on, to compute bᵀ a and transpose it may be faster than to compute aᵀ b.
 _MANY_POSITIONS = 64
 
 
 @dataclass(frozen=True)
-class OuterProduct:
+class OuterProduct(MadeOfTensors):
     """g = Σ_t a_t b_tᵀ, for each of G groups of channels by itself.
 
     Args:
@@ -30,6 +30,7 @@ class OuterProduct:
         permutation: which of `axes` each axis of the variable is; default: as they stand.
     """
 
+    _TENSORS = ("left", "right")
     left: Any
     right: Any
     axes: tuple[int, ...]
@@ -45,15 +46,6 @@ class OuterProduct:
         """T."""
         found: int | None = self.left.shape[1]
         return found
-
-    @property
-    def tensors(self) -> tuple[Any, ...]:
-        """The two arrays, a and b."""
-        return (self.left, self.right)
-
-    def with_tensors(self, tensors: Sequence[Any]) -> "OuterProduct":
-        """The same layout with other a and b."""
-        return replace(self, left=tensors[0], right=tensors[1])
 
     def per_sample(self) -> Any:
         """One batched product."""

@@ -12,24 +12,24 @@ import tensorflow as tf
 
 from rlgrad.gradients.closed_forms.factors import Direct, Factor
 from rlgrad.gradients.closed_forms.outer_products import OuterProduct
-from rlgrad.gradients.closed_forms.rules import LayerCall, Ran, Registered
+from rlgrad.gradients.closed_forms.rules import LayerCall, LayerRun, RegisteredRule
 
 layers, ops = keras.layers, keras.ops
 
 Watch = Callable[[Any], None]
 
 
-def run_simple(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training: Any = False) -> Ran:
+def run_simple(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training: Any = False) -> LayerRun:
     """h_t = φ(z), z = x_t W + β + h_t−1 U."""
     _require_no_dropout(layer, training)
     h = _first(states)
     z = _affine(x, layer.kernel, layer.bias) + ops.matmul(h, layer.recurrent_kernel)
     watch(z)
     out = z if layer.activation is None else layer.activation(z)
-    return Ran((x, h), (out,), lambda h: (h, [h] if keras.tree.is_nested(states) else h))
+    return LayerRun((x, h), z, (out,), lambda h: (h, [h] if keras.tree.is_nested(states) else h))
 
 
-def run_lstm(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training: Any = False) -> Ran:
+def run_lstm(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training: Any = False) -> LayerRun:
     """Gates i, f, c̃, o = x_t W + h_t−1 U + β; c_t = σ(f) ∘ c_t−1 + σ(i) ∘ φ(c̃), h_t = σ(o) ∘ φ(c_t)."""
     _require_no_dropout(layer, training)
     h, carry = states
@@ -39,10 +39,10 @@ def run_lstm(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training:
     i, f, candidate, o = ops.split(z, 4, axis=1)
     gate = layer.recurrent_activation
     carry = gate(f) * carry + gate(i) * layer.activation(candidate)
-    return Ran((x, h), (gate(o) * layer.activation(carry), carry), lambda h, carry: (h, [h, carry]))
+    return LayerRun((x, h), z, (gate(o) * layer.activation(carry), carry), lambda h, carry: (h, [h, carry]))
 
 
-def run_gru(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training: Any = False) -> Ran:
+def run_gru(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training: Any = False) -> LayerRun:
     """Gates z and r; h_t = z ∘ h_t−1 + (1 − z) ∘ φ(x̃ + h̃), with r before or after the product that makes h̃."""
     _require_no_dropout(layer, training)
     h = _first(states)
@@ -57,6 +57,7 @@ def run_gru(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training: 
         h_z, h_r, h_h = ops.split(from_h, 3, axis=-1)
         z, r = gate(x_z + h_z), gate(x_r + h_r)
         inputs: tuple[Any, ...] = (x, h)
+        watched: tuple[Any, ...] = (from_x, from_h)
         moved = r * h_h
     else:
         from_h = ops.matmul(h, layer.recurrent_kernel[:, : 2 * units])
@@ -65,9 +66,9 @@ def run_gru(layer: Any, call: Any, watch: Watch, x: Any, states: Any, training: 
         z, r = gate(x_z + h_z), gate(x_r + h_r)
         moved = ops.matmul(r * h, layer.recurrent_kernel[:, 2 * units :])
         watch(moved)
-        inputs = (x, h, r * h)
+        inputs, watched = (x, h, r * h), (from_x, from_h, moved)
     out = z * h + (1 - z) * layer.activation(x_h + moved)
-    return Ran(inputs, (out,), lambda h: (h, [h] if keras.tree.is_nested(states) else h))
+    return LayerRun(inputs, watched, (out,), lambda h: (h, [h] if keras.tree.is_nested(states) else h))
 
 
 def one_product(call: LayerCall) -> dict[str, Factor]:
@@ -122,8 +123,8 @@ def _first(states: Any) -> Any:
 
 
 _ATTRIBUTES = ("kernel", "recurrent_kernel", "bias")
-RULES: dict[type, Registered] = {
-    layers.SimpleRNNCell: Registered(one_product, _ATTRIBUTES, run_simple),
-    layers.LSTMCell: Registered(one_product, _ATTRIBUTES, run_lstm),
-    layers.GRUCell: Registered(gru, _ATTRIBUTES, run_gru),
+RULES: dict[type, RegisteredRule] = {
+    layers.SimpleRNNCell: RegisteredRule(one_product, _ATTRIBUTES, run_simple),
+    layers.LSTMCell: RegisteredRule(one_product, _ATTRIBUTES, run_lstm),
+    layers.GRUCell: RegisteredRule(gru, _ATTRIBUTES, run_gru),
 }

@@ -1,4 +1,4 @@
-"""What a closed form is: a rule that turns one call of a layer into one factor for each of the layer's variables."""
+"""The form of a closed form: a rule that turns one call of a layer into one factor for each of the layer's variables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class LayerCall:
 
     Args:
         layer: the Keras layer.
-        inputs: what it was given, (N, …); of a recurrent cell, a tuple: what its products were computed from.
+        inputs: the layer's input, (N, …); of a recurrent cell, a tuple of the tensors that its products were made from.
         cotangent: ∂f/∂z, float (N, …), z being what the layer computed before its activation (`layer.activation`); a
             tuple where there are several z.
         values: its variables' values, by attribute name.
-        rerun: `rerun({"gamma": tensor, …})` is z with these values in place of its variables'.
+        rerun: `rerun({"gamma": tensor, …})` is z with these values in place of the variables' own.
     """
 
     layer: Any
@@ -32,38 +32,42 @@ Rule = Callable[[LayerCall], Mapping[str, Factor]]
 
 
 @dataclass(frozen=True)
-class Ran:
-    """How one call of a layer went.
+class LayerRun:
+    """One run of a layer, in which its z were watched.
 
     Args:
-        inputs: what the watched z were computed from: a tensor, or a tuple of them.
-        said: tensors, one row per sample, that what the layer returns follows from.
-        returns: makes of `said` what the layer returns.
+        inputs: the tensors from which z was computed: one, or a tuple of them.
+        z: the result on which the layer's variables act directly, or a tuple of them.
+        outputs: tensors with one row per sample that decide what the layer returns.
+        assemble: makes of `outputs` what the layer returns.
     """
 
     inputs: Any
-    said: tuple[Any, ...]
-    returns: Callable[..., Any]
+    z: Any
+    outputs: tuple[Any, ...]
+    assemble: Callable[..., Any]
 
 
-# run(layer, call, watch, *args, **kwargs) computes what call(*args, **kwargs), the layer's own, does, and gives each z,
-# on which the layer's variables act directly, to `watch`.
-Run = Callable[..., Ran]
+# runner(layer, call, watch, *args, **kwargs) computes what the layer's own call(*args, **kwargs) does, and hands each z
+# to `watch` before anything is computed from it.
+Runner = Callable[..., LayerRun]
 
 
-def own_call(layer: Any, call: Callable[..., Any], watch: Callable[[Any], None], *args: Any, **kwargs: Any) -> Ran:
-    """Most layers: z is what the layer itself computes when its activation is left out."""
+def run_own_call(
+    layer: Any, call: Callable[..., Any], watch: Callable[[Any], None], *args: Any, **kwargs: Any
+) -> LayerRun:
+    """Run a layer whose z is the result of its own call without its activation, as most layers' is."""
     with keras_internals.split_activation(layer) as activation:
         z = call(*args, **kwargs)
     watch(z)
     inputs = args[0] if args else next(iter(kwargs.values()))
-    return Ran(inputs, (z,), (lambda z: z) if activation is None else activation)
+    return LayerRun(inputs, z, (z,), (lambda z: z) if activation is None else activation)
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A rule, the attributes of the layer whose variables it covers, and how the layer's z are found."""
+class RegisteredRule:
+    """A rule, the attributes of the layer that hold the variables it covers, and how to run the layer."""
 
     rule: Rule
     attributes: tuple[str, ...]
-    run: Run = own_call
+    run: Runner = run_own_call

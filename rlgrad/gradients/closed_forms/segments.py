@@ -1,4 +1,4 @@
-"""Rows that are summed before anything else is done with them: the steps of one trajectory."""
+"""Segments: rows, such as the steps of one trajectory, whose gradients are summed before anything else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,16 +31,16 @@ class Segmented:
 
     @property
     def positions(self) -> int | None:
-        """Not known: as many as the segment has rows, times those of a row."""
+        """Not known: the number depends on how many rows a segment has."""
         return None
 
     @property
     def tensors(self) -> tuple[Any, ...]:
-        """Those of the rows."""
+        """The tensors of the rows' factor."""
         return self.steps.tensors
 
     def with_tensors(self, tensors: Sequence[Any]) -> "Segmented":
-        """Other rows, in the same segments."""
+        """Other rows in the same segments."""
         return replace(self, steps=self.steps.with_tensors(tensors))
 
     def per_sample(self) -> Any:
@@ -63,15 +63,15 @@ class Segmented:
         return self._sum(self.steps.jvp(tangent))
 
     def vjp(self, weights: Any) -> Any:
-        """Each row counts as much as its segment."""
+        """Σ of the rows, each weighted as its segment is."""
         return self.steps.vjp(tf.gather(weights, self.ids))
 
     def sum_of_squares(self, weights: Any) -> Any:
-        """Squares of sums: written out for each segment."""
+        """Σ of squared sums, which are written out for each segment."""
         return tf.tensordot(weights, tf.square(self.per_sample()), 1)
 
     def joined(self, other: Any) -> Factor | None:
-        """In the same segments."""
+        """The sum of two factors of the same segments."""
         if not isinstance(other, Segmented):
             return None
         steps = self.steps.joined(other.steps)
@@ -81,12 +81,12 @@ class Segmented:
         return tf.math.unsorted_segment_sum(rows, self.ids, self.count)
 
 
-def prepared(segments: Any, num_segments: Any, rows: int | None) -> dict[str, Any]:
-    """Segments as tensors: ids (N,) and their number.
+def prepare_segments(segments: Any, num_segments: Any, rows: int | None) -> dict[str, Any]:
+    """Return segments as tensors: ids (N,) and their number; nothing if there are no segments.
 
     Raises:
-        TypeError: they are not integers.
-        ValueError: not one for each row; or numbers that are no segment's.
+        TypeError: the ids are not integers.
+        ValueError: not one id for each row; ids that no segment has.
     """
     if segments is None:
         if num_segments is not None:
@@ -112,7 +112,7 @@ def prepared(segments: Any, num_segments: Any, rows: int | None) -> dict[str, An
 
 
 def part(factor: Factor, rows: slice, count: Any) -> Factor:
-    """A factor of some of the rows; of `count` segments, where it has segments."""
+    """Return a factor of some of the rows; if it has segments, of `count` segments."""
     if isinstance(factor, Segmented):
         return Segmented(part(factor.steps, rows, count), factor.ids[rows], count)
     return factor.with_tensors([tensor[rows] for tensor in factor.tensors])
@@ -123,7 +123,7 @@ class Packing:
     """Rows in chunks of whole segments, so that no segment's sum is cut.
 
     Args:
-        chunks: for each chunk its rows, and for each of these the segment, counted from 0 within the chunk.
+        chunks: for each chunk its rows, and for each row its segment, counted from 0 within the chunk.
         present: the segments that have rows, in the order of the chunks.
         count: S, the number of segments.
     """
@@ -134,11 +134,11 @@ class Packing:
 
     @property
     def largest(self) -> int:
-        """Rows of the largest chunk: a segment with more rows than a chunk is to have is a chunk by itself."""
+        """The number of rows of the largest chunk: a segment that is larger than a chunk is one by itself."""
         return max(len(rows) for rows, _ in self.chunks)
 
-    def in_place(self, whole: Any, axis: int = 0) -> Any:
-        """From an axis with the chunks' segments one after the other to one with all S; those without rows are zero."""
+    def spread(self, whole: Any, axis: int = 0) -> Any:
+        """Turn an axis of the chunks' segments, one after the other, into one of all S; those without rows are zero."""
         if np.array_equal(self.present, np.arange(self.count)):
             return whole
         places = np.full(self.count, len(self.present))
@@ -147,13 +147,13 @@ class Packing:
         return tf.gather(tf.pad(whole, padding), places, axis=axis)
 
 
-def packed(prepared_segments: dict[str, Any], size: int) -> Packing:
-    """Segments put into chunks of at most `size` rows, in the order of their numbers, as long as the next one fits.
+def pack_segments(segments: dict[str, Any], size: int) -> Packing:
+    """Put segments, in the order of their numbers, into chunks of at most `size` rows.
 
     Raises:
         ValueError: the numbers are not known when tracing.
     """
-    ids, count = (tf.get_static_value(prepared_segments[name]) for name in ("segments", "num_segments"))
+    ids, count = (tf.get_static_value(segments[name]) for name in ("segments", "num_segments"))
     if ids is None or count is None:
         raise ValueError(
             "chunk_size= puts whole segments into chunks, so segments= (and num_segments=) must be known when tracing: "

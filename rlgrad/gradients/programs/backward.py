@@ -7,19 +7,42 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.questions.heads import shape_text
-from rlgrad.gradients.questions.inputs import numbers
-from rlgrad.gradients.questions.problem import SINGLE, DisconnectedGradientError, Notes, Problem
+from rlgrad.gradients.questions.inputs import as_tensor
+from rlgrad.gradients.questions.question import SINGLE, Question
 from rlgrad.gradients.questions.selection import select_weights
 
 
-def require_connected(problem: Problem, positions: Iterable[int], names: Iterable[str] = ()) -> None:
-    """Raises where a named variable, or every variable, is not among the connected `positions`.
+class DisconnectedGradientError(ValueError):
+    """The chosen output does not depend on something that it was to be differentiated with respect to.
+
+    TensorFlow returns `None` in this case, other libraries return zeros. Here it is an error, whose message lists what
+    is not connected and what is.
+    """
+
+
+def value_and_sum(question: Question) -> Computed:
+    """Compute f, and Σ_n c_n ∇f(x_n) for each variable that f depends on, in one forward and one backward pass."""
+    sources = question.sources
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        forward = question.forward()
+    value = forward.values[SINGLE]
+    gradients = tape.gradient(value, sources, output_gradients=weight_for(question, value))
+    positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
+    require_connected(question, positions)
+    sums = [dense(gradients[i], sources[i]) for i in positions]
+    return Computed([tf.stop_gradient(value), *sums], positions, forward.ranges)
+
+
+def require_connected(question: Question, positions: Iterable[int], names: Iterable[str] = ()) -> None:
+    """Raise if a variable that the caller named, or every variable, is not among the connected `positions`.
 
     Raises:
         DisconnectedGradientError: with what is not connected, and what is.
     """
-    selected, connected = problem.weights, set(positions)
+    selected, connected = question.weights, set(positions)
     missing = [key for i, key in enumerate(selected.keys) if i not in connected]
     if not missing or (connected and not selected.explicit):
         return
@@ -27,44 +50,43 @@ def require_connected(problem: Problem, positions: Iterable[int], names: Iterabl
     what = f"The outputs {', '.join(named)} do" if len(named) > 1 else " ".join(["The output", *named, "does"])
     if not selected.explicit:
         raise DisconnectedGradientError(
-            f"{what} not depend on any trainable weight of model {problem.model.name!r}. Is there a stop_gradient, a "
+            f"{what} not depend on any trainable weight of model {question.model.name!r}. Is there a stop_gradient, a "
             "NumPy conversion or an argmax on the way, or is layer= a layer before all weights?"
         )
-    present = _connected_keys(problem, list(names) or [SINGLE])
+    present = _connected_keys(question, list(names) or [SINGLE])
     raise DisconnectedGradientError(
         f"{what} not depend on these of the chosen weights: {', '.join(missing)}. Connected are: "
         f"{', '.join(present) or 'none'}. Without weights= the result has all weights that the output depends on."
     )
 
 
-def _connected_keys(problem: Problem, names: list[str]) -> list[str]:
-    """All trainable variables that the outputs depend on, for a message: one more pass of the model."""
-    everything = (
-        replace(problem, weights=select_weights(problem.model, None)) if problem.model.trainable_variables else problem
-    )
-    sources = everything.sources
+def _connected_keys(question: Question, names: list[str]) -> list[str]:
+    """Return all trainable variables that the outputs depend on, for a message: one more pass of the model."""
+    if question.model.trainable_variables:
+        question = replace(question, weights=select_weights(question.model, None))
+    sources = question.sources
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(sources)
-        values = everything.forward(Notes())
+        values = question.forward().values
     gradients = tape.gradient([values[name] for name in names], sources)
-    return [key for key, gradient in zip(everything.weights.keys, gradients, strict=True) if gradient is not None]
+    return [key for key, gradient in zip(question.weights.keys, gradients, strict=True) if gradient is not None]
 
 
 def dense(gradient: Any, variable: Any) -> Any:
-    """A gradient as a tensor of the variable's shape; an embedding's comes as slices, possibly several of one row."""
+    """Return a gradient as a tensor of the variable's shape; an embedding's is slices, possibly several of one row."""
     if isinstance(gradient, tf.IndexedSlices):
         gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
     return gradient
 
 
 def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None) -> Any:
-    """A credit as a tensor of the value's dtype and shape.
+    """Return a credit as a tensor of the value's dtype and shape.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is neither one number nor of the value's shape.
+        TypeError: the credit is not a number.
+        ValueError: the credit is neither one number nor of the value's shape.
     """
-    credit = tf.cast(numbers(credit), value.dtype)
+    credit = tf.cast(as_tensor(credit), value.dtype)
     if credit.shape.rank == 0:
         return tf.fill(tf.shape(value), credit) if value.shape.rank != 0 else credit
     if not credit.shape.is_compatible_with(value.shape):
@@ -75,15 +97,15 @@ def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None)
     return credit
 
 
-def weight_for(problem: Problem, value: Any) -> Any:
-    """The question's sample weights as a cotangent of `value`; 1 where there are none."""
-    if problem.sample_weight is None:
+def weight_for(question: Question, value: Any) -> Any:
+    """Return the question's sample weights as a cotangent of `value`; 1 if there are none."""
+    if question.sample_weight is None:
         return tf.ones_like(value)
-    return cotangent(value, problem.sample_weight, "sample_weight", problem.batch_size)
+    return cotangent(value, question.sample_weight, "sample_weight", question.batch_size)
 
 
 def credits_for(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
-    """Credits as cotangents of the outputs' values, by output name."""
+    """Return credits as cotangents of the outputs' values, by output name."""
     return {
         name: cotangent(values[name], c, f"The credit of {name!r}" if name != SINGLE else "The credit")
         for name, c in credits_by_name(values, credit).items()
@@ -91,11 +113,11 @@ def credits_for(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
 
 
 def credits_by_name(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
-    """What each output counts, by output name, of whatever shape; 1 where no credit is given.
+    """Return the credit of each output, by name and of any shape; 1 for all outputs if no credit is given.
 
     Raises:
-        ValueError: a name that no output has; a dict where there is one output without a name, or none where there are
-            several.
+        ValueError: a name that no output has; a dict although the one output has no name, or no dict although the
+            outputs have names.
     """
     if credit is None:
         return dict.fromkeys(values, 1.0)
@@ -117,8 +139,8 @@ def credits_by_name(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
     return dict(credit)
 
 
-def tangents_for(problem: Problem, tangent: Any, keys: list[str]) -> list[Any]:
-    """A direction in the space of weights as tensors, in the order of `keys`.
+def tangents_for(question: Question, tangent: Any, keys: list[str]) -> list[Any]:
+    """Return a direction in the space of weights as tensors, in the order of `keys`.
 
     Raises:
         ValueError: other keys than these, or another shape than the variable's.
@@ -128,12 +150,12 @@ def tangents_for(problem: Problem, tangent: Any, keys: list[str]) -> list[Any]:
         raise ValueError(
             f"The direction is a dict with exactly the keys {', '.join(keys)}, as a gradient is; got {got}."
         )
-    variables = dict(zip(problem.weights.keys, problem.weights.variables, strict=True))
-    found = []
+    variables = dict(zip(question.weights.keys, question.weights.variables, strict=True))
+    tensors = []
     for key in keys:
         variable = variables[key]
-        v = tf.cast(numbers(tangent[key]), variable.dtype)
+        v = tf.cast(as_tensor(tangent[key]), variable.dtype)
         if not v.shape.is_compatible_with(tf.TensorShape(variable.shape)):
             raise ValueError(f"The direction of {key!r} must have shape {tuple(variable.shape)}, got {tuple(v.shape)}.")
-        found.append(v)
-    return found
+        tensors.append(v)
+    return tensors

@@ -1,4 +1,4 @@
-"""What a model returned in one pass, by name, and what can be said about it before numbers are known."""
+"""The tensors that a model returned in one pass, by name, with checks that need no numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,20 +21,21 @@ class Heads:
     Args:
         model: the model that ran.
         returned: what it returned: a tensor, or a dict or list of them.
-        is_layer: `returned` is a layer's output rather than the model's.
-        batch_size: number of samples where it is known when tracing, for messages.
+        is_layer: `returned` is a layer's output, not the model's.
+        batch_size: the number of samples, where it is known when tracing; for messages.
+        ranges: integers that are not known while tracing, and are to be checked later: the position of the array, the
+            count, and what they are.
     """
 
     model: Any
     returned: Any
     is_layer: bool = False
     batch_size: int | None = None
-    # Ranges that could not be checked because the numbers are not known while tracing: (which array, how many, what).
     ranges: list[tuple[int, int, str]] = field(default_factory=list)
 
     @cached_property
     def by_name(self) -> dict[str, Any]:
-        """The outputs by name; a single one is under `""`."""
+        """The outputs by name; a single one has the name `""`."""
         if isinstance(self.returned, dict):
             return dict(self.returned)
         if isinstance(self.returned, list | tuple):
@@ -44,12 +45,12 @@ class Heads:
 
     @property
     def distribution(self) -> Any:
-        """The model's own distribution over actions; `None` where it has none."""
+        """The model's own distribution over actions, or `None`."""
         return None if self.is_layer else getattr(self.model, "distribution", None)
 
     @cached_property
     def batch_rank(self) -> int:
-        """Number of leading batch axes: 1, or what a policy's own distribution leaves of its parameters' axes."""
+        """The number of leading batch axes: 1, or as many as the entropy of a policy's own distribution has."""
         if self.distribution is not None and "policy" in self.by_name:
             rank = self.distribution.entropy(self.by_name["policy"]).shape.rank
             if rank is None:
@@ -60,10 +61,10 @@ class Heads:
         return 1
 
     def find(self, name: str | None) -> Any:
-        """The output of that name (a dict inside a dict: `"policy/mean"`); without a name the only one.
+        """Return the output of this name (of a dict inside a dict: `"policy/mean"`); without a name the only one.
 
         Raises:
-            ValueError: there is none of that name; or no name and several outputs.
+            ValueError: no output has this name; or no name was given and there are several outputs.
         """
         if name is None:
             if len(self.by_name) == 1:
@@ -82,7 +83,7 @@ class Heads:
         return found[name]
 
     def tensor(self, name: str | None) -> Any:
-        """The output of that name as a floating-point tensor with a batch axis.
+        """Return the output of this name, a floating-point tensor with a batch axis.
 
         Raises:
             TypeError: it is not floating-point.
@@ -103,7 +104,7 @@ class Heads:
         return found
 
     def parameters(self, name: str | None) -> Any:
-        """What the model says about its distribution: head `name`, else `"policy"`, else the only output."""
+        """Return the parameters of the model's distribution: output `name`, else `"policy"`, else the only output."""
         if name is None and "policy" in self.by_name:
             return self.by_name["policy"]
         if name is None and {"mean", "log_std"} <= set(self.by_name):
@@ -116,7 +117,7 @@ class Heads:
         return self.find(name)
 
     def require_range(self, position: int, array: Any, count: int | None, what: str) -> None:
-        """Integers of `array` must lie in 0 … count − 1: checked now if they are known, else noted for later."""
+        """Check that integers lie in 0 … count − 1: now if they are known, else add them to `ranges`."""
         if count is None:
             return
         if tf.get_static_value(array) is not None:
@@ -138,7 +139,7 @@ class Heads:
 
 
 def check_range(array: Any, count: int, what: str) -> None:
-    """Raises where an integer of `array` lies outside 0 … count − 1.
+    """Raise if an integer of `array` lies outside 0 … count − 1.
 
     Raises:
         ValueError: with the range that came.
@@ -153,7 +154,7 @@ def check_range(array: Any, count: int, what: str) -> None:
 
 
 def require_floating(tensor: Any, what: str) -> None:
-    """Raises where `tensor` is no floating-point tensor: nothing else has a gradient.
+    """Raise if `tensor` is not a floating-point tensor: nothing else has a gradient.
 
     Raises:
         TypeError: with what it is.
@@ -171,7 +172,7 @@ def require_floating(tensor: Any, what: str) -> None:
 
 
 def shape_text(shape: Any, batch_size: int | None = None) -> str:
-    """A static shape for a message, its unknown first axis replaced by the batch size where that is known."""
+    """Write a static shape for a message; the batch size, if known, takes the place of an unknown first axis."""
     if shape.rank is None:
         return "an unknown shape"
     axes: Sequence[Any] = list(shape)

@@ -1,19 +1,17 @@
-"""A model's input as tensors: converted to the dtypes that the model takes, its shape checked before the model runs."""
+"""A model's input as tensors of the dtypes that the model takes, with shapes that are checked before the model runs."""
 
-import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.core import keras_internals
 from rlgrad.gradients.questions.heads import shape_text
 
 
-def numbers(value: Any) -> Any:
-    """`value` as a tensor. Python's own numbers become float64: TensorFlow would cut 0.3 to float32 before any cast."""
+def as_tensor(value: Any) -> Any:
+    """Return `value` as a tensor. Python's numbers become float64: TensorFlow would round 0.3 to float32 before a cast."""
     if isinstance(value, tf.Tensor):
         return value
     plain = isinstance(value, float) or (
@@ -22,82 +20,53 @@ def numbers(value: Any) -> Any:
     return tf.convert_to_tensor(np.asarray(value) if plain else value)
 
 
+def as_weight(sample_weight: Any) -> Any:
+    """Return sample weights as a floating-point tensor."""
+    weight = as_tensor(sample_weight)
+    return weight if weight.dtype.is_floating else tf.cast(weight, tf.float64)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """An input tree, flattened.
 
     Args:
         leaves: tensors, each with a batch axis first.
-        structure: the tree with a `None` in place of each leaf.
-        signature: one `tf.TensorSpec` per leaf, its first axis open; further axes are open where the model's are.
-        integer_leaves: names of leaves that came as integers, which have no gradient.
+        structure: the tree, with a `None` in place of each leaf.
+        signature: a `tf.TensorSpec` for each leaf, its first axis open; further axes are open where the model's are.
+        integer_leaves: names of the leaves that came as integers, which have no gradient.
+        batch_size: the number of rows of the first leaf, if it is known.
     """
 
     leaves: tuple[Any, ...]
     structure: Any
     signature: tuple[Any, ...]
     integer_leaves: tuple[str, ...]
-
-    @property
-    def batch_size(self) -> int | None:
-        """Number of rows of the first leaf, where it is known."""
-        return None if not self.leaves or self.leaves[0].shape.rank is None else self.leaves[0].shape[0]
+    batch_size: int | None
 
 
-_SEEN: "weakref.WeakKeyDictionary[Any, dict[Any, Inputs]]" = weakref.WeakKeyDictionary()
-_MAX_SEEN = 64
-
-
-def pack(structure: Any, leaves: Any) -> Any:
-    """The tree again."""
-    return tf.nest.pack_sequence_as(structure, list(leaves))
-
-
-def prepare(model: Any, x: Any) -> Inputs:
-    """Checks and converts a model's input.
+def prepare(model: Any, x: Any, expected: Any) -> Inputs:
+    """Check and convert a model's input.
 
     Args:
         model: a built Keras model.
         x: an array (N, …), or a dict or list of such arrays for a model with several inputs.
+        expected: see `keras_internals.expected_inputs`.
 
     Raises:
-        TypeError: a leaf is no array of numbers.
+        TypeError: a leaf is not an array of numbers.
         ValueError: another structure, rank or width than the model's; a missing batch axis; leaves of unequal length.
     """
-    expected = keras_internals.expected_inputs(model)
-    single = isinstance(x, np.ndarray | tf.Tensor) and not isinstance(expected, dict | list | tuple)
-    if not single or not x.shape:
-        return _prepare(model, x, expected)
-    # What was found right once for an array of this shape and dtype is right again: calls are often repeated.
-    seen = _SEEN.setdefault(model, {})
-    key = (id(expected), type(x), x.dtype, tuple(x.shape))
-    found = seen.get(key)
-    if found is None:
-        found = _prepare(model, x, expected)
-        if len(seen) >= _MAX_SEEN:
-            seen.clear()
-        seen[key] = replace(found, leaves=())
-        return found
-    return replace(found, leaves=(converted(x, found.signature[0].dtype),))
-
-
-def converted(leaf: Any, dtype: Any) -> Any:
-    """An array as a tensor of that dtype."""
-    if isinstance(leaf, np.ndarray):
-        return tf.convert_to_tensor(leaf.astype(dtype.as_numpy_dtype, copy=False))
-    return leaf if leaf.dtype is dtype else tf.cast(leaf, dtype)
-
-
-def _prepare(model: Any, x: Any, expected: Any) -> Inputs:
     if isinstance(x, list | tuple) and all(_is_number(leaf) for leaf in tf.nest.flatten(x)):
         x = np.asarray(x)
     if expected is not None:
-        x = _in_the_structure_of(expected, x, model)
+        x = _arrange(x, expected, model)
     flat = tf.nest.flatten(x)
     references = [None] * len(flat) if expected is None else tf.nest.flatten(expected)
     names = leaf_names(x)
     leaves = tuple(
-        _convert(leaf, reference, name, model) for leaf, reference, name in zip(flat, references, names, strict=True)
+        _checked_tensor(leaf, reference, name, model)
+        for leaf, reference, name in zip(flat, references, names, strict=True)
     )
     integers = tuple(name for name, leaf in zip(names, flat, strict=True) if not _is_floating(leaf))
     sizes = {leaf.shape[0] for leaf in leaves if leaf.shape.rank is not None and leaf.shape[0] is not None}
@@ -105,11 +74,19 @@ def _prepare(model: Any, x: Any, expected: Any) -> Inputs:
         rows = ", ".join(f"{name}: {leaf.shape[0]}" for name, leaf in zip(names, leaves, strict=True))
         raise ValueError(f"All inputs need the same number of rows (axis 0); got {rows}.")
     signature = tuple(_spec(leaf, reference) for leaf, reference in zip(leaves, references, strict=True))
-    return Inputs(leaves, tf.nest.map_structure(lambda _: None, x), signature, integers)
+    batch_size = None if not leaves or leaves[0].shape.rank is None else leaves[0].shape[0]
+    return Inputs(leaves, tf.nest.map_structure(lambda _: None, x), signature, integers, batch_size)
 
 
-def _in_the_structure_of(expected: Any, x: Any, model: Any) -> Any:
-    """`x` arranged as the model's own inputs are; a dict by input names is accepted in place of a list."""
+def convert(leaf: Any, dtype: Any) -> Any:
+    """Return an array as a tensor of this dtype."""
+    if isinstance(leaf, np.ndarray):
+        return tf.convert_to_tensor(leaf.astype(dtype.as_numpy_dtype, copy=False))
+    return leaf if leaf.dtype is dtype else tf.cast(leaf, dtype)
+
+
+def _arrange(x: Any, expected: Any, model: Any) -> Any:
+    """Return `x` in the structure of the model's own inputs; a dict by input names is accepted in place of a list."""
     if isinstance(x, dict) and isinstance(expected, list | tuple):
         names = [reference.name for reference in expected]
         if set(names) <= set(x):
@@ -125,7 +102,7 @@ def _in_the_structure_of(expected: Any, x: Any, model: Any) -> Any:
     raise ValueError(f"Model {model.name!r} takes {_describe(expected)}; got {_describe(x)}.")
 
 
-def _convert(leaf: Any, reference: Any, name: str, model: Any) -> Any:
+def _checked_tensor(leaf: Any, reference: Any, name: str, model: Any) -> Any:
     if isinstance(leaf, keras.KerasTensor):
         raise TypeError(f"Input {name} is symbolic (a KerasTensor). Gradients need numbers: pass an array.")
     dtype = None if reference is None else tf.as_dtype(reference.dtype)
@@ -173,14 +150,14 @@ def _spec(leaf: Any, reference: Any) -> Any:
 
 
 def leaf_names(x: Any) -> list[str]:
-    """How to write each leaf of a tree: `x`, or `x['a']`, in the order of `tf.nest.flatten`."""
+    """Return how a caller writes each leaf of a tree, `x` or `x['a']`, in the order of `tf.nest.flatten`."""
     if not isinstance(x, dict | list | tuple):
         return ["x"]
     return ["x" + "".join(f"[{key!r}]" for key in path) for path in _paths(x)]
 
 
 def _paths(x: Any) -> list[tuple[Any, ...]]:
-    """Paths of a tree's leaves in the order of `tf.nest.flatten`, which sorts the keys of a dict."""
+    """Return the paths of a tree's leaves in the order of `tf.nest.flatten`, which sorts the keys of a dict."""
     if isinstance(x, dict):
         return [(key, *rest) for key in sorted(x) for rest in _paths(x[key])]
     if isinstance(x, list | tuple):

@@ -1,7 +1,7 @@
-"""What is differentiated: one number per sample, made from what a model returns.
+"""The outputs that can be differentiated: each is one number per sample, computed from what a model returns.
 
-An `Output` is two things: a recipe (hashable, says how to compute the number; part of the key under which compiled
-functions are kept) and arrays (actions, unit numbers, scales; passed to the compiled function at each call).
+An `Output` is two things: a recipe (hashable, says how to compute the number, and is part of the key of a compiled
+program) and arrays (actions, unit numbers, scales; passed to the program at each call).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.gradients.questions.policy_recipes import DistributionEntropy, LogProbability
-from rlgrad.gradients.questions.recipes import Custom, OverTime, Recipe, Sum, Unit, Whole, by_value
+from rlgrad.gradients.questions.policy_recipes import DistributionEntropy, LogProbability, by_value
+from rlgrad.gradients.questions.recipes import Custom, OverTime, Recipe, Sum, Unit, Whole
 
 
 class Output:
-    """Something a model says, to be differentiated. Outputs add, subtract and scale.
+    """A number per sample that a model computes, to be differentiated. Outputs add, subtract and scale.
 
-    `Output.of(...)` makes one from anything that `output=` accepts, so that it can be added and scaled:
+    `Output.of(...)` makes one of anything that `output=` accepts, so that it can be added and scaled:
     `LogProb(actions) + 0.5 * Output.of("value")`. Strings, unit numbers and functions that are added to an output need
     no wrapping.
     """
@@ -29,7 +29,7 @@ class Output:
 
     @staticmethod
     def of(selection: Any = None, *, unit: Any = None) -> "Output":
-        """An output from what `output=` accepts.
+        """Return an output from anything that `output=` accepts.
 
         Args:
             selection: `None` (the model's only output, summed over its units), a head's name, a unit number, an int
@@ -73,7 +73,7 @@ class Output:
         return _combine((scale, self))
 
     __rmul__ = __mul__
-    # An array times an output is our affair, not an array of outputs.
+    # NumPy must leave `array * output` to this class instead of making an array of outputs.
     __array_ufunc__ = None
     __array_priority__ = 1000
 
@@ -84,7 +84,7 @@ class Output:
         return _combine((-1.0, self))
 
     def tensors(self, model: Any) -> list[Any]:
-        """The arrays as checked tensors."""
+        """Return the arrays as checked tensors."""
         return self.recipe.prepare(model, self.arrays)
 
 
@@ -94,14 +94,15 @@ class LogProb(Output):
     Args:
         actions: int (N,) for a categorical distribution, float (N, *shape) for a Gaussian; further leading axes where
             the model's own inputs have them.
-        distribution: what the model's output means. Default: the model's attribute `distribution`, else `Categorical`
-            on logits (N, K).
-        head: which output holds the parameters. Default: `"policy"` where a model has several, else its only one.
+        distribution: the distribution that the model's output parametrizes. Default: the model's attribute
+            `distribution`, else `Categorical` on logits (N, K).
+        head: the name of the output that holds the parameters. Default: `"policy"` if a model has several outputs, else
+            its only one.
 
     Raises:
-        TypeError: float actions without a distribution, or actions of a dtype the distribution does not take.
-        ValueError: actions that the distribution cannot have, or of another length than the inputs; a Keras model whose
-            output ends in a softmax or sigmoid, where logits are needed.
+        TypeError: float actions without a distribution, or actions of a dtype that the distribution does not take.
+        ValueError: actions that the distribution cannot have, or of another length than the inputs; a Keras model that
+            ends in a softmax or sigmoid although logits are needed.
     """
 
     def __init__(self, actions: Any, distribution: Any = None, *, head: str | None = None) -> None:
@@ -112,8 +113,8 @@ class Entropy(Output):
     """H(π(·|s)), in nats, of the distribution that the model parametrizes.
 
     Args:
-        distribution: what the model's output means; default as for `LogProb`.
-        head: which output holds the parameters; default as for `LogProb`.
+        distribution: the distribution that the model's output parametrizes; default as for `LogProb`.
+        head: the name of the output that holds the parameters; default as for `LogProb`.
     """
 
     def __init__(self, distribution: Any = None, *, head: str | None = None) -> None:
@@ -121,12 +122,12 @@ class Entropy(Output):
 
 
 class PerSequence(Output):
-    """Σ_t w_t f_t, for models whose samples are sequences: one number for each, where the output has one for each step.
+    """Σ_t w_t f_t: one number for each sequence, made of an output that has one number for each step.
 
-    That makes a sequence a sample of `per_sample_gradient`, `per_sample_norm`, `gram` and the others that look at samples.
+    With it a sequence is one sample of `per_sample_gradient`, `per_sample_norm`, `gram` and other per-sample functions.
 
     Args:
-        output: f, (N, T): `LogProb(actions)`, a head's name, or what else `output=` accepts.
+        output: f, (N, T): `LogProb(actions)`, a head's name, or anything else that `output=` accepts.
         weights: w, float (N, T), or one number.
 
     Example:

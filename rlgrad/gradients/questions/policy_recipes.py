@@ -1,4 +1,4 @@
-"""The outputs that mean a distribution over actions: log π(a|s) and entropy. Frozen, hashable, without arrays."""
+"""The recipes of outputs that are about a distribution over actions: log π(a|s) and the entropy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,34 @@ import tensorflow as tf
 from rlgrad.core import keras_internals
 from rlgrad.distributions import Categorical
 from rlgrad.gradients.questions.heads import Heads, require_floating, shape_text
-from rlgrad.gradients.questions.recipes import Arrays, unwrap
+from rlgrad.gradients.questions.recipes import Arrays
+
+
+class Same:
+    """A wrapper for an object that cannot be hashed; it equals only wrappers of the same object."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.wrapped is self.wrapped
+
+    def __hash__(self) -> int:
+        return id(self.wrapped)
+
+
+def by_value(thing: Any) -> Any:
+    """Return `thing` if it can be hashed (as frozen dataclasses can), else a wrapper that stands for its identity."""
+    try:
+        hash(thing)
+    except TypeError:
+        return Same(thing)
+    return thing
+
+
+def unwrap(thing: Any) -> Any:
+    """Return the argument that `by_value` was given."""
+    return thing.wrapped if isinstance(thing, Same) else thing
 
 
 @dataclass(frozen=True)
@@ -21,7 +48,7 @@ class LogProbability:
     cacheable = True
 
     def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """The actions, checked by the distribution where it is known before the model runs."""
+        """Return the actions, checked by the distribution if it is known before the model runs."""
         distribution = unwrap(self.distribution)
         if distribution is None:
             distribution = getattr(model, "distribution", None)
@@ -37,9 +64,9 @@ class LogProbability:
         return [actions]
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """The distribution's log-probability of the actions under the model's output."""
+        """Return the log-probability of the actions under the model's output."""
         parameters, distribution = distribution_of(self, heads)
-        position, actions = arrays.take()
+        position, actions = next(arrays)
         _require_event(actions, parameters, distribution, heads)
         if isinstance(distribution, Categorical):
             heads.require_range(position, actions, parameters.shape[-1], "Actions")
@@ -55,19 +82,22 @@ class DistributionEntropy:
     cacheable = True
 
     def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """No arrays."""
+        """Return nothing: there are no arrays."""
         return []
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """The distribution's entropy."""
+        """Return the distribution's entropy."""
         parameters, distribution = distribution_of(self, heads)
         return distribution.entropy(parameters)
 
 
 def distribution_of(recipe: LogProbability | DistributionEntropy, heads: Heads) -> tuple[Any, Any]:
-    """The parameters and what they parametrize: the argument, else the model's own, else a categorical on logits."""
-    parameters = heads.parameters(recipe.head)
+    """Return the distribution's parameters and the distribution.
+
+    The distribution is the recipe's, else the model's own, else a categorical one on logits.
+    """
     distribution = unwrap(recipe.distribution)
+    parameters = heads.parameters(recipe.head)
     if distribution is None:
         distribution = heads.distribution
     for tensor in tf.nest.flatten(parameters):
@@ -108,13 +138,13 @@ def _require_no_probabilities(recipe: LogProbability | DistributionEntropy, head
 
 
 def _require_event(actions: Any, parameters: Any, distribution: Any, heads: Heads) -> None:
-    """Actions must have the shape of the distribution's samples: what broadcasts gives wrong numbers silently."""
+    """Raise unless the actions have the shape of the distribution's samples: broadcasting would give wrong numbers."""
     if isinstance(distribution, Categorical):
         expected = parameters.shape[:-1]
     elif isinstance(parameters, dict) and "mean" in parameters:
         expected = parameters["mean"].shape
     else:
-        return  # another library's distribution: only it knows
+        return  # only another library's distribution knows the shape of its samples
     if not actions.shape.is_compatible_with(expected):
         raise ValueError(
             f"Actions of shape {shape_text(expected, heads.batch_size)} were expected, one for each input; got "

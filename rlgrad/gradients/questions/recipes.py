@@ -1,6 +1,6 @@
-"""How each kind of output is computed from what a model returned. Frozen, hashable, without arrays."""
+"""How to compute each kind of output from what a model returned. Recipes are frozen, hashable, and hold no arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,33 +8,22 @@ import tensorflow as tf
 
 from rlgrad.gradients.questions.heads import Heads, require_floating, shape_text
 
-
-class Arrays:
-    """The arrays of one output, handed out in the order in which its recipe asks for them."""
-
-    def __init__(self, tensors: Sequence[Any]) -> None:
-        self._tensors = list(tensors)
-        self._next = 0
-
-    def take(self) -> tuple[int, Any]:
-        """The position of the next array, and the array."""
-        position = self._next
-        self._next += 1
-        return position, self._tensors[position]
+# The arrays of one output, each with its position, in the order in which its recipe takes them.
+Arrays = Iterator[tuple[int, Any]]
 
 
 class Recipe(Protocol):
-    """How to compute an output. Equal recipes share compiled functions, so they must be hashable."""
+    """How to compute an output. Equal recipes share compiled programs, so they must be hashable."""
 
     @property
     def cacheable(self) -> bool:
-        """Whether equal recipes always compute the same thing."""
+        """`True` if equal recipes always compute the same thing."""
 
     def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """The arrays as tensors, checked as far as that goes without running the model."""
+        """Return the arrays as tensors, checked as far as that is possible without running the model."""
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """f, float (batch…); with `per_unit`, outputs that have units keep their axes."""
+        """Return f, float (batch…); with `per_unit`, outputs that have units keep the axes of these."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +34,11 @@ class Whole:
     cacheable = True
 
     def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """No arrays."""
+        """Return nothing: there are no arrays."""
         return []
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """Σ_k y_k, or all y_k."""
+        """Return Σ_k y_k, or all y_k."""
         y = heads.tensor(self.head)
         return y if per_unit else _sum_after(y, heads.batch_rank)
 
@@ -62,13 +51,13 @@ class Unit:
     cacheable = True
 
     def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """The unit number () or numbers (batch…)."""
+        """Return the unit number () or numbers (batch…)."""
         return [_as_integers(arrays[0])]
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """y_k, summed over axes between batch and units (positions of a convolution)."""
+        """Return y_k, summed over the axes between batch and units (the positions of a convolution)."""
         y = heads.tensor(self.head)
-        position, unit = arrays.take()
+        position, unit = next(arrays)
         if y.shape.rank <= heads.batch_rank:
             raise ValueError(
                 f"A unit was chosen of an output of shape {shape_text(y.shape, heads.batch_size)}, which has no axis "
@@ -86,17 +75,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class Custom:
-    """A user's function of what the model returned. It may capture anything, so nothing about it is kept."""
+    """A user's function of what the model returned. It may capture anything, so no program of it is kept."""
 
     function: Callable[[Any], Any]
     cacheable = False
 
     def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """No arrays."""
+        """Return nothing: there are no arrays."""
         return []
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """What the function returns, if it is a floating-point tensor that kept the batch axis."""
+        """Call the function, and require a floating-point tensor that kept the batch axis."""
         value = self.function(heads.returned)
         require_floating(value, "What the function given as output= returned")
         reference = tf.nest.flatten(heads.returned)[0]
@@ -122,11 +111,11 @@ class Sum:
 
     @property
     def cacheable(self) -> bool:
-        """Whether all terms are."""
+        """`True` if all terms are cacheable."""
         return all(term.cacheable for term in self.terms)
 
     def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """Scale, then the term's own arrays, for each term."""
+        """Return for each term its scale, then its own arrays."""
         prepared: list[Any] = []
         start = 0
         for term, count in zip(self.terms, self.counts, strict=True):
@@ -137,10 +126,10 @@ class Sum:
         return prepared
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """The terms must have one shape: adding (N,) to (N, K) would broadcast."""
+        """Add the terms, which must have one shape: adding (N,) to (N, K) would broadcast."""
         total = None
         for term in self.terms:
-            _, scale = arrays.take()
+            _, scale = next(arrays)
             value = term.value(heads, arrays, False)
             scaled = tf.cast(scale, value.dtype) * value
             if total is None:
@@ -163,17 +152,17 @@ class OverTime:
 
     @property
     def cacheable(self) -> bool:
-        """Whether the term is."""
+        """`True` if the term is cacheable."""
         return self.term.cacheable
 
     def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """The weights, then the term's own arrays."""
+        """Return the weights, then the term's own arrays."""
         weights = arrays[0] if tf.is_tensor(arrays[0]) else tf.constant(arrays[0], tf.float32)
         return [weights, *self.term.prepare(model, arrays[1:])]
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """One number for each sequence, float (N,)."""
-        _, weights = arrays.take()
+        """Return one number for each sequence, float (N,)."""
+        _, weights = next(arrays)
         value = self.term.value(heads, arrays, False)
         if value.shape.rank < 2:
             raise ValueError(
@@ -183,33 +172,6 @@ class OverTime:
         if weights.shape.rank:
             _require_batch(weights, value.shape, heads, "Weights of the steps")
         return _sum_after(tf.cast(weights, value.dtype) * value, 1)
-
-
-class Same:
-    """Wraps an object that cannot be hashed, so that it equals only itself."""
-
-    def __init__(self, wrapped: Any) -> None:
-        self.wrapped = wrapped
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other.wrapped is self.wrapped
-
-    def __hash__(self) -> int:
-        return id(self.wrapped)
-
-
-def by_value(thing: Any) -> Any:
-    """`thing` itself where it can be hashed (frozen dataclasses), else wrapped so that it equals only itself."""
-    try:
-        hash(thing)
-    except TypeError:
-        return Same(thing)
-    return thing
-
-
-def unwrap(thing: Any) -> Any:
-    """What `by_value` was given."""
-    return thing.wrapped if isinstance(thing, Same) else thing
 
 
 def _require_batch(array: Any, expected: Any, heads: Heads, what: str) -> None:
@@ -225,5 +187,5 @@ def _as_integers(array: Any) -> Any:
 
 
 def _sum_after(y: Any, batch_rank: int) -> Any:
-    """Σ over the axes that follow the first `batch_rank` ones."""
+    """Sum over the axes that follow the first `batch_rank` ones."""
     return y if y.shape.rank == batch_rank else tf.reduce_sum(y, axis=list(range(batch_rank, y.shape.rank)))

@@ -1,6 +1,5 @@
-"""Which weights, and which layer: from what a caller writes to Keras variables and layers."""
+"""From names, positions and objects that a caller writes to the Keras variables and layers that they mean."""
 
-import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,12 +13,12 @@ from rlgrad.core import keras_internals
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen variables, in the order of `model.trainable_variables`, with the key each has in results.
+    """Chosen variables, in the order of `model.trainable_variables`, with the key that each has in results.
 
     Args:
         variables: Keras variables (or `tf.Variable`s).
-        keys: `variable.path`, made unique.
-        explicit: the caller named them, so each must be connected to the output.
+        keys: each variable's `path`, made unique.
+        explicit: the caller named the variables, so each must be connected to the output.
     """
 
     variables: tuple[Any, ...]
@@ -28,12 +27,12 @@ class Selection:
 
 
 def select_weights(model: Any, weights: Any) -> Selection:
-    """The variables that `weights=` means.
+    """Return the variables that `weights=` means.
 
     Args:
         model: a built Keras model.
-        weights: `None` (all trainable), a layer's name, the end of a variable's path, a position in `model.layers`, a
-            layer, a variable, or a list of these.
+        weights: `None` (all trainable variables), a layer's name, the end of a variable's path, a position in
+            `model.layers`, a layer, a variable, or a list of these.
 
     Raises:
         TypeError: it is none of these.
@@ -46,7 +45,8 @@ def select_weights(model: Any, weights: Any) -> Selection:
                 f"Model {model.name!r} has no trainable weights. Set trainable=True on it, or name variables: "
                 "weights=[…]."
             )
-        return _all_of(model, chosen)
+        keyed = _keyed(chosen)
+        return Selection(tuple(v for v, _ in keyed), tuple(key for _, key in keyed), explicit=False)
     chosen = []
     for item in weights if isinstance(weights, list | tuple) else [weights]:
         chosen += _resolve(model, item)
@@ -58,11 +58,11 @@ def select_weights(model: Any, weights: Any) -> Selection:
                 f"Variable {_path(variable)!r} has dtype {tf.as_dtype(variable.dtype).name}; only floating-point "
                 "variables have a gradient (seeds, counters and quantized kernels have none)."
             )
-    return _selection(model, chosen, explicit=True)
+    return _selection(model, chosen)
 
 
 def select_layer(model: Any, layer: Any) -> Any:
-    """The layer that `layer=` means: a layer's name at any depth, a position in `model.layers`, or the layer itself.
+    """Return the layer that `layer=` means: a name at any depth, a position in `model.layers`, or the layer itself.
 
     Raises:
         TypeError: it is none of these.
@@ -83,11 +83,18 @@ def select_layer(model: Any, layer: Any) -> Any:
 
 
 def keys_of(model: Any) -> list[tuple[Any, str]]:
-    """All variables of a model, trainable ones first, each with its key: its path, the second of one path with `#2`."""
+    """Return all variables of a model, trainable ones first, each with its key.
+
+    The key is the variable's path; a second variable of the same path has `#2` after it.
+    """
+    return _keyed([*model.trainable_variables, *model.variables])
+
+
+def _keyed(variables: Iterable[Any]) -> list[tuple[Any, str]]:
     keyed: list[tuple[Any, str]] = []
     count: dict[str, int] = {}
     seen: set[int] = set()
-    for variable in [*model.trainable_variables, *model.variables]:
+    for variable in variables:
         if id(variable) in seen:
             continue
         seen.add(id(variable))
@@ -97,23 +104,13 @@ def keys_of(model: Any) -> list[tuple[Any, str]]:
     return keyed
 
 
-# What no weights= means, by model: for as long as the model has the same trainable variables.
-_DEFAULTS: "weakref.WeakKeyDictionary[Any, Selection]" = weakref.WeakKeyDictionary()
-
-
-def _all_of(model: Any, chosen: list[Any]) -> Selection:
-    known = _DEFAULTS.get(model)
-    if known is None or list(map(id, known.variables)) != list(map(id, chosen)):
-        known = _DEFAULTS[model] = _selection(model, chosen, explicit=False)
-    return known
-
-
-def _selection(model: Any, chosen: Sequence[Any], explicit: bool) -> Selection:
+def _selection(model: Any, chosen: Sequence[Any]) -> Selection:
+    """Return variables that the caller named, in the order of `keys_of`."""
     wanted = {id(variable) for variable in chosen}
     keyed = [(variable, key) for variable, key in keys_of(model) if id(variable) in wanted]
     known = {id(variable) for variable, _ in keyed}
     taken = {key for _, key in keyed}
-    for variable in chosen:  # variables that the model does not track, say of a function that the model calls
+    for variable in chosen:  # the model does not track some variables, such as those of a function that it calls
         if id(variable) not in known:
             known.add(id(variable))
             key, number = _path(variable), 2
@@ -121,7 +118,7 @@ def _selection(model: Any, chosen: Sequence[Any], explicit: bool) -> Selection:
                 key, number = f"{_path(variable)}#{number}", number + 1
             taken.add(key)
             keyed.append((variable, key))
-    return Selection(tuple(v for v, _ in keyed), tuple(k for _, k in keyed), explicit)
+    return Selection(tuple(v for v, _ in keyed), tuple(k for _, k in keyed), explicit=True)
 
 
 def _resolve(model: Any, item: Any) -> list[Any]:

@@ -1,28 +1,35 @@
-"""From what a caller asks to a `Problem`, checked as far as that goes without running the model."""
+"""From a caller's arguments to a `Question`, checked as far as that is possible without running the model."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from rlgrad.core import keras_internals
-from rlgrad.gradients.questions import inputs as model_inputs
 from rlgrad.gradients.questions import selection
+from rlgrad.gradients.questions.inputs import Inputs, as_weight, prepare
 from rlgrad.gradients.questions.outputs import Output
-from rlgrad.gradients.questions.problem import Problem
+from rlgrad.gradients.questions.question import SINGLE, Question
 
 
-def pose(
+def ask(
     model: Any,
     x: Any,
     *,
-    outputs: Mapping[str, Output],
+    outputs: Mapping[str, Output] | Output,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
     differentiate_x: bool = False,
-) -> Problem:
-    """Checks a question as far as that goes without running the model.
+) -> Question:
+    """Check a caller's arguments and return the question that they ask.
+
+    Args:
+        model: a Keras model.
+        x: its input.
+        outputs: the outputs to differentiate, by name; or one without a name.
+        layer: see `gradients.gradient`.
+        weights: see `gradients.gradient`.
+        sample_weight: see `gradients.gradient`.
+        differentiate_x: differentiate with respect to the input, and to no weights.
 
     Raises:
         TypeError, ValueError: see the functions of `selection`, `inputs` and `recipes`.
@@ -39,41 +46,36 @@ def pose(
             "change the model. Use stateful=False."
         )
     chosen = None if layer is None else selection.select_layer(model, layer)
-    prepared = model_inputs.prepare(model, x)
+    prepared = prepare(model, x, keras_internals.expected_inputs(model))
     if differentiate_x:
         _require_floating_inputs(prepared)
         selected = selection.Selection((), (), explicit=False)
     else:
         selected = selection.select_weights(model, weights)
-    arrays = {name: tuple(output.tensors(model)) for name, output in outputs.items()}
-    problem = Problem(
+    arrays: dict[str, tuple[Any, ...]] = {}
+    batched: dict[str, tuple[bool, ...]] = {}
+    outputs = {SINGLE: outputs} if isinstance(outputs, Output) else outputs
+    for name, output in outputs.items():
+        arrays[name] = tuple(output.tensors(model))
+        batched[name] = tuple(b and t.shape.rank != 0 for b, t in zip(output.batched, arrays[name], strict=True))
+    question = Question(
         model=model,
         leaves=prepared.leaves,
         structure=prepared.structure,
         signature=prepared.signature,
         recipes={name: output.recipe for name, output in outputs.items()},
         arrays=arrays,
-        batched={name: _batched(output, arrays[name]) for name, output in outputs.items()},
+        batched=batched,
         layer=chosen,
         weights=selected,
         sample_weight=None if sample_weight is None else as_weight(sample_weight),
         batch_size=prepared.batch_size,
     )
-    _require_rows(problem)
-    return problem
+    _require_rows(question)
+    return question
 
 
-def as_weight(sample_weight: Any) -> Any:
-    """Sample weights as a floating-point tensor."""
-    weight = model_inputs.numbers(sample_weight)
-    return weight if weight.dtype.is_floating else tf.cast(weight, tf.float64)
-
-
-def _batched(output: Output, tensors: tuple[Any, ...]) -> tuple[bool, ...]:
-    return tuple(batched and tensor.shape.rank != 0 for batched, tensor in zip(output.batched, tensors, strict=True))
-
-
-def _require_floating_inputs(prepared: model_inputs.Inputs) -> None:
+def _require_floating_inputs(prepared: Inputs) -> None:
     integers = prepared.integer_leaves or tuple(
         leaf.dtype.name for leaf in prepared.leaves if not leaf.dtype.is_floating
     )
@@ -84,20 +86,20 @@ def _require_floating_inputs(prepared: model_inputs.Inputs) -> None:
         )
 
 
-def _require_rows(problem: Problem) -> None:
-    """Arrays that belong to samples must have as many rows as the input."""
-    rows = problem.batch_size
+def _require_rows(question: Question) -> None:
+    """Raise if an array with one row per sample has another number of rows than the input."""
+    rows = question.batch_size
     if rows is None:
         return
-    for name, arrays in problem.arrays.items():
-        for array, batched in zip(arrays, problem.batched[name], strict=True):
+    for name, arrays in question.arrays.items():
+        for array, batched in zip(arrays, question.batched[name], strict=True):
             if batched and array.shape.rank and array.shape[0] not in (None, rows):
                 raise ValueError(
                     f"The input has {rows} rows, so there must be {rows} actions (or units); got shape "
                     f"{tuple(array.shape)}."
                 )
-    if problem.sample_weight is not None:
-        shape = problem.sample_weight.shape
+    if question.sample_weight is not None:
+        shape = question.sample_weight.shape
         if shape.rank == 0 or (shape.rank is not None and shape[0] not in (None, rows)):
             raise ValueError(
                 f"sample_weight holds one number for each value of the output, {rows} rows; got shape {tuple(shape)}."

@@ -1,0 +1,134 @@
+"""From a question to one factor per variable: one forward and one backward pass, however the factors are then used."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rlgrad.gradients.closed_forms.factors import Direct, Factor
+from rlgrad.gradients.programs.backward import require_connected, weight_for
+from rlgrad.gradients.programs.program import Computed
+from rlgrad.gradients.programs.surveys import survey
+from rlgrad.gradients.programs.taps import RecordedCall, Recording, record, replay
+from rlgrad.gradients.programs.vectorization import gradients_one_by_one
+from rlgrad.gradients.questions.heads import shape_text
+from rlgrad.gradients.questions.question import SINGLE, Question
+from rlgrad.gradients.questions.selection import Selection
+
+METHODS = ("auto", "factors", "vmap", "loop")
+
+
+@dataclass(frozen=True)
+class Factorization:
+    """The factors of f of each sample.
+
+    Args:
+        value: f, float (N,).
+        factors: for each variable that f depends on, by position.
+        free: positions of the variables that have no closed form.
+        ranges: see `ForwardPass.ranges`.
+        vectorized: the variables without a closed form were vectorized over the samples.
+    """
+
+    value: Any
+    factors: Mapping[int, Factor]
+    free: tuple[int, ...]
+    ranges: tuple[tuple[int, int, str], ...]
+    vectorized: bool = False
+
+    def computed(self, results: Any, detail: Any = None) -> Computed:
+        """Return results that were made of these factors, with the bytes that the factors take for each sample."""
+        size = 0
+        for factor in self.factors.values():
+            for tensor in factor.tensors:
+                size += (tensor.shape[1:].num_elements() or 0) * tensor.dtype.size
+        return Computed(results, tuple(self.factors), self.ranges, self.vectorized, size, detail)
+
+
+def factorize(question: Question, method: str = "auto") -> Factorization:
+    """Run the model forward and backward once; variables outside of the closed forms take the vectorized route.
+
+    Args:
+        question: a question with one number per sample.
+        method: `"auto"`; `"factors"`: nothing but closed forms; `"vmap"`, `"loop"`: none.
+
+    Raises:
+        DisconnectedGradientError: as `gradient`.
+        NotImplementedError: `method="factors"` and a variable has no closed form.
+        ValueError: not one number per sample.
+    """
+    if method in ("vmap", "loop"):
+        forward = question.forward()
+        require_scalars(question, forward.values[SINGLE])
+        others = gradients_one_by_one(replace(question, loop=question.loop or method == "loop"))
+        rows = zip(others.positions, others.results, strict=True)
+        factors: dict[int, Factor] = {i: Direct(g) for i, g in rows}
+        ranges = forward.ranges + others.ranges
+        return Factorization(forward.values[SINGLE], factors, others.positions, ranges, others.vectorized)
+    taps, _ = survey(question)
+    forward, recording = record(question, taps, question.forward)
+    value = forward.values[SINGLE]
+    require_scalars(question, value)
+    cotangents, free = recording.pull_back(value, weight_for(question, value))
+    factors = recording.factors(question, cotangents, set(free))
+    require_connected(question, {*free, *factors})
+    if not free:
+        return Factorization(value, factors, free, forward.ranges)
+    if method == "factors":
+        _refuse(question, free)
+    others = gradients_one_by_one(remaining_question(question, recording, free))
+    factors |= {free[i]: Direct(g) for i, g in zip(others.positions, others.results, strict=True)}
+    ranges = forward.ranges + others.ranges
+    return Factorization(value, {i: factors[i] for i in sorted(factors)}, free, ranges, others.vectorized)
+
+
+def require_scalars(question: Question, value: Any) -> None:
+    """Raise if f is not one number per sample.
+
+    Raises:
+        ValueError: with the shape that f has.
+    """
+    if value.shape.rank != 1:
+        raise ValueError(
+            f"One number per sample is needed, got {shape_text(value.shape[1:])} numbers for each row of the input. "
+            "Flatten the time and environment axes first, or add up the steps of sequences with PerSequence(output); for "
+            "several outputs per sample use jacobian()."
+        )
+
+
+def remaining_question(question: Question, recording: Recording, free: Sequence[int]) -> Question:
+    """Return the same question about the variables at positions `free`, for which there is no closed form.
+
+    The outputs of recorded layers are not computed again if they do not depend on these variables.
+    """
+    selected, calls = question.weights, recording.calls
+    # For the tape a recorded layer's own variables are constants; if one of them is among these, z depends on it.
+    ours = {id(selected.variables[i]) for i in free}
+    moving = [any(id(variable) in ours for variable in call.tap.variables.values()) for call in calls]
+    sources = [recording.sources[i] for i in free]
+    depended_on = sources + [call.run.z for call, m in zip(calls, moving, strict=True) if m]
+    fixed = [
+        n
+        for n, (call, m) in enumerate(zip(calls, moving, strict=True))
+        if not m and all(g is None for g in recording.tape.gradient(call.run.outputs, depended_on))
+    ]
+    some = Selection(tuple(selected.variables[i] for i in free), tuple(selected.keys[i] for i in free), explicit=True)
+
+    def replay_fixed(kept: Sequence[Any]) -> Any:
+        return replay(calls, _by_call(calls, fixed, kept))
+
+    kept = tuple(tensor for n in fixed for tensor in calls[n].run.outputs)
+    return replace(question, weights=some, kept=kept, replay=replay_fixed)
+
+
+def _by_call(calls: Sequence[RecordedCall], fixed: Sequence[int], kept: Sequence[Any]) -> dict[int, tuple[Any, ...]]:
+    """Return the outputs of the calls with these numbers, of all of them one after the other."""
+    tensors = iter(kept)
+    return {n: tuple(next(tensors) for _ in calls[n].run.outputs) for n in fixed}
+
+
+def _refuse(question: Question, free: Sequence[int]) -> None:
+    names = ", ".join(question.weights.keys[i] for i in free)
+    raise NotImplementedError(
+        f"method='factors', but there is no closed form for {names}. plan(model, x) says why; register_rule adds a closed "
+        "form for a layer class; method='auto' takes the vectorized route for these variables only."
+    )

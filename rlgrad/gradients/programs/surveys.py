@@ -1,0 +1,120 @@
+"""A survey finds the layers whose closed form holds for a question, by tracing the model once, on no numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tensorflow as tf
+
+from rlgrad.core.tensorflow_internals import trace_facts
+from rlgrad.gradients.closed_forms.factors import Factor
+from rlgrad.gradients.closed_forms.rule_table import look_up
+from rlgrad.gradients.programs.cache import cache_of, find_or_make, survey_key
+from rlgrad.gradients.programs.taps import RecordedCall, Tap, is_connected, record
+from rlgrad.gradients.questions.question import Question
+
+# A batch size that no layer has by accident: a tensor with this many rows has one row per sample.
+_PROBE_ROWS = 7919
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a survey for one layer: T, or the reason why the layer's rule is not used."""
+
+    positions: int | None = None
+    reason: str | None = None
+
+
+def survey(question: Question) -> tuple[list[Tap], dict[int, Finding]]:
+    """Find the layers whose closed form holds for this question.
+
+    Layers that run inside a loop, a branch or another function cannot be recorded. A layer whose first axis is not the
+    batch (in a model that puts time first) does not have one row per sample.
+
+    Returns:
+        The taps of these layers; and a finding for each layer with a rule, by the layer's position in `all_layers`.
+    """
+    wanted = {id(variable) for variable in question.weights.variables}
+    coverages = look_up(question.model)
+    candidates = {
+        index: Tap(each.layer, each.rule, each.variables)
+        for index, each in enumerate(coverages)
+        if not isinstance(each.rule, str) and any(id(variable) in wanted for variable in each.variables.values())
+    }
+    if not candidates:
+        return [], {}
+    rules = [each.rule for each in coverages]
+    surveys, key = cache_of(question.model).surveys, survey_key(question, rules)
+    findings: dict[int, Finding] = find_or_make(surveys, key, lambda: _survey(question, candidates))
+    return [tap for index, tap in candidates.items() if findings[index].reason is None], findings
+
+
+def _survey(question: Question, candidates: Mapping[int, Tap]) -> dict[int, Finding]:
+    if any(spec.shape.rank is None for spec in question.signature):
+        return dict.fromkeys(candidates, Finding(reason="the input has an unknown number of axes"))
+
+    def traced(leaves: list[Any]) -> tuple[list[Any], dict[int, Finding]]:
+        return [], _findings(question, candidates, leaves)
+
+    specs = [tf.TensorSpec([_PROBE_ROWS, *spec.shape[1:]], spec.dtype) for spec in question.signature]
+    return trace_facts(traced, specs)[1]
+
+
+def _findings(question: Question, candidates: Mapping[int, Tap], leaves: Sequence[Any]) -> dict[int, Finding]:
+    probe = replace(question, leaves=tuple(leaves), arrays={}, batched={}, sample_weight=None)
+    try:
+        returned, recording = record(probe, list(candidates.values()), probe.run_model)
+    except Exception as error:  # the model raises it again on the route that is taken instead
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = f"the model does not run on a batch of another size: {line}"
+        return dict.fromkeys(candidates, Finding(reason=reason))
+    recorded = [call for call in recording.calls if all(map(tf.is_tensor, tf.nest.flatten(call.run.z)))]
+    outputs = [y for y in tf.nest.flatten(returned) if tf.is_tensor(y) and y.dtype.is_floating]
+    cotangents = recording.tape.gradient(outputs, [call.run.z for call in recorded]) if outputs and recorded else []
+    by_call = dict(zip(map(id, recorded), cotangents, strict=True))
+    findings = {}
+    for index, tap in candidates.items():
+        own = [(call, by_call.get(id(call))) for call in recording.calls if call.tap is tap]
+        outside = [reason for other, reason in recording.elsewhere if other is tap]
+        findings[index] = Finding(reason=outside[0]) if outside else _finding(own)
+    return findings
+
+
+def _finding(calls: Sequence[tuple[RecordedCall, Any]]) -> Finding:
+    """Return the finding for one layer, from all its calls, each with its cotangent or `None`."""
+    if not calls:
+        return Finding(reason="it is not called")
+    positions: int | None = 0
+    for call, cotangent in calls:
+        if not is_connected(cotangent):
+            return Finding(reason="the output does not depend on it in a way that a tape can see")
+        if not call.has_rows(_PROBE_ROWS):
+            return Finding(reason="the first axis of what goes in or out is not the batch")
+        try:
+            factors = call.factors(cotangent)
+        except NotImplementedError as error:
+            return Finding(reason=str(error))
+        count = _checked_positions(call.tap, factors)
+        positions = None if positions is None or count is None else positions + count
+    return Finding(positions=positions)
+
+
+def _checked_positions(tap: Tap, factors: Mapping[str, Factor]) -> int | None:
+    """Return T, if it is known, and raise if the rule returned other factors than those of its variables."""
+    rule, layer, known, most = tap.rule.rule, tap.layer, True, 0
+    for name, variable in tap.variables.items():
+        if name not in factors:
+            raise ValueError(
+                f"Rule {getattr(rule, '__name__', rule)!r} covers {name!r} of layer {layer.name!r} but returned only "
+                f"{sorted(factors)}."
+            )
+        expected, got = (_PROBE_ROWS, *variable.shape), factors[name].per_sample().shape
+        if not got.is_compatible_with(expected):
+            raise ValueError(
+                f"Rule {getattr(rule, '__name__', rule)!r} must return gradients of shape (N, "
+                f"{', '.join(map(str, variable.shape))}) for {name!r} of layer {layer.name!r}, got (N, "
+                f"{', '.join(map(str, got[1:]))})."
+            )
+        count = factors[name].positions
+        known, most = known and count is not None, max(most, count or 0)
+    return most if known else None
