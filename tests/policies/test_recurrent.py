@@ -299,10 +299,7 @@ AGENTS = {
 
 @pytest.mark.parametrize(
     "agent",
-    [
-        pytest.param(v, id=k, marks={"reinforce": pytest.mark.xla, "trpo": ()}.get(k, pytest.mark.slow))
-        for k, v in AGENTS.items()
-    ],
+    [pytest.param(v, id=k, marks=pytest.mark.xla if k == "reinforce" else pytest.mark.slow) for k, v in AGENTS.items()],
 )
 def test_every_batch_agent_trains_a_policy_with_memory(agent, tmp_path, request):
     run = rlgrad.train(
