@@ -22,7 +22,7 @@ class RunningNormalizer(keras.layers.Layer):
     """
 
     def __init__(self, shape: tuple[int, ...], limit: float = 10.0, epsilon: float = 1e-8, **kwargs: Any) -> None:
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**kwargs | {"trainable": False})
         self.shape, self.limit, self.epsilon = tuple(shape), limit, epsilon
         # In float64: a float32 count stops growing at 2²⁴ steps.
         options = {"dtype": "float64", "trainable": False, "autocast": False}

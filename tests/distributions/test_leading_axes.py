@@ -35,20 +35,25 @@ def merged(tree):
     return tf.nest.map_structure(lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:]), tree)
 
 
+def flat(tree):
+    return tf.nest.map_structure(tf.constant, merged(tree))
+
+
 @each
 def test_two_leading_axes_give_the_numbers_of_one(space, options):
     model = action_model(space, **options)
     of = model.distribution
-    one, other, tangents = (parameters_of(model, (2, 3), seed) for seed in range(3))
-    actions, numpy_log_probs = of.sample(one, np.random.default_rng(3))
+    arrays = parameters_of(model, (2, 3), 0)
+    actions, numpy_log_probs = of.sample(arrays, np.random.default_rng(3))
+    one, other, tangents = (tf.nest.map_structure(tf.constant, parameters_of(model, (2, 3), seed)) for seed in range(3))
     answers = {
-        "log_prob": (of.log_prob(one, actions), of.log_prob(merged(one), merged(actions))),
-        "numpy_log_prob": (numpy_log_probs, of.numpy_log_prob(merged(one), merged(actions))),
-        "entropy": (of.entropy(one), of.entropy(merged(one))),
-        "kl_divergence": (of.kl_divergence(one, other), of.kl_divergence(merged(one), merged(other))),
-        "fisher_product": (of.fisher_product(one, tangents), of.fisher_product(merged(one), merged(tangents))),
-        "mode": (of.mode(one)[0], of.mode(merged(one))[0]),
-        "most_likely": (of.most_likely(one), of.most_likely(merged(one))),
+        "log_prob": (of.log_prob(one, actions), of.log_prob(flat(one), merged(actions))),
+        "numpy_log_prob": (numpy_log_probs, of.numpy_log_prob(merged(arrays), merged(actions))),
+        "entropy": (of.entropy(one), of.entropy(flat(one))),
+        "kl_divergence": (of.kl_divergence(one, other), of.kl_divergence(flat(one), flat(other))),
+        "fisher_product": (of.fisher_product(one, tangents), of.fisher_product(flat(one), flat(tangents))),
+        "mode": (of.mode(arrays)[0], of.mode(merged(arrays))[0]),
+        "most_likely": (of.most_likely(one), of.most_likely(flat(one))),
     }
     for name, (mine, expected) in answers.items():
         tf.nest.assert_same_structure(mine, expected)

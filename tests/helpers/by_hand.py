@@ -338,6 +338,8 @@ def _traced(agent, kind, options, rollout, xla):
 
 
 def assert_weights(policy, theta, phi, atol=1e-6):
-    for mine, expected in zip(theta_and_phi(policy), (theta, phi), strict=True):
-        for a, b in zip(mine, expected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+    names = ("policy", "value estimate")
+    for name, mine, expected in zip(names, theta_and_phi(policy), (theta, phi), strict=True):
+        for i, (a, b) in enumerate(zip(mine, expected, strict=True)):
+            which = f"array {i} of {len(mine)}, of shape {a.shape}, of the {name}'s weights, and what it is by hand"
+            np.testing.assert_allclose(a, b, rtol=0, atol=atol, err_msg=which)

@@ -28,18 +28,25 @@ class Endless(VectorEnv):
         return np.zeros((self.num_envs, 2), np.float32), np.ones(self.num_envs), ended, ended, {}
 
 
-def test_rollouts_by_steps_need_no_limit_of_episodes():
-    with rlgrad.GymCollector(Endless(), num_steps=3) as collector:
-        assert (collector.num_envs, collector.max_rollout_steps) == (2, 6)
-    with rlgrad.GymCollector(
-        "CartPole-v1", num_envs=2, num_steps=3, vectorization_mode="vector_entry_point"
-    ) as collector:
-        assert collector.max_rollout_steps == 6
+@pytest.fixture
+def endless_id():
+    """An id with a vector entry point, and without a limit that it could hand to it."""
+    gymnasium.register("test/Endless-v0", vector_entry_point=Endless)
+    yield "test/Endless-v0"
+    del gymnasium.registry["test/Endless-v0"]
 
 
-def test_a_limit_that_rollouts_by_steps_of_a_vector_environment_cannot_keep_is_refused():
-    with pytest.raises(ValueError, match="cannot cut the episodes of a vector environment"):
-        rlgrad.GymCollector(Endless(), num_steps=3, max_episode_steps=10)
+def test_rollouts_by_steps_need_no_limit_of_episodes(endless_id):
+    for env in (Endless(), endless_id):
+        with rlgrad.GymCollector(env, num_envs=2, num_steps=3) as collector:
+            assert collector.max_rollout_steps == 6
+            assert collector.vectorization_mode == ("vector_entry_point" if env is endless_id else "given")
+
+
+def test_a_limit_that_rollouts_by_steps_of_a_vector_environment_cannot_keep_is_refused(endless_id):
+    for env, mode in ((Endless(), "auto"), (endless_id, "vector_entry_point")):
+        with pytest.raises(ValueError, match="cannot cut the episodes of a vector environment"):
+            rlgrad.GymCollector(env, num_envs=2, num_steps=3, max_episode_steps=10, vectorization_mode=mode)
 
 
 def test_rollouts_of_whole_episodes_have_as_many_rows_as_an_episode_may_have_steps():

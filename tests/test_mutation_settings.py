@@ -1,0 +1,19 @@
+"""What `python tests/mutation` changes, and the tests that it runs, are files that are there."""
+
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MODULES = tomllib.loads((HERE / "mutation" / "modules.toml").read_text())["modules"]
+EQUIVALENT = tomllib.loads((HERE / "mutation" / "equivalent.toml").read_text())
+
+
+def test_modules_and_their_tests_are_there():
+    named = {*MODULES, *(test for tests in MODULES.values() for test in tests if test.startswith("tests/"))}
+    assert sorted(name for name in named if not (HERE.parent / name).exists()) == []
+
+
+def test_lines_that_mean_the_same_belong_to_modules_that_are_changed():
+    assert EQUIVALENT.keys() - MODULES.keys() == {"patterns"}
+    reasons = [reason for lines in EQUIVALENT.values() for reason in lines.values()]
+    assert [reason for reason in reasons if len(reason) < 10] == [], "reasons that say nothing"
