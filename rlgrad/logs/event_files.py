@@ -14,7 +14,7 @@ from rlgrad.logs import events
 
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, bits reversed
 _ONES = 0xFFFFFFFF
-_BLOCK = 256  # bytes whose checksum is found at once
+_BLOCK = 512  # bytes whose checksum is found at once
 
 _log = logging.getLogger("rlgrad")
 
@@ -88,8 +88,14 @@ def _contributions() -> "np.ndarray[Any, np.dtype[np.uint32]]":
     table[0] = np.arange(256)
     for _ in range(8):
         table[0] = np.where(table[0] & 1, table[0] >> 1 ^ _POLYNOMIAL, table[0] >> 1)
-    for i in range(1, _BLOCK):
+    for i in range(1, 4):
         table[i] = table[i - 1] >> 8 ^ table[0, table[i - 1] & 255]
+    known = 4
+    while known < _BLOCK:  # as many bytes again follow what is known: its four bytes are looked up like any others
+        low, high = table[:known], table[known : 2 * known]
+        for byte in range(4):
+            high ^= table[known - 1 - byte, low >> 8 * byte & 255]
+        known *= 2
     return table
 
 
