@@ -148,7 +148,7 @@ class Collector(Protocol):
 
     def begin_anew(self) -> None:
         """Prepare for a checkpoint: end episodes that a resumed run would take long to replay."""
-        return
+        return None
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs to continue from here: what JSON can hold, and NumPy arrays."""
@@ -156,6 +156,7 @@ class Collector(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from where `state` was taken; called before the first rollout, after `variables` were assigned."""
+        return None
 
     def variables(self, policy: Any) -> Sequence[Any]:
         """Return the TensorFlow variables that a checkpoint keeps besides `state`, always in the same order."""
@@ -163,7 +164,7 @@ class Collector(Protocol):
 
     def close(self) -> None:
         """Release the environments. Called once, after the last rollout."""
-        return
+        return None
 
 
 _REQUIRED = ("observation_space", "action_space", "num_envs", "shape")

@@ -46,8 +46,8 @@ def make_collector(
         TypeError: the collector lacks something that a run needs.
     """
     if collector != "auto":
-        of_environments: dict[str, Any] = {"env_kwargs": env_kwargs, "wrappers": wrappers, "step_timeout": step_timeout}
-        return _make_own(collector, env, vectorization_mode=vectorization_mode, **of_environments, **options)
+        options |= {"env_kwargs": env_kwargs, "wrappers": wrappers, "step_timeout": step_timeout}
+        return _make_own(collector, env, vectorization_mode=vectorization_mode, **options)
     kwargs, env = dict(env_kwargs or {}), load_class(env)
     functional = find_functional(env, kwargs)
     if functional is not None and vectorization_mode == "async":
