@@ -1,4 +1,4 @@
-"""The command line. Help needs nothing that takes long to import; each command imports what it needs."""
+"""The command line. `--help` imports nothing heavy: each command imports what it needs."""
 
 import contextlib
 import os
@@ -16,29 +16,29 @@ usage: rlgrad COMMAND ...
 Train policy-gradient agents on Gymnasium environments.
 
   train CONFIG [options]             a config that ships with rlgrad, or a YAML file
-  train AGENT ENV [options]          an agent by name, or file.py:Class, on an environment
-  train --from RUN [options]         the same once more
-  resume RUN --total-timesteps N     go on training
+  train AGENT ENV [options]          an agent, by name or as file.py:Class, on an environment
+  train --from RUN [options]         repeat a run
+  resume RUN --total-timesteps N     continue training
   evaluate RUN                       returns of fresh episodes
   compare RUN...                     returns with confidence intervals, as a table
   plot RUN...                        learning curves as PNG
-  inspect RUN                        signal and noise of the gradients, as a table and PNG
-  watch RUN                          see an episode: a window, or a GIF
-  record RUN --output episode.mp4    episodes as a film, MP4 or GIF
-  tune CONFIG | AGENT ENV [options]  search for better hyper-parameters, and write them as a config
-  export RUN --format FORMAT         the policy as a file that acts without rlgrad
-  check ENV                          what is worth knowing of an environment before training on it
-  agents | envs | configs            what there is, and what the configs reached
-  completion SHELL                   a script that completes all this: bash, zsh or fish
+  inspect RUN                        signal and noise of the gradients, as a table and a PNG
+  watch RUN                          show an episode: in a window, or as a GIF
+  record RUN --output episode.mp4    write episodes as a film, MP4 or GIF
+  tune CONFIG | AGENT ENV [options]  search for better hyper-parameters, and write the best as a config
+  export RUN --format FORMAT         write the policy as a file that acts without rlgrad
+  check ENV                          try an environment before training on it
+  agents | envs | configs            list what is installed, and the results of the configs
+  completion SHELL                   print a completion script for bash, zsh or fish
 
-  -h, --help                         this help, or that of a command
+  -h, --help                         show this help, or a command's
   --version
 
 Examples:
   rlgrad train cartpole
   rlgrad train reinforce CartPole-v1 --total-timesteps 200000 --agent.gamma 0.99 --seed 3
   rlgrad train my_agent.py:MyAgent CartPole-v1 --total-timesteps 100000
-  rlgrad train reinforce --help      every option, those of the agent included
+  rlgrad train reinforce --help      all options, including the agent's
 """
 
 COMMANDS = {  # each module has `parser()` and `run(arguments)`
@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: none: those of the process.
+        arguments: the words after `rlgrad`. `None`: the process's own.
 
     Returns:
-        Exit status: 0, or 1 where training failed. Mistakes in the arguments exit with 2, and a sentence on stderr.
+        The exit status: 0, or 1 if training failed. A mistake in the arguments exits with 2 and a sentence on stderr.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -97,12 +97,12 @@ def _run(name: str, arguments: list[str]) -> int:
         show(result, as_json)
         sys.stdout.flush()
         return result.status
-    except BrokenPipeError:  # `rlgrad … | head` has read enough
+    except BrokenPipeError:  # `rlgrad … | head` stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (FloatingPointError, EnvironmentFault, WriteFault) as error:
         status = fail(str(error), status=1)
-        print(getattr(error, "trace", ""), end="", file=sys.stderr)  # the environment's own, if it raised
+        print(getattr(error, "trace", ""), end="", file=sys.stderr)  # the environment's own traceback, if it raised
         return status
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         if not _ours(error.__traceback__):
@@ -113,7 +113,7 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def fail(message: str, status: int = 2) -> int:
-    """Say what is wrong on stderr, and give the exit status."""
+    """Print what is wrong on stderr, and return the exit status."""
     print(f"rlgrad: {message}", file=sys.stderr)
     return status
 
@@ -131,5 +131,5 @@ def _ours(traceback: TracebackType | None) -> bool:
 
 
 def _of_python(file: str) -> bool:
-    """Return whether a file belongs to Python's own library."""
+    """Return True if a file belongs to Python's own library."""
     return file.startswith(("<frozen", f"{Path(os.__file__).parent}{os.sep}")) and "site-packages" not in file

@@ -1,4 +1,4 @@
-"""TensorFlow's import, without the lines that its C++ side writes to stderr before any log level is in force."""
+"""Import TensorFlow without what its C++ side prints at that moment, and load runs."""
 
 import gc
 import importlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras; what they wrote to stderr is shown only if that fails."""
+    """Import TensorFlow and Keras. Show what they write to stderr only if the import fails."""
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()
@@ -26,7 +26,7 @@ def import_tensorflow() -> None:
             with uncollected():
                 importlib.import_module("tensorflow")
                 importlib.import_module("keras")
-            gc.freeze()  # no later collection need look through it, nor the one at the end of the process
+            gc.freeze()  # later collections, and the one at exit, skip these objects
         except BaseException:
             hidden.seek(0)
             os.write(shown, hidden.read())
@@ -37,7 +37,7 @@ def import_tensorflow() -> None:
 
 
 def load_run(path: Path) -> "Run":
-    """A run that is there, after TensorFlow's quiet import."""
+    """Load a run, after a quiet import of TensorFlow."""
     check_run(path)
     import_tensorflow()
     from rlgrad.runs.training import load
@@ -46,7 +46,7 @@ def load_run(path: Path) -> "Run":
 
 
 def check_run(path: Path) -> None:
-    """A missing run is said at once, not after TensorFlow's import."""
+    """Raise a ValueError if a folder holds no run. Call this before TensorFlow's import, so that the user need not wait."""
     if not (path / "config.yaml").is_file():
         near = sorted(p.parent for p in (path.parent if path.parent.is_dir() else Path()).glob("*/config.yaml"))[-3:]
         hint = f" There: {', '.join(map(str, near))}." if near else ""

@@ -1,4 +1,4 @@
-"""What a command found, shown to people or to machines: the one place that prints results."""
+"""Print the result of a command, for people or as JSON. No other module prints results."""
 
 import argparse
 import contextlib
@@ -20,9 +20,9 @@ class Table:
     """Rows of text: a table in a terminal, aligned lines elsewhere.
 
     Attributes:
-        rows: each as long as the others.
-        header: names of the columns; none: only a terminal gets a table.
-        right: which columns are numbers, and end at the right.
+        rows: cells of each row, the same number in all rows.
+        header: names of the columns, or none.
+        right: numbers of the columns to align at the right.
     """
 
     rows: Sequence[Sequence[str]]
@@ -32,11 +32,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command found.
+    """The result of a command.
 
     Attributes:
-        document: what `--json` prints; records, paths and NumPy numbers are made plain, and what is not finite null.
-        parts: the same for people, text and tables in turn.
+        document: the document that `--json` prints. It may hold records, paths and NumPy numbers: `plain` converts them.
+        parts: the same for people, texts and tables in their order.
         status: the command's exit status.
     """
 
@@ -46,20 +46,20 @@ class Result:
 
 
 def parser_for(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
-    """A command's parser, with examples at the end of its help."""
+    """Return a parser for a command, with examples at the end of its help."""
     parser = argparse.ArgumentParser(
         prog=f"rlgrad {name}",
         description=text,
         epilog="\n  ".join(["Example:" if len(examples) == 1 else "Examples:", *examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # `--js` would get past `rlgrad.cli.main`, which takes `--json` for all commands
+        allow_abbrev=False,  # `rlgrad.cli.main` looks for `--json` itself, and would miss `--js`
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, and nothing else, on stdout")
     return parser
 
 
 def show(result: Result, as_json: bool) -> None:
-    """Print what was found."""
+    """Print a result."""
     if as_json:
         print(json.dumps(plain(result.document), indent=1, allow_nan=False))
         return
@@ -69,7 +69,7 @@ def show(result: Result, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Send everything that is printed meanwhile to stderr, also by libraries in C and by worker processes."""
+    """Send everything that is printed meanwhile to stderr, including the output of C libraries and worker processes."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -82,7 +82,7 @@ def stdout_to_stderr() -> Iterator[None]:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold, and every parser of it reads."""
+    """Return a value as JSON holds it: records as mappings, arrays as lists, paths as strings, infinities and NaN as `None`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, np.ndarray | np.generic):
@@ -115,5 +115,5 @@ def _show_table(table: Table) -> None:
     for i in table.right:
         shown.columns[i].justify = "right"
     for row in table.rows:
-        shown.add_row(*map(Text, row))  # not markup: a name may hold brackets
+        shown.add_row(*map(Text, row))  # Text, since a name may hold brackets, which are markup in rich
     console.print(shown)

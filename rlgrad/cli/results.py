@@ -1,4 +1,4 @@
-"""How a run ended: what `rlgrad train` and `resume` print."""
+"""The report on a finished run, which `rlgrad train` and `rlgrad resume` print."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def report(run: "Run") -> Result:
-    """How a run ended, and what to do next."""
+    """Return how a run ended, and the commands to try next."""
     from rlgrad.config import agent_name
 
     file = run.path / "evaluation.json"

@@ -1,4 +1,4 @@
-"""Checks of what a caller gave, with messages that say what was expected."""
+"""Checks of arguments, with messages that say what was expected."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,20 +6,20 @@ from typing import Any
 
 
 def require(condition: bool, name: str, expected: str, value: Any) -> None:
-    """Raise a ValueError in the house form unless `condition` holds."""
+    """Raise a ValueError unless `condition` holds: "`name` is `expected`, got `value`."."""
     if not condition:
         raise ValueError(f"{name} is {expected}, got {value!r}.")
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """A sentence that names what `name` may have meant among `known`."""
+    """Return a sentence with the known names that are near to a wrong one, or with all of them if none is."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(sorted(known)) or 'none'}."
 
 
 def check_keys(given: Mapping[str, Any], known: Iterable[str], what: str) -> None:
-    """Raise a ValueError for the first key that is not known, saying what was meant."""
+    """Raise a ValueError for the first key that is not known, with the known ones that are near to it."""
     known = list(known)
     for key in given:
         if key not in known:

@@ -1,4 +1,4 @@
-"""What goes wrong outside of rlgrad while a run is under way: in an environment, or on a disk."""
+"""Errors for failures outside of rlgrad during a run: of an environment, or of a disk."""
 
 import contextlib
 import errno
@@ -8,33 +8,33 @@ from pathlib import Path
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment raised, gave no answer in time, or lost its process; the message names slot and step.
+    """An environment raised, did not answer in time, or lost its process. The message names the slot and the step.
 
-    What it raised itself is the `__cause__`.
+    The environment's own exception, if there is one, is the `__cause__`.
 
     Attributes:
-        trace: the environment's own traceback as text; empty where it raised nothing.
+        trace: the environment's own traceback as text; empty if it raised nothing.
     """
 
     trace = ""
 
 
 class OutputFault(EnvironmentFault, ValueError):
-    """An environment gave something of the wrong kind, shape or range; the message names slot, step and tensor."""
+    """An environment returned a value of the wrong kind, shape or range. The message names slot, step and tensor."""
 
 
 class WriteFault(OSError):
-    """A file of a run could not be written; those written before are as they were."""
+    """A file of a run could not be written. Files written earlier are unchanged."""
 
 
 class Blame(Exception):
-    """What is wrong with a slot, raised where the step is not known: "slot 3 <what> in step 7<how>".
+    """A slot's failure, raised by code that does not know the step; `fault` completes it: "slot 3 <what> in step 7<how>".
 
     Args:
-        slot: whose environment it is; none: not known.
+        slot: the number of the slot. `None`: unknown.
         what: a verb and its object, such as "gave a wrong reward".
-        how: what follows, such as ": expected a number, came 'a'".
-        wrong_output: the environment gave something; otherwise it gave nothing.
+        how: the rest of the sentence, such as ": expected a number, got 'a'".
+        wrong_output: True if the environment returned a wrong value, False if it returned none.
         trace: the environment's own traceback as text.
     """
 
@@ -43,7 +43,7 @@ class Blame(Exception):
         self.slot, self.what, self.how, self.wrong_output, self.trace = slot, what, how, wrong_output, trace
 
     def fault(self, when: str) -> EnvironmentFault:
-        """The error that says when it was, such as "in step 7"."""
+        """Return the error to raise, with the time of the failure, such as "in step 7"."""
         who = "The vector environment" if self.slot is None else f"The environment in slot {self.slot}"
         fault = (OutputFault if self.wrong_output else EnvironmentFault)(f"{who} {self.what} {when}{self.how}")
         fault.trace = self.trace
@@ -51,7 +51,7 @@ class Blame(Exception):
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an exception in another process, as text: what can be the cause of an exception in this one."""
+    """The traceback of an exception in another process, as text. It serves as the cause of an exception in this one."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -63,7 +63,7 @@ class RemoteTraceback(Exception):
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name the file in an error of the operating system, which says only what was wrong.
+    """Turn an error of the operating system into one that names the file and says what to do.
 
     Raises:
         WriteFault: an OSError was raised inside.
@@ -74,20 +74,20 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "Make room" if full else "Let it be written"
+        advice = "Make room" if full else "Allow writing to it"
         raise WriteFault(
-            f"{path} cannot be written: {os.strerror(error.errno or errno.EIO)}. What was written before is as it was. "
-            f"{advice}, then go on: rlgrad resume."
+            f"{path} cannot be written: {os.strerror(error.errno or errno.EIO)}. Files written earlier are unchanged. "
+            f"{advice}, then continue with rlgrad resume."
         ) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all.
+    """Write a file in one piece: a crash leaves the whole file or the previous one, never a part.
 
     Raises:
-        WriteFault: it could not be written; one that was there before is as it was.
+        WriteFault: it could not be written. The previous file is unchanged.
     """
-    partial = path.with_name("unfinished.partial")  # no name that a reader of such files would look into
+    partial = path.with_name("unfinished.partial")  # readers of run folders know no such name
     with writing(path):
         try:
             with partial.open("wb") as file:
@@ -96,12 +96,12 @@ def write_whole(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             partial.replace(path)
         except OSError:
-            partial.unlink(missing_ok=True)  # half a file helps nobody, and may be what fills the disk
+            partial.unlink(missing_ok=True)  # a part is of no use, and may be what fills the disk
             raise
 
 
 def in_words(error: OSError) -> str:
-    """An error of the operating system as a sentence, without its number."""
+    """Return an error of the operating system as a sentence, without its number."""
     if error.errno is None:
         return str(error)
     return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."

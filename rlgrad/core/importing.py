@@ -1,4 +1,4 @@
-"""Importing TensorFlow and Keras, whose several hundred thousand objects all stay."""
+"""Importing TensorFlow and Keras without garbage collection."""
 
 import contextlib
 import gc
@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Without garbage collection, which would look through what has been imported again and again: a fifth of the time."""
+    """Switch garbage collection off meanwhile.
+
+    An import makes several hundred thousand objects that all stay. The collector would go through them again and again, which
+    takes a fifth of the import's time.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -1,8 +1,8 @@
-"""What a name means: an entry point of an installed distribution, or a place such as `file.py:Name` or `module:Name`.
+"""Names of classes: entry points of installed distributions, and places such as `file.py:Name` or `module:Name`.
 
 Groups of entry points: `rlgrad.agents`, `rlgrad.envs`, `rlgrad.updates`, `rlgrad.collectors`, `rlgrad.logs`, `rlgrad.encoders`.
-What ships stands in them like everything else, so another package adds to rlgrad without changing it, and nothing has to be
-imported beforehand.
+rlgrad's own classes stand in these groups like those of any other package. So a package can add to rlgrad without changing it,
+and without being imported first.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 @lru_cache(maxsize=8)
 def _points(path: tuple[str, ...]) -> Any:
-    """Look through the metadata of all distributions on a path, which takes some 10 ms, once for all groups."""
+    """Return the entry points of all groups on an import path. Reading all metadata takes some 10 ms, hence the cache."""
     del path
     return entry_points()
 
@@ -44,14 +44,14 @@ def envs() -> dict[str, EntryPoint]:
 
 
 def find(group: str, name: str) -> Any:
-    """Load what a name means.
+    """Return the class or function of a name.
 
     Args:
         group: of entry points, such as `rlgrad.agents`.
         name: an entry point's name, or a place: `my_agent.py:MyAgent`, `my_package.agents:MyAgent`.
 
     Raises:
-        ValueError: there is no such name, file, module or class; says what was meant.
+        ValueError: there is no such name, file, module or class; the message has the names that are near.
     """
     noun = group.rpartition(".")[2].removesuffix("s")
     place, colon, attribute = name.rpartition(":")
@@ -74,7 +74,7 @@ def find(group: str, name: str) -> Any:
 def name_of(group: str, thing: Any) -> str:
     """Return the name by which `find` finds a class or function: an entry point's, or its place.
 
-    A place is `module:Name` for what an installed distribution brings, else `file.py:Name`.
+    A place is `module:Name` if an installed distribution brings the module, else `file.py:Name`.
     """
     place = f"{thing.__module__}:{thing.__qualname__}"
     for name, point in installed(group).items():
@@ -87,13 +87,13 @@ def name_of(group: str, thing: Any) -> str:
 
 
 def configs() -> dict[str, Traversable]:
-    """The configs that ship with rlgrad, by name."""
+    """Return the YAML files of the configs that ship with rlgrad, by name."""
     found = files("rlgrad.configs").iterdir()
     return {Path(f.name).stem: f for f in sorted(found, key=lambda f: f.name) if f.name.endswith(".yaml")}
 
 
 def config_results() -> dict[str, dict[str, Any]]:
-    """What the configs that ship reached, by name; those that were not measured are missing.
+    """Return the results of the configs that ship, by name, without the configs that were not measured.
 
     Returns:
         `env`, `timesteps`, `seeds`, and `train_return`, `greedy` and `sampled` with `mean`, `low`, `high` each: interquartile

@@ -107,7 +107,7 @@ def test_compare_prints_a_line_a_group(make, capsys):
     cells = ["ppo,", "gamma=0.9", "2", *2 * ["150.0", "[100.0,", "200.0]"], "2.0", "[2.0,", "2.0]", "200", "1.5"]
     assert first.split() == cells
     assert second.split() == ["c", "1", "–", "–", "2.0", "200", "1.5"]
-    assert rest[-1] == "Left out, as runs of the same settings and seed are there: d."
+    assert rest[-1] == "Left out, since other runs have the same settings and seed: d."
 
 
 def test_compare_for_machines(make, capsys):

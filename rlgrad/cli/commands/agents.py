@@ -1,4 +1,4 @@
-"""`rlgrad agents`: the agents that are installed."""
+"""`rlgrad agents`: list the installed agents."""
 
 import argparse
 
@@ -8,12 +8,12 @@ from rlgrad.core import registry
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments: none."""
-    return parser_for("agents", "The agents that are installed.", "rlgrad agents")
+    """Return the command's parser."""
+    return parser_for("agents", "List the installed agents.", "rlgrad agents")
 
 
 def run(arguments: list[str]) -> Result:
-    """Each agent's name, with the first sentence of its class."""
+    """List each agent's name with the first sentence of its class."""
     parser().parse_args(arguments)
     import_tensorflow()
     from rlgrad.config import agent_class

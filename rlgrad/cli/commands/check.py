@@ -1,4 +1,4 @@
-"""`rlgrad check`: what is worth knowing of an environment before training on it."""
+"""`rlgrad check`: try an environment before training on it."""
 
 import argparse
 
@@ -7,18 +7,18 @@ from rlgrad.cli.output import Result, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = parser_for(
-        "check", "What is worth knowing of an environment before training on it.", "rlgrad check CartPole-v1"
+        "check", "Try an environment, and report what matters for training on it.", "rlgrad check CartPole-v1"
     )
     parser.add_argument("env", help="a Gymnasium id, module:id, or my_env.py:MyEnv")
     parser.add_argument("--steps", type=int, default=2000, help="random steps to take (default: 2000)")
-    parser.add_argument("--wrappers", nargs="*", default=[], help="as of rlgrad train")
+    parser.add_argument("--wrappers", nargs="*", default=[], help="as for rlgrad train")
     return parser
 
 
 def run(arguments: list[str]) -> Result:
-    """What was found, in words; exit status 1 where something must be mended first."""
+    """Report the findings. The exit status is 1 if one of them prevents training."""
     options = parser().parse_args(arguments)
     if options.steps < 1:
         raise ValueError(f"--steps is at least 1, got {options.steps}.")
@@ -31,5 +31,5 @@ def run(arguments: list[str]) -> Result:
     findings = check(lambda: wrap(make()), options.steps)
     bad = any(finding.level == "error" for finding in findings)
     lines = [f"{finding.level + ':':<8} {finding.text}" for finding in findings]
-    verdict = "needs mending first." if bad else f"can be trained on: rlgrad train ppo {options.env}"
+    verdict = "needs fixing first." if bad else f"can be trained on: rlgrad train ppo {options.env}"
     return Result(findings, [*lines, f"{options.env} {verdict}"], int(bad))

@@ -1,4 +1,4 @@
-"""`rlgrad compare`: runs side by side, as a table."""
+"""`rlgrad compare`: compare runs in a table."""
 
 import argparse
 from pathlib import Path
@@ -18,10 +18,10 @@ _MEANING = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = parser_for(
         "compare",
-        "Runs side by side. Those that differ in the seed alone are one row.",
+        "Compare runs in a table. Runs that differ in the seed alone share a row.",
         "rlgrad compare runs/a runs/b",
         "rlgrad compare runs/*",
     )
@@ -30,14 +30,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: list[str]) -> Result:
-    """A row for each group of seeds."""
+    """Show a row for each group of runs."""
     options = parser().parse_args(arguments)
     for run in options.runs:
         check_run(run)
     from rlgrad.analysis.groups import grouped
 
     groups, left_out = grouped(options.runs)
-    found = [_row(group) for group in groups]
+    documents = [_row(group) for group in groups]
     rows = [
         (
             row["label"],
@@ -46,15 +46,15 @@ def run(arguments: list[str]) -> Result:
             f"{row['timesteps']:,.0f}",
             f"{row['seconds']:,.1f}",
         )
-        for row in found
+        for row in documents
     ]
-    return Result(found, [Table(rows, _HEADER, right=range(1, 7)), f"\n{_MEANING}", *said_of(left_out)])
+    return Result(documents, [Table(rows, _HEADER, right=range(1, 7)), f"\n{_MEANING}", *describe_left_out(left_out)])
 
 
-def said_of(left_out: list[Path]) -> list[str]:
-    """A line on runs that were counted already."""
+def describe_left_out(left_out: list[Path]) -> list[str]:
+    """Return a line on the runs that repeat others, if there are any."""
     names = ", ".join(map(str, left_out))
-    return [f"Left out, as runs of the same settings and seed are there: {names}."] if left_out else []
+    return [f"Left out, since other runs have the same settings and seed: {names}."] if left_out else []
 
 
 def _row(group: "Group") -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""`rlgrad completion`: scripts with which a shell completes commands, options and names.
+"""`rlgrad completion`: print a script with which a shell completes commands, options and names.
 
-A script asks `rlgrad completion candidates WORDS` at each press of the key, so that it offers what is installed now. That
-imports no TensorFlow, and Gymnasium only where an environment is wanted; so the agents' own options are not among them.
+At each press of the Tab key the script calls `rlgrad completion candidates WORDS`, which offers what is installed. The call
+imports no TensorFlow, and Gymnasium only to list environments. So it does not offer the agents' own options.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from rlgrad.cli import COMMANDS
 from rlgrad.cli.output import Result, parser_for
 from rlgrad.core import registry
 
-# WORDS are separated by tabs, the one at the cursor last. Where nothing is offered, the shell completes file names.
+# WORDS are separated by tabs; the last one is the word at the cursor. If nothing is offered, the shell completes file names.
 _SCRIPTS = {
-    # Bash cuts words at ':' and '=', wherever COMP_WORDBREAKS has them, and inserts only what follows the cut.
+    # Bash cuts words at the characters of COMP_WORDBREAKS, ':' and '=' among them, and inserts only what follows the cut.
     "bash": """\
 _rlgrad() {
     local line="${COMP_LINE:0:COMP_POINT}" words current IFS=$' \\t\\n'
@@ -53,7 +53,7 @@ complete -c rlgrad -f -a '(__rlgrad_candidates)'
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = parser_for(
         "completion",
         "Print a script with which a shell completes rlgrad's commands, options and names.",
@@ -61,12 +61,12 @@ def parser() -> argparse.ArgumentParser:
         'eval "$(rlgrad completion zsh)"                                      # in ~/.zshrc, after compinit',
         "rlgrad completion fish > ~/.config/fish/completions/rlgrad.fish",
     )
-    parser.add_argument("shell", choices=_SCRIPTS, help="which shell")
+    parser.add_argument("shell", choices=_SCRIPTS, help="the shell")
     return parser
 
 
 def run(arguments: list[str]) -> Result:
-    """The script; or, where a script asks, what to offer."""
+    """Print the script, or the candidates if the script calls for them."""
     if arguments[:1] == ["candidates"]:
         return Result(None, candidates("\t".join(arguments[1:]).split("\t")))
     options = parser().parse_args(arguments)
@@ -75,13 +75,13 @@ def run(arguments: list[str]) -> Result:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """What to offer for the last word.
+    """Return the candidates for the last word.
 
     Args:
-        words: `rlgrad`, and what follows it.
+        words: `rlgrad` and the words after it.
 
     Returns:
-        Whole words that begin like the last one; none: file names, if anything.
+        Whole words that begin with the last one. If there are none, the shell offers file names.
     """
     _, *before, current = words if len(words) > 1 else [*words, ""]
     if not before:
@@ -100,13 +100,13 @@ def candidates(words: Sequence[str]) -> list[str]:
 
 
 def _open(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[argparse.Action | None, int]:
-    """The option that still takes a value after the words given, and how many positional arguments there were."""
+    """Return the option whose value comes next, if there is one, and the number of positional arguments so far."""
     taking: argparse.Action | None = None
     count = 0
     for word in given:
         if word.startswith("-"):
             action = _option(parser, word.partition("=")[0])
-            # Of an option that nobody here knows, an agent's, the next word is taken for its value.
+            # An option of an agent is unknown here: the word after it counts as its value.
             unknown = argparse.Action([], "unknown")
             taking = None if "=" in word or (action is not None and action.nargs == 0) else action or unknown
         elif taking is None:

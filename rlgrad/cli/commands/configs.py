@@ -1,4 +1,4 @@
-"""`rlgrad configs`: the configs that ship with rlgrad, and what they reached."""
+"""`rlgrad configs`: list the configs that ship with rlgrad, and their results."""
 
 import argparse
 from typing import Any
@@ -14,22 +14,24 @@ _MEANING = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments: none."""
+    """Return the command's parser."""
     return parser_for(
-        "configs", "The configs that ship with rlgrad, and what each reached on how many seeds.", "rlgrad configs"
+        "configs",
+        "List the configs that ship with rlgrad, with their results and the number of seeds.",
+        "rlgrad configs",
     )
 
 
 def run(arguments: list[str]) -> Result:
-    """Each config's name, its results, and the comment that it begins with."""
+    """List each config's name, its results, and the first line of its file."""
     parser().parse_args(arguments)
     results = registry.config_results()
-    found: list[dict[str, Any]] = [
+    listed: list[dict[str, Any]] = [
         {"name": name, "says": _first_line(file.read_text()), "results": results.get(name)}
         for name, file in registry.configs().items()
     ]
-    rows = [(config["name"], *_cells(config["results"]), config["says"]) for config in found]
-    return Result(found, [Table(rows, _HEADER, right=(1, 2, 3)), f"\n{_MEANING}"])
+    rows = [(config["name"], *_cells(config["results"]), config["says"]) for config in listed]
+    return Result(listed, [Table(rows, _HEADER, right=(1, 2, 3)), f"\n{_MEANING}"])
 
 
 def _cells(results: dict[str, Any] | None) -> tuple[str, str, str]:

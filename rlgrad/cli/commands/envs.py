@@ -1,4 +1,4 @@
-"""`rlgrad envs`: the environments there are."""
+"""`rlgrad envs`: list the environments."""
 
 import argparse
 
@@ -8,29 +8,29 @@ from rlgrad.core import registry
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments: none."""
-    return parser_for("envs", "The environments that Gymnasium knows, and those of rlgrad.", "rlgrad envs")
+    """Return the command's parser."""
+    return parser_for("envs", "List the environments registered with Gymnasium, and those of rlgrad.", "rlgrad envs")
 
 
 def run(arguments: list[str]) -> Result:
-    """The newest version of each id, and the ids of `rlgrad.envs`."""
+    """List the newest version of each id, and the ids of `rlgrad.envs`."""
     parser().parse_args(arguments)
-    import_tensorflow()  # which the classes of `rlgrad.envs` are written in
+    import_tensorflow()  # the classes of `rlgrad.envs` import it
     import gymnasium
 
     from rlgrad.environments import ids as environment_ids
 
     environment_ids.register()
-    found = [{"id": name, "reward_threshold": gymnasium.registry[name].reward_threshold} for name in ids()]
+    listed = [{"id": name, "reward_threshold": gymnasium.registry[name].reward_threshold} for name in ids()]
     rows = [
         (str(env["id"]), "" if env["reward_threshold"] is None else f"solved from {env['reward_threshold']:g}")
-        for env in found
+        for env in listed
     ]
-    return Result(found, [Table(rows)])
+    return Result(listed, [Table(rows)])
 
 
 def ids() -> list[str]:
-    """Every environment there is, of several versions the newest. Imports no TensorFlow."""
+    """Return the ids of all environments, of each the newest version. This imports no TensorFlow."""
     import gymnasium
 
     newest: dict[str, int] = {}

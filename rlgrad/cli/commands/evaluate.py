@@ -1,4 +1,4 @@
-"""`rlgrad evaluate`: returns of fresh episodes, greedy and sampled."""
+"""`rlgrad evaluate`: play fresh episodes, greedy and sampled, and report their returns."""
 
 import argparse
 from pathlib import Path
@@ -8,15 +8,19 @@ from rlgrad.cli.output import Result, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    parser = parser_for("evaluate", "Returns of fresh episodes.", "rlgrad evaluate runs/a --episodes 20")
+    """Return the command's parser."""
+    parser = parser_for(
+        "evaluate",
+        "Play fresh episodes, greedy and sampled, and report their returns.",
+        "rlgrad evaluate runs/a --episodes 20",
+    )
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--episodes", type=int, default=100, help="of each kind (default: 100)")
+    parser.add_argument("--episodes", type=int, default=100, help="episodes of each kind (default: 100)")
     return parser
 
 
 def run(arguments: list[str]) -> Result:
-    """Play, and write evaluation.json."""
+    """Play the episodes, and write evaluation.json."""
     options = parser().parse_args(arguments)
     if options.episodes < 1:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")

@@ -1,4 +1,4 @@
-"""`rlgrad export`: a run's policy as a file that acts without rlgrad."""
+"""`rlgrad export`: write a run's policy as a file that acts without rlgrad."""
 
 import argparse
 from pathlib import Path
@@ -10,22 +10,24 @@ _FORMATS = ("keras", "saved_model", "onnx", "litert")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = parser_for(
         "export",
-        "A run's policy as a file that acts without rlgrad, its normalizer inside.",
+        "Write a run's policy as a file that acts without rlgrad, including its normalizer.",
         "rlgrad export runs/a --format onnx",
     )
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--format", choices=_FORMATS, required=True, help="docs/export.md says what reads each")
     parser.add_argument(
-        "--output", type=Path, help="file to write, or folder of a SavedModel; default: in the run's folder"
+        "--format", choices=_FORMATS, required=True, help="format of the file; docs/export.md lists what reads each"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="file to write, or folder of a SavedModel (default: in the run's folder)"
     )
     return parser
 
 
 def run(arguments: list[str]) -> Result:
-    """Write the file, and say what goes in and what comes out."""
+    """Write the file, and list its inputs and outputs."""
     options = parser().parse_args(arguments)
     check_run(options.run)
     import_tensorflow()

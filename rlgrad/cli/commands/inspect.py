@@ -1,4 +1,4 @@
-"""`rlgrad inspect`: what the gradients of a run tell, as a table and a picture."""
+"""`rlgrad inspect`: show signal and noise of a run's gradients, as a table and a picture."""
 
 import argparse
 import math
@@ -18,18 +18,22 @@ _NOT_LOGGED = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = parser_for(
-        "inspect", "Signal and noise of a run's gradients, and what its baseline is worth.", "rlgrad inspect runs/a"
+        "inspect", "Show signal and noise of a run's gradients, and the worth of its baseline.", "rlgrad inspect runs/a"
     )
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--output", type=Path, help="PNG to write; default: diagnostics.png in the run's folder")
-    parser.add_argument("--fresh", action="store_true", help="collect a rollout at the last weights in any case")
+    parser.add_argument("--output", type=Path, help="PNG to write (default: diagnostics.png in the run's folder)")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="collect a new rollout at the last weights, also if the run has logged diagnostics",
+    )
     return parser
 
 
 def run(arguments: list[str]) -> Result:
-    """A table with a sentence for each number, and diagnostics.png."""
+    """Show a table with a sentence for each number, and write diagnostics.png."""
     options = parser().parse_args(arguments)
     check_run(options.run)
     import_tensorflow()
@@ -39,26 +43,24 @@ def run(arguments: list[str]) -> Result:
 
     history = _history(options.run)
     logged = history is not None and (options.run / diagnoses.FILE).is_file() and not options.fresh
-    found = diagnoses.read(options.run) if logged else _collected(options.run)
-    picture = plot_diagnosis(found, history, options.output or options.run / "diagnostics.png")
-    what = (
-        f"A rollout of {found.count:,} {plural(found)} after {found.timesteps:,} environment steps, of which each is a "
-        "sample of the gradient.\n"
-        if found.unit == "step"
-        else f"A rollout of {found.count:,} episodes, each a sample of the gradient, after {found.timesteps:,} environment "
-        "steps.\n"
-    )
-    table = Table(rows(found, history), ("quantity", "value", "what it says"), right=(1,))
-    return Result(found, [*([_NOT_LOGGED] if history is None else []), what, table, f"\nWrote {picture}"])
+    diagnosis = diagnoses.read(options.run) if logged else _collect(options.run)
+    picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png")
+    after = f"after {diagnosis.timesteps:,} environment steps"
+    if diagnosis.unit == "step":
+        what = f"A rollout of {diagnosis.count:,} {plural(diagnosis)} {after}, of which each is a sample of the gradient.\n"
+    else:
+        what = f"A rollout of {diagnosis.count:,} episodes, each a sample of the gradient, {after}.\n"
+    table = Table(rows(diagnosis, history), ("quantity", "value", "what it says"), right=(1,))
+    return Result(diagnosis, [*([_NOT_LOGGED] if history is None else []), what, table, f"\nWrote {picture}"])
 
 
 def _history(run: Path) -> dict[str, list[float]] | None:
-    """metrics.csv, if it has diagnostics."""
+    """Return the columns of metrics.csv, `None` if it has no diagnostics."""
     columns = read_csv(run / "metrics.csv") if (run / "metrics.csv").is_file() else {}
     return columns if any(map(math.isfinite, columns.get("gradient/noise", []))) else None
 
 
-def _collected(path: Path) -> "Diagnosis":
+def _collect(path: Path) -> "Diagnosis":
     run = load_run(path)
     try:
         return run.diagnose()

@@ -1,4 +1,4 @@
-"""`rlgrad record`: episodes as a film; and what it shares with `rlgrad watch`."""
+"""`rlgrad record`: write episodes as a film; and what it shares with `rlgrad watch`."""
 
 import argparse
 from pathlib import Path
@@ -9,21 +9,23 @@ from rlgrad.cli.output import Result, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = parser_for(
         "record",
-        "Write episodes as a film, MP4 or GIF; no display is needed.",
+        "Write episodes as a film, MP4 or GIF. No display is needed.",
         "rlgrad record runs/a --output episode.mp4",
         "rlgrad record runs/a --output three.gif --episodes 3 --sampled",
     )
     add_arguments(parser)
-    parser.add_argument("--output", type=Path, help="ends in .mp4 or .gif; default: episode.mp4 in the run's folder")
-    parser.add_argument("--episodes", type=int, default=1, help="one after the other (default: 1)")
+    parser.add_argument(
+        "--output", type=Path, help="film to write, .mp4 or .gif (default: episode.mp4 in the run's folder)"
+    )
+    parser.add_argument("--episodes", type=int, default=1, help="episodes to play, one after the other (default: 1)")
     return parser
 
 
 def run(arguments: list[str]) -> Result:
-    """Play, and write the film."""
+    """Play the episodes, and write the film."""
     options = parser().parse_args(arguments)
     if options.episodes < 1:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
@@ -31,23 +33,27 @@ def run(arguments: list[str]) -> Result:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `record` and `watch` take alike."""
+    """Add the arguments that `record` and `watch` share."""
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the most likely")
+    parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the most likely ones")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the first episode; the next one's is one more (default: 0)"
+        "--seed", type=int, default=0, help="seed of the first episode; each later one's is one more (default: 0)"
     )
     parser.add_argument(
-        "--max-steps", type=int, default=10_000, help="leave an episode that is longer (default: 10000)"
+        "--max-steps", type=int, default=10_000, help="stop an episode after this many steps (default: 10000)"
     )
-    parser.add_argument("--wrappers", nargs="*", help="instead of the run's, as of rlgrad train")
+    parser.add_argument("--wrappers", nargs="*", help="wrappers instead of the run's, as for rlgrad train")
     parser.add_argument(
-        "--env-kwargs", nargs="*", default=[], metavar="NAME=VALUE", help="for the environment, besides the run's"
+        "--env-kwargs",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="keyword arguments for the environment, added to the run's",
     )
 
 
 def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwise: Path | None = None) -> Result:
-    """Play episodes into a film; without `output` into a window, or into the film `otherwise` where there is no display."""
+    """Play episodes into the film `output`. Without it, into a window, or into the film `otherwise` if there is no display."""
     check_run(options.run)
     kwargs = _kwargs(options.env_kwargs)
     if options.seed < 0:
@@ -78,8 +84,8 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
         f"An episode of {episode.steps} steps, return {episode.total:.1f}{' so far' if episode.cut else ''}."
         for episode in played
     ]
-    found = [{"steps": episode.steps, "return": episode.total, "cut": episode.cut} for episode in played]
-    return Result({"output": output, "episodes": found}, [*([f"Wrote {output}"] if output else []), *lines])
+    documents = [{"steps": episode.steps, "return": episode.total, "cut": episode.cut} for episode in played]
+    return Result({"output": output, "episodes": documents}, [*([f"Wrote {output}"] if output else []), *lines])
 
 
 def _kwargs(pairs: list[str]) -> dict[str, Any]:

@@ -24,14 +24,14 @@ usage: rlgrad train CONFIG [options]
        rlgrad train AGENT ENV [options]
        rlgrad train --from RUN [options]
 
-CONFIG is one that ships with rlgrad (`rlgrad configs`) or a YAML file, AGENT a name (`rlgrad agents`) or
-my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`). --from repeats a run from its folder: with the same seed, on the same
-machine and versions (run.json), the weights are the same to the bit; options replace its settings.
+CONFIG is a config that ships with rlgrad (`rlgrad configs`) or a YAML file, AGENT a name (`rlgrad agents`) or
+my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`). --from takes the settings of a run: with the same seed, on the same
+machine and versions (run.json), the weights are the same to the bit. Options replace settings.
 
   --json                             print one JSON document, and nothing else, on stdout
 
-Every option, those of the agent included:  rlgrad train reinforce --help
-How the weights move is itself a choice, with options of its own, also for each head by itself:
+All options, including the agent's:  rlgrad train reinforce --help
+The type of the update, which moves the weights, decides which options the update has:
   --agent.update.type per_head --agent.update.policy.type natural_gradient --help
 Examples:
   rlgrad train cartpole --seed 3

@@ -1,4 +1,4 @@
-"""`rlgrad tune`: search for better hyper-parameters, and write them as a config."""
+"""`rlgrad tune`: search for better hyper-parameters, and write the best as a config."""
 
 import argparse
 import contextlib
@@ -24,7 +24,7 @@ _SHOWN = 5  # of the best trials
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments that do not depend on the agent, for shells that complete them; `run` reads its own and leaves the rest."""
+    """Return a parser of the options that do not depend on the agent, for shells that complete them; `run` uses another."""
     parser = _own()
     parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
     parser.add_argument("env", nargs="?", help="Gymnasium id")
@@ -37,31 +37,38 @@ def parser() -> argparse.ArgumentParser:
 def _own() -> argparse.ArgumentParser:
     parser = parser_for(
         "tune",
-        "Search for better hyper-parameters, and write them as a config. Every option of rlgrad train is taken too, and what "
-        "it sets is not searched.\nThe same command goes on with a study that was stopped or killed.",
+        "Search for better hyper-parameters, and write the best as a config. It also takes every option of rlgrad train: what "
+        "an option sets is not searched.\nThe same command continues a study that was stopped or killed.",
         "rlgrad tune cartpole --trials 30 --total-timesteps 50000",
         "rlgrad tune a2c CartPole-v1 --search agent.gamma agent.update.learning_rate=1e-4:1e-2:log agent.num_steps=5,16,64",
     )
     parser.usage = USAGE
-    parser.add_argument("--trials", type=int, default=50, help="in all, those of earlier calls included (default: 50)")
+    parser.add_argument(
+        "--trials", type=int, default=50, help="trials in total, including those of earlier calls (default: 50)"
+    )
     parser.add_argument(
         "--search",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="what to search instead of what the agent declares: name=low:high, name=low:high:log, name=a,b,c, or a name that "
-        "the agent declares",
+        help="what to search instead of the agent's own search space: name=low:high, name=low:high:log, name=a,b,c, or a "
+        "name from that space",
     )
-    parser.add_argument("--study", help="its name; default: environment and agent")
-    parser.add_argument("--folder", type=Path, default=Path("tuning"), help="of all studies (default: tuning)")
-    parser.add_argument("--storage", help="URL of a database; default: study.db (SQLite) in the study's folder")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each trial (default: 1)")
-    parser.add_argument("--episodes", type=int, default=30, help="that each run is measured by (default: 30)")
+    parser.add_argument("--study", help="name of the study (default: environment and agent)")
+    parser.add_argument("--folder", type=Path, default=Path("tuning"), help="folder of all studies (default: tuning)")
+    parser.add_argument("--storage", help="URL of a database (default: study.db, SQLite, in the study's folder)")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each trial, with different seeds (default: 1)")
+    parser.add_argument("--episodes", type=int, default=30, help="episodes to evaluate each run by (default: 30)")
     parser.add_argument(
-        "--greedy", action="store_true", help="measure the most likely actions, instead of sampled ones"
+        "--greedy", action="store_true", help="evaluate the most likely actions, instead of sampled ones"
     )
-    parser.add_argument("--pruner", choices=("median", "halving", "none"), default="median", help="default: median")
-    parser.add_argument("--timeout", type=float, help="seconds after which no further trial begins")
+    parser.add_argument(
+        "--pruner",
+        choices=("median", "halving", "none"),
+        default="median",
+        help="what stops trials that fall behind (default: median)",
+    )
+    parser.add_argument("--timeout", type=float, help="begin no further trial after this many seconds")
     return parser
 
 
@@ -72,7 +79,9 @@ def run(arguments: list[str]) -> Result:
         _own().error("which config or agent? For example: rlgrad tune cartpole")
     config, run_dir = parse_command(rest)
     if run_dir is not None:
-        raise ValueError("the runs of a study are in its folder: leave --run-dir out, and see --study and --folder.")
+        raise ValueError(
+            "the runs of a study are in the study's folder: leave --run-dir out, and use --study and --folder."
+        )
     from rlgrad.tuning.studies import Measure
     from rlgrad.tuning.trials import tune
 
@@ -96,7 +105,7 @@ def run(arguments: list[str]) -> Result:
 
 @contextlib.contextmanager
 def _warnings_alone() -> Iterator[None]:
-    """What one run says of itself, every trial would."""
+    """Log warnings alone: every trial would repeat what a run logs about itself."""
     log = logging.getLogger("rlgrad")
     before = log.level
     log.setLevel(logging.WARNING)
@@ -107,28 +116,28 @@ def _warnings_alone() -> Iterator[None]:
 
 
 def _space(config: "Config", wanted: Sequence[str], arguments: Sequence[str]) -> "Space":
-    """What is searched: what was asked for, or what the agent declares and no option sets."""
+    """Return the space to search: the wanted names, or all that the agent declares and no option sets."""
     from rlgrad.core.checks import close_names
     from rlgrad.search import parse_search
     from rlgrad.tuning.trials import declared
 
     known = declared(config)
-    given = {name for name in map(_name, arguments) if name}
-    given |= {f"agent.{name}" for name in given & {"num_envs", "num_steps"}}
+    fixed = {name for name in map(_name, arguments) if name}
+    fixed |= {f"agent.{name}" for name in fixed & {"num_envs", "num_steps"}}
     if not wanted:
-        return {name: what for name, what in known.items() if name not in given}
+        return {name: what for name, what in known.items() if name not in fixed}
     space: dict[str, Any] = {}
     for name, what in map(parse_search, wanted):
         if what is None and name not in known:
             raise ValueError(f"the agent declares no range for {name!r}: {name}=low:high. {close_names(name, known)}")
-        if name in given:
-            raise ValueError(f"--{name} sets what --search is to search: leave one of them out.")
+        if name in fixed:
+            raise ValueError(f"--{name} fixes a value that --search is to vary: leave one of them out.")
         space[name] = known[name] if what is None else what
     return space
 
 
 def _name(argument: str) -> str:
-    """The dotted name that an option sets; of what is no option, nothing."""
+    """Return the dotted name that an option sets, `""` for a word that is no option."""
     return argument.partition("=")[0].removeprefix("--").replace("-", "_") if argument.startswith("--") else ""
 
 
@@ -150,7 +159,9 @@ def _result(study: "Study") -> Result:
     counts = [f"{sum(t.state == state for t in study.trials)} {state}" for state in ("complete", "pruned", "failed")]
     lines: list[str | Table] = [f"\n{len(study.trials)} trials: {', '.join(counts)}."]
     if study.best is None:
-        return Result(document, [*lines, "None is complete: more of them, longer ones, or --pruner none."], 1)
+        return Result(
+            document, [*lines, "No trial is complete: run more of them, longer ones, or use --pruner none."], 1
+        )
     shown = study.ranked()[:_SHOWN]
     if study.as_given is not None and study.as_given not in shown:
         shown.append(study.as_given)

@@ -1,4 +1,4 @@
-"""`rlgrad watch`: see an episode."""
+"""`rlgrad watch`: show an episode."""
 
 import argparse
 from pathlib import Path
@@ -8,10 +8,10 @@ from rlgrad.cli.output import Result, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = parser_for(
         "watch",
-        "See an episode in a window, or as a GIF where there is no display.",
+        "Show an episode in a window, or write it as a GIF if there is no display.",
         "rlgrad watch runs/a",
         "rlgrad watch runs/a --output episode.gif",
     )
