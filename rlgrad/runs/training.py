@@ -267,8 +267,6 @@ def _assemble(
     path: Path,
     callbacks: Sequence[Callback],
 ) -> Run:
-    if not config.from_logits and model is None:
-        raise ValueError("from_logits=False speaks of a model, and none was passed as model=: leave it out.")
     agent, encoders = config.agent, use_encoders(config.encoders)
     episodes = agent.episodes_per_env if agent.num_steps is None else None
     options = _arguments(GymCollector, config) | {"episodes_per_env": episodes}
@@ -276,7 +274,8 @@ def _assemble(
     try:
         spaces = collector.observation_space, collector.action_space
         require_used(encoders, spaces[0])
-        config = dataclasses.replace(config, encoders=foreign_encoders(spaces[0]))
+        foreign = foreign_encoders(spaces[0])
+        config = config if foreign == config.encoders else dataclasses.replace(config, encoders=foreign)
         device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
         traced = dry_run(agent, batch_signature(*specs_for(*spaces)))
         value = "value" in traced.credited
