@@ -94,7 +94,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'rlgrad' has no attribute {name!r}")
     with uncollected():
         module = importlib.import_module(_HOME[name])
-    return module if _HOME[name] == f"rlgrad.{name}" else getattr(module, name)
+    value = module if _HOME[name] == f"rlgrad.{name}" else getattr(module, name)
+    globals()[name] = value  # so that this function is not called for it again
+    return value
 
 
 def __dir__() -> list[str]:

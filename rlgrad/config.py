@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlgrad.core import registry
-from rlgrad.core.checks import check_keys, require
+from rlgrad.core.checks import check_keys, require, require_above
 from rlgrad.core.settings import as_declared, mapping, require_finite
 from rlgrad.hyperparameters import Record, fields
 
@@ -96,20 +96,19 @@ class Config:
         """Turn sequences into tuples, and check the values."""
         for name in (f.name for f in dataclasses.fields(self) if isinstance(f.default, tuple)):
             value = getattr(self, name)
-            require(isinstance(value, Iterable) and not isinstance(value, str), name, "a sequence", value)
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise ValueError(f"{name} is a sequence, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
         require_finite(self)
-        require(self.total_timesteps >= 1, "total_timesteps", "at least 1", self.total_timesteps)
-        require(self.evaluation_episodes >= 0, "evaluation_episodes", "at least 0", self.evaluation_episodes)
-        for name in ("evaluation_interval", "patience", "time_budget"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, "above 0", value)
+        require_above(
+            self,
+            at_least={"total_timesteps": 1, "memory_size": 1, "evaluation_episodes": 0, "videos": 0},
+            above={"evaluation_interval": 0, "patience": 0, "time_budget": 0},
+        )
         own = isinstance(self.collector, str) or callable(self.collector)
         require(own, "collector", "auto, the name of a collector, file.py:Name or a class", self.collector)
-        require(self.memory_size >= 1, "memory_size", "at least 1", self.memory_size)
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or None", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
-        require(self.videos >= 0, "videos", "at least 0", self.videos)
         if (self.histograms or self.videos) and "tensorboard" not in self.logs:
             raise ValueError("histograms and videos go to TensorBoard: add tensorboard to logs, or leave them out.")
 
@@ -131,8 +130,9 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
     """
     import yaml
 
-    plain = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name != "env"}
-    plain["agent"] = {"name": agent_name(config.agent)} | plain["agent"]
+    objects = ("agent", "env", "collector")
+    plain = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name not in objects}
+    plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
     plain["env"] = _place(config.env) if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
     plain["collector"] = _collector_name(config.collector)
     if config.from_logits:  # differs only with a model, which no config.yaml holds
@@ -230,7 +230,10 @@ def _record(cls: type[Any], options: Mapping[str, Any], prefix: str, base: Any =
 def _update(default: Record, options: dict[str, Any], prefix: str) -> Any:
     """Return an update from its options: of the type that they name, else the default with other values."""
     kind = update_class(options.pop("type")) if "type" in options else type(default)
-    if not isinstance(options.get("optimizer", ""), str):  # it has options of its own, the learning rate among them
+    own_rate = not isinstance(
+        options.get("optimizer", ""), str
+    )  # an optimizer with options has its learning rate among them
+    if own_rate and "learning_rate" in kind.__dataclass_fields__:
         options.setdefault("learning_rate", None)
     return _record(kind, options, prefix, default if type(default) is kind else None)
 

@@ -81,6 +81,8 @@ class Batch(NamedTuple):
     progress: Any
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked by libraries, which look no further
+            raise AttributeError(name)
         raise AttributeError(f"A batch has no {name!r}. {close_names(name, self._fields)}")
 
 

@@ -4,17 +4,15 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from rlgrad.config import Config, from_mapping
 from rlgrad.core.settings import as_declared, descriptions, hints, mapping
-
-if TYPE_CHECKING:
-    from rlgrad.agent import Agent
+from rlgrad.hyperparameters import fields
 
 TOTAL_TIMESTEPS = 100_000  # on the command line, where neither a config nor an option says how many
 _NO_OPTIONS = (
@@ -38,6 +36,7 @@ class Beside:
     """Steps per environment per rollout. `None`: as many as the agent's own field says."""
 
 
+@cache
 def option_types() -> dict[str, Any]:
     """Return the type of each option that does not depend on the agent, by the name of its field."""
     declared = {name: _typeable(hint) for name, hint in hints(Config).items() if name not in _NO_OPTIONS}
@@ -75,25 +74,29 @@ def parse(settings: Mapping[str, Any], words: Sequence[str], prog: str) -> tuple
         ValueError: a setting is wrong; the message names it.
         SystemExit: a word is wrong, or `--help` was asked for.
     """
-    import tyro
-
     given = {"env": "", "total_timesteps": TOTAL_TIMESTEPS, **settings}
     beside = Beside(
         **as_declared({f.name: given.pop(f.name) for f in dataclasses.fields(Beside) if f.name in given}, Beside)
     )
     given["agent"], words = _with_types(mapping(given.get("agent"), "agent"), list(words))
     config = from_mapping(given)
-    chosen = tyro.cli(
-        _options(config, beside),
-        args=_spell_out(words),
-        prog=prog,
-        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-    )
-    values = {name: getattr(chosen, name) for name in option_types()}
-    run_dir, counts = values.pop("run_dir"), {name: values.pop(name) for name in ("num_envs", "num_steps")}
-    values["env_kwargs"] = {**config.env_kwargs, **values["env_kwargs"]}
-    agent: Agent = dataclasses.replace(chosen.agent, **{name: n for name, n in counts.items() if n is not None})
-    return dataclasses.replace(config, agent=agent, **values), run_dir
+    changes: dict[str, Any] = {"agent": config.agent} | fields(beside)
+    if words:
+        import tyro
+
+        options = tyro.cli(
+            _options(config, beside),
+            args=_spell_out(words),
+            prog=prog,
+            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+        )
+        changes = fields(options)
+        changes["env_kwargs"] = {**config.env_kwargs, **changes["env_kwargs"]}
+    run_dir = changes.pop("run_dir")
+    counts = {name: n for name in ("num_envs", "num_steps") if (n := changes.pop(name)) is not None}
+    if counts:
+        changes["agent"] = dataclasses.replace(changes["agent"], **counts)
+    return dataclasses.replace(config, **changes) if words or counts else config, run_dir
 
 
 def _options(config: Config, beside: Beside) -> Any:

@@ -11,6 +11,22 @@ def require(condition: bool, name: str, expected: str, value: Any) -> None:
         raise ValueError(f"{name} is {expected}, got {value!r}.")
 
 
+def require_above(record: Any, *, at_least: Mapping[str, float], above: Mapping[str, float]) -> None:
+    """Raise a ValueError for the first field of a record that is too small. Fields that are `None` pass.
+
+    Args:
+        record: with a field for each name.
+        at_least: by name, the smallest value that passes.
+        above: by name, the largest value that does not pass.
+    """
+    for name, bound in at_least.items():
+        value = getattr(record, name)
+        require(value is None or value >= bound, name, f"at least {bound}", value)
+    for name, bound in above.items():
+        value = getattr(record, name)
+        require(value is None or value > bound, name, f"above {bound}", value)
+
+
 def close_names(name: str, known: Iterable[str]) -> str:
     """Return a sentence with the known names that are near to a wrong one, or with all of them if none is."""
     known = list(known)

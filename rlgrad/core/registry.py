@@ -31,7 +31,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 @lru_cache(maxsize=8)
 def _points(path: tuple[str, ...]) -> Any:
-    """Read the metadata of all distributions on an import path, which takes some 10 ms, once for all groups."""
+    """Return the entry points of all groups on an import path. Reading all metadata takes some 10 ms, hence the cache."""
     del path
     return entry_points()
 

@@ -134,7 +134,8 @@ def build_policy(
     init = random.stream(seed, "init")
     network = _policy_network(space, actions, options, model, random.child(init, 0))
     value_network = None if value_model is None else _build_model(value_model, random.child(init, 1), "value_model")
-    own_value = check_network(network, space, actions, options.from_logits)
+    # A default network fits, and has a value if it shares its layers with one.
+    own_value = options.shared_trunk if model is None else check_network(network, space, actions, options.from_logits)
     remembers = has_memory(network)
     if value_network is not None:
         check_value_network(value_network, space, own_value, remembers)
@@ -190,6 +191,10 @@ def _check_options(
         raise ValueError(
             "memory is a setting of the default networks, and a model was given: leave it out, and give a model of one step, "
             'from {"observation": …, "state": …} to {"policy": …, "state": …}.'
+        )
+    if not options.from_logits and model is None:
+        raise ValueError(
+            "from_logits=False declares that a model ends in probabilities, and none was given: leave it out."
         )
     if not options.shared_trunk:
         return

@@ -1,4 +1,4 @@
-"""`rlgrad.train` and `rlgrad.load`: putting the pieces of a run together."""
+"""`rlgrad.train` and `rlgrad.load`: build a run from its config."""
 
 import dataclasses
 import inspect
@@ -161,33 +161,35 @@ def run_config(
     verbose: bool = True,
     command: str = "rlgrad.train(...)",
 ) -> Run:
-    """Train what a config says, from the first step to the evaluation at the end. See `train`; run.json keeps `command`."""
+    """Train a run from a config, and evaluate it at the end. See `train` for the arguments; run.json keeps `command`."""
     chosen = _callbacks(config, callbacks, verbose)  # first: logs refuse what they cannot do before anything is written
     require_possible(config)
     path = free_folder(config, run_dir)
     run = _assemble(config, model, value_model, path, chosen)
-    # A folder that has appeared under the default name meanwhile is another run's.
+    # Under the default name, a folder that exists by now is another run's.
     path.mkdir(parents=True, exist_ok=run_dir is not None)
     try:
-        run.save()  # first: whoever finds a run can go on with it
+        run.save()  # first: a folder that is a run has a checkpoint to resume from
         mode = run.collector.vectorization_mode
-        provenance.write(path, config, command=command, device=run.device, vectorization_mode=mode)
+        provenance.write(path, run.config, command=command, device=run.device, vectorization_mode=mode)
         given = {"model": (model, run.policy.network), "value_model": (value_model, run.policy.value_network)}
-        write_config(path, config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None})
+        write_config(
+            path, run.config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None}
+        )
         run.train()
         conclude(run)
     except BaseException:
-        run.close()  # nobody else has it
+        run.close()  # the caller never gets it
         raise
     return run
 
 
 def conclude(run: Run) -> None:
-    """Evaluate a run if its config wants it, and draw its learning curve."""
+    """Evaluate a run if its config says so, and draw its learning curve."""
     if run.config.evaluation_episodes:
         try:
             run.write_evaluation()
-        except ValueError as error:  # no time limit, or an environment that cannot be made a second time
+        except ValueError as error:  # the environment has no time limit, or cannot be made again
             _log.warning("Not evaluated: %s", error)
     run.plot()
 
@@ -203,24 +205,24 @@ def load(
     callbacks: Sequence[Callback] = (),
     verbose: bool = True,
 ) -> Run:
-    """A run from its folder, at its newest checkpoint. `run.train(total_timesteps)` goes on from there.
+    """Load a run from its folder, at its newest checkpoint. `run.train(total_timesteps)` continues from there.
 
     Args:
-        path: the run's folder.
-        agent: needed only for an agent that was defined in a script or notebook.
-        env: needed only for an environment that was given as an object.
-        collector: needed only for a class of a collector that was defined in a notebook or inside a function.
-        model: needed only for a model that Keras cannot rebuild from its config, such as a subclassed one.
-        value_model: likewise.
-        callbacks: look on while it trains.
-        verbose: show progress.
+        path: Folder of the run.
+        agent: The agent. Needed only for one that was defined in a script or notebook.
+        env: The environment. Needed only for one that was passed to `rlgrad.train` as an object.
+        collector: The collector's class. Needed only for one that was defined in a notebook or inside a function.
+        model: The model. Needed only for one that Keras cannot rebuild from its config, such as a subclassed one.
+        value_model: The value model, likewise.
+        callbacks: Callbacks to call during further training, in this order.
+        verbose: Show progress.
 
     Returns:
         The run.
 
     Raises:
-        FileNotFoundError: no run is there.
-        ValueError: something that YAML could not hold has to be passed.
+        FileNotFoundError: The folder holds no run.
+        ValueError: An object that YAML cannot hold is missing from the arguments.
     """
     path = Path(path)
     if not (path / "config.yaml").is_file():
@@ -250,9 +252,9 @@ def load(
 
 
 def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int | None, optimizer: Any) -> Agent:
-    """The agent with what `train` was told folded in."""
+    """Return the agent with the changes that arguments of `train` make to it."""
     changes: dict[str, Any] = {}
-    if num_envs is None and hasattr(env, "step") and not isinstance(env, type):  # a class makes as many as are wanted
+    if num_envs is None and hasattr(env, "step") and not isinstance(env, type):  # a class makes any number of them
         num_envs = getattr(env, "num_envs", 1)
     if num_envs is not None:
         changes["num_envs"] = num_envs
@@ -270,8 +272,6 @@ def _assemble(
     path: Path,
     callbacks: Sequence[Callback],
 ) -> Run:
-    if not config.from_logits and model is None:
-        raise ValueError("from_logits=False speaks of a model, and none was passed as model=: leave it out.")
     agent, encoders = config.agent, use_encoders(config.encoders)
     episodes = agent.episodes_per_env if agent.num_steps is None else None
     options = _arguments(GymCollector, config) | {"episodes_per_env": episodes}
@@ -279,7 +279,8 @@ def _assemble(
     try:
         spaces = collector.observation_space, collector.action_space
         require_used(encoders, spaces[0])
-        config = dataclasses.replace(config, encoders=foreign_encoders(spaces[0]))
+        foreign = foreign_encoders(spaces[0])
+        config = config if foreign == config.encoders else dataclasses.replace(config, encoders=foreign)
         device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
         traced = dry_run(agent, batch_signature(*specs_for(*spaces)))
         value = "value" in traced.credited

@@ -35,14 +35,12 @@ def branch(space: Space[Any]) -> Branch | None:
     return None
 
 
-def leaves(space: Space[Any], path: Path = ()) -> Iterator[tuple[Path, Space[Any]]]:
-    """Yield each leaf of a space with its path, the keys and positions that lead to it, in the order of the space."""
+def leaves(space: Space[Any], path: Path = ()) -> list[tuple[Path, Space[Any]]]:
+    """Return each leaf of a space with its path, the keys and positions that lead to it, in the order of the space."""
     parts = branch(space)
     if parts is None:
-        yield path, space
-        return
-    for key, part in parts.parts.items():
-        yield from leaves(part, (*path, key))
+        return [(path, space)]
+    return [leaf for key, part in parts.parts.items() for leaf in leaves(part, (*path, key))]
 
 
 def branches(space: Space[Any], path: Path = ()) -> Iterator[tuple[Path, Branch]]:

@@ -5,7 +5,7 @@ entry points of the group `rlgrad.encoders`, each the name of an `Encoder` class
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -80,10 +80,14 @@ def encoder_for(space: Space[Any]) -> Encoder:
 
 def encoder_tree(space: Space[Any]) -> Any:
     """Return the tree of a space's encoders. Raise a ValueError if a leaf has none."""
-    without = next((leaf for _, leaf in leaves(space) if find_encoder(leaf) is None), None)
-    if without is not None:
-        raise _unsupported(space, without)
-    return map_leaves(encoder_for, space)
+
+    def encoder_of(leaf: Space[Any]) -> Encoder:
+        encoder = find_encoder(leaf)
+        if encoder is None:
+            raise _unsupported(space, leaf)
+        return encoder
+
+    return map_leaves(encoder_of, space)
 
 
 def foreign_encoders(space: Space[Any]) -> tuple[str, ...]:
@@ -92,9 +96,9 @@ def foreign_encoders(space: Space[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(encoder_name(type(encoder)) for encoder in used if not is_ours(encoder)))
 
 
-def require_used(kinds: Iterable[type[Encoder]], space: Space[Any]) -> None:
+def require_used(kinds: Sequence[type[Encoder]], space: Space[Any]) -> None:
     """Raise a ValueError for an encoder that no leaf of a space uses."""
-    used = {type(encoder_for(leaf)) for _, leaf in leaves(space)}
+    used = {type(encoder_for(leaf)) for _, leaf in leaves(space)} if kinds else set()
     for kind in kinds:
         if kind not in used:
             raise ValueError(

@@ -161,6 +161,6 @@ def test_an_agent_that_is_not_asked_for_is_not_imported(monkeypatch):
 
 
 def test_from_logits_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="from_logits=False speaks of a model"):
+    with pytest.raises(ValueError, match="from_logits=False declares that a model ends"):
         rlgrad.train("ppo", "CartPole-v1", total_timesteps=100, from_logits=False, run_dir=tmp_path / "r")
     assert not (tmp_path / "r").exists()
