@@ -18,7 +18,12 @@ SECTIONS = {
         "docs/agents/publishing",
     ),
     "The gradient primitive": ("docs/gradients/README", "docs/gradients/*"),
-    "Environments": ("docs/environments", "docs/environments-table", "docs/encoders", "docs/compiled-environments", "docs/memory"),
+    "Environments": (
+        *(
+            f"docs/{name}"
+            for name in ("environments", "environments-table", "encoders", "compiled-environments", "memory")
+        ),
+    ),
     "Runs": (
         *(f"docs/{name}" for name in ("progress", "metrics", "logs", "diagnostics", "resume", "failures")),
         "docs/*",

@@ -93,9 +93,9 @@ def foreign_encoders(space: Space[Any]) -> tuple[str, ...]:
 
 def require_used(kinds: Iterable[type[Encoder]], space: Space[Any]) -> None:
     """Raise a ValueError for an encoder that no leaf of a space uses."""
-    used = {type(encoder_for(leaf)) for _, leaf in leaves(space)}
+    used = {encoder_for(leaf).place for _, leaf in leaves(space)}
     for kind in kinds:
-        if kind not in used:
+        if _place(kind) not in used:
             raise ValueError(
                 f"encoders names {encoder_name(kind)}, which serves {kind.serves.__name__}, and no part of {space} is encoded "
                 "by it: leave it out."
