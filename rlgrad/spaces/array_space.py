@@ -36,7 +36,7 @@ class ArraySpace(spaces.Box):
         """Compare the other spaces, and the classes of the encoders."""
         return (
             isinstance(other, ArraySpace)
-            and type(self.encoder) is type(other.encoder)
+            and self.encoder.place == other.encoder.place
             and bool(self.encoder.space == other.encoder.space)
         )
 

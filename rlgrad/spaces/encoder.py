@@ -1,5 +1,6 @@
 """`Encoder`: all that rlgrad does with one kind of observation, in one class."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -60,6 +61,16 @@ class Encoder:
 
     def __init__(self, space: Any) -> None:
         self.space = space
+
+    def __reduce__(self) -> Any:
+        """Pickle the space alone: another process, or a copy, looks the encoder up again."""
+        # Its class may come from a file that was executed twice, and then cannot be pickled by its name.
+        return _encoder_of, (self.space,)
+
+    @property
+    def place(self) -> str:
+        """Module and name of the class. Two encoders of one place are the same, though a file may have been executed twice."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def layout(self) -> Layout:
         """Return shape and dtype of one stored observation."""
@@ -128,6 +139,11 @@ class Encoder:
         shape, dtype = self.layout()
         x = self.prepare(keras.ops.zeros((1, *shape), np.dtype(dtype).name))
         return tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype)
+
+
+def _encoder_of(space: Space[Any]) -> Any:
+    table = importlib.import_module("rlgrad.spaces.table")  # which stands on this file
+    return table.encoder_for(space)
 
 
 def as_float32(x: Array) -> Array:

@@ -100,7 +100,7 @@ def require_used(kinds: Sequence[type[Encoder]], space: Space[Any]) -> None:
     """Raise a ValueError for an encoder that no leaf of a space uses."""
     used = {type(encoder_for(leaf)) for _, leaf in leaves(space)} if kinds else set()
     for kind in kinds:
-        if kind not in used:
+        if _place(kind) not in used:
             raise ValueError(
                 f"encoders names {encoder_name(kind)}, which serves {kind.serves.__name__}, and no part of {space} is encoded "
                 "by it: leave it out."
