@@ -13,10 +13,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rlgrad.environments.array_observations import require_arrays, with_arrays
+from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.guarding import Guarded, guards_of
 from rlgrad.environments.ids import explain_missing, find_spec
 from rlgrad.environments.masking import MaskInObservation, can_be_masked, mask_width
-from rlgrad.environments.options import EnvironmentOptions
 from rlgrad.environments.processes import Processes
 from rlgrad.environments.vector import (
     AnyVectorEnv,

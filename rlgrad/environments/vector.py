@@ -6,8 +6,8 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.ids import ATARI_LIMIT, explain_missing, frame_limit
-from rlgrad.environments.options import EnvironmentOptions
 
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 

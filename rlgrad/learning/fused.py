@@ -13,8 +13,8 @@ from rlgrad.core.tensorflow_internals import trace
 from rlgrad.learning.learner import Learner
 from rlgrad.learning.xla import with_fallback
 from rlgrad.rollouts.base import Fusible
-from rlgrad.rollouts.checks import require_sound
 from rlgrad.rollouts.compiled_rows import row_specs
+from rlgrad.rollouts.soundness import require_sound
 
 _log = logging.getLogger("rlgrad")
 

@@ -16,7 +16,7 @@ from rlgrad.environments.drawing import RATE, Picture, registered
 from rlgrad.environments.wrapping import wrap_all
 from rlgrad.logs import events
 from rlgrad.playback.films import gif
-from rlgrad.playback.player import Drawn, drawn, play
+from rlgrad.playback.viewer import Drawn, drawn, play
 from rlgrad.policies.policy import Policy
 
 MOST_SECONDS = 10.0

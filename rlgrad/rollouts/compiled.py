@@ -13,9 +13,9 @@ from rlgrad.core.tensorflow_internals import trace
 from rlgrad.data import Episode, Rollout
 from rlgrad.environments.functional import AnyFuncEnv, begin_episodes, choose, move
 from rlgrad.rollouts.base import Collector
-from rlgrad.rollouts.checks import check_counts, require_sound
 from rlgrad.rollouts.compiled_rows import Ends, RolloutRow, SlotStates, row_specs
 from rlgrad.rollouts.episodes import whole_episodes
+from rlgrad.rollouts.soundness import check_counts, require_sound
 from rlgrad.spaces.masks import MASK
 from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
 

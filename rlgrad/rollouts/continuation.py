@@ -9,9 +9,9 @@ import numpy as np
 from rlgrad.data import Episode, Rollout
 from rlgrad.environments.slots import Slots
 from rlgrad.rollouts.base import ActingPolicy
-from rlgrad.rollouts.checks import Array
 from rlgrad.rollouts.episodes import RunningEpisodes
 from rlgrad.rollouts.player import Player
+from rlgrad.rollouts.soundness import Array
 from rlgrad.rollouts.tape import to_rollout
 from rlgrad.spaces.trees import arrays
 

@@ -7,16 +7,16 @@ from typing import Any, Self
 import numpy as np
 
 from rlgrad.data import Episode, Rollout
+from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.making import make
-from rlgrad.environments.options import EnvironmentOptions
 from rlgrad.environments.slots import Slots
 from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.base import ActingPolicy, Collector
-from rlgrad.rollouts.checks import check_counts, lay_out
 from rlgrad.rollouts.continuation import Continuation
 from rlgrad.rollouts.episodes import whole_episodes
 from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.player import Player
+from rlgrad.rollouts.soundness import check_counts, lay_out
 from rlgrad.rollouts.tape import keep_first_episodes, merge_tapes, outcomes, to_rollout
 
 

@@ -8,8 +8,8 @@ from gymnasium import Space
 
 from rlgrad.environments.slots import Slots
 from rlgrad.rollouts.base import ActingPolicy
-from rlgrad.rollouts.checks import Array, require_finite_row
 from rlgrad.rollouts.memory import Memory
+from rlgrad.rollouts.soundness import Array, require_finite_row
 from rlgrad.rollouts.tape import Tape
 from rlgrad.spaces.masks import has_mask, require_allowed
 from rlgrad.spaces.trees import map_arrays, storage

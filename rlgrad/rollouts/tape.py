@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlgrad.data import Episode, Rollout
-from rlgrad.rollouts.checks import Array, require_finite, require_finite_array
 from rlgrad.rollouts.episodes import whole_episodes
+from rlgrad.rollouts.soundness import Array, require_finite, require_finite_array
 from rlgrad.spaces.trees import arrays, map_arrays
 
 

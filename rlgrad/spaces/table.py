@@ -98,7 +98,7 @@ def foreign_encoders(space: Space[Any]) -> tuple[str, ...]:
 
 def require_used(kinds: Sequence[type[Encoder]], space: Space[Any]) -> None:
     """Raise a ValueError for an encoder that no leaf of a space uses."""
-    used = {type(encoder_for(leaf)) for _, leaf in leaves(space)} if kinds else set()
+    used = {encoder_for(leaf).place for _, leaf in leaves(space)} if kinds else set()
     for kind in kinds:
         if _place(kind) not in used:
             raise ValueError(

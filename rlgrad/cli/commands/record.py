@@ -62,7 +62,7 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
 
     import_tensorflow()
     from rlgrad.environments.drawing import has_display, without_mujoco_gl
-    from rlgrad.playback import films, player
+    from rlgrad.playback import films, viewer
 
     if output is None and not has_display():
         output = otherwise
@@ -71,13 +71,13 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     with without_mujoco_gl():
         run = load_run(options.run)
     mode: Literal["human", "rgb_array"] = "human" if output is None else "rgb_array"
-    env = player.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
+    env = viewer.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
     settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
     if output is None:
-        played = player.play(run.policy, env, episodes=episodes, **settings)
+        played = viewer.play(run.policy, env, episodes=episodes, **settings)
     else:
         with films.film(output, env.rate) as write:
-            played = player.play(run.policy, env, episodes=episodes, on_picture=write, **settings)
+            played = viewer.play(run.policy, env, episodes=episodes, on_picture=write, **settings)
     env.close()
     run.close()
     lines = [
