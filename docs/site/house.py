@@ -105,7 +105,7 @@ def picture(rooms: Graph) -> str:
         gap = width / len(level)
         place |= {room: (gap * (i + 0.5), 30.0 + step * row) for i, room in enumerate(level)}
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 60} {step * len(levels) + 20}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 80} {step * len(levels) + 20}" '
         'font-family="sans-serif" font-size="14" role="img" aria-label="The rooms of rlgrad on their floors">',
         "<style>.room{fill:#f6f6f4;stroke:#8a8a85}.piece{fill:#ffe9b8;stroke:#b07d00}.way{stroke:#c9c9c4;fill:none}"
         "text{fill:#222}.small{font-size:11px;fill:#666}</style>",
@@ -124,10 +124,10 @@ def picture(rooms: Graph) -> str:
             kind = "piece" if room in PIECES else "room"
             corner = f'x="{_n(x - box / 2)}" y="{_n(y - height / 2)}"'
             lines.append(f'<rect class="{kind}" {corner} width="{box}" height="{height}" rx="5"/>')
-            lines.append(f'<text x="{_n(x)}" y="{_n(y + 2)}" text-anchor="middle">{escape(room)}</text>')
+            lines.append(f'<text x="{_n(x)}" y="{_n(y + (0 if room in PIECES else 5))}" text-anchor="middle">{escape(room)}</text>')
             if room in PIECES:
                 said = escape(PIECES[room])
-                lines.append(f'<text class="small" x="{_n(x)}" y="{_n(y + 13)}" text-anchor="middle">{said}</text>')
+                lines.append(f'<text class="small" x="{_n(x)}" y="{_n(y + 12)}" text-anchor="middle">{said}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
