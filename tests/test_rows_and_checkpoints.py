@@ -41,6 +41,20 @@ def test_each_update_has_the_progress_made_before_it_and_ten_checkpoints_are_wri
     assert saves.count == 10 + 1, "checkpoints written"
 
 
+def test_updates_that_are_fused_have_the_progress_made_before_each_of_them(tmp_path):
+    """Two updates make a row of the compiled environment, which shows the mean of their rates."""
+    agent, saves = A2C(update=Ascent(optimizer="sgd", learning_rate=0.5, learning_rate_schedule="linear")), Saves()
+    settings = QUICK | {"vectorization_mode": "auto"}
+    run = rlgrad.train(
+        agent, "rlgrad/CartPole-v1", total_timesteps=1000, run_dir=tmp_path / "run", callbacks=[saves], **settings
+    )
+    rates = [0.5 * (1.0 - 10 * update / 1000) for update in range(100)]
+    expected = [(one + other) / 2 for one, other in zip(rates[::2], rates[1::2], strict=True)]
+    assert run.history["time/timesteps"] == list(range(20, 1001, 20))
+    assert run.history["train/learning_rate"] == pytest.approx(expected, abs=1e-6)
+    assert saves.count == 10 + 1, "checkpoints written"
+
+
 def test_an_update_that_ends_a_minute_after_the_last_checkpoint_is_saved(tmp_path, monkeypatch):
     clock, saves = time.perf_counter, Saves(seconds=25.0)
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + saves.passed)

@@ -47,6 +47,8 @@ def ask(path: str, arguments: list[str]) -> int:
         reply = b"".join(iter(lambda: connection.recv(65536), b""))
     status, _, text = reply.decode(errors="replace").partition("\n")
     print(text)
+    if not status:
+        raise SystemExit("The process that runs the tests has ended.")
     return int(status)
 
 
