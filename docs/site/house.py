@@ -124,7 +124,9 @@ def picture(rooms: Graph) -> str:
             kind = "piece" if room in PIECES else "room"
             corner = f'x="{_n(x - box / 2)}" y="{_n(y - height / 2)}"'
             lines.append(f'<rect class="{kind}" {corner} width="{box}" height="{height}" rx="5"/>')
-            lines.append(f'<text x="{_n(x)}" y="{_n(y + (0 if room in PIECES else 5))}" text-anchor="middle">{escape(room)}</text>')
+            lines.append(
+                f'<text x="{_n(x)}" y="{_n(y + (0 if room in PIECES else 5))}" text-anchor="middle">{escape(room)}</text>'
+            )
             if room in PIECES:
                 said = escape(PIECES[room])
                 lines.append(f'<text class="small" x="{_n(x)}" y="{_n(y + 12)}" text-anchor="middle">{said}</text>')

@@ -172,7 +172,14 @@ def test_epochs_and_minibatches_run_in_one_program_with_the_same_shuffle_for_the
     assert not np.array_equal(ends[0], ends[2])
 
 
-@pytest.mark.parametrize("agent", [A2C(scale_rewards=True, normalize_observations=True), PPO(value_clip="sb3")])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        A2C(scale_rewards=True, normalize_observations=True),
+        PPO(value_clip="sb3", update=Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=4)),
+    ],
+    ids=["a2c", "ppo"],
+)
 def test_an_update_through_xla_is_that_of_the_plain_graph(agent):
     """Which is why most other tests may run as plain graphs."""
     agent, ends, data = dataclasses.replace(agent, num_envs=2, num_steps=8), [], rollout()
