@@ -25,7 +25,7 @@ import pytest
 import rlgrad
 from rlgrad.policies import actors
 
-BEFORE = Path(__file__).parent / "data" / "runs_before"
+BEFORE = Path(__file__).parents[1] / "data" / "runs_before"
 KINDS = ("sync", "compiled", "memory")
 
 
