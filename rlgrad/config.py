@@ -249,7 +249,10 @@ def update_class(name: Any) -> "type[Update]":
     if not isinstance(name, str):
         known = ", ".join(sorted(registry.installed(_UPDATES)))
         raise ValueError(f"The type of an update is one of {known}, or my_update.py:MyUpdate; got {name!r}.")
-    cls = registry.find(_UPDATES, name)
+    try:
+        cls = registry.find(_UPDATES, name)
+    except ValueError as error:
+        raise ValueError(f"The type of an update is a name or a place. {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Update)):
         raise ValueError(f"{name} is no subclass of rlgrad.updates.Update.")
     return cls

@@ -1,4 +1,4 @@
-"""What public names are, and what describes them in the source: docstrings, and strings below assignments."""
+"""Kinds of public names, and their descriptions in the source: docstrings, and strings below assignments."""
 
 import inspect
 import sys

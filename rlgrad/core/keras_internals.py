@@ -36,7 +36,7 @@ _PASS_THROUGH = ("Dropout", "Flatten", "Reshape", "Permute", "Identity", "InputL
 
 
 class Captured:
-    """What one layer returned during one pass, and how often it was called."""
+    """The values that one layer returned during one pass, and how often it was called."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -67,7 +67,7 @@ class Parts:
         )
 
     def unchanged(self) -> bool:
-        """Whether the model still consists of these; `False` also where that cannot be known."""
+        """Return True if the model still consists of these layers; False also if that cannot be known."""
         layers = [reference() for reference in self._layers]
         return self.known and None not in layers and self._read(layers) == self._state
 
@@ -294,11 +294,11 @@ def stateful_layers(model: Any) -> list[str]:
 
 
 def has_loops(model: Any) -> bool:
-    """Whether a layer runs as a `while` loop over time: an RNN that is not unrolled."""
+    """Return True if a layer runs as a `while` loop over time: an RNN that is not unrolled."""
     return any(isinstance(layer, keras.layers.RNN) and not layer.unroll for layer in [model, *all_layers(model)])
 
 
 def draws_at_inference(model: Any) -> bool:
-    """Whether running the model moves the state of a seed also with `training=False`, as recurrent dropout does."""
+    """Return True if running the model moves the state of a seed also with `training=False`, as recurrent dropout does."""
     cells = [layer for layer in all_layers(model) if hasattr(layer, "get_dropout_mask")]
     return any(cell.dropout or cell.recurrent_dropout for cell in cells)

@@ -78,7 +78,7 @@ class Preparation(keras.layers.Layer):
 
     @property
     def has_numpy_function(self) -> bool:
-        """Whether the observation is one array that NumPy can prepare."""
+        """True if the observation is one array that NumPy can prepare."""
         return len(self.encoders) == 1 and self.encoders[0].numpy_prepare() is not None
 
     def numpy_function(self, *moments: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

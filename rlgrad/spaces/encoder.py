@@ -129,7 +129,7 @@ class Encoder:
 
     @property
     def converts(self) -> bool:
-        """Whether observations have to go through `to_array` before they can be stored."""
+        """True if observations have to go through `to_array` before they can be stored."""
         return type(self).to_array is not Encoder.to_array
 
     def input_spec(self) -> tuple[tuple[int, ...], str]:

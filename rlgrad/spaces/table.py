@@ -1,4 +1,4 @@
-"""Which encoder serves a leaf of an observation space: one registered here, an installed one, or one of rlgrad's own.
+"""The encoder of each leaf of an observation space: one registered here, an installed one, or one of rlgrad's own.
 
 Of the leaf's class and its base classes, in this order, the first that has an encoder counts. A package brings encoders as
 entry points of the group `rlgrad.encoders`, each the name of an `Encoder` class; a script calls `register_encoder`.

@@ -31,7 +31,7 @@ from rlgrad.search import Space
 
 
 class Objective(Protocol):
-    """What an update climbs: Σ_k Σ_t w_t c_k,t f_k(s_t, a_t), whose gradient is taken with the credits c as plain numbers.
+    """The function that an update climbs: Σ_k Σ_t w_t c_k,t f_k(s_t, a_t), whose gradient is taken with the credits c as plain numbers.
 
     Everything here is traced as part of one compiled program. An objective may answer from a forward pass that was made before
     any weight moved. After a step, take `moved()` or `on(…)`, which read the current weights.
@@ -99,7 +99,7 @@ class Objective(Protocol):
 
 
 class State(Protocol):
-    """What an update keeps from one rollout to the next."""
+    """The state that an update keeps from one rollout to the next."""
 
     @property
     def slots(self) -> Sequence[keras.Variable]:

@@ -28,7 +28,7 @@ class Factor(Protocol):
 
     @property
     def tensors(self) -> tuple[Any, ...]:
-        """What it is made of; each tensor's first axis is N."""
+        """The tensors of the factor; the first axis of each is N."""
 
     def with_tensors(self, tensors: Sequence[Any]) -> "Factor":
         """The same kind of factor made of other tensors."""

@@ -116,7 +116,7 @@ class OuterProduct(MadeOfTensors):
         return replace(self, left=left, right=tf.concat([self.right, other.right], axis=1))
 
     def cheaper_in_pairs(self, others: int | None) -> bool:
-        """Whether T² (I + O) products of pairs cost less than writing g out; `others` is T for a Gram matrix, else 1."""
+        """Return True if T² (I + O) products of pairs cost less than writing g out; `others` is T for a Gram matrix, else 1."""
         t = self.positions
         if t is None or others is None:
             return False
@@ -141,7 +141,7 @@ class OuterProduct(MadeOfTensors):
 
     @property
     def _cheaper_turned(self) -> bool:
-        """Whether bᵀ a is faster than aᵀ b: on a CPU up to three times so, where a is the wider one and is not transposed."""
+        """Return True if bᵀ a is faster than aᵀ b: on a CPU up to three times so, where a is the wider one and is not transposed."""
         one_group = self.left.shape[2] == 1 and self.positions != 1
         return bool(one_group and self.left.shape[-1] >= 2 * self.right.shape[-1])
 

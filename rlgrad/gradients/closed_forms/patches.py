@@ -1,4 +1,4 @@
-"""What each position of a convolution sees of its input."""
+"""The part of its input that each position of a convolution sees."""
 
 from collections.abc import Sequence
 from math import gcd, prod

@@ -37,7 +37,7 @@ class ForwardPass:
 
 @dataclass(frozen=True)
 class Question:
-    """What a caller wants to know. Its tensors hold numbers when it is asked, and are symbols while it is compiled.
+    """A request of a caller. Its tensors hold numbers when it is asked, and are symbols while it is compiled.
 
     Args:
         model: a built Keras model.
