@@ -31,7 +31,7 @@ from rlgrad.search import Space
 
 
 class Objective(Protocol):
-    """The function that an update climbs: Σ_k Σ_t w_t c_k,t f_k(s_t, a_t), whose gradient is taken with the credits c as plain numbers.
+    """The function that an update climbs: Σ_k Σ_t w_t c_k,t f_k(s_t, a_t), with the credits c as plain numbers.
 
     Everything here is traced as part of one compiled program. An objective may answer from a forward pass that was made before
     any weight moved. After a step, take `moved()` or `on(…)`, which read the current weights.

@@ -12,7 +12,7 @@ import gymnasium
 import pytest
 
 import rlgrad
-from rlgrad import cli
+from rlgrad import cli, config
 from rlgrad.core import registry
 
 AGENT = """
@@ -64,8 +64,8 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
 
 def test_an_agent_of_a_file_is_a_dataclass_with_a_name_and_can_be_pickled(tmp_path):
     file = written(tmp_path / "my.agent.py", AGENT)
-    agent = registry.agent_class(f"{file}:Mine")(slope=0.25)
-    assert registry.agent_name(agent) == f"{file}:Mine"
+    agent = config.agent_class(f"{file}:Mine")(slope=0.25)
+    assert config.agent_name(agent) == f"{file}:Mine"
     assert dataclasses.replace(agent, slope=1.0).slope == 1.0
     assert pickle.loads(pickle.dumps(agent)) == agent
 
@@ -107,7 +107,7 @@ def test_an_error_of_a_users_package_keeps_its_traceback_whatever_the_package_is
 
 def test_an_error_that_rlgrad_raises_for_a_users_package_is_a_sentence(monkeypatch, capsys):
     module = types.ModuleType("rlgrad_better_only")
-    module.run = lambda arguments: registry.agent_class("reinforc")
+    module.run = lambda arguments: config.agent_class("reinforc")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(cli.COMMANDS, "mine", module.__name__)
     assert cli.main(["mine"]) == 2

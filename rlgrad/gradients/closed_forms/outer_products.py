@@ -141,7 +141,7 @@ class OuterProduct(MadeOfTensors):
 
     @property
     def _cheaper_turned(self) -> bool:
-        """Return True if bᵀ a is faster than aᵀ b: on a CPU up to three times so, where a is the wider one and is not transposed."""
+        """Return True if bᵀ a is faster than aᵀ b: on a CPU up to three times, if a is the wider one and not transposed."""
         one_group = self.left.shape[2] == 1 and self.positions != 1
         return bool(one_group and self.left.shape[-1] >= 2 * self.right.shape[-1])
 
