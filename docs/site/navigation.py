@@ -31,7 +31,7 @@ SECTIONS = {
         "docs/*",
     ),
     "Results": (*(f"benchmarks/results/{name}" for name in ("learning", "speed", "primitive")), "benchmarks/results/*"),
-    "Reference": ("docs/api/rlgrad", "docs/api/*"),
+    "Reference": ("docs/house", "docs/api/rlgrad", "docs/api/*"),
 }
 
 
