@@ -117,7 +117,7 @@ def _parsed(text: str) -> tuple[type[Callback], dict[str, Any]]:
     try:
         found = registry.find("rlgrad.logs", f"{place}:{name}" if place else name)
     except ValueError as error:
-        raise ValueError(f"Unknown name in logs: {error}") from error
+        raise ValueError(f"logs: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Callback)):
         raise ValueError(f"logs: {text!r} is no subclass of rlgrad.Callback.")
     if name in LOGS and not place and options:

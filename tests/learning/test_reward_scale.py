@@ -50,7 +50,7 @@ def test_the_columns_of_whole_episodes_are_more_than_the_environments():
     for _ in range(2):
         scale.update(tf.constant(rewards), tf.constant(np.zeros((2, 4), bool)), tf.constant(mask))
     sums = [1.0, -2.0, 0.5, 3.0, 2.5, 0.0, -0.75, 1.5]  # the second row is r + 0.5 · the first
-    np.testing.assert_allclose(scale.scaled(tf.constant(1.0)), 1.0 / np.sqrt(np.var(sums) + 1e-8), rtol=1e-6)
+    np.testing.assert_allclose(scale.scale(tf.constant(1.0)), 1.0 / np.sqrt(np.var(sums) + 1e-8), rtol=1e-6)
 
 
 def test_what_is_logged_and_evaluated_stays_raw_and_the_scale_is_saved(tmp_path):

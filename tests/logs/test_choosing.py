@@ -47,8 +47,8 @@ def test_a_run_that_goes_on_keeps_to_its_logs(finished):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"logs": ("tensorbord",)}, "Unknown name in logs 'tensorbord'. Did you mean 'tensorboard'?"),
-        ({"logs": "csv"}, "Unknown name in logs 'c'."),
+        ({"logs": ("tensorbord",)}, "logs: There is no log 'tensorbord'. Did you mean 'tensorboard'?"),
+        ({"logs": "csv"}, "logs is a sequence, got 'csv'."),
         ({"videos": -1}, "videos is at least 0, got -1."),
         ({"videos": 2, "logs": ("csv",)}, "add tensorboard to logs"),
         ({"histograms": True, "logs": ("csv",)}, "add tensorboard to logs"),

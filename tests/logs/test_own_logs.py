@@ -131,7 +131,7 @@ def test_the_command_line_takes_a_log_of_a_file(file, tmp_path):
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        ("jsn", "Unknown name in logs 'jsn'. Did you mean 'jsonl'? A log of your own: my_logs.py:MyLog("),
+        ("jsn", "logs: There is no log 'jsn'. Did you mean 'jsonl'? Your own: my_log.py:Name."),
         ("csv(path='x')", "logs: csv takes no arguments, got \"csv(path='x')\"."),
         ("own_log.py:Line", "has no class 'Line'. Did you mean 'Lines'?"),
         ("own_log.py:Other", "logs: 'own_log.py:Other' is no subclass of rlgrad.Callback."),
@@ -143,9 +143,9 @@ def test_the_command_line_takes_a_log_of_a_file(file, tmp_path):
         ("other_log.py:Lines", "There is no file 'other_log.py'."),
         (
             "no_such_module:Lines",
-            "logs: 'no_such_module:Lines' is in the module 'no_such_module', which cannot be imported",
+            "logs: 'no_such_module:Lines' asks for the module 'no_such_module', which cannot be imported",
         ),
-        ("rlgrad.logs.csv:CSVLogg", "logs: rlgrad.logs.csv has no 'CSVLogg'. Did you mean 'CSVLog'"),
+        ("rlgrad.logs.csv:CSVLogg", "logs: The module rlgrad.logs.csv has no 'CSVLogg'. Did you mean 'CSVLog'"),
     ],
 )
 def test_what_is_no_log_or_cannot_be_made_is_refused_before_anything_is_written(log, message, file, tmp_path):
@@ -160,7 +160,7 @@ def test_a_run_whose_log_is_gone_can_be_loaded_and_used_and_says_what_resuming_n
     package.undo()
     loaded = rlgrad.load(run.path, verbose=False)
     assert loaded.evaluate(episodes=1).episodes == 1
-    with pytest.raises(ValueError, match="Unknown name in logs 'lines'"):
+    with pytest.raises(ValueError, match="logs: There is no log 'lines'"):
         loaded.train(512)
 
 

@@ -144,7 +144,7 @@ def test_an_encoder_of_another_package_trains_resumes_to_the_same_weights_and_is
 
 
 def test_it_learns_what_only_the_text_says(package, tmp_path):
-    run = train(package, tmp_path / "run", total_timesteps=8_000, num_envs=8, num_steps=50, evaluation_episodes=100)
+    run = train(package, tmp_path / "run", total_timesteps=8_192, num_envs=8, num_steps=64, evaluation_episodes=100)
     assert run.evaluate(100).mean_return > 3.5  # 4 is the most, 2.5 what one action alone gets
 
 
