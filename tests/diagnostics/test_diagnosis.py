@@ -10,6 +10,7 @@ import tensorflow as tf
 import rlgrad
 from rlgrad import gradients
 from rlgrad.agents.reinforce import Reinforce
+from rlgrad.core.nested import map_leaves
 from rlgrad.diagnostics import diagnosis as diagnoses
 from rlgrad.diagnostics import inspection, measuring
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS
@@ -79,7 +80,7 @@ def measured(request):
 
 def written_out(learner, rollout, progress):
     """By output and by kind of credit: float64 (samples, weights); and those of the steps, and their columns and rows."""
-    batch = learner._batch(tf.nest.map_structure(tf.constant, rollout), tf.constant(progress))
+    batch = learner._batch(map_leaves(tf.constant, rollout), tf.constant(progress))
     outputs = {"log_prob": LogProb(batch.actions), "entropy": Entropy()}
     outputs |= {"value": "value"} if learner.policy.has_value else {}
     now = gradients.linearize(learner.policy, batch.observations, output=outputs).outputs

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from by_hand import (
+from helpers.by_hand import (
     MASK,
     OBSERVATIONS,
     REWARDS,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rlgrad.learning.packing import Packing
+from rlgrad.learning.packing import WordPacking
 
 TREE = {
     "reals": np.array([[1.5, -0.0], [np.nan, np.inf]], np.float32),
@@ -20,7 +20,7 @@ TREE = {
 
 
 def test_what_is_packed_comes_out_bit_by_bit():
-    packing = Packing(TREE)
+    packing = WordPacking(TREE)
     packed = packing.pack(TREE)
     # 4 + 2 · 2 + 2 + 2 · 2 + 3 + 1 + 0 + 6 words of 32 bits; bytes cross by themselves.
     assert [(x.dtype.name, tuple(x.shape)) for x in packed] == [("int32", (24,)), ("uint8", (5,))]
@@ -40,6 +40,6 @@ def test_what_is_packed_comes_out_bit_by_bit():
     ],
 )
 def test_another_shape_or_dtype_is_refused(other, message):
-    packing = Packing([np.zeros(1, np.float32), np.zeros(2, np.float32)])
+    packing = WordPacking([np.zeros(1, np.float32), np.zeros(2, np.float32)])
     with pytest.raises(ValueError, match=message):
         packing.pack([np.zeros(1, np.float32), other])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlgrad.logs import progress
+from rlgrad.logs import progress as lines
 from rlgrad.logs.progress import Progress
 
 METRICS = {"train/return": 12.34, "time/steps_per_second": 100.0}
@@ -60,7 +60,7 @@ def test_log_messages_come_above_the_bar_and_not_into_it(run, terminal, capsys):
 
 
 def test_what_is_no_terminal_gets_a_line_every_few_seconds(run, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_PLAIN_EVERY", 0.0)
+    monkeypatch.setattr(lines, "_PLAIN_EVERY", 0.0)
     progress = Progress()
     progress.on_start(run)
     run.timesteps = 10_000
@@ -70,7 +70,7 @@ def test_what_is_no_terminal_gets_a_line_every_few_seconds(run, monkeypatch, cap
 
 
 def test_nothing_is_left_of_a_run_whose_last_episodes_went_beyond_its_steps(run, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_PLAIN_EVERY", 0.0)
+    monkeypatch.setattr(lines, "_PLAIN_EVERY", 0.0)
     progress = Progress()
     progress.on_start(run)
     run.timesteps = 400_200

@@ -9,6 +9,7 @@ from rlgrad.envs import CartPole, Pendulum
 from rlgrad.policies.build import make_policy
 from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.rollouts.episodes import RunningEpisodes
+from rlgrad.spaces.trees import arrays
 
 
 def collector_and_policy(functional, seed=0, **options):
@@ -102,7 +103,10 @@ def test_a_rollout_through_xla_is_that_of_the_plain_graph():
         collector, policy = collector_and_policy(CartPole(), seed=5, num_envs=3, num_steps=20, max_episode_steps=15)
         collector.xla = xla
         rollouts.append(collector.collect(policy))
-    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *rollouts)
+    one, other = (dict(arrays(rollout._asdict(), "")) for rollout in rollouts)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-5, err_msg=name)
     assert rollouts[0].truncations.any()
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import rlgrad
-from rlgrad.evaluation import evaluate
-from rlgrad.faults import OutputFault
+from rlgrad.core.faults import OutputFault
+from rlgrad.runs.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,9 @@ def run(tmp_path_factory):
 
 
 def test_large_observations_are_evaluated_in_as_many_slots_as_fit_into_memory_and_the_same_episodes(run, monkeypatch):
-    monkeypatch.setattr("rlgrad.evaluation._MAX_BYTES", 2 * 4 * 4 + 1)  # two observations of CartPole, and not three
+    monkeypatch.setattr(
+        "rlgrad.runs.evaluation._MAX_BYTES", 2 * 4 * 4 + 1
+    )  # two observations of CartPole, and not three
     evaluated = run.evaluate(episodes=5)
     streams = ("evaluation", "evaluation")
     options = {"streams": streams, "vectorization_mode": "sync"}
@@ -28,7 +30,7 @@ def test_large_observations_are_evaluated_in_as_many_slots_as_fit_into_memory_an
         rollout = collector.collect(run.policy, greedy=True)
     np.testing.assert_array_equal(evaluated.returns, rollout.rewards.sum(axis=0)[:5])
     np.testing.assert_array_equal(evaluated.lengths, rollout.mask.sum(axis=0)[:5])
-    monkeypatch.setattr("rlgrad.evaluation._MAX_BYTES", 0)
+    monkeypatch.setattr("rlgrad.runs.evaluation._MAX_BYTES", 0)
     assert run.evaluate(episodes=1).episodes == 1
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 import rlgrad
-from rlgrad.placement import device_for
+from rlgrad.runs.placement import device_for
 
 VECTOR, IMAGE = spaces.Box(-1, 1, (4,)), spaces.Box(0, 255, (84, 84, 4), np.uint8)
 

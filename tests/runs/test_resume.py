@@ -15,13 +15,12 @@ import yaml
 from helpers.killing import KINDS, finish, kill, left, resume, train
 
 import rlgrad
-from rlgrad import checkpoints
 from rlgrad.agents import A2C
-from rlgrad.callbacks import EarlyStop, Evaluate
+from rlgrad.callbacks import Callback, EarlyStop, Evaluate
 from rlgrad.cli import main
 from rlgrad.config import from_mapping
-from rlgrad.reporting import Callback
-from rlgrad.rollouts.trees import arrays
+from rlgrad.runs import checkpoints
+from rlgrad.spaces.trees import arrays
 
 QUICK = {"num_envs": 2, "hidden_sizes": (4,), "evaluation_episodes": 0, "verbose": False}
 

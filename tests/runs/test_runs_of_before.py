@@ -25,6 +25,9 @@ import pytest
 import rlgrad
 from rlgrad.policies import actors
 
+# The older version compiled the rollouts of compiled environments, and rewrote plain graphs, in every case.
+pytestmark = pytest.mark.xla
+
 BEFORE = Path(__file__).parents[1] / "data" / "runs_before"
 KINDS = ("sync", "compiled", "memory")
 

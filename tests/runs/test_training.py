@@ -16,7 +16,7 @@ from helpers.quick import QUICK
 import rlgrad
 from rlgrad import gradients
 from rlgrad.agents import Reinforce
-from rlgrad.reporting import METRICS
+from rlgrad.metrics import METRICS
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
