@@ -219,7 +219,7 @@ def _record(cls: type[Any], options: Mapping[str, Any], prefix: str, base: Any =
     known: dict[str, Any] = {
         f.name: f.default if base is None else getattr(base, f.name) for f in dataclasses.fields(cls)
     }
-    check_keys(options, known, f"option of {cls.__name__}")
+    check_keys(options, known, f"option of {prefix.rstrip('.')} ({cls.__name__})")
     values = as_declared(options, cls, prefix)
     for name, value in options.items():
         if isinstance(known[name], Record) and not isinstance(value, Record):

@@ -112,7 +112,7 @@ def test_ctrl_c_ends_with_a_checkpoint_that_goes_on_to_the_same_end(kind, whole,
     caplog.set_level(logging.INFO)
     with pytest.raises(KeyboardInterrupt):
         train(kind, tmp_path / "run", [Interrupt(1700)])
-    assert "Go on with: rlgrad resume" in caplog.text
+    assert "Resume with: rlgrad resume" in caplog.text
     resumed = rlgrad.load(tmp_path / "run", verbose=False)
     assert 1700 <= resumed.timesteps < 3000
     resumed.train()
