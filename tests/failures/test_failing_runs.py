@@ -187,9 +187,10 @@ def test_a_process_that_is_killed_is_named_and_leaves_no_other_behind(folder):
 )
 def test_what_an_environment_must_not_give_ends_the_run_with_a_sentence(folder, how, sentence, mode, capsys):
     _, _, *arguments = [*command(*SMALL, *failing(how)), "--vectorization-mode", mode]
+    before = psutil.Process().children()
     assert main(arguments) == 1
     assert_sentence(capsys.readouterr().err, sentence)
-    assert psutil.Process().children() == [] or mode == "sync"
+    assert [process for process in psutil.Process().children() if process not in before] == [], "left behind"
     assert_survived(folder / "run", *BEFORE)
 
 
