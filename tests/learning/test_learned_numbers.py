@@ -52,7 +52,7 @@ def test_the_reward_scale_ends_its_sums_at_time_limits_too(remembered):
             counted += list(running[MASK[t] > 0])
             running = np.where(TERMINATIONS[t] | TRUNCATIONS[t], 0.0, running)
     expected = 1.0 / np.sqrt(np.var(counted) + 1e-8)
-    scale = float(remembered.reward_scale.scaled(tf.constant(1.0, tf.float64)))
+    scale = float(remembered.reward_scale.scale(tf.constant(1.0, tf.float64)))
     assert scale == pytest.approx(expected, rel=1e-6), "what a reward of 1 becomes"
 
 
