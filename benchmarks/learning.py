@@ -181,7 +181,7 @@ def rivals(env, peers):
 
 
 def matches(rows, rival, key):
-    """Whether our interquartile mean is not below the 95 % interval of the best peer."""
+    """Return True if our interquartile mean is not below the 95 % interval of the best peer."""
     if not rival:
         return "no peer"
     best = max(rival, key=lambda those: interquartile_mean([row[key] for row in those]))
@@ -190,7 +190,7 @@ def matches(rows, rival, key):
 
 
 def commands(env, budget, ours, peers):
-    """What made these rows."""
+    """Name what made these rows."""
     for (_, config), rows in ours.items():
         yield f"python benchmarks/learning.py run {config} --seeds {span(rows)}"
     for (agent, kind), rows in peers.items():
@@ -236,7 +236,7 @@ def plot(env, budget, ours, peers, path):
 
 
 def reached(rows):
-    """What each config reached, by name, over the seeds that it was trained on."""
+    """Return the results of each config, by name, over the seeds that it was trained on."""
     found = {}
     for (config,), seeds in sorted(groups(rows, "config").items()):
         (env, budget), *others = groups(seeds, "env", "budget")

@@ -31,7 +31,7 @@ PACKAGES = ("rlgrad", "tensorflow-cpu", "keras", "numpy", "gymnasium", "ale-py")
 
 
 def commands(options, folder):
-    """What is run for each side."""
+    """The command that is run for each side."""
     # Two threads are faster than one where both cores are there for it.
     threads = 1 if options.at_once else 2
     work = {
@@ -73,7 +73,7 @@ def started(command, cores, output):
 
 
 def ours(folder):
-    """What a run's folder says."""
+    """Return the content of a run's folder."""
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     points = [(float(r["time/seconds"]), int(r["time/timesteps"]), float(r["train/return"] or "nan")) for r in rows]
@@ -88,7 +88,7 @@ def ours(folder):
 
 
 def theirs(output):
-    """What the peer's script has answered."""
+    """Return the answer of the peer's script."""
     output.seek(0)
     answer = json.loads(output.read().strip().splitlines()[-1])
     found = answer["metrics"]

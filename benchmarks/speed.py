@@ -46,7 +46,7 @@ def environment(folder):
 
 
 def measure(python, side, training):
-    """What a side's script answers."""
+    """The answer of a side's script."""
     script = HERE / "peers" / f"speed_{side}.py"
     work = json.dumps({**training, "begun_at": time.time()})
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:

@@ -1,4 +1,4 @@
-"""What every side of benchmarks/primitive.py shares: the networks, and the loop that answers the driver. NumPy only.
+"""Shared by every side of benchmarks/primitive.py: the networks, and the loop that answers the driver. NumPy only.
 
 A side's script defines `build(task) -> (run, collect)` and calls `serve(build)`. `run()` does the work once, to the end, and
 `collect(result)` puts what it returned into Keras's layout, so that the driver can compare the sides.
@@ -32,7 +32,7 @@ NETS: dict[str, tuple[tuple[int, ...], tuple[tuple[Any, ...], ...], str]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """What one side is asked to do: `work` on `net`, by `system`, with the numbers in the file `data`."""
+    """The task of one side: `work` on `net`, by `system`, with the numbers in the file `data`."""
 
     net: str
     work: str
@@ -91,7 +91,7 @@ def write_numbers(net: str, batch: int, path: str) -> int:
 
 
 def away_from_kinks(net: str, x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-    """Which inputs leave every ReLU's argument farther from 0 than rounding can move it.
+    """Return the inputs that leave every ReLU's argument farther from 0 than rounding can move it.
 
     Where one is within rounding of 0, two correct libraries may differ in whether its unit is on, and so in the gradient.
     """
@@ -114,7 +114,7 @@ def away_from_kinks(net: str, x: np.ndarray, weights: list[np.ndarray]) -> np.nd
 
 
 def digest(result: Any) -> dict[str, np.ndarray]:
-    """What is compared between sides: everything where it is small; else some samples, a random sum and the norms."""
+    """Return what is compared between sides: everything where it is small; else some samples, a random sum and the norms."""
     if not isinstance(result, list):
         return {"": np.asarray(result)}
     arrays = [np.asarray(part) for part in result]

@@ -1,4 +1,4 @@
-"""What the sides of benchmarks/speed.py share: how a side is asked, how it answers, when CartPole counts as solved.
+"""Shared by the sides of benchmarks/speed.py: how a side is asked, how it answers, when CartPole counts as solved.
 
 A side's script is given one JSON object, the training of its row with the settings of this side, and prints one in its last
 line. Standard library and NumPy only: every side runs in an environment of its own.

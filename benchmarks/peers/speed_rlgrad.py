@@ -48,7 +48,7 @@ def agent_of(work):
 
 
 def environment(work):
-    """What `rlgrad.train` takes as its environment."""
+    """Return the environment as `rlgrad.train` takes it."""
     if work.get("envpool"):
         import envpool
 

@@ -16,7 +16,7 @@ class Target:
     relative: bool = True
 
     def met(self, ours: float, theirs: float | None) -> bool | None:
-        """Whether it is met; `None` where the peer was not measured."""
+        """Return True if the target is met; `None` if the peer was not measured."""
         if self.relative and theirs is None:
             return None
         value = ours / theirs if self.relative and theirs is not None else ours
