@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -30,6 +31,16 @@ def xla_where_a_test_is_about_it(request, plain_graphs):
     yield
     if marked:
         xla.choose(by_rule=False)
+
+
+@pytest.fixture(autouse=True)
+def encoders_end_with_the_test():
+    """What a test, or a page of the documentation, has registered must not serve others in the process."""
+    yield
+    table = sys.modules.get("rlgrad.spaces.table")
+    if table is not None:
+        table._registered.clear()
+        table._kind_of.cache_clear()
 
 
 @pytest.fixture(scope="session")
