@@ -24,16 +24,22 @@ from rlgrad.core.checks import close_names
 
 def installed(group: str) -> dict[str, EntryPoint]:
     """Return the entry points of a group such as `rlgrad.agents`, of every installed distribution, by name."""
-    points = _points(tuple(sys.path)).select(group=group)
-    ours_last = sorted(points, key=lambda point: point.dist is not None and point.dist.name == "rlgrad")
-    return {point.name: point for point in ours_last}  # so that no other package takes the place of a name of ours
+    return dict(_points(tuple(sys.path)).get(group, {}))
 
 
 @lru_cache(maxsize=8)
-def _points(path: tuple[str, ...]) -> Any:
-    """Return the entry points of all groups on an import path. Reading all metadata takes some 10 ms, hence the cache."""
+def _points(path: tuple[str, ...]) -> dict[str, dict[str, EntryPoint]]:
+    """Return rlgrad's groups of entry points on an import path. Reading all metadata takes some 10 ms, hence the cache."""
     del path
-    return entry_points()
+    everything = entry_points()
+
+    def by_name(group: str) -> dict[str, EntryPoint]:
+        points = everything.select(group=group)
+        # Ours come last, so that no other package takes the place of a name of ours.
+        ours_last = sorted(points, key=lambda point: point.dist is not None and point.dist.name == "rlgrad")
+        return {point.name: point for point in ours_last}
+
+    return {group: by_name(group) for group in everything.groups if group.startswith("rlgrad.")}
 
 
 def agents() -> dict[str, EntryPoint]:
