@@ -59,6 +59,16 @@ def test_a_circle_and_an_import_that_runs_up_are_noticed():
     assert house.runs_up({**files, "rlgrad.c": {"rlgrad.b.x"}}, house.floors(rooms)) == [("rlgrad.c", "rlgrad.b.x")]
 
 
+def test_an_import_by_name_inside_a_function_counts_too(tmp_path, monkeypatch):
+    (tmp_path / "rlgrad").mkdir()
+    (tmp_path / "rlgrad" / "__init__.py").write_text("")
+    (tmp_path / "rlgrad" / "a.py").write_text("import importlib\n\ndef f():\n    importlib.import_module('rlgrad.b')\n")
+    (tmp_path / "rlgrad" / "b.py").write_text("from rlgrad.a import f\n")
+    monkeypatch.setattr(house, "ROOT", tmp_path)
+    assert house.imports() == {"rlgrad.a": {"rlgrad.b"}, "rlgrad.b": {"rlgrad.a"}}
+    assert len(house.circle(house.imports())) == 3
+
+
 def test_no_two_files_of_different_rooms_have_one_name():
     """A name says one thing: `registry.py` here and `registry.py` there are two."""
     names = {}

@@ -42,6 +42,9 @@ def imports() -> Graph:
             elif isinstance(statement, ast.ImportFrom) and (statement.module or "").partition(".")[0] == PACKAGE:
                 wholes = {f"{statement.module}.{alias.name}" for alias in statement.names}
                 graph[name] |= (wholes & files.keys()) | ({statement.module or ""} if wholes - files.keys() else set())
+            elif isinstance(statement, ast.Call) and ast.unparse(statement.func).endswith("import_module"):
+                named = {word.value for word in statement.args if isinstance(word, ast.Constant)}
+                graph[name] |= named & files.keys()
     return graph
 
 

@@ -1,6 +1,5 @@
 """`Encoder`: all that rlgrad does with one kind of observation, in one class."""
 
-import importlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -51,6 +50,7 @@ class Encoder:
     """
 
     serves: ClassVar[type[Space[Any]]]
+    _look_up: ClassVar[Callable[[Any], Any]]  # set by the table of encoders, which stands on this file
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Drop what a base class said of a method that this one replaces."""
@@ -65,7 +65,7 @@ class Encoder:
     def __reduce__(self) -> Any:
         """Pickle the space alone: another process, or a copy, looks the encoder up again."""
         # Its class may come from a file that was executed twice, and then cannot be pickled by its name.
-        return _encoder_of, (self.space,)
+        return type(self)._look_up, (self.space,)
 
     @property
     def place(self) -> str:
@@ -139,11 +139,6 @@ class Encoder:
         shape, dtype = self.layout()
         x = self.prepare(keras.ops.zeros((1, *shape), np.dtype(dtype).name))
         return tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype)
-
-
-def _encoder_of(space: Space[Any]) -> Any:
-    table = importlib.import_module("rlgrad.spaces.table")  # which stands on this file
-    return table.encoder_for(space)
 
 
 def as_float32(x: Array) -> Array:

@@ -78,6 +78,9 @@ def encoder_for(space: Space[Any]) -> Encoder:
     return encoder
 
 
+Encoder._look_up = encoder_for
+
+
 def encoder_tree(space: Space[Any]) -> Any:
     """Return the tree of a space's encoders. Raise a ValueError if a leaf has none."""
 
