@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlgrad.core.checks import require
+from rlgrad.environments.types import EnvironmentSettings
 from rlgrad.metrics import EVALUATION_METRICS, WINDOW
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "EarlyStop", "Evaluate", "RunView"]
 
 
-class RunSettings(Protocol):
+class RunSettings(EnvironmentSettings, Protocol):
     """The part of a run's config that a callback may read. `rlgrad.config.Config` documents each setting."""
 
     @property
@@ -25,24 +26,8 @@ class RunSettings(Protocol):
         """The agent, with its hyper-parameters."""
 
     @property
-    def env(self) -> Any:
-        """The environment: an id, an object, or a function that makes one."""
-
-    @property
     def env_name(self) -> str:
         """The environment's id, or the name of its class or function."""
-
-    @property
-    def env_kwargs(self) -> Mapping[str, Any]:
-        """Arguments of the environment's constructor."""
-
-    @property
-    def wrappers(self) -> Sequence[str]:
-        """Wrappers around each environment, the innermost first."""
-
-    @property
-    def max_episode_steps(self) -> int | None:
-        """The time limit of episodes. `None`: the environment's own."""
 
     @property
     def seed(self) -> int:

@@ -7,29 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad.environments.drawing import DrawnEnv, Picture
+from rlgrad.environments.types import EnvironmentSettings
 from rlgrad.policies.policy import Policy
 from rlgrad.spaces.masks import observed
 from rlgrad.spaces.trees import arrays
-
-
-class EnvironmentSettings(Protocol):
-    """The settings of a run that say which environment it is. `rlgrad.config.Config` has them."""
-
-    @property
-    def env(self) -> Any:
-        """An id, or an environment that was given as an object."""
-
-    @property
-    def env_kwargs(self) -> Mapping[str, Any]:
-        """Arguments of its constructor."""
-
-    @property
-    def wrappers(self) -> Sequence[str]:
-        """Wrappers around it, the first one innermost."""
-
-    @property
-    def max_episode_steps(self) -> int | None:
-        """Its time limit; `None`: its own."""
 
 
 class Drawn(Protocol):
