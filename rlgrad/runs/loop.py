@@ -4,7 +4,6 @@
 have done; only the time budget and the extra checkpoints of long stretches look at a clock.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.base import Collector, Fusible
 from rlgrad.runs.diagnosing import Watch
 
-_log = logging.getLogger("rlgrad")
 _ROWS = 250  # a run logs about this many rows, however many updates it makes
 _FUSED_ROWS = 50  # where a call makes all updates of a row
 _CHECKPOINTS = 10  # in shares of the run's steps
