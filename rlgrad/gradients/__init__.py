@@ -10,7 +10,7 @@ from rlgrad.gradients.closed_forms.lookups import Lookup
 from rlgrad.gradients.closed_forms.outer_products import OuterProduct
 from rlgrad.gradients.closed_forms.rule_table import register_rule
 from rlgrad.gradients.dicts import by_layer, dot, flatten, norm, unflatten
-from rlgrad.gradients.functions import gradient, input_gradient, value_and_gradient
+from rlgrad.gradients.functions import forget, gradient, input_gradient, value_and_gradient
 from rlgrad.gradients.jacobians import jacobian
 from rlgrad.gradients.linearization import Linearization, linearize
 from rlgrad.gradients.norms import gram, per_sample_norm
@@ -35,6 +35,7 @@ __all__ = [
     "by_layer",
     "dot",
     "flatten",
+    "forget",
     "gradient",
     "gram",
     "input_gradient",

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
+from rlgrad.core import snapshots
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import DisconnectedGradientError, value_and_sum, weight_for
 from rlgrad.gradients.programs.program import Computed, compute
@@ -94,6 +96,24 @@ def input_gradient(
         ValueError: as `gradient`.
     """
     return answer(_input_gradient, model, x, Output.of(output), sample_weight, layer=layer)
+
+
+def forget(model: Any) -> None:
+    """Drop everything that was compiled for a model; the next call compiles anew.
+
+    Needed only after a change that is not seen: of numbers inside of a NumPy array of more than 64 kB that the model's code
+    reads as a constant, or of something outside of Python objects, such as a file. Changes of layers, attributes, plain
+    tensors, closures, globals and of what is trainable are seen.
+
+    Args:
+        model: a Keras model.
+
+    Raises:
+        TypeError: it is not a Keras model.
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"forget() takes a Keras model, got {type(model).__name__}.")
+    snapshots.forget(model)
 
 
 def _gradient(model: Any, x: Any, **options: Any) -> Answer[dict[str, Any]]:

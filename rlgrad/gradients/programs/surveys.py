@@ -44,8 +44,9 @@ def survey(question: Question) -> tuple[list[Tap], dict[int, Finding]]:
     if not candidates:
         return [], {}
     rules = [each.rule for each in coverages]
-    surveys, key = cache_of(question.model).surveys, survey_key(question, rules)
-    findings: dict[int, Finding] = find_or_make(surveys, key, lambda: _survey(question, candidates))
+    cache = cache_of(question.model)
+    key = survey_key(cache, question, rules)
+    findings: dict[int, Finding] = find_or_make(cache.surveys, key, lambda: _survey(question, candidates))
     return [tap for index, tap in candidates.items() if findings[index].reason is None], findings
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlgrad.core import keras_internals
+from rlgrad.core.untouched import build_layers
 from rlgrad.gradients.questions import selection
 from rlgrad.gradients.questions.inputs import Inputs, as_weight, prepare
 from rlgrad.gradients.questions.outputs import Output
@@ -45,8 +46,9 @@ def ask(
             f"Layers {stateful} keep their state from call to call (stateful=True), so asking for a gradient would "
             "change the model. Use stateful=False."
         )
-    chosen = None if layer is None else selection.select_layer(model, layer)
     prepared = prepare(model, x, keras_internals.expected_inputs(model))
+    build_layers(model, prepared.structure, prepared.signature)
+    chosen = None if layer is None else selection.select_layer(model, layer)
     if differentiate_x:
         _require_floating_inputs(prepared)
         selected = selection.Selection((), (), explicit=False)

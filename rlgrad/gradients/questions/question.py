@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
+from rlgrad.core.untouched import untouched
 from rlgrad.gradients.questions import selection
 from rlgrad.gradients.questions.heads import Heads, require_floating
 from rlgrad.gradients.questions.inputs import as_tensor
@@ -151,11 +152,9 @@ class Question:
         """Run the model once, and return what it, or the chosen layer, returns."""
         x = tf.nest.pack_sequence_as(self.structure, list(self.leaves))
         with contextlib.ExitStack() as stack:
-            stack.enter_context(keras_internals.untouched(self.model))
+            stack.enter_context(untouched(self.model, self.in_place))
             if self.replay is not None:
                 stack.enter_context(self.replay(self.kept))
-            if self.placed or keras_internals.draws_at_inference(self.model):  # what is assigned there is not kept
-                stack.enter_context(keras.StatelessScope(state_mapping=self.in_place))
             return self.model(x, training=False) if self.layer is None else self._layer_output(x)
 
     def forward(self, per_unit: bool = False) -> ForwardPass:
