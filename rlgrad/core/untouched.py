@@ -11,6 +11,7 @@ from tensorflow.types.experimental import PolymorphicFunction
 
 from rlgrad.core import keras_internals, snapshots
 from rlgrad.core.code_names import without_compilation
+from rlgrad.core.reach import STORED
 from rlgrad.core.tensorflow_internals import trace
 
 _LISTS = (list, dict, set)
@@ -70,7 +71,7 @@ def untouched(model: Any, in_place: Iterable[tuple[Any, Any]] = ()) -> Iterator[
 @contextlib.contextmanager
 def _kept_attributes(layers: list[Any]) -> Iterator[None]:
     """Restore the attributes that a run sets, and the lists that it changes; apart from Keras's own books."""
-    books = keras_internals.bookkeeping() | {snapshots.STORED}
+    books = keras_internals.bookkeeping() | {STORED}
     before = []
     for layer in layers:
         own = {name: value for name, value in vars(layer).items() if name not in books}

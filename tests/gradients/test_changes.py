@@ -332,3 +332,16 @@ def test_forget_drops_what_was_compiled():
     assert not np.allclose(before, after)
     with pytest.raises(TypeError, match="a Keras model"):
         gradients.forget(X)
+
+
+def test_a_model_that_changes_at_every_call_is_answered_rightly_and_told_of():
+    model = scaled()
+    model.layers[1].function = keras.activations.linear
+    for step in range(1, 32):
+        model.layers[1].scale = 1.0 / step
+        snapshots.current(model)
+    model.layers[1].scale = 2.0
+    with pytest.warns(UserWarning, match="has changed 32 times, of late in 'scale'"):
+        snapshots.current(model)
+    value, _ = gradients.value_and_gradient(model, X)
+    np.testing.assert_allclose(value, tf.reduce_sum(model(X), axis=1), rtol=1e-4)

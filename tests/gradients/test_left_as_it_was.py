@@ -151,7 +151,7 @@ class Compiled(keras.Model):
             x = 2.0 * x
         return self.hidden(x)
 
-    @tf.function(jit_compile=True)
+    @tf.function
     def call(self, x):
         return self.out(self.encode(x))
 

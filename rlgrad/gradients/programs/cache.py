@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad.core import snapshots
-from rlgrad.core.snapshots import PLAIN, Snapshot
+from rlgrad.core.reach import PLAIN
+from rlgrad.core.snapshots import Snapshot
 from rlgrad.gradients.questions.policy_recipes import Same, by_value
 from rlgrad.gradients.questions.question import Question
 
