@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import chain, repeat
-from operator import attrgetter
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import keras
@@ -42,7 +42,8 @@ class Walk:
             ones, it has to be repeated.
 
     Attributes:
-        readers: return the objects that stand somewhere now; those of a mapping first tell which names they read.
+        readers: return the objects that stand somewhere now.
+        labels: the names that a reader of a mapping reads, by its position among the readers.
         places: mappings, the names that the code reads in them, and those of these names that they have.
         arrays: small NumPy arrays, each with its bytes.
         loose: variables of TensorFlow's own that the code may assign to.
@@ -53,6 +54,7 @@ class Walk:
         self._names_of_layers = (names - keras_internals.bookkeeping()) | keras_internals.ATTRIBUTES_THAT_SHAPE_CALLS
         self.every = "*" in names
         self.readers: list[Reader] = []
+        self.labels: dict[int, list[str]] = {}
         self.places: list[tuple[Mapping[str, Any], AbstractSet[str], AbstractSet[str]]] = []
         self.arrays: list[tuple[Any, bytes]] = []
         self.loose: list[Any] = []
@@ -81,7 +83,9 @@ class Walk:
         self.places.append((place, names, present))
         if present:
             listed = sorted(present)
-            self.readers.append(partial(map, place.get, listed, repeat(_MISSING)))
+            self.labels[len(self.readers)] = listed
+            # The getter of one name returns what it finds, of several a tuple of it: the first is asked for twice.
+            self.readers.append(partial(itemgetter(listed[0], *listed), place))
             self._take(*map(place.get, listed))
 
     def _visit(self, thing: Any) -> None:

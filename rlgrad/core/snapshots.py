@@ -10,10 +10,10 @@ Not seen: numbers inside of large NumPy arrays, and state outside of Python obje
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from operator import attrgetter, call, itemgetter
+from operator import attrgetter, call
 from typing import Any, TypeVar
 
 import keras
@@ -26,7 +26,7 @@ Kept = TypeVar("Kept")
 
 _INNER_LAYERS = attrgetter("_layers")
 _TRAINABLE, _NON_TRAINABLE = attrgetter("_trainable_variables"), attrgetter("_non_trainable_variables")
-_FLAG, _FIRST = attrgetter("_trainable"), itemgetter(0)
+_FLAG = attrgetter("_trainable")
 
 
 def kept_with(model: Any, make: Callable[[], Kept]) -> Kept:
@@ -105,8 +105,9 @@ class Snapshot:
     def __init__(self, model: Any) -> None:
         layers = [model, *keras_internals.all_layers(model)]
         walk = reach.walk_over(model)
-        self._readers, self._arrays = [*_parts(layers), *walk.readers], walk.arrays
-        self._places, self._sizes = walk.places, [len(place) for place, _, _ in walk.places]
+        self._readers, self._arrays, self._labels = [*walk.readers, *_parts(layers)], walk.arrays, walk.labels
+        self._places, self._mappings = walk.places, [place for place, _, _ in walk.places]
+        self._sizes = list(map(len, self._mappings))
         self.loose = walk.loose
         self.known = all(
             getattr(type(layer), name) is getattr(keras.layers.Layer, name)
@@ -120,36 +121,35 @@ class Snapshot:
         """Return `True` if the model is still the same, apart from the values of its weights."""
         try:
             ids = list(map(id, chain.from_iterable(map(call, self._readers))))
-        except (ValueError, TypeError):  # an empty cell of a closure, or an attribute that is gone
+        except (KeyError, ValueError, TypeError):  # an empty cell of a closure, or an attribute that is gone
             return False
         if ids != self._ids and not self._equal():
             return False
-        if list(map(len, map(_FIRST, self._places))) != self._sizes and not self._same_names():
+        if list(map(len, self._mappings)) != self._sizes and not self._same_names():
             return False
-        return all(map(_same_numbers, self._arrays))
+        return not self._arrays or all(map(_same_numbers, self._arrays))
 
     def _same_names(self) -> bool:
         """Return `True` if the places that have more or fewer entries have none that the code reads."""
         if any(names & place.keys() != present for place, names, present in self._places):
             return False
-        self._sizes = [len(place) for place, _, _ in self._places]
+        self._sizes = list(map(len, self._mappings))
         return True
 
     def changed_names(self) -> list[str]:
         """Return the names of attributes, globals and the like that are not what they were."""
         names, start = [], 0
-        for reader in self._readers:
+        for position, reader in enumerate(self._readers):
             values = list(reader())
             before, start = self._values[start : start + len(values)], start + len(values)
-            if isinstance(reader, partial) and reader.func is map and len(reader.args) == 3:
-                pairs = zip(reader.args[1], before, values, strict=False)
-                names += [name for name, old, new in pairs if old is not new]
+            pairs = zip(self._labels.get(position, ()), before[1:], values[1:], strict=False)
+            names += [name for name, old, new in pairs if old is not new]
         return names
 
     def _read(self) -> list[Any]:
         try:
             return list(chain.from_iterable(map(call, self._readers)))
-        except (ValueError, TypeError):
+        except (KeyError, ValueError, TypeError):
             return []
 
     def _equal(self) -> bool:
@@ -172,11 +172,11 @@ def _same_numbers(pair: tuple[Any, bytes]) -> bool:
 def _parts(layers: list[Any]) -> list[reach.Reader]:
     """Return readers of the layers and variables that a model consists of, and of which are trainable.
 
-    Asking Keras for `model.trainable_variables` walks the model in Python at every call; this walk is one of C.
+    Asking Keras for `model.trainable_variables` walks the model in Python at every call; these readers run in C.
     """
+    variables = [*chain.from_iterable(map(_TRAINABLE, layers)), *chain.from_iterable(map(_NON_TRAINABLE, layers))]
 
-    def variables() -> Iterable[Any]:
-        found = [*chain.from_iterable(map(_TRAINABLE, layers)), *chain.from_iterable(map(_NON_TRAINABLE, layers))]
-        return chain(found, map(_FLAG, found))
+    def of_all(lists: Callable[[Any], Any]) -> reach.Reader:
+        return lambda: chain.from_iterable(map(lists, layers))
 
-    return [lambda: chain.from_iterable(map(_INNER_LAYERS, layers)), variables]
+    return [*map(of_all, (_INNER_LAYERS, _TRAINABLE, _NON_TRAINABLE)), partial(map, _FLAG, variables)]

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from rlgrad import gradients
 from rlgrad.core import snapshots
+from rlgrad.distributions import Categorical
+from rlgrad.gradients.closed_forms import rule_table
 from rlgrad.gradients.programs.program import programs_of
 
 layers, ops = keras.layers, keras.ops
@@ -293,6 +295,47 @@ def test_a_function_that_is_traced_after_the_change_sees_it(change, how):
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_change_is_seen_by_every_function_however_it_is_run(change, how):
     changed(change, list(FUNCTIONS), how)
+
+
+class Tempered:
+    """A distribution of a user's own: logits divided by a temperature that can be set."""
+
+    def __init__(self):
+        self.temperature = 1.0
+
+    def check_actions(self, actions):
+        return tf.convert_to_tensor(actions)
+
+    def log_prob(self, parameters, actions):
+        return Categorical(2).log_prob(parameters / self.temperature, actions)
+
+
+@pytest.mark.parametrize("whose", ["the model's", "the output's"])
+def test_a_change_of_a_distribution_is_seen(whose):
+    model, actions, distribution = dense(), np.array([0, 1, 1]), Tempered()
+    if whose == "the model's":
+        model.distribution = distribution
+    for temperature in (1.0, 2.0, 1.0, 4.0):
+        distribution.temperature = temperature
+        output = gradients.LogProb(actions, None if whose == "the model's" else distribution)
+        value, _ = gradients.value_and_gradient(model, X, output=output)
+        expected = Categorical(2).log_prob(model(X) / temperature, tf.constant(actions))
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_a_rule_that_is_registered_later_takes_the_place_of_the_earlier(monkeypatch):
+    monkeypatch.setattr(rule_table, "_RULES", dict(rule_table._RULES))
+    model, results = scaled(), []
+    for factor in (None, 1.0, 3.0):
+        if factor is not None:
+            gradients.register_rule(Scaled, "w")(
+                lambda call, factor=factor: {"w": gradients.Direct(factor * tf.ones((tf.shape(call.inputs)[0], 5)))}
+            )
+        results.append(gradients.per_sample_gradient(model, X, weights=[model.layers[1].w]))
+    first, second, third = (np.asarray(next(iter(result.values()))) for result in results)
+    np.testing.assert_array_equal(second, np.ones((3, 5)))
+    np.testing.assert_array_equal(third, np.full((3, 5), 3.0))
+    assert not np.allclose(first, second)
 
 
 def test_a_change_that_is_taken_back_finds_the_program_of_before():

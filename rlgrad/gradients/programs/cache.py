@@ -18,6 +18,7 @@ import tensorflow as tf
 from rlgrad.core import snapshots
 from rlgrad.core.reach import PLAIN
 from rlgrad.core.snapshots import Snapshot
+from rlgrad.gradients.closed_forms.rule_table import generation
 from rlgrad.gradients.questions.policy_recipes import Same, by_value
 from rlgrad.gradients.questions.question import Question
 
@@ -28,20 +29,23 @@ ARRAYS = (np.ndarray, tf.Tensor)
 Entry = TypeVar("Entry")
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class State:
-    """A model in one state, and with one distribution.
+    """A model in one state, with one distribution, under one table of rules.
 
     Args:
         snapshot: see `core.snapshots`.
         distribution: the model's own, or `None`.
+        generation: see `rule_table.generation`.
     """
 
-    def __init__(self, snapshot: Snapshot, distribution: Any) -> None:
-        self.snapshot, self.distribution = snapshot, distribution
+    snapshot: Snapshot
+    distribution: Any
+    generation: int
 
-    def is_same(self, snapshot: Snapshot, distribution: Any) -> bool:
+    def is_same(self, snapshot: Snapshot, distribution: Any, generation: int) -> bool:
         """Return `True` if the model is still in this state."""
-        if snapshot is not self.snapshot:
+        if snapshot is not self.snapshot or generation != self.generation:
             return False
         return distribution is self.distribution or by_value(distribution) == by_value(self.distribution)
 
@@ -84,11 +88,11 @@ class Cache:
 
     def state(self, model: Any) -> State:
         """Return the model's state, the same object each time the model is in it."""
-        snapshot, distribution = snapshots.current(model), getattr(model, "distribution", None)
+        now = snapshots.current(model), getattr(model, "distribution", None), generation()
         for state in self._states:
-            if state.is_same(snapshot, distribution):
+            if state.is_same(*now):
                 return state
-        self._states.insert(0, State(snapshot, distribution))
+        self._states.insert(0, State(*now))
         del self._states[MAX_STATES:]
         return self._states[0]
 
