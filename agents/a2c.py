@@ -44,7 +44,13 @@ class A2C(Agent):
     """`linear` lowers the entropy coefficient to 0 at the end of training."""
     value_coefficient: float = 1.0
     """Credit on the value's error."""
-    update: Update = Ascent(optimizer="rmsprop", learning_rate=7e-4, max_grad_norm=0.5)
+    update: Update = Ascent(
+        optimizer="rmsprop",
+        # Stable-Baselines3 divides by √v + 1e-5. Keras divides by √(v + ε), which is that for ε = 1e-10.
+        optimizer_options={"rho": 0.99, "epsilon": 1e-10},
+        learning_rate=7e-4,
+        max_grad_norm=0.5,
+    )
     """How the weights move."""
 
     def __post_init__(self) -> None:

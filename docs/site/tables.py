@@ -5,7 +5,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -124,7 +124,7 @@ def _takes(hint: Any) -> str:
         return ", ".join(_takes(kind) for kind in inner)
     if origin is tuple:
         return f"list: {_takes(inner[0])}"
-    return "mapping" if origin is dict else WORDS[hint]
+    return "mapping" if origin in (dict, Mapping) else WORDS[hint]
 
 
 def _plain(value: Any) -> str:

@@ -42,6 +42,8 @@ class Ascent(Update):
 
     optimizer: Any = "adam"
     """A Keras optimizer, or the name of one."""
+    optimizer_options: Mapping[str, Any] | None = None
+    """Arguments of the optimizer that is named, besides its learning rate: `{rho: 0.99}`. `None`: Keras's defaults."""
     learning_rate: float | None = None
     """Step size. `None`: the optimizer's own."""
     learning_rate_schedule: Schedule = "constant"
@@ -79,6 +81,8 @@ class Ascent(Update):
             raise ValueError(f"optimizer is a Keras optimizer or the name of one, got {self.optimizer!r}.")
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
+        elif self.optimizer_options is not None:
+            _named(self.optimizer, self.optimizer_options)
 
     @property
     def steps_per_rollout(self) -> int:
@@ -111,9 +115,10 @@ class Ascent(Update):
             raise ValueError(
                 "target_kl bounds how far a policy moves, and this ascent moves a value alone: leave it out."
             )
-        optimizer = keras.optimizers.get(self.optimizer)
-        if optimizer is self.optimizer:
-            optimizer = type(optimizer).from_config(optimizer.get_config())
+        if isinstance(self.optimizer, str):
+            optimizer = _named(self.optimizer, self.optimizer_options or {})
+        else:
+            optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
         if self.learning_rate is not None:
             optimizer.learning_rate = self.learning_rate
         flat = flat_or_none(optimizer, variables)
@@ -164,7 +169,7 @@ class Ascent(Update):
     def with_optimizer(self, optimizer: str | keras.optimizers.Optimizer) -> Self:
         """Return the update with another optimizer, and at the old learning rate if the optimizer is a name."""
         rate = self.learning_rate if isinstance(optimizer, str) else None
-        return replace(self, optimizer=optimizer, learning_rate=rate)
+        return replace(self, optimizer=optimizer, optimizer_options=None, learning_rate=rate)
 
     def _minibatches(self, shape: tf.TensorShape) -> int:
         """Return the number of parts that a batch of this shape is shuffled into."""
@@ -218,6 +223,8 @@ class Ascent(Update):
                 f"The optimizer clips by {clips[0]} and the update by max_grad_norm={self.max_grad_norm}: a gradient clipped "
                 "twice is neither. Leave out one of them."
             )
+        if self.optimizer_options is not None:
+            raise ValueError("optimizer_options are arguments of an optimizer that is named; this one is made already.")
         if self.learning_rate is not None:
             raise ValueError("learning_rate belongs to the optimizer object: set it there, and here to None.")
         own = optimizer.get_config()["learning_rate"]
@@ -301,6 +308,27 @@ def _square(gradient: tf.Tensor) -> tf.Tensor:
     """Return the sum of squares. Of a vector it is a product, which XLA makes one kernel of; else TensorFlow's op is faster."""
     numbers = tf.cast(gradient, tf.float32)
     return tf.tensordot(numbers, numbers, 1) if numbers.shape.rank == 1 else 2.0 * tf.nn.l2_loss(numbers)
+
+
+def _named(name: str, options: Mapping[str, Any]) -> keras.optimizers.Optimizer:
+    """Return the optimizer of this name with these arguments.
+
+    Raises:
+        ValueError: it has no such argument, or not such a value.
+    """
+    optimizer = keras.optimizers.get(name)
+    config = optimizer.get_config()
+    unknown = [key for key in options if key not in config or key in ("learning_rate", "name")]
+    if unknown:
+        own = ", ".join(sorted(config.keys() - {"learning_rate", "name"}))
+        raise ValueError(
+            f"optimizer_options has {', '.join(map(repr, unknown))}, which {name!r} does not take there. It takes: {own}; the "
+            "step size is learning_rate."
+        )
+    for key, value in options.items():
+        if isinstance(config[key], float | int) and not isinstance(value, float | int):
+            raise ValueError(f"optimizer_options: {key} of {name!r} is a number, such as {config[key]!r}; got {value!r}.")
+    return type(optimizer).from_config(config | dict(options))
 
 
 def _deserialize(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:

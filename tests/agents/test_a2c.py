@@ -1,7 +1,9 @@
 """One update of A2C against NumPy, and the identities between it and its neighbours."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.by_hand import (
     KINDS,
     RMSprop,
@@ -68,10 +70,10 @@ def test_one_update_equals_numpy(kind, standardize):
 
 
 def test_the_defaults_are_those_that_the_file_explains():
-    """Equation by equation: λ = 1, no entropy, no standardizing, c_v = 1, RMSprop at 7e-4, clipped at 0.5."""
+    """Equation by equation: λ = 1, no entropy, no standardizing, c_v = 1, RMSprop as below at 7e-4, clipped at 0.5."""
     policy = policy_of("discrete")
     rollout = literal_rollout(policy)
-    theta, phi, _ = by_hand(policy, rollout, A2C(), RMSprop(7e-4), progress=0.0)
+    theta, phi, _ = by_hand(policy, rollout, A2C(), RMSprop(7e-4, rho=0.99, epsilon=1e-10), progress=0.0)
     learned(A2C(), policy, rollout)
     assert_weights(policy, theta, phi)
 
@@ -173,3 +175,18 @@ def test_the_gradient_of_the_score_by_hand_is_that_of_finite_differences():
                 for step in 1e-6 * np.eye(point.size)
             ]
             np.testing.assert_allclose(flat(gradient), numeric, atol=1e-8)
+
+
+def test_the_default_optimizer_steps_as_that_of_stable_baselines3_does():
+    """v ← 0.99 v + 0.01 g²; θ ← θ + 7e-4 g / (√v + 1e-5), as torch's RMSprop(alpha=0.99, eps=1e-5) computes it."""
+    theta = np.array([0.5, -1.0, 2.0], np.float64)
+    variable, v = keras.Variable(theta.astype(np.float32)), np.zeros(3)
+    state = A2C().update.build([variable])
+    for gradient in ([0.3, -0.02, 0.001], [0.1, 0.2, -0.004], [-0.2, 0.01, 0.002]):
+        g = np.asarray(gradient)
+        state.apply_gradient({"theta": tf.constant(g, tf.float32)})
+        v = 0.99 * v + 0.01 * g**2
+        theta = theta + 7e-4 * g / (np.sqrt(v) + 1e-5)
+        # A step is up to 7e-3. Where √v = 1e-4, as of the third weight at first, the two ε differ by a tenth of that.
+        np.testing.assert_allclose(variable, theta, rtol=0, atol=7e-4)
+        np.testing.assert_allclose(variable[:2], theta[:2], rtol=0, atol=7e-3 * 0.007)

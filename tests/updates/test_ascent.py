@@ -101,6 +101,10 @@ def test_a_gradient_of_other_variables_is_refused():
         ({"target_kl": 0.0, "num_epochs": 2}, "target_kl is above 0"),
         ({"target_kl": 0.01}, "take more steps"),
         ({"optimizer": keras.optimizers.Adam(), "learning_rate": 0.1}, "belongs to the optimizer"),
+        ({"optimizer": keras.optimizers.Adam(), "optimizer_options": {"beta_1": 0.5}}, "is made already"),
+        ({"optimizer_options": {"rho": 0.5}}, "has 'rho', which 'adam' does not take there. It takes: .*beta_1"),
+        ({"optimizer_options": {"learning_rate": 0.5}}, "the step size is learning_rate"),
+        ({"optimizer_options": {"beta_1": "much"}}, "beta_1 of 'adam' is a number, such as 0.9"),
         (
             {
                 "optimizer": keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)),
@@ -113,6 +117,15 @@ def test_a_gradient_of_other_variables_is_refused():
 def test_contradictions_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Ascent(**options)
+
+
+def test_options_of_the_optimizer_are_its_own_until_it_is_another():
+    named = Ascent(optimizer="rmsprop", optimizer_options={"rho": 0.5, "epsilon": 0.01}, learning_rate=0.1)
+    variable, other = keras.Variable([1.0]), keras.Variable([1.0])
+    named.build([variable]).apply_gradient({"x": tf.constant([2.0])})
+    np.testing.assert_allclose(variable, [1.0 + 0.1 * 2.0 / np.sqrt(0.5 * 4.0 + 0.01)], rtol=1e-6)
+    named.with_optimizer("sgd").build([other]).apply_gradient({"x": tf.constant([2.0])})
+    np.testing.assert_allclose(other, [1.2], rtol=1e-6)
 
 
 def test_a_target_kl_is_refused_where_no_policy_moves():
