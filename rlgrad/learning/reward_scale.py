@@ -6,11 +6,15 @@ import tensorflow as tf
 from rlgrad import estimators
 from rlgrad.policies.normalizer import RunningNormalizer
 
+_CONSTANT = 1e-20  # of a variance, as a share of the mean's square
+
 
 class RewardScale:
     """r / √(variance of u), u_t = r_t + γ u_t−1 within an episode, over every step of the run so far.
 
-    No mean is subtracted, so signs keep their meaning. Logged and evaluated returns stay in the environment's units.
+    No mean is subtracted, so signs keep their meaning. Logged and evaluated returns stay in the environment's units. The scaled
+    rewards do not depend on these units, however small rewards are: the number that keeps the root away from 0 is a share of the
+    variance. Where u does not vary, rewards are divided by |mean of u|; rewards that are all 0 stay 0.
 
     Args:
         num_envs: columns of a rollout.
@@ -32,7 +36,11 @@ class RewardScale:
 
     def scale(self, rewards: tf.Tensor) -> tf.Tensor:
         """Return rewards at the current scale."""
-        return rewards / tf.cast(tf.sqrt(self._sums.variance.value + self._sums.epsilon), rewards.dtype)
+        variance, square = self._sums.variance.value, tf.square(self._sums.mean.value)
+        # Rounding alone gives a sum that is constant a variance of 1e-32 of its square.
+        varies = variance > _CONSTANT * square
+        size = tf.where(varies, variance + self._sums.epsilon * tf.minimum(variance, 1.0), square)
+        return rewards / tf.cast(tf.where(size > 0.0, tf.sqrt(size), 1.0), rewards.dtype)
 
     def update(self, rewards: tf.Tensor, boundaries: tf.Tensor, mask: tf.Tensor) -> None:
         """Include a rollout in the statistics.

@@ -29,8 +29,24 @@ def test_the_scale_is_that_of_all_steps_however_they_were_cut_into_rollouts(cuts
         rows = slice(start, start + length)
         scale.update(tf.constant(rewards[rows]), tf.constant(ends[rows]), tf.ones((length, 3)))
         start += length
-    expected = rewards / np.sqrt(discounted(rewards, ends, 0.9).var() + 1e-8)
-    np.testing.assert_allclose(scale.scale(tf.constant(rewards)), expected, rtol=1e-10)
+    expected = rewards / np.sqrt(discounted(rewards, ends, 0.9).var())
+    np.testing.assert_allclose(scale.scale(tf.constant(rewards)), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-9, 1e-6, 1e-3, 1e3, 1e9, 1e15])
+@pytest.mark.parametrize("gamma", [0.0, 0.9])
+@pytest.mark.parametrize("kind", ["random", "constant", "zero"])
+def test_the_scaled_rewards_do_not_depend_on_the_unit(kind, gamma, unit):
+    rewards = {"random": RNG.normal(size=(50, 3)), "constant": np.full((50, 3), 0.7), "zero": np.zeros((50, 3))}[kind]
+    ends, scaled = RNG.random((50, 3)) < 0.1, []
+    for factor in (1.0, unit):
+        scale = RewardScale(3, gamma, whole_episodes=False)
+        for rows in (slice(0, 20), slice(20, 50)):
+            scale.update(tf.constant(factor * rewards[rows]), tf.constant(ends[rows]), tf.ones((len(ends[rows]), 3)))
+        scaled.append(np.asarray(scale.scale(tf.constant(factor * rewards))))
+    np.testing.assert_allclose(scaled[1], scaled[0], rtol=1e-7)
+    if kind == "constant" and gamma == 0.0:
+        np.testing.assert_allclose(scaled[0], 1.0, rtol=1e-6)
 
 
 def test_padding_does_not_count_and_no_episode_goes_on_where_columns_are_episodes():
