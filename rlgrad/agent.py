@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from rlgrad import estimators, search
-from rlgrad.core.checks import require
+from rlgrad.core.checks import require, require_at_most
 from rlgrad.data import Batch, Credit, Estimates, Outputs, Rollout
 from rlgrad.hyperparameters import Record
 from rlgrad.updates import Ascent, Update
@@ -51,6 +51,7 @@ class Agent(Record):
         require(self.num_envs >= 1, "num_envs", "at least 1", self.num_envs)
         require(self.num_steps is None or self.num_steps >= 1, "num_steps", "at least 1, or None", self.num_steps)
         require(self.episodes_per_env >= 1, "episodes_per_env", "at least 1", self.episodes_per_env)
+        require_at_most(self, num_envs=2**20, num_steps=2**24, episodes_per_env=2**20)
         if self.num_steps is not None and self.episodes_per_env != 1:
             raise ValueError("episodes_per_env counts whole episodes and num_steps steps: set num_steps to None.")
 

@@ -171,7 +171,7 @@ class Evaluate(Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
-        self._next = state["next"]
+        self._next = int(state["next"])
 
 
 class EarlyStop(Callback):
@@ -226,7 +226,7 @@ class EarlyStop(Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
-        self._best, self._waited = state["best"], state["waited"]
+        self._best, self._waited = float(state["best"]), int(state["waited"])
 
 
 def make_callbacks(

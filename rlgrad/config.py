@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlgrad.core import registry
-from rlgrad.core.checks import check_keys, require, require_above
+from rlgrad.core.checks import check_keys, require, require_above, require_at_most
 from rlgrad.core.settings import as_declared, mapping, require_finite
 from rlgrad.hyperparameters import Record, fields
 
@@ -105,6 +105,16 @@ class Config:
             at_least={"total_timesteps": 1, "memory_size": 1, "evaluation_episodes": 0, "videos": 0},
             above={"evaluation_interval": 0, "patience": 0, "time_budget": 0},
         )
+        require_at_most(
+            self,
+            total_timesteps=10**15,
+            memory_size=2**16,
+            evaluation_episodes=10**6,
+            videos=10**4,
+            max_episode_steps=10**8,
+        )
+        require(len(self.hidden_sizes) <= 256, "hidden_sizes", "at most 256 layers", len(self.hidden_sizes))
+        require(all(size <= 2**16 for size in self.hidden_sizes), "hidden_sizes", "widths ≤ 65,536", self.hidden_sizes)
         own = isinstance(self.collector, str) or callable(self.collector)
         require(own, "collector", "auto, the name of a collector, file.py:Name or a class", self.collector)
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or None", self.memory)
@@ -146,9 +156,8 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
 
 def _place(text: str) -> str:
     """Return a text with the whole path of its file, if it is `file.py:Name` or `file.py:Name(…)`, and otherwise as it is."""
-    head, bracket, arguments = text.partition("(")
-    file, colon, name = head.rpartition(":")
-    return f"{Path(file).resolve()}:{name}{bracket}{arguments}" if colon and file.endswith(".py") else text
+    file, rest = registry.split_call(text)
+    return f"{Path(file).resolve()}:{rest}" if file.endswith(".py") else text
 
 
 def _plain(value: Any) -> Any:

@@ -43,6 +43,14 @@ def encoders_end_with_the_test():
         table._kind_of.cache_clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_records_for_the_user(tmp_path_factory):
+    """What tests train is not recorded among the folders that the user of this machine trusts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, worker_id):
     """Folders of finished runs, by settings, to be read alone: the first test of any process that asks for one trains it."""

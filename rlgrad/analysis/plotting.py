@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlgrad.analysis.groups import Group, curve, evaluated, grouped
-from rlgrad.core.faults import writing
+from rlgrad.core.faults import whole
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a learning curve does not need
     from rlgrad.diagnostics.diagnosis import Diagnosis
@@ -61,8 +61,8 @@ def plot_groups(groups: Sequence[Group], output: Path) -> Path:
     axes.set_ylabel("return: sum of rewards per episode,\nmean of the last 100 training episodes" + means, fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    with writing(output):
-        figure.savefig(output, dpi=130)
+    with whole(output) as partial:
+        figure.savefig(partial, dpi=130)
     return output
 
 
@@ -102,8 +102,8 @@ def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]
         _plot_ratios(grid[5], history)
     for axes in grid:
         axes.grid(alpha=0.3)
-    with writing(output):
-        figure.savefig(output, dpi=110)
+    with whole(output) as partial:
+        figure.savefig(partial, dpi=110)
     return output
 
 

@@ -1,5 +1,6 @@
 """Import TensorFlow without what its C++ side prints at that moment, and load runs."""
 
+import argparse
 import gc
 import importlib
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlgrad.core.importing import uncollected
+from rlgrad.core.plain_files import require_plain
 
 if TYPE_CHECKING:
     from rlgrad.runs.run import Run
@@ -36,18 +38,28 @@ def import_tensorflow() -> None:
             os.close(shown)
 
 
-def load_run(path: Path) -> "Run":
-    """Load a run, after a quiet import of TensorFlow."""
+def load_run(path: Path, trust: bool) -> "Run":
+    """Load a run, after a quiet import of TensorFlow. With `trust` everything that it asks for is permitted."""
     check_run(path)
     import_tensorflow()
     from rlgrad.runs.training import load
 
-    return load(path)
+    return load(path, trust=trust)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the option of commands that load a run."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="permit what another person's folder asks for, such as to execute a file; it is said first (docs/resume.md)",
+    )
 
 
 def check_run(path: Path) -> None:
-    """Raise a ValueError if a folder holds no run. Call this before TensorFlow's import, so that the user need not wait."""
+    """Raise a ValueError if a folder holds no run, or links. Call this before the slow imports."""
     if not (path / "config.yaml").is_file():
         near = sorted(p.parent for p in (path.parent if path.parent.is_dir() else Path()).glob("*/config.yaml"))[-3:]
         hint = f" There: {', '.join(map(str, near))}." if near else ""
         raise ValueError(f"{path} is no run folder: it has no config.yaml.{hint}")
+    require_plain(path)

@@ -1,9 +1,9 @@
 """The report on a finished run, which `rlgrad train` and `rlgrad resume` print."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from rlgrad.cli.output import Result
+from rlgrad.core.plain_files import read_json
 
 if TYPE_CHECKING:
     from rlgrad.runs.run import Run
@@ -14,7 +14,7 @@ def report(run: "Run") -> Result:
     from rlgrad.config import agent_name
 
     file = run.path / "evaluation.json"
-    results = json.loads(file.read_text()) if file.exists() else None
+    results = read_json(file) if file.exists() else None
     commands = (
         f"rlgrad watch {run.path}",
         f"rlgrad evaluate {run.path}",

@@ -27,6 +27,13 @@ def require_above(record: Any, *, at_least: Mapping[str, float], above: Mapping[
         require(value is None or value > bound, name, f"above {bound}", value)
 
 
+def require_at_most(record: Any, **most: int) -> None:
+    """Raise a ValueError for the first field of a record that is beyond what anything is trained with. `None` passes."""
+    for name, bound in most.items():
+        value = getattr(record, name)
+        require(value is None or value <= bound, name, f"at most {bound:,}", value)
+
+
 def close_names(name: str, known: Iterable[str]) -> str:
     """Return a sentence with the known names that are near to a wrong one, or with all of them if none is."""
     known = list(known)

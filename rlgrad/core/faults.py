@@ -84,18 +84,34 @@ def writing(path: Path) -> Iterator[None]:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file in one piece: a crash leaves the whole file or the previous one, never a part.
 
+    A link of that name is replaced, and what it leads to is left alone.
+
     Raises:
         WriteFault: it could not be written. The previous file is unchanged.
     """
-    partial = path.with_name("unfinished.partial")  # readers of run folders know no such name
+    with whole(path) as partial, partial.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Let the caller write a new file beside `path`, which takes its place when the context ends without an error.
+
+    The name that is given is free: whoever creates that file follows no link.
+
+    Raises:
+        WriteFault: it could not be written. The previous file is unchanged.
+    """
+    # Writers of pictures and films look at the suffix. Readers of run folders know the name without one alone.
+    partial = path.with_name(f"unfinished.partial{'' if path.suffix == '.npz' else path.suffix}")
     with writing(path):
         try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            partial.unlink(missing_ok=True)  # left by a crash, or a link
+            yield partial
             partial.replace(path)
-        except OSError:
+        except BaseException:
             partial.unlink(missing_ok=True)  # a part is of no use, and may be what fills the disk
             raise
 

@@ -13,33 +13,31 @@ import json
 import re
 import sys
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from rlgrad.core import installed_code
 from rlgrad.core.checks import close_names
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
     """Return the entry points of a group such as `rlgrad.agents`, of every installed distribution, by name."""
-    return dict(_points(tuple(sys.path)).get(group, {}))
+    return dict(_points(installed_code.searched()).get(group, {}))
 
 
 @lru_cache(maxsize=8)
 def _points(path: tuple[str, ...]) -> dict[str, dict[str, EntryPoint]]:
     """Return rlgrad's groups of entry points on an import path. Reading all metadata takes some 10 ms, hence the cache."""
-    del path
-    everything = entry_points()
-
-    def by_name(group: str) -> dict[str, EntryPoint]:
-        points = everything.select(group=group)
-        # Ours come last, so that no other package takes the place of a name of ours.
-        ours_last = sorted(points, key=lambda point: point.dist is not None and point.dist.name == "rlgrad")
-        return {point.name: point for point in ours_last}
-
-    return {group: by_name(group) for group in everything.groups if group.startswith("rlgrad.")}
+    groups: dict[str, dict[str, EntryPoint]] = {}
+    # Ours come last, so that no other package takes the place of a name of ours.
+    points = installed_code.entry_points(path)
+    for point in sorted(points, key=lambda point: point.dist is not None and point.dist.name == "rlgrad"):
+        groups.setdefault(point.group, {})[point.name] = point
+    return groups
 
 
 def agents() -> dict[str, EntryPoint]:
@@ -63,21 +61,44 @@ def find(group: str, name: str) -> Any:
         ValueError: there is no such name, file, module or class; the message has the names that are near.
     """
     noun = group.rpartition(".")[2].removesuffix("s")
-    place, colon, attribute = name.rpartition(":")
-    if not colon:
+    place, attribute = split(name)
+    if not place:
         known = installed(group)
         if name not in known:
             raise ValueError(f"There is no {noun} {name!r}. {close_names(name, known)} Your own: my_{noun}.py:Name.")
         return known[name].load()
     if place.endswith(".py"):
         return _from_script(Path(place), attribute) if _is_running(Path(place)) else from_file(Path(place), attribute)
-    try:
-        module = importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{name!r} asks for the module {place!r}, which cannot be imported: {error}.") from error
+    module = import_named(place, name)
     if not hasattr(module, attribute):
         raise ValueError(f"The module {place} has no {attribute!r}. {close_names(attribute, vars(module))}")
     return getattr(module, attribute)
+
+
+def split(name: str) -> tuple[str, str]:
+    """Return the place of a name, `module` or `file.py`, and the name there. The place of a bare name is empty."""
+    place, _, attribute = name.rpartition(":")
+    return place, attribute
+
+
+def import_named(module: str, asked: str) -> ModuleType:
+    """Import a module by its dotted name.
+
+    Args:
+        module: the name. `import` would take others, such as `folder/file`, and execute what lies there.
+        asked: the text that names it, for messages.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(
+            f"{asked!r} asks for {module!r}, which is no dotted name of a module, and no file whose name ends in .py."
+        )
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{asked!r} asks for the module {module!r}, which cannot be imported: {error}.") from error
 
 
 def _is_running(path: Path) -> bool:
@@ -164,6 +185,19 @@ def _module_name(path: Path) -> str:
     return f"file_{stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
 
 
+def split_call(text: str) -> tuple[str, str]:
+    """Return the place that a text names, empty for a bare name, and the rest: a name, alone or with arguments.
+
+    A file's folders may have brackets and colons in their names, and so may the arguments.
+    """
+    file = re.match(r"(.*?\.py):\s*(?=[^\W\d]\w*\s*(?:\(|$))", text, re.DOTALL)
+    if file is not None:
+        return file[1], text[file.end() :]
+    head, bracket, rest = text.partition("(")
+    place, _, name = head.rpartition(":")
+    return place, f"{name}{bracket}{rest}"
+
+
 def parse_call(text: str, setting: str, example: str) -> tuple[str, str, dict[str, Any]]:
     """Take apart the text that names a class in a config, such as `"module:Name(size=4)"`.
 
@@ -178,15 +212,14 @@ def parse_call(text: str, setting: str, example: str) -> tuple[str, str, dict[st
     Raises:
         ValueError: the text has another form.
     """
-    head, bracket, rest = text.partition("(")
-    place, _, name = head.rpartition(":")
+    place, written = split_call(text)
     try:
-        call = ast.parse(f"{name.strip()}{bracket}{rest}".strip(), mode="eval").body
+        call = ast.parse(written.strip(), mode="eval").body
         if isinstance(call, ast.Name):
             return place, call.id, {}
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
             return place, call.func.id, {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):  # of a text that is nested too deeply
         pass
     raise ValueError(
         f"{setting}: one is written as a name, or as a name with keyword arguments that are numbers, texts, lists or tuples, "

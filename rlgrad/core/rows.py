@@ -1,12 +1,14 @@
 """Text files with one row a line: their whole rows, and those up to an environment step, at which a run resumes."""
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlgrad.core import plain_files
 from rlgrad.core.faults import write_whole
 
 Row = TypeVar("Row")
@@ -16,8 +18,8 @@ _log = logging.getLogger("rlgrad")
 
 def whole_lines(path: Path) -> list[str]:
     """Return the lines of a file, ends included, without a last line whose writing was interrupted."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        lines = file.readlines()
+    text = plain_files.read_bytes(path, plain_files.ROWS).decode("utf-8", errors="replace")
+    lines = io.StringIO(text, newline="").readlines()
     return lines[:-1] if lines and not lines[-1].endswith("\n") else lines
 
 

@@ -9,8 +9,11 @@ import sys
 import types
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from textwrap import dedent
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from rlgrad.core import plain_files, yaml_documents
 
 _NAMES: dict[Any, str] = {
     int: "an integer",
@@ -24,22 +27,22 @@ _NAMES: dict[Any, str] = {
 }
 
 
-def read(path: Any) -> dict[str, Any]:
+def read(path: Any, *, follow: bool = True) -> dict[str, Any]:
     """Read the mapping that a YAML file holds.
 
     Args:
         path: a file, or a resource as `importlib.resources` gives it.
+        follow: take the file that a link leads to. `False` for a file of a run's folder.
 
     Raises:
         ValueError: the file holds something else; the message names the file.
     """
-    import yaml  # here: `rlgrad.gradients` stands on this package, and needs TensorFlow and NumPy alone
-
+    most = plain_files.SETTINGS
+    encoded = plain_files.read_bytes(path, most, follow=follow) if isinstance(path, Path) else path.read_bytes()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as YAML: {reason}") from error
+        content = yaml_documents.load(encoded.decode())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path} holds no settings: expected lines of `name: value`.")
     return content

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rlgrad.core import plain_files
+from rlgrad.core.faults import write_whole
+
 # What a run with diagnose=True reports besides, and then ratio and norm of each layer by itself. docs/metrics.md defines each.
 DIAGNOSTICS = (
     "gradient/signal",
@@ -136,7 +139,7 @@ class Diagnosis:
     def write(self, folder: Path) -> Path:
         """Write diagnostics.json into a run's folder."""
         path = folder / FILE
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        write_whole(path, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
         return path
 
 
@@ -145,11 +148,28 @@ def read(folder: Path) -> Diagnosis:
 
     Raises:
         FileNotFoundError: the folder has no diagnosis.
+        ValueError: the file holds something else.
     """
-    content = json.loads((folder / FILE).read_text())
+    content = plain_files.read_json(folder / FILE)
     parts: Mapping[str, Any] = {"policy": Head, "value": Head, "variances": Variances}
-    built = {name: cls(**content[name]) for name, cls in parts.items() if content[name] is not None}
-    return Diagnosis(**content | built)
+    try:
+        built = {name: cls(**content[name]) for name, cls in parts.items() if content[name] is not None}
+        found = Diagnosis(**content | built)
+        _require_numbers(found)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / FILE} holds no diagnosis: {error}.") from error
+    return found
+
+
+def _require_numbers(found: Diagnosis) -> None:
+    """Raise a ValueError if a diagnosis that was read holds anything but numbers where numbers belong."""
+    heads = [head for head in (found.policy, found.value) if head is not None]
+    numbers = [found.count, found.timesteps, *found.cosines, *found.share_by_time, *found.share_by_episode]
+    numbers += [number for head in heads for number in (*head.layers.values(), *head.norms.values())]
+    numbers += [value for head in heads for value in dataclasses.asdict(head).values() if not isinstance(value, dict)]
+    numbers += [] if found.variances is None else dataclasses.asdict(found.variances).values()
+    if found.unit not in ("step", "episode") or not all(type(number) in (int, float) for number in numbers):
+        raise ValueError("it has numbers, by the names of rlgrad.diagnostics")
 
 
 def layer_metrics(policy_layers: list[str], value_layers: list[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from gymnasium import Env
 from gymnasium.vector import VectorEnv
 
+MOST_ENVS = {"sync": 2**14, "async": 2**10}  # async has a process for each
 MODES = ("auto", "sync", "async", "vector_entry_point")
 
 
@@ -46,3 +47,12 @@ class EnvironmentOptions:
             raise ValueError("Give max_episode_steps to the collector itself, not in env_kwargs.")
         if self.wrappers and (made or mode == "vector_entry_point"):
             raise ValueError("wrappers are for single environments that are still to be made: wrap this one yourself.")
+
+    def require_few_enough(self) -> None:
+        """Raise a ValueError for more environments side by side than a computer can step, once it is known how."""
+        most = MOST_ENVS.get(self.vectorization_mode)
+        if most is not None and self.slots > most:
+            raise ValueError(
+                f"num_envs is at most {most:,} where environments are stepped {self.vectorization_mode}, got {self.slots:,}: "
+                "lower it, or use an environment that is stepped as a whole."
+            )

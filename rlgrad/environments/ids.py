@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -46,12 +45,7 @@ def find_spec(env_id: str) -> EnvSpec:
     """
     module, _, name = env_id.rpartition(":")
     if module:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{env_id!r} asks for the module {module!r}, which cannot be imported: {error}."
-            ) from error
+        registry.import_named(module, env_id)
     if name not in gymnasium.registry:
         register()
     try:

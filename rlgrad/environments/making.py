@@ -55,6 +55,7 @@ def _make(env: Any, options: EnvironmentOptions) -> Environment:
         return _from_instance(env, options)
     mode = options.vectorization_mode
     options = replace(options, vectorization_mode=_resolved_mode(env, options) if mode == "auto" else mode)
+    options.require_few_enough()
     if isinstance(env, str):
         return _from_id(find_spec(env), options)
     if not callable(env):

@@ -1,6 +1,5 @@
 """Wrappers that a config names: `"FrameStackObservation(stack_size=4)"`, `"module:Wrapper"`."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -27,8 +26,10 @@ def wrapper(text: str) -> Wrap:
     home = _imported(module, text) if module else gymnasium.wrappers
     found = getattr(home, name, None)
     if found is None:
-        known = [n for n in dir(home) if isinstance(getattr(home, n), type)]
+        known = [n for n, thing in vars(home).items() if isinstance(thing, type)]
         raise ValueError(f"wrappers: {home.__name__} has no {name!r}. {close_names(name, known)}")
+    if not (isinstance(found, type) and issubclass(found, gymnasium.Wrapper)):
+        raise ValueError(f"wrappers: {text!r} names no subclass of gymnasium.Wrapper.")
 
     def wrap(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
         try:
@@ -56,8 +57,6 @@ def wrap_all(texts: Sequence[str]) -> Wrap:
 
 def _imported(module: str, text: str) -> ModuleType:
     try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"wrappers: {text!r} asks for the module {module!r}, which cannot be imported: {error}."
-        ) from error
+        return registry.import_named(module, text)
+    except ValueError as error:
+        raise ValueError(f"wrappers: {error}") from error

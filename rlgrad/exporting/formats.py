@@ -11,6 +11,7 @@ Inputs and outputs are the same in all of them; `rlgrad.exporting.standalone` na
 """
 
 import logging
+import os
 import re
 import tempfile
 import warnings
@@ -67,7 +68,7 @@ def write(model: keras.Model, path: str | Path, format: Format | None = None) ->
         raise ValueError(
             f"{path} does not end as {format} does: {suffix or 'with none of the others, being a folder'}."
         )
-    if path.exists():
+    if os.path.lexists(path):
         raise FileExistsError(f"{path} exists, and an export never writes over another. Choose a new name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     {"keras": _keras, "saved_model": _saved_model, "onnx": _onnx, "litert": _litert}[format](model, path)

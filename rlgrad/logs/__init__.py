@@ -33,12 +33,13 @@ class LogSettings(RunSettings, Protocol):
         """Greedy episodes that TensorBoard shows."""
 
 
-def make_logs(settings: LogSettings, *, postpone: bool = False) -> list[Callback]:
+def make_logs(settings: LogSettings, *, postpone: Mapping[str, str] | None = None) -> list[Callback]:
     """Make the logs that a config names, after metrics.csv, which is written whether named or not.
 
     Args:
         settings: the config.
-        postpone: raise the errors below when training starts. A run whose log is missing here can still be loaded and used.
+        postpone: raise the errors below when training starts, and those of the logs that this maps to a message. A run whose
+            log is missing here can still be loaded and used. `None`: raise them now.
 
     Raises:
         ValueError: a name that is unknown, or a log that cannot be made with these arguments; says what was meant.
@@ -48,9 +49,11 @@ def make_logs(settings: LogSettings, *, postpone: bool = False) -> list[Callback
     logs: list[Callback] = []
     for text in dict.fromkeys(["csv", *settings.logs]):
         try:
+            if postpone is not None and text in postpone:
+                raise ValueError(postpone[text])
             logs.append(_made(text, own.get(text, {})))
         except (ImportError, ValueError) as error:
-            if not postpone:
+            if postpone is None:
                 raise
             logs.append(_Postponed(error))
     return logs

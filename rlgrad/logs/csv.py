@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from rlgrad.callbacks import Callback, RunView
-from rlgrad.core import rows
+from rlgrad.core import plain_files, rows
 from rlgrad.core.faults import writing
 from rlgrad.metrics import COUNTS
 
@@ -24,7 +24,7 @@ class CSVLog(Callback):
             self._take_back(path, run.timesteps)
         else:
             rows.replace(path, _text([self._columns]))
-        self._file = path.open("a", newline="")
+        self._file = plain_files.appending(path, newline="")
         self._writer = csv.writer(self._file)
 
     def on_update(self, run: RunView, metrics: dict[str, float]) -> None:

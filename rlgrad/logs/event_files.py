@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlgrad.core import rows
+from rlgrad.core import plain_files, rows
 from rlgrad.logs import events
 
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, bits reversed
@@ -52,7 +52,7 @@ def take_back(folder: Path, timesteps: int) -> None:
         timesteps: environment steps at which the run resumes.
     """
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        data = path.read_bytes()
+        data = plain_files.read_bytes(path, plain_files.ROWS)
         kept = b"".join(_until(data, timesteps, path))
         if len(kept) < len(data):
             rows.replace(path, kept)

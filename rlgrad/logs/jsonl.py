@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgrad.callbacks import Callback, RunView
-from rlgrad.core import rows
+from rlgrad.core import plain_files, rows
 from rlgrad.core.faults import writing
 from rlgrad.metrics import COUNTS
 
@@ -21,7 +21,7 @@ class JSONLinesLog(Callback):
         path = run.path / "metrics.jsonl"
         if path.exists():
             _take_back(path, run.timesteps)
-        self._file = path.open("a")
+        self._file = plain_files.appending(path)
 
     def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
         """Write a row."""

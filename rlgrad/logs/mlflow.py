@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlgrad.callbacks import Callback, RunView
-from rlgrad.core import rows, settings
+from rlgrad.core import plain_files, rows, settings
 
 _log = logging.getLogger("rlgrad")
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
@@ -32,7 +32,7 @@ class MLflowLog(Callback):
         try:
             self._client, self._last = mlflow.MlflowClient(), -1
             if file.exists():
-                self._id = file.read_text()
+                self._id = plain_files.read_bytes(file, plain_files.KIB).decode()
                 self._resume()
             else:
                 self._id = self._begun(run)

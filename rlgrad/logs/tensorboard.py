@@ -37,7 +37,7 @@ class TensorBoardLog(Callback):
         # TensorBoard's own writer writes from a thread, where a full disk goes unnoticed.
         self._path = run.path / f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
         with writing(self._path):
-            self._file = self._path.open("wb")
+            self._file = self._path.open("xb")
         self._write(0, events.version("brain.Event:2"))
         self._write(run.timesteps + 1, events.start())  # for a TensorBoard that has read the removed events
         self._filmed = self._due(run)

@@ -5,7 +5,7 @@ import os
 import secrets
 
 from rlgrad.callbacks import Callback, RunView
-from rlgrad.core import rows, settings
+from rlgrad.core import plain_files, rows, settings
 
 
 class WandbLog(Callback):
@@ -25,7 +25,7 @@ class WandbLog(Callback):
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "rlgrad"),
                 name=run.path.name,
-                id=file.read_text(),
+                id=plain_files.read_bytes(file, plain_files.KIB).decode(),
                 resume="allow",
                 dir=str(run.path),
                 config=settings.read(run.path / "config.yaml"),

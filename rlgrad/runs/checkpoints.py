@@ -1,28 +1,35 @@
 """Checkpoints: one .npz file of plain arrays each. Nothing in it is executed when it is read.
 
 A file appears whole or not at all, and NumPy alone can read it. The archive's comment is a SHA-256 digest of all bytes before
-it: a file that was cut or changed is refused.
+it: a file that was cut or changed is refused. The digest is no signature, so what a file says of itself is not believed: its
+arrays are stored as they are, and each has the size that its shape says, before memory is taken for any of them.
 """
 
 import hashlib
 import io
 import json
 import logging
-import shutil
+import math
+import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
 
+from rlgrad.core import plain_files
 from rlgrad.core.faults import write_whole, writing
 
 FORMAT = 3
 BEST = "best.npz"
 _DIGITS = 64  # of a SHA-256 digest
 _STATE = "state"
+_MOST_STATE = 2 * 2**30  # bytes beside the variables: the state of running episodes
+_PLAIN = "?biufcV"  # kinds of arrays; V are numbers that NumPy does not know, such as bfloat16
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 _log = logging.getLogger("rlgrad")
 
@@ -58,12 +65,10 @@ def save(
     plain = _without_arrays({"format": FORMAT, **state}, arrays)
     arrays[_STATE] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     path = folder / f"{timesteps:012d}.npz"
-    write_whole(path, _archive(arrays))
+    content = _archive(arrays)
+    write_whole(path, content)
     if best:
-        copy = folder / f"{BEST}.partial"
-        with writing(copy):
-            shutil.copyfile(path, copy)
-            copy.replace(folder / BEST)
+        write_whole(folder / BEST, content)
     for old in numbered(folder)[keep:]:
         old.unlink()
     return path
@@ -88,24 +93,29 @@ def load(path: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[
         DamagedError: the file was cut or changed since it was written.
         ValueError: the file has another format, or the variables do not match it. No variable is changed then.
     """
-    with np.load(io.BytesIO(_checked(path)), allow_pickle=False) as file:
+    most = _MOST_STATE + sum(16 * math.prod(v.shape) for values in variables.values() for v in values)
+    with _opened(path, most) as file:
         state: dict[str, Any] = json.loads(bytes(file[_STATE]))
-        if state["format"] != FORMAT:
-            raise ValueError(f"{path} has format {state['format']}, and this version of rlgrad reads {FORMAT}.")
-        pairs = []
-        for group, values in variables.items():
-            stored = [file[f"{group}/{i}"] for i in range(sum(name.startswith(f"{group}/") for name in file.files))]
-            shapes, expected = [a.shape for a in stored], [tuple(v.shape) for v in values]
-            if shapes != expected:
-                raise ValueError(
-                    f"{path} holds {group} variables of shapes {shapes}, and the model has {expected}: it was made by another "
-                    "model. Pass the one that the run was trained with."
-                )
-            pairs += list(zip(values, stored, strict=True))
-        restored: dict[str, Any] = _with_arrays(state, file)
-    for variable, array in pairs:
-        variable.assign(array)
+        version, known = state["format"], variables if state["format"] == FORMAT else {}
+        stored = {group: [file[f"{group}/{i}"] for i in range(_count(file.files, group))] for group in known}
+        restored: dict[str, Any] = _with_arrays(state, file) if known else {}
+    if version != FORMAT:
+        raise ValueError(f"{path} has format {version!r}, and this version of rlgrad reads {FORMAT}.")
+    for group, values in variables.items():
+        shapes, expected = [a.shape for a in stored[group]], [tuple(v.shape) for v in values]
+        if shapes != expected:
+            raise ValueError(
+                f"{path} holds {group} variables of shapes {shapes}, and the model has {expected}: it was made by another "
+                "model. Pass the one that the run was trained with."
+            )
+    for group, values in variables.items():
+        for variable, array in zip(values, stored[group], strict=True):
+            variable.assign(array)
     return restored
+
+
+def _count(names: Sequence[str], group: str) -> int:
+    return sum(name.startswith(f"{group}/") for name in names)
 
 
 def load_newest(folder: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, Any]:
@@ -141,12 +151,55 @@ def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
     return content + hashlib.sha256(content).hexdigest().encode()
 
 
-def _checked(path: Path) -> bytes:
-    content = path.read_bytes()
-    body, digest = content[:-_DIGITS], content[-_DIGITS:]
-    if hashlib.sha256(body).hexdigest().encode() != digest:
+@contextmanager
+def _opened(path: Path, most: int) -> Iterator[Any]:
+    """Open a checkpoint's arrays, which NumPy reads one by one.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
+    Raises:
+        DamagedError: the file was cut or changed, or the code inside the context does not find in it what it looks for.
+        ValueError: the file is a link, or larger.
+    """
+    with plain_files.opened(path, most) as file:
+        _require_digest(path, file)
+        try:
+            _require_stored(file)
+            with np.load(file, allow_pickle=False) as arrays:
+                yield arrays
+        except (zipfile.BadZipFile, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise DamagedError(f"{path} is damaged, though its checksum is right: {error}.") from error
+
+
+def _require_digest(path: Path, file: BinaryIO) -> None:
+    left, digest = os.fstat(file.fileno()).st_size - _DIGITS, hashlib.sha256()
+    while left > 0:
+        block = file.read(min(left, plain_files.MIB))
+        digest.update(block)
+        left -= len(block) or left
+    if digest.hexdigest().encode() != file.read():
         raise DamagedError(f"{path} is damaged: it is not what was written, by its checksum.")
-    return content
+    file.seek(0)
+
+
+def _require_stored(file: BinaryIO) -> None:
+    """Raise a ValueError unless an archive holds plain arrays, uncompressed, each of the size that its shape says."""
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        names = [member.filename for member in members]
+        if len(set(names)) < len(names) or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its arrays are packed, or two have one name")
+        if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
+            raise ValueError("its arrays are larger than the file")
+        for member in members:
+            with archive.open(member) as stream:
+                shape, _, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+                size = stream.tell() + math.prod(shape) * dtype.itemsize
+            if dtype.kind not in _PLAIN or dtype.names or min(shape, default=0) < 0 or size != member.file_size:
+                raise ValueError(f"{member.filename} is no plain array of shape {shape}")
+    file.seek(0)
 
 
 def _without_arrays(tree: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -1,6 +1,8 @@
 """A run's folder: where it may be, and the files that say what the run is."""
 
+import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +12,9 @@ import keras
 
 from rlgrad import config as configs
 from rlgrad.config import Config
+from rlgrad.core import keras_configs, plain_files, yaml_documents
 from rlgrad.runs import checkpoints
+from rlgrad.runs.trust import remember
 
 _log = logging.getLogger("rlgrad")
 
@@ -29,7 +33,9 @@ def write_config(path: Path, config: Config, resolved: Mapping[str, Any], models
             checkpoints.write_text(path / f"{name}.json", model.to_json(indent=2))
         except (NotImplementedError, TypeError, ValueError):
             _log.warning("Keras cannot write the config of this %s: rlgrad.load will need it as an argument.", name)
-    checkpoints.write_text(path / "config.yaml", configs.to_yaml(config, resolved))
+    written = configs.to_yaml(config, resolved)
+    checkpoints.write_text(path / "config.yaml", written)
+    remember(path, yaml_documents.load(written))
 
 
 def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
@@ -40,13 +46,15 @@ def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
         name: `"model"` or `"value_model"`.
     """
     file = path / f"{name}.json"
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
 
     def build() -> keras.Model:
+        content = plain_files.read_json(file)
         try:
-            return keras.models.model_from_json(file.read_text())
-        except (TypeError, ValueError) as error:
+            keras_configs.require_plain(content)
+            return keras.models.model_from_json(json.dumps(content))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             reason = str(error).split(" Full object config")[0]
             raise ValueError(
                 f"Keras cannot rebuild this run's {name} from its config: pass it as {name}= (command line: use "

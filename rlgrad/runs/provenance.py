@@ -20,7 +20,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad.config import Config
-from rlgrad.core import registry
+from rlgrad.core import plain_files, registry
 from rlgrad.environments.ids import find_spec, frame_limit
 from rlgrad.runs import checkpoints
 
@@ -57,7 +57,7 @@ def write_resumed(
     """
     file = path / FILE
     try:
-        made = json.loads(file.read_text())
+        made = plain_files.read_json(file)
         before = list(made.setdefault("resumed", []))
     except (OSError, ValueError, TypeError, AttributeError):  # older runs lack the file, and it may have been edited
         made, before = {}, []

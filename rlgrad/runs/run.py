@@ -5,7 +5,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,14 +246,26 @@ class Run:
 
         Raises:
             DamagedError: the file was cut or changed since it was written.
+            ValueError: it holds the state of another kind of run.
         """
         variables = self._variables()
         if checkpoint is None:
             state = checkpoints.load_newest(self.path / "checkpoints", variables)
         else:
             state = checkpoints.load(checkpoint, variables)
-        self.timesteps, self.updates, self.seconds = state["timesteps"], state["updates"], state["seconds"]
-        self._best = state["best"]
+        try:
+            self._continue_from(state)
+        except (AttributeError, LookupError, TypeError, ArithmeticError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"The checkpoint of {self.path} holds no state of such a run ({what}).") from error
+
+    def _continue_from(self, state: Mapping[str, Any]) -> None:
+        """Take over the state that a checkpoint kept beside the variables."""
+        counts = {name: state[name] for name in ("timesteps", "updates")}
+        if not all(type(count) is int and count >= 0 for count in counts.values()):
+            raise TypeError(f"its counts are {counts}")
+        self.timesteps, self.updates = counts["timesteps"], counts["updates"]
+        self.seconds, self._best = float(state["seconds"]), float(state["best"])
         self._watch.restore(state["watch"])
         file = self.path / "metrics.csv"
         logged = read_csv(file, self.timesteps) if file.is_file() else {}

@@ -14,7 +14,9 @@ from rlgrad import config as configs
 from rlgrad.agent import Agent
 from rlgrad.callbacks import Callback, make_callbacks
 from rlgrad.config import Config, Memory, VectorizationMode, agent_class
-from rlgrad.core import settings
+from rlgrad.core import capacity, settings
+from rlgrad.core.keras_configs import weights_within
+from rlgrad.core.plain_files import require_plain
 from rlgrad.environments.types import EnvLike
 from rlgrad.learning.contract import batch_signature, dry_run
 from rlgrad.learning.learner import Learner
@@ -27,7 +29,7 @@ from rlgrad.runs import provenance
 from rlgrad.runs.folders import free_folder, saved_model, write_config
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
-from rlgrad.runs.trust import require_own_code
+from rlgrad.runs.trust import refusal, require_trust
 from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
 
 __all__ = ["Callback", "Run", "load", "train"]
@@ -204,6 +206,7 @@ def load(
     value_model: ModelOrBuilder | None = None,
     callbacks: Sequence[Callback] = (),
     verbose: bool = True,
+    trust: bool = False,
 ) -> Run:
     """Load a run from its folder, at its newest checkpoint. `run.train(total_timesteps)` continues from there.
 
@@ -216,6 +219,8 @@ def load(
         value_model: The value model, likewise.
         callbacks: Callbacks to call during further training, in this order.
         verbose: Show progress.
+        trust: Permit what another person's folder asks for, code above all (docs/resume.md). A warning says what it is. Your
+            own folders need it only where they were moved.
 
     Returns:
         The run.
@@ -227,9 +232,11 @@ def load(
     path = Path(path)
     if not (path / "config.yaml").is_file():
         raise FileNotFoundError(f"{path} is no run folder: it has no config.yaml.")
-    content = settings.read(path / "config.yaml")
+    require_plain(path)
+    content = settings.read(path / "config.yaml", follow=False)
     given = {"agent": agent is not None, "env": env is not None, "collector": collector is not None}
-    require_own_code(path, {name: value for name, value in content.items() if not given.get(name)})
+    asked = {name: value for name, value in content.items() if not given.get(name)}
+    withheld = require_trust(path, asked, trust=trust, training=False)
     if env is None and str(content.get("env")).startswith("("):
         raise ValueError(f"This run's environment was {content['env']}: pass it as env=.")
     try:
@@ -239,7 +246,7 @@ def load(
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error
     model = model or saved_model(path, "model")
     value_model = value_model or saved_model(path, "value_model")
-    chosen = _callbacks(config, callbacks, verbose, postpone=True)
+    chosen = _callbacks(config, callbacks, verbose, postpone={each.text: refusal(path, [each]) for each in withheld})
     run = _assemble(config, model, value_model, path, chosen)
     if run.config.encoders != config.encoders:
         run.close()
@@ -284,7 +291,7 @@ def _assemble(
         device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
         traced = dry_run(agent, batch_signature(*specs_for(*spaces)))
         value = "value" in traced.credited
-        with tf.device(device):
+        with tf.device(device), weights_within(capacity.memory() // 4):
             policy = make_policy(
                 *spaces, model=model, value_model=value_model, value=value, **_arguments(make_policy, config)
             )
@@ -303,7 +310,9 @@ def _arguments(function: Callable[..., Any], config: Config) -> dict[str, Any]:
     return of_agent | {f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if f.name in names}
 
 
-def _callbacks(config: Config, given: Sequence[Callback], verbose: bool, *, postpone: bool = False) -> list[Callback]:
+def _callbacks(
+    config: Config, given: Sequence[Callback], verbose: bool, *, postpone: Mapping[str, str] | None = None
+) -> list[Callback]:
     """Return all callbacks of a run. Those that add to the rows come before the logs, which write them."""
     own = make_callbacks(
         evaluation_interval=config.evaluation_interval,

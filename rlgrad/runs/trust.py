@@ -1,74 +1,112 @@
-"""Loading a run folder executes none of the code that came with it.
+"""Another person's run folder or config executes nothing that is not installed, unless the user says that it may.
 
-A run names its agent, updates, environment, collector, encoders, wrappers and logs. A name may lead to an installed package, or
-to a file of the user's own by its whole path outside of the folder. Everything else is refused before anything is imported.
-Arrays are read without pickle and YAML without tags, and Keras rebuilds models and optimizers in its safe mode: its own classes
-and registered ones, no Lambda.
+`permissions` lists what a config needs beyond that. A folder that this user made needs no word: when a run begins, what its
+config needs is recorded in a folder of the user's own, as editors record which workspaces are trusted. A record holds for one
+folder and for exactly these needs. So whatever takes the folder's place can do no more than the run that was there.
 """
 
-import importlib.util
-from collections.abc import Mapping
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlgrad.core import plain_files
+from rlgrad.core.faults import WriteFault, write_whole
+from rlgrad.runs.permissions import Permission, permissions
 
-def require_own_code(folder: Path, content: Mapping[str, Any]) -> None:
-    """Look through what a run folder would have executed.
+_log = logging.getLogger("rlgrad")
+
+
+def require_trust(source: Path, content: Mapping[str, Any], *, trust: bool, training: bool) -> list[Permission]:
+    """Refuse a config that needs permissions, unless they were recorded for its source or the user gives them now.
+
+    With `trust` each of them is said, and recorded, before anything happens.
 
     Args:
-        folder: of the run.
-        content: of its config.yaml.
+        source: the run's folder, or the file of a config that is none's.
+        content: of the config.
+        trust: the user permits everything.
+        training: True if training starts at once. Else what happens only then is not refused.
+
+    Returns:
+        The permissions that training would need, and that were not given.
 
     Raises:
-        ValueError: code in the folder, or in a file that is not said absolutely; says which, and what to do.
+        ValueError: a permission is missing; says what would happen, and what to do.
     """
-    agent = content.get("agent")
-    names = [agent.get("name"), *_types(agent)] if isinstance(agent, Mapping) else []
-    names += [
-        content.get("env"),
-        content.get("collector"),
-        *_listed(content.get("encoders")),
-        *_listed(content.get("wrappers")),
-        *_listed(content.get("logs")),
-    ]
-    for name in names:
-        if isinstance(name, str) and ":" in name:
-            _require(folder, name.partition("(")[0].rpartition(":")[0], name)
+    needed = permissions(_folder(source), content)
+    known = _recorded(source) if needed else frozenset()
+    missing = [each for each in needed if str(each) not in known]
+    if trust:
+        for each in missing:
+            _log.warning("%s is trusted to %s.", source, each)
+        if missing:
+            _record(source, needed)
+        return []
+    refused = [each for each in missing if training or not each.later]
+    if refused:
+        raise ValueError(refusal(source, refused))
+    return missing
 
 
-def _types(settings: Mapping[str, Any]) -> list[Any]:
-    """Return the updates that settings name, at any depth: each `type:`."""
-    inner = [value for value in settings.values() if isinstance(value, Mapping)]
-    return [settings.get("type"), *(name for each in inner for name in _types(each))]
+def refusal(source: Path, refused: Sequence[Permission]) -> str:
+    """Return the sentence that says what a folder or config would do, and how to allow it."""
+    more = "" if len(refused) == 1 else f", and {len(refused) - 1} more of the kind"
+    return (
+        f"{source} would {refused[0]}{more}, and it was not made by you in this place: if you trust its author, say --trust "
+        "(in Python trust=True), which names all that it would do."
+    )
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def remember(source: Path, content: Mapping[str, Any]) -> None:
+    """Record that this user made a run or config. An ordinary one needs no permission, and leaves no record.
+
+    Args:
+        source: the run's folder, or the file of a config that is none's.
+        content: of the config.
+    """
+    needed = permissions(_folder(source), content)
+    if needed:
+        _record(source, needed)
 
 
-def _require(folder: Path, place: str, name: str) -> None:
-    if place.endswith(".py"):
-        file = Path(place)
-        if file != file.resolve():
-            raise ValueError(
-                f"{folder} names the file {place!r}, which might be one that came with it: write the whole path of the one "
-                f"that you mean, without links, into {folder / 'config.yaml'}."
-            )
-    else:
-        origin = _origin(place.partition(".")[0])
-        if origin is None:
-            return
-        file = origin
-    if file.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"{folder} asks to execute {name!r}, which lies in the folder itself: code that came with a run is never executed. "
-            "If it is yours, move it out of there, and name its new place in config.yaml."
-        )
+def state_folder() -> Path:
+    """Return the folder of the records: `rlgrad/trusted` where the system keeps the state of a user's programs."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(home):  # the specification has relative ones ignored
+        homes = {"darwin": "~/Library/Application Support", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
+        home = os.path.expanduser(homes.get(sys.platform, "~/.local/state"))
+    return Path(home) / "rlgrad" / "trusted"
 
 
-def _origin(module: str) -> Path | None:
+def _folder(source: Path) -> Path:
+    return source if source.is_dir() else source.parent
+
+
+def _file(source: Path) -> Path:
+    return state_folder() / f"{hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:32]}.json"
+
+
+def _recorded(source: Path) -> frozenset[str]:
     try:
-        spec = importlib.util.find_spec(module) if module else None
-    except (ImportError, ValueError):
-        return None
-    return None if spec is None or spec.origin is None else Path(spec.origin)
+        content = plain_files.read_json(_file(source))
+    except (OSError, ValueError):
+        return frozenset()
+    known = content.get("permitted", ()) if isinstance(content, dict) else ()
+    return frozenset(each for each in known if isinstance(each, str))
+
+
+def _record(source: Path, needed: Sequence[Permission]) -> None:
+    file, permitted = _file(source), sorted(map(str, needed))
+    content = json.dumps({"source": str(source.resolve()), "permitted": permitted}, indent=2) + "\n"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(file, content.encode())
+    except (OSError, WriteFault) as error:
+        _log.warning(
+            "Loading %s will ask for --trust, since %s cannot be written: %s.", source, file, error.strerror or error
+        )

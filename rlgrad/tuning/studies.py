@@ -15,6 +15,7 @@ from rlgrad import config as configs
 from rlgrad.config import Config
 from rlgrad.core.checks import require
 from rlgrad.runs import checkpoints
+from rlgrad.runs.trust import remember
 from rlgrad.search import Range, Space, value_at, with_values
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ def write_best(found: Study, config: Config, measure: Measure) -> None:
     )
     content = configs.to_yaml(with_values(config, best.values), {"study": found.folder.name, "trial": best.number})
     checkpoints.write_text(found.folder / "best.yaml", head + content)
+    remember(found.folder / "best.yaml", yaml.safe_load(content))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,6 +22,7 @@ import numpy as np
 from rlgrad.callbacks import RunView
 from rlgrad.config import Config
 from rlgrad.core.checks import require
+from rlgrad.core.plain_files import require_plain
 from rlgrad.runs.training import Callback, run_config
 from rlgrad.search import Range, Space, value_at, with_values
 from rlgrad.tuning import studies
@@ -73,6 +74,7 @@ def tune(
         value_at(config, name)
     studies.import_optuna()
     folder.mkdir(parents=True, exist_ok=True)
+    require_plain(folder)
     here, begun = str(folder.resolve()), time.monotonic()
     with studies.alone(folder):
         study = studies.opened(folder, storage, pruner)

@@ -20,7 +20,8 @@ import keras
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.core.checks import close_names, require
+from rlgrad.core import keras_configs
+from rlgrad.core.checks import close_names, require, require_at_most
 from rlgrad.data import Metrics
 from rlgrad.hyperparameters import Schedule, anneal
 from rlgrad.search import Range, Space
@@ -61,6 +62,7 @@ class Ascent(Update):
         """Check the fields, and those that contradict a given optimizer."""
         require(self.num_epochs >= 1, "num_epochs", "at least 1", self.num_epochs)
         require(self.num_minibatches >= 1, "num_minibatches", "at least 1", self.num_minibatches)
+        require_at_most(self, num_epochs=2**20, num_minibatches=2**24)
         require(self.max_grad_norm is None or self.max_grad_norm > 0, "max_grad_norm", "above 0", self.max_grad_norm)
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         require(self.target_kl is None or self.target_kl > 0, "target_kl", "above 0", self.target_kl)
@@ -335,8 +337,9 @@ def _deserialize(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:
     """Return the optimizer that Keras has serialized, as a run's config.yaml keeps it."""
     message = f"optimizer is no optimizer that Keras can make, got {dict(config)!r}."
     try:
+        keras_configs.require_plain(config)
         optimizer = keras.optimizers.deserialize(dict(config))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(message) from error
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(message)

@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad import gradients
-from rlgrad.core.checks import require
+from rlgrad.core.checks import require, require_at_most
 from rlgrad.data import Metrics
 from rlgrad.hyperparameters import Schedule, anneal
 from rlgrad.search import Range, Space
@@ -45,6 +45,7 @@ class NaturalGradient(Update):
         """Check the fields, and those that contradict each other."""
         require(self.damping > 0, "damping", "above 0", self.damping)
         require(self.cg_iterations >= 1, "cg_iterations", "at least 1", self.cg_iterations)
+        require_at_most(self, cg_iterations=2**20)
         require(self.target_kl is None or self.target_kl > 0, "target_kl", "above 0", self.target_kl)
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         if (self.target_kl is None) == (self.learning_rate is None):

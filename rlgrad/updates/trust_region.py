@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad import gradients
-from rlgrad.core.checks import require
+from rlgrad.core.checks import require, require_at_most
 from rlgrad.data import Metrics
 from rlgrad.hyperparameters import Schedule, anneal
 from rlgrad.search import Range, Space
@@ -49,6 +49,7 @@ class TrustRegion(Update):
         require(self.cg_iterations >= 1, "cg_iterations", "at least 1", self.cg_iterations)
         require(0 < self.backtrack_factor < 1, "backtrack_factor", "between 0 and 1", self.backtrack_factor)
         require(self.max_backtracks >= 0, "max_backtracks", "at least 0", self.max_backtracks)
+        require_at_most(self, cg_iterations=2**20, max_backtracks=2**20)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rlgrad.cli.loading import load_run
+from rlgrad.cli.loading import add_trust, load_run
 from rlgrad.cli.output import Result, parser_for
 
 
@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
         "rlgrad evaluate runs/a --episodes 20",
     )
     parser.add_argument("run", type=Path, help="run folder")
+    add_trust(parser)
     parser.add_argument("--episodes", type=int, default=100, help="episodes of each kind (default: 100)")
     return parser
 
@@ -24,7 +25,7 @@ def run(arguments: list[str]) -> Result:
     options = parser().parse_args(arguments)
     if options.episodes < 1:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
-    run = load_run(options.run)
+    run = load_run(options.run, options.trust)
     results = run.write_evaluation(options.episodes)
     run.close()
     lines = []

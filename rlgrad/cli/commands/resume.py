@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from rlgrad.cli.loading import load_run
+from rlgrad.cli.loading import add_trust, load_run
 from rlgrad.cli.output import Result, parser_for
 
 
@@ -12,6 +12,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = parser_for("resume", "Continue training a run.", "rlgrad resume runs/a --total-timesteps 400000")
     parser.add_argument("run", type=Path, help="run folder")
+    add_trust(parser)
     parser.add_argument(
         "--total-timesteps", type=int, help="total steps, including those already taken (default: the run's)"
     )
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: list[str]) -> Result:
     """Continue from the run's last checkpoint as if training had never stopped."""
     options = parser().parse_args(arguments)
-    run = load_run(options.run)
+    run = load_run(options.run, options.trust)
     if options.total_timesteps is not None or not run.finished:
         run.train(options.total_timesteps, command=shlex.join(["rlgrad", "resume", *arguments]))
     elif (options.run / "evaluation.json").is_file():

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlgrad.cli import options
-from rlgrad.cli.loading import check_run, import_tensorflow
+from rlgrad.cli.loading import add_trust, check_run, import_tensorflow
 from rlgrad.cli.output import Result, parser_for
 from rlgrad.cli.results import report
 from rlgrad.core import registry
 from rlgrad.core.checks import close_names
 from rlgrad.core.settings import mapping, read
-from rlgrad.runs.trust import require_own_code
+from rlgrad.runs.trust import require_trust
 
 if TYPE_CHECKING:
     from rlgrad.config import Config
@@ -28,6 +28,7 @@ CONFIG is a config that ships with rlgrad (`rlgrad configs`) or a YAML file, AGE
 my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`). --from takes the settings of a run: with the same seed, on the same
 machine and versions (run.json), the weights are the same to the bit. Options replace settings.
 
+  --trust                            permit what another person's config asks for, such as to execute a file; it is said first
   --json                             print one JSON document, and nothing else, on stdout
 
 All options, including the agent's:  rlgrad train reinforce --help
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
     parser.add_argument("env", nargs="?", help="Gymnasium id")
     parser.add_argument("--from", help="repeat this run")
+    add_trust(parser)
     for name, hint in options.option_types().items():
         parser.add_argument(f"--{name.replace('_', '-')}", choices=options.choices(hint) or None)
     return parser
@@ -68,7 +70,10 @@ def run(arguments: list[str]) -> Result:
 
 def parse_command(arguments: list[str]) -> tuple["Config", Path | None]:
     """Return the config that a command line asks for, and the folder for its run if it names one."""
-    settings, words = _target(arguments)
+    trust, arguments = "--trust" in arguments, [word for word in arguments if word != "--trust"]
+    if not arguments:
+        raise ValueError("--trust is said with a config or a run: which one?")
+    settings, words = _target(arguments, trust)
     import_tensorflow()
     config, run_dir = options.parse(settings, words, prog=f"rlgrad train {arguments[0]}")
     if not config.env:
@@ -80,19 +85,19 @@ def parse_command(arguments: list[str]) -> tuple["Config", Path | None]:
     return config, run_dir
 
 
-def _target(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _target(arguments: list[str], trust: bool) -> tuple[dict[str, Any], list[str]]:
     """Return the settings that the first arguments name, an environment among them included, and the other arguments."""
     source, others = _take(arguments, "--from")
     if source is not None:
         if others and not others[0].startswith("-"):
             raise ValueError(f"--from repeats a run, its agent and environment: leave out {others[0]!r}.")
         check_run(Path(source))
-        return _settings(Path(source) / "config.yaml", None, of_a_run=True), others
+        return _settings(Path(source) / "config.yaml", None, trust, of_a_run=True), others
     name, *rest = arguments
     env = rest.pop(0) if rest and not rest[0].startswith("-") else None
     configs, agents = registry.configs(), registry.agents()
     if name.endswith((".yaml", ".yml")) or name in configs:
-        settings = _settings(Path(name) if name not in configs else configs[name], env)
+        settings = read(configs[name]) if name in configs else _settings(Path(name), env, trust)
     elif ":" in name or name in agents:
         settings = {"agent": {"name": name}}
     else:
@@ -102,12 +107,13 @@ def _target(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     return settings | ({} if env is None else {"env": env}), rest
 
 
-def _settings(file: Any, env: str | None, of_a_run: bool = False) -> dict[str, Any]:
-    """Read a config file, and refuse what a command line cannot repeat.
+def _settings(file: Path, env: str | None, trust: bool, of_a_run: bool = False) -> dict[str, Any]:
+    """Read a config file, and refuse what it may not do by itself and what a command line cannot repeat.
 
     Args:
-        file: the file, or a resource of rlgrad.
+        file: the file.
         env: the environment that replaces the file's, if there is one.
+        trust: permit what it asks for.
         of_a_run: the file is a run's config.yaml, also if it has no `resolved`.
 
     Raises:
@@ -115,19 +121,21 @@ def _settings(file: Any, env: str | None, of_a_run: bool = False) -> dict[str, A
     """
     if not file.is_file():
         raise ValueError(f"there is no file {str(file)!r}.")
-    settings = read(file)
+    settings = read(file, follow=not of_a_run)
     if "name" not in mapping(settings.get("agent"), f"{file}: agent"):
         raise ValueError(f"{file} needs at least `agent: {{name: reinforce}}`.")
     if not isinstance(settings.get("env", ""), str):
         raise ValueError(f"{file}: env is a string, got {settings['env']!r}.")
+    source = file.parent if file.name == "config.yaml" else file
+    asked = settings if env is None else {name: value for name, value in settings.items() if name != "env"}
+    require_trust(source, asked, trust=trust, training=True)
     if settings.pop("resolved", None) is not None or of_a_run:
         _require_repeatable(file.parent, settings, env)
     return settings
 
 
 def _require_repeatable(folder: Path, settings: dict[str, Any], env: str | None) -> None:
-    """Raise a ValueError for a run that needs its own code, or an object that was passed in Python."""
-    require_own_code(folder, settings)
+    """Raise a ValueError for a run that needs an object that was passed in Python."""
     if str(settings.get("env")).startswith("(") and env is None:
         raise ValueError(
             f"the environment of {folder} was {settings['env'][1:-1]}: repeat it with rlgrad.train in Python."

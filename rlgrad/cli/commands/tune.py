@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlgrad.cli import options
 from rlgrad.cli.commands.train import parse_command
+from rlgrad.cli.loading import add_trust
 from rlgrad.cli.output import Result, Table, parser_for
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
     parser.add_argument("env", nargs="?", help="Gymnasium id")
     parser.add_argument("--from", help="search around this run's config")
+    add_trust(parser)
     for name in options.option_types():
         parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
     return parser
