@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # the command line asks this module for its options before an
     from rlgrad.updates import Update
 
 _UPDATES = "rlgrad.updates"
+NOTES = ("resolved", "changed")
+"""Keys of config.yaml that are no settings: choices made by rules, and what a run was continued with."""
 Memory = Literal["gru", "lstm"]
 VectorizationMode = Literal["auto", "compiled", "sync", "async", "vector_entry_point"]
 
@@ -131,12 +133,12 @@ class Config:
         return str(name or getattr(self.env, "__name__", type(self.env).__name__))
 
 
-def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
+def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
     """Return the config as YAML.
 
     Args:
         config: the config.
-        resolved: what the run made of it, kept under `resolved` for people: `from_mapping` leaves it out.
+        notes: for people, by name; `from_mapping` leaves them out. See `NOTES`.
     """
     import yaml
 
@@ -151,7 +153,7 @@ def to_yaml(config: Config, resolved: Mapping[str, Any]) -> str:
         del plain["encoders"]
     plain["logs"] = [_place(log) for log in config.logs]
     order = [f.name for f in dataclasses.fields(config) if f.name in plain]
-    return yaml.safe_dump({name: plain[name] for name in order} | {"resolved": dict(resolved)}, sort_keys=False)
+    return yaml.safe_dump({name: plain[name] for name in order} | dict(notes), sort_keys=False)
 
 
 def _place(text: str) -> str:
@@ -187,14 +189,14 @@ def from_mapping(content: Mapping[str, Any], agent: "Agent | None" = None, **ove
     """Build a config from settings, such as a YAML file holds. What they leave out has its default.
 
     Args:
-        content: settings by name; those of the agent under `agent`, with its `name`. `resolved` is left out.
+        content: settings by name; those of the agent under `agent`, with its `name`. `resolved` and `changed` are left out.
         agent: an agent to take instead of the one that is named, which is then not imported.
         overrides: settings to put in the place of those in `content`.
 
     Raises:
         ValueError: a setting is missing, unknown, or of a type that its field does not take; the message names it.
     """
-    settings = {name: value for name, value in content.items() if name != "resolved"} | overrides
+    settings = {name: value for name, value in content.items() if name not in NOTES} | overrides
     check_keys(settings, (f.name for f in dataclasses.fields(Config)), "setting")
     for name in ("agent", "env", "total_timesteps"):
         if name not in settings:

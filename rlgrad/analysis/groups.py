@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
+from rlgrad.core.settings import flat
 from rlgrad.metrics import read_csv
 
 Array = np.ndarray[Any, Any]
@@ -18,6 +19,7 @@ _POINTS = 200  # of a curve
 _NOT_TRAINED_BY = (
     "seed",
     "resolved",
+    "changed",
     "evaluation_episodes",
     "evaluation_interval",
     "diagnose",
@@ -100,7 +102,14 @@ def read_run(path: Path) -> RunFiles:
                 f"{path / name} is not there: the folder holds no run, or one that logged nothing yet."
             )
     content = yaml.safe_load((path / "config.yaml").read_text())
-    settings = _flat({key: value for key, value in content.items() if key not in _NOT_TRAINED_BY})
+    settings = flat({key: value for key, value in content.items() if key not in _NOT_TRAINED_BY})
+    if content.get(
+        "changed"
+    ):  # a run that was continued with other settings is not one that had them from the beginning
+        settings["continued"] = "; ".join(
+            f"after {each['timesteps']} steps, before: {', '.join(f'{k}={v}' for k, v in sorted(each['before'].items()))}"
+            for each in content["changed"]
+        )
     for name in ("model", "value_model"):
         if (path / f"{name}.json").exists():
             settings[name] = f"given-{zlib.crc32((path / f'{name}.json').read_bytes()):08x}"
@@ -116,17 +125,20 @@ def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:
         paths: run folders.
 
     Returns:
-        The groups, and the folders that were left out because another has the same settings and seed.
+        The groups, and the folders that were left out because another, at least as far, has their settings and seed.
     """
     together: dict[str, dict[int, RunFiles]] = {}
     left_out = []
     for path in paths:
         run = read_run(path)
         seeds = together.setdefault(json.dumps(run.settings, sort_keys=True, default=str), {})
-        if run.seed in seeds:
-            left_out.append(path)
-        else:
+        twin = seeds.get(run.seed)
+        if twin is None:
             seeds[run.seed] = run
+        else:  # the run that is further counts, in whatever order they are given
+            kept, dropped = sorted((twin, run), key=_progress, reverse=True)
+            seeds[run.seed] = kept
+            left_out.append(dropped.path)
     found = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in together.values()]
     names = [runs[0].path.name for runs in found]
     labels = [
@@ -134,6 +146,10 @@ def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:
         for name, runs in zip(names, found, strict=True)
     ]
     return [Group(label, runs) for label, runs in zip(labels, found, strict=True)], left_out
+
+
+def _progress(run: RunFiles) -> tuple[float, bool, str]:
+    return max(run.metrics["time/timesteps"], default=0.0), run.evaluation is not None, str(run.path)
 
 
 def evaluated(group: Group, kind: str) -> Estimate | None:
@@ -186,11 +202,3 @@ def _label(runs: tuple[RunFiles, ...], groups: list[tuple[RunFiles, ...]]) -> st
     shown = [f"{key.removeprefix('agent.')}={settings[key]}" for key in differing[:_SHOWN]]
     more = ["…"] if len(differing) > _SHOWN else []
     return ", ".join([name, *shown, *more])
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        nested = isinstance(value, Mapping) and value
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat

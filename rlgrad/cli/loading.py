@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rlgrad.core.importing import uncollected
 from rlgrad.core.plain_files import require_plain
+from rlgrad.runs.locking import describe_no_run
 
 if TYPE_CHECKING:
     from rlgrad.runs.run import Run
@@ -61,5 +62,5 @@ def check_run(path: Path) -> None:
     if not (path / "config.yaml").is_file():
         near = sorted(p.parent for p in (path.parent if path.parent.is_dir() else Path()).glob("*/config.yaml"))[-3:]
         hint = f" There: {', '.join(map(str, near))}." if near else ""
-        raise ValueError(f"{path} is no run folder: it has no config.yaml.{hint}")
+        raise ValueError(f"{describe_no_run(path)}{hint}")
     require_plain(path)

@@ -100,3 +100,12 @@ def appending(path: Path, newline: str | None = None) -> TextIO:
         raise ValueError(f"{path} is a link, and what is written there would go elsewhere: remove it.")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline=newline)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file to its disk before anything that is written after this."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -48,6 +48,15 @@ def read(path: Any, *, follow: bool = True) -> dict[str, Any]:
     return content
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings without mappings inside of them: `agent.gamma` for `gamma` of `agent`."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
+
+
 def hints(cls: type[Any]) -> dict[str, Any]:
     """Return the types of a dataclass's fields by name, without those whose names only a type checker imports."""
     resolved: dict[str, Any] = {}

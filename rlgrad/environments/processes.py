@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
+from types import FrameType
 from typing import Any
 
 from gymnasium.error import AlreadyPendingCallError
@@ -15,7 +16,17 @@ from rlgrad.core.faults import Blame
 from rlgrad.environments.guarding import Guarded
 
 _LOST = (EOFError, ConnectionError, AlreadyPendingCallError)
+_GRACE = 30.0  # seconds that a process lives on after SIGTERM
 _PATIENCE = 1.0  # seconds that a process has to end after it was told to
+
+
+def _end_later(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM in an environment's process.
+
+    systemd and Slurm send it to all processes of a run at once. The run then completes its update, saves, and closes its
+    environments, for which it needs them a little longer.
+    """
+    signal.setitimer(signal.ITIMER_REAL, _GRACE)  # SIGALRM ends the process, if the run has not by then
 
 
 class Processes(AsyncVectorEnv):
@@ -45,6 +56,7 @@ class Processes(AsyncVectorEnv):
             def make() -> Guarded:
                 if os.getpid() != parent:  # Ctrl-C reaches all processes; the run alone decides what follows
                     signal.signal(signal.SIGINT, signal.SIG_IGN)
+                    signal.signal(signal.SIGTERM, _end_later)
                 return Guarded(create(), slot, mask_width, remote=True)
 
             return make
@@ -78,21 +90,21 @@ class Processes(AsyncVectorEnv):
         """End all processes, busy ones too. The environments cannot be used afterwards."""
         self.closed = True
         for process in self.processes:
-            process.terminate()
+            process.kill()  # they answer to SIGTERM late
         patience = time.monotonic() + _PATIENCE
         for process in self.processes:
             process.join(max(0.0, patience - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
         for pipe in self.parent_pipes:
             if pipe is not None:
                 pipe.close()
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Let the environments close. End all processes if one does not answer in time, or is lost."""
+        if terminate:
+            self.end()
+            return
         try:
-            super().close_extras(_PATIENCE if timeout is None else timeout, terminate)
+            super().close_extras(_PATIENCE if timeout is None else timeout)
         except (*_LOST, OSError):
             self.end()
 

@@ -13,8 +13,8 @@ class RewardScale:
     """r / √(variance of u), u_t = r_t + γ u_t−1 within an episode, over every step of the run so far.
 
     No mean is subtracted, so signs keep their meaning. Logged and evaluated returns stay in the environment's units. The scaled
-    rewards do not depend on these units, however small rewards are: the number that keeps the root away from 0 is a share of the
-    variance. Where u does not vary, rewards are divided by |mean of u|; rewards that are all 0 stay 0.
+    rewards do not depend on these units, however small rewards are: the number that keeps the root away from 0 is a share of
+    the variance. Where u does not vary, rewards are divided by |mean of u|; rewards that are all 0 stay 0.
 
     Args:
         num_envs: columns of a rollout.

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ class Progress(Callback):
         self._last, self._line = time.perf_counter(), _steps(run)
         agent, total = run.config.agent, run.config.total_timesteps
         name = type(agent).__name__
-        print(f"{name} on {run.config.env_name}, {total:,} steps in {agent.num_envs} environments. Into {run.path}")
+        say(f"{name} on {run.config.env_name}, {total:,} steps in {agent.num_envs} environments. Into {run.path}")
         self._bar: Any = None
         if console.is_terminal and not console.is_jupyter:
             self._show_bar(run, console)
@@ -44,7 +45,7 @@ class Progress(Callback):
             self._bar.update(self._task, completed=run.timesteps, line=f"{self._line}  {left} left")
         elif time.perf_counter() - self._last >= _PLAIN_EVERY:
             self._last = time.perf_counter()
-            print(f"{self._line}  {left} left", flush=True)
+            say(f"{self._line}  {left} left")
 
     def on_end(self, run: RunView) -> None:
         """Leave the bar as it is, and continue below it."""
@@ -53,7 +54,6 @@ class Progress(Callback):
             self._bar.stop()
             for handler, stream in self._moved:
                 handler.setStream(stream)
-        sys.stdout.flush()
 
     def _show_bar(self, run: RunView, console: Any) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -71,6 +71,22 @@ class Progress(Callback):
             h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler) and h.stream in after
         ]
         self._moved = [(handler, handler.setStream(after[handler.stream])) for handler in handlers]
+
+
+def say(text: str) -> None:
+    """Print a line. If its reader has ended, say so once on stderr, and let training continue.
+
+    Characters that the output cannot hold are replaced.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, errors="replace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        # All later output goes nowhere, and raises nothing at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("rlgrad: nothing reads the output any more. Training continues, and says no more.", file=sys.stderr)
+    except (OSError, ValueError):  # a full disk, a closed stream: no reason to lose the training
+        pass
 
 
 def _steps(run: RunView) -> str:

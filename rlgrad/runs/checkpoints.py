@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ from rlgrad.core.faults import write_whole, writing
 FORMAT = 3
 BEST = "best.npz"
 _DIGITS = 64  # of a SHA-256 digest
-_STATE = "state"
+_STATE, _IS_BEST = "state", "is_best"
+_NUMBERED = re.compile(r"\d{12}\.npz")
 _MOST_STATE = 2 * 2**30  # bytes beside the variables: the state of running episodes
 _PLAIN = "?biufcV"  # kinds of arrays; V are numbers that NumPy does not know, such as bfloat16
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -62,7 +64,7 @@ def save(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"{group}/{i}": v.numpy() for group, values in variables.items() for i, v in enumerate(values)}
-    plain = _without_arrays({"format": FORMAT, **state}, arrays)
+    plain = _without_arrays({"format": FORMAT, _IS_BEST: best, **state}, arrays)
     arrays[_STATE] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     path = folder / f"{timesteps:012d}.npz"
     content = _archive(arrays)
@@ -75,8 +77,23 @@ def save(
 
 
 def numbered(folder: Path) -> list[Path]:
-    """Return the numbered checkpoints of a folder, newest first, damaged ones included."""
-    return sorted((path for path in folder.glob("*.npz") if path.name != BEST), reverse=True)
+    """Return the numbered checkpoints of a folder, newest first, damaged ones included. A file of another name is none."""
+    return sorted((path for path in folder.glob("*.npz") if _NUMBERED.fullmatch(path.name)), reverse=True)
+
+
+def complete(folder: Path, state: Mapping[str, Any]) -> None:
+    """Do what the process that wrote the newest checkpoint may have been killed before: copy it to `best.npz`, tidy up.
+
+    Args:
+        folder: of the run's checkpoints.
+        state: of the newest checkpoint.
+    """
+    if state.get(_IS_BEST):
+        content = plain_files.read_bytes(numbered(folder)[0], 2**62)
+        if not (folder / BEST).is_file() or plain_files.read_bytes(folder / BEST, 2**62) != content:
+            write_whole(folder / BEST, content)
+    for left in folder.glob("*.partial"):
+        left.unlink()
 
 
 def load(path: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, Any]:

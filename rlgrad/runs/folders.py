@@ -12,8 +12,9 @@ import keras
 
 from rlgrad import config as configs
 from rlgrad.config import Config
-from rlgrad.core import keras_configs, plain_files, yaml_documents
+from rlgrad.core import keras_configs, plain_files, settings, yaml_documents
 from rlgrad.runs import checkpoints
+from rlgrad.runs.locking import BEFORE_CONFIG, locked
 from rlgrad.runs.trust import remember
 
 _log = logging.getLogger("rlgrad")
@@ -33,9 +34,33 @@ def write_config(path: Path, config: Config, resolved: Mapping[str, Any], models
             checkpoints.write_text(path / f"{name}.json", model.to_json(indent=2))
         except (NotImplementedError, TypeError, ValueError):
             _log.warning("Keras cannot write the config of this %s: rlgrad.load will need it as an argument.", name)
-    written = configs.to_yaml(config, resolved)
+    written = configs.to_yaml(config, {"resolved": dict(resolved)})
     checkpoints.write_text(path / "config.yaml", written)
     remember(path, yaml_documents.load(written))
+
+
+def write_continued(path: Path, config: Config, timesteps: int) -> None:
+    """Write the settings that a run is continued with into its config.yaml, if they are not those that stand there.
+
+    The earlier values go under `changed`, with the environment step up to which they held.
+
+    Args:
+        path: the run's folder.
+        config: with which the run is continued.
+        timesteps: environment steps taken so far.
+    """
+    file = path / "config.yaml"
+    before = settings.read(file, follow=False)
+    now = yaml_documents.load(configs.to_yaml(config, {}))
+    if str(before.get("env")).startswith("("):  # it was given as an object then, and is given as one now
+        now["env"] = before["env"]
+    old, new = (settings.flat({k: v for k, v in each.items() if k not in configs.NOTES}) for each in (before, now))
+    changed = {name: value for name, value in old.items() if name in new and new[name] != value}
+    if changed:
+        notes = {name: before[name] for name in configs.NOTES if name in before}
+        notes["changed"] = [*notes.get("changed", []), {"timesteps": timesteps, "before": changed}]
+        checkpoints.write_text(file, configs.to_yaml(config, notes))
+        remember(path, settings.read(file, follow=False))
 
 
 def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
@@ -67,12 +92,19 @@ def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
 def free_folder(config: Config, run_dir: str | Path | None) -> Path:
     """Return a folder that holds no run yet.
 
+    A training that was killed before it wrote its config.yaml has made no run: its folder is free, and what it left is removed.
+
     Raises:
-        FileExistsError: `run_dir` exists and is not empty.
+        FileExistsError: `run_dir` exists and is not empty, or another process trains there.
     """
     if run_dir is not None:
         path = Path(run_dir)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.is_dir() and {each.name for each in path.iterdir()} <= BEFORE_CONFIG:
+            with locked(path):
+                for left in [*path.glob("checkpoints/*"), *(path / name for name in BEFORE_CONFIG)]:
+                    if left.is_file():
+                        left.unlink()
+        if path.exists() and (not path.is_dir() or {each.name for each in path.iterdir()} - {"checkpoints"}):
             raise FileExistsError(
                 f"{path} exists and is not empty; a run never writes over another. Choose a new folder."
             )

@@ -15,6 +15,7 @@ import tensorflow as tf
 from rlgrad.analysis.plotting import plot_runs
 from rlgrad.callbacks import Callback
 from rlgrad.config import Config
+from rlgrad.core import plain_files
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.learning.learner import Learner
 from rlgrad.metrics import METRICS, Journal, read_csv
@@ -23,10 +24,13 @@ from rlgrad.rollouts.base import Collector
 from rlgrad.runs import checkpoints, provenance
 from rlgrad.runs.diagnosing import Watch
 from rlgrad.runs.evaluation import Evaluation, evaluate
+from rlgrad.runs.folders import write_continued
 from rlgrad.runs.interrupting import Interruption, interruption
+from rlgrad.runs.locking import locked
 from rlgrad.runs.loop import Clock, Keeper, Made, Pace, Updater
 
 _log = logging.getLogger("rlgrad")
+_JUDGED = "eval/return_greedy", "train/return"  # the first of them that a run has decides which checkpoint is the best
 
 
 class Run:
@@ -65,6 +69,8 @@ class Run:
         self.seconds = 0.0
         self.stop = False
         self._restored = False  # True between loading a checkpoint and training
+        self._locked = False  # True while the folder is this run's alone
+        self._returns: dict[str, float] = {}  # the last that were logged, in all digits
         self._best = -math.inf  # return at the checkpoint that best.npz is a copy of
         self._updater = Updater(collector, policy, learner, self._watch, config.seed)
 
@@ -102,6 +108,25 @@ class Run:
         return self.timesteps + self._needed > self.config.total_timesteps
 
     @property
+    def ended(self) -> bool:
+        """True if training ended before its steps were taken: by `stop_at_return`, `patience`, `time_budget` or a callback."""
+        return self.stop and not self.finished
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in the run's folder while the context lasts.
+
+        Raises:
+            FileExistsError: another process trains there.
+        """
+        with contextlib.nullcontext() if self._locked else locked(self.path):
+            before, self._locked = self._locked, True
+            try:
+                yield
+            finally:
+                self._locked = before
+
+    @property
     def _needed(self) -> int:
         """Steps that must be left for a rollout to begin."""
         return self.collector.max_rollout_steps if self.config.agent.num_steps is not None else 1
@@ -120,13 +145,27 @@ class Run:
 
         Raises:
             NonFiniteError: a gradient was not finite. The weights are the last finite ones; no checkpoint was changed.
-            ValueError: no rollout fits into the steps that are left.
+            FileExistsError: another process trains in this run's folder.
+            ValueError: no rollout fits into the steps that are left; the run ended early, and `total_timesteps` is not given.
             KeyboardInterrupt: Ctrl-C was pressed; the current update was completed and a checkpoint written.
         """
         if total_timesteps is not None:
             self.config = replace(self.config, total_timesteps=total_timesteps)
+        elif self.ended:
+            raise ValueError(
+                f"This run ended early, after {self.timesteps:,} steps (stop_at_return, patience, time_budget or a callback): "
+                "pass total_timesteps to continue all the same."
+            )
         self._require_room()
+        with self.locked(), tf.device(self.device):
+            self._begin(command)
+            self._train(self.config.total_timesteps)
+        return self
+
+    def _begin(self, command: str) -> None:
+        """Write down that a run is resumed, and with which settings."""
         if self._restored:
+            write_continued(self.path, self.config, self.timesteps)
             provenance.write_resumed(
                 self.path,
                 self.config,
@@ -136,9 +175,6 @@ class Run:
                 vectorization_mode=self.collector.vectorization_mode,
             )
             self._restored = False
-        with tf.device(self.device):
-            self._train(self.config.total_timesteps)
-        return self
 
     def _require_room(self) -> None:
         if self.finished:
@@ -226,6 +262,14 @@ class Run:
         checkpoints.write_text(self.path / "evaluation.json", json.dumps(results, indent=2) + "\n")
         return results
 
+    @property
+    def is_evaluated(self) -> bool:
+        """True if evaluation.json is of the current step, or the config asks for no evaluation."""
+        file = self.path / "evaluation.json"
+        if not self.config.evaluation_episodes:
+            return True
+        return file.is_file() and plain_files.read_json(file).get("timesteps") == self.timesteps
+
     def plot(self) -> Path:
         """Draw learning_curve.png in the run's folder."""
         return plot_runs([self.path], self.path / "learning_curve.png")
@@ -236,6 +280,8 @@ class Run:
         Args:
             best: copy it to `best.npz`, too.
         """
+        if (self.path / "metrics.csv").is_file():
+            plain_files.sync(self.path / "metrics.csv")  # rows before the checkpoint that stands on them
         return checkpoints.save(self.path / "checkpoints", self.timesteps, self._variables(), self._state(), best=best)
 
     def restore(self, checkpoint: Path | None = None) -> None:
@@ -251,6 +297,7 @@ class Run:
         variables = self._variables()
         if checkpoint is None:
             state = checkpoints.load_newest(self.path / "checkpoints", variables)
+            checkpoints.complete(self.path / "checkpoints", state)
         else:
             state = checkpoints.load(checkpoint, variables)
         try:
@@ -266,15 +313,29 @@ class Run:
             raise TypeError(f"its counts are {counts}")
         self.timesteps, self.updates = counts["timesteps"], counts["updates"]
         self.seconds, self._best = float(state["seconds"]), float(state["best"])
+        self.stop = bool(state.get("stop", False))
         self._watch.restore(state["watch"])
         file = self.path / "metrics.csv"
         logged = read_csv(file, self.timesteps) if file.is_file() else {}
         self._journal.restore(state["journal"], logged)
+        self._require_rows(state.get("rows"))
+        older = {name: self.history[name][-1:] for name in _JUDGED if name in self.history}
+        self._returns = state.get("returns", {name: values[0] for name, values in older.items() if values})
         self.collector.restore(state["collector"])
         self._restored = True
         for key, callback in self._callbacks_by_key():
             if key in state["callbacks"]:
                 callback.restore(state["callbacks"][key])
+
+    def _require_rows(self, count: int | None) -> None:
+        logged = len(self.history["time/timesteps"])
+        if count is not None and logged < count:
+            _log.warning(
+                "%s has %d rows up to this checkpoint, and %d were written: the others are lost. Training does not need them.",
+                self.path / "metrics.csv",
+                logged,
+                count,
+            )
 
     def close(self) -> None:
         """Close the environments."""
@@ -302,17 +363,18 @@ class Run:
         for callback in self.callbacks:
             callback.on_update(self, metrics)
         self._journal.log(metrics)
+        self._returns |= {name: metrics[name] for name in _JUDGED if not math.isnan(metrics.get(name, math.nan))}
         if not all(callback.only_looks for callback in self.callbacks):
             self._updater.forget_weights()
 
     def _save_milestone(self) -> None:
         """Write a checkpoint, and keep it apart if the row before it is the best of all rows before such checkpoints."""
         self.collector.begin_anew()
-        names = [name for name in ("eval/return_greedy", "train/return") if name in self.history]
-        logged = [value for value in self.history[names[0]] if not math.isnan(value)]
-        best = bool(logged) and logged[-1] > self._best
+        name = next(name for name in _JUDGED if name in self.history)
+        last = self._returns.get(name, -math.inf)
+        best = last > self._best
         if best:
-            self._best = logged[-1]
+            self._best = last
         self.save(best)
 
     def _variables(self) -> dict[str, Any]:
@@ -337,6 +399,9 @@ class Run:
             "seconds": self.seconds,
             "watch": self._watch.state(),
             "best": self._best,
+            "stop": self.stop,
+            "returns": self._returns,
+            "rows": len(self.history["time/timesteps"]),
             "journal": self._journal.state(),
             "callbacks": {key: state for key, callback in self._callbacks_by_key() if (state := callback.state())},
             "collector": self.collector.state(),

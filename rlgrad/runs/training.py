@@ -27,6 +27,7 @@ from rlgrad.rollouts.factory import make_collector
 from rlgrad.rollouts.gym import GymCollector
 from rlgrad.runs import provenance
 from rlgrad.runs.folders import free_folder, saved_model, write_config
+from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
 from rlgrad.runs.trust import refusal, require_trust
@@ -171,15 +172,20 @@ def run_config(
     # Under the default name, a folder that exists by now is another run's.
     path.mkdir(parents=True, exist_ok=run_dir is not None)
     try:
-        run.save()  # first: a folder that is a run has a checkpoint to resume from
-        mode = run.collector.vectorization_mode
-        provenance.write(path, run.config, command=command, device=run.device, vectorization_mode=mode)
-        given = {"model": (model, run.policy.network), "value_model": (value_model, run.policy.value_network)}
-        write_config(
-            path, run.config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None}
-        )
-        run.train()
-        conclude(run)
+        with run.locked():
+            if (path / "config.yaml").exists():  # another process was faster
+                raise FileExistsError(
+                    f"{path} holds a run by now; a run never writes over another. Choose a new folder."
+                )
+            run.save()  # first: a folder that is a run has a checkpoint to resume from
+            mode = run.collector.vectorization_mode
+            provenance.write(path, run.config, command=command, device=run.device, vectorization_mode=mode)
+            given = {"model": (model, run.policy.network), "value_model": (value_model, run.policy.value_network)}
+            write_config(
+                path, run.config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None}
+            )
+            run.train()
+            conclude(run)
     except BaseException:
         run.close()  # the caller never gets it
         raise
@@ -231,7 +237,7 @@ def load(
     """
     path = Path(path)
     if not (path / "config.yaml").is_file():
-        raise FileNotFoundError(f"{path} is no run folder: it has no config.yaml.")
+        raise FileNotFoundError(describe_no_run(path))
     require_plain(path)
     content = settings.read(path / "config.yaml", follow=False)
     given = {"agent": agent is not None, "env": env is not None, "collector": collector is not None}

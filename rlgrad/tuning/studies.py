@@ -14,6 +14,7 @@ import yaml
 from rlgrad import config as configs
 from rlgrad.config import Config
 from rlgrad.core.checks import require
+from rlgrad.core.settings import flat
 from rlgrad.runs import checkpoints
 from rlgrad.runs.trust import remember
 from rlgrad.search import Range, Space, value_at, with_values
@@ -153,7 +154,7 @@ def begin(study: "optuna.Study", config: Config, space: Space, measure: Measure)
         if not any(trial.user_attrs.get(AS_GIVEN) for trial in begun):
             study.enqueue_trial({}, user_attrs={AS_GIVEN: True})
         return
-    now, then = _flat(asked), _flat(study.user_attrs["asked"])
+    now, then = flat(asked), flat(study.user_attrs["asked"])
     for name in now | then:
         if now.get(name) != then.get(name):
             raise ValueError(
@@ -220,13 +221,7 @@ def write_best(found: Study, config: Config, measure: Measure) -> None:
         f"# Trial {best.number} of the study {found.folder.name}, the best of {len(found.ranked())}: {kind} return "
         f"{best.value:.1f} over {measure.episodes} episodes of {seeds}.\n"
     )
-    content = configs.to_yaml(with_values(config, best.values), {"study": found.folder.name, "trial": best.number})
+    notes = {"resolved": {"study": found.folder.name, "trial": best.number}}
+    content = configs.to_yaml(with_values(config, best.values), notes)
     checkpoints.write_text(found.folder / "best.yaml", head + content)
     remember(found.folder / "best.yaml", yaml.safe_load(content))
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-    return flat

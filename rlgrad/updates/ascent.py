@@ -329,7 +329,9 @@ def _named(name: str, options: Mapping[str, Any]) -> keras.optimizers.Optimizer:
         )
     for key, value in options.items():
         if isinstance(config[key], float | int) and not isinstance(value, float | int):
-            raise ValueError(f"optimizer_options: {key} of {name!r} is a number, such as {config[key]!r}; got {value!r}.")
+            raise ValueError(
+                f"optimizer_options: {key} of {name!r} is a number, such as {config[key]!r}; got {value!r}."
+            )
     return type(optimizer).from_config(config | dict(options))
 
 

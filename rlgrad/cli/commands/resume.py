@@ -23,12 +23,11 @@ def run(arguments: list[str]) -> Result:
     """Continue from the run's last checkpoint as if training had never stopped."""
     options = parser().parse_args(arguments)
     run = load_run(options.run, options.trust)
-    if options.total_timesteps is not None or not run.finished:
+    if options.total_timesteps is not None or not (run.finished or run.ended):
         run.train(options.total_timesteps, command=shlex.join(["rlgrad", "resume", *arguments]))
-    elif (options.run / "evaluation.json").is_file():
-        raise ValueError(
-            f"{options.run} is finished, after {run.timesteps:,} steps: pass a larger --total-timesteps to continue."
-        )
+    elif run.is_evaluated:
+        how = "ended early" if run.ended else "is finished"
+        raise ValueError(f"{options.run} {how}, after {run.timesteps:,} steps: pass --total-timesteps to continue.")
     from rlgrad.cli.results import report
     from rlgrad.runs.training import conclude
 
