@@ -13,7 +13,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,12 +96,17 @@ def complete(folder: Path, state: Mapping[str, Any]) -> None:
         left.unlink()
 
 
-def load(path: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, Any]:
+def load(
+    path: Path,
+    variables: Mapping[str, Sequence[keras.Variable]],
+    check: Callable[[Mapping[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Assign a checkpoint's arrays to variables.
 
     Args:
         path: the file.
         variables: by group, in the order in which they were saved. Further groups in the file are ignored.
+        check: looks at the state first, and raises if it is of another run.
 
     Returns:
         The state that was saved with them.
@@ -118,6 +123,8 @@ def load(path: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[
         restored: dict[str, Any] = _with_arrays(state, file) if known else {}
     if version != FORMAT:
         raise ValueError(f"{path} has format {version!r}, and this version of rlgrad reads {FORMAT}.")
+    if check is not None:
+        check(restored)
     for group, values in variables.items():
         shapes, expected = [a.shape for a in stored[group]], [tuple(v.shape) for v in values]
         if shapes != expected:
@@ -135,8 +142,12 @@ def _count(names: Sequence[str], group: str) -> int:
     return sum(name.startswith(f"{group}/") for name in names)
 
 
-def load_newest(folder: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, Any]:
-    """Load the newest checkpoint of a folder that is not damaged. A warning names each damaged one.
+def load_newest(
+    folder: Path,
+    variables: Mapping[str, Sequence[keras.Variable]],
+    check: Callable[[Mapping[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Load the newest checkpoint of a folder that is not damaged. A warning names each damaged one. See `load`.
 
     Raises:
         FileNotFoundError: the folder has no checkpoint.
@@ -148,7 +159,7 @@ def load_newest(folder: Path, variables: Mapping[str, Sequence[keras.Variable]])
         raise FileNotFoundError(f"{folder} holds no checkpoint: the run stopped before its first one.")
     for path in paths:
         try:
-            return load(path, variables)
+            return load(path, variables, check)
         except DamagedError as error:
             _log.warning("%s The one before it is used.", error)
     raise DamagedError(f"Every checkpoint in {folder} is damaged: this run cannot be loaded.")

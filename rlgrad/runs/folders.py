@@ -39,8 +39,21 @@ def write_config(path: Path, config: Config, resolved: Mapping[str, Any], models
     remember(path, yaml_documents.load(written))
 
 
-def write_continued(path: Path, config: Config, timesteps: int) -> None:
-    """Write the settings that a run is continued with into its config.yaml, if they are not those that stand there.
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return the settings of a config as plain data, without mappings inside: `agent.gamma`."""
+    return settings.flat(yaml_documents.load(configs.to_yaml(config, {})))
+
+
+def changes(before: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Return the earlier values, by name, of the settings that a config has other values of."""
+    now = settings_of(config)
+    if str(before.get("env")).startswith("("):  # it was given as an object then, and is given as one now
+        now["env"] = before["env"]
+    return {name: value for name, value in before.items() if name in now and now[name] != value}
+
+
+def write_continued(path: Path, config: Config, timesteps: int, before: Mapping[str, Any]) -> None:
+    """Write the settings that a run is continued with into its config.yaml, if it had others.
 
     The earlier values go under `changed`, with the environment step up to which they held.
 
@@ -48,19 +61,17 @@ def write_continued(path: Path, config: Config, timesteps: int) -> None:
         path: the run's folder.
         config: with which the run is continued.
         timesteps: environment steps taken so far.
+        before: the settings so far, by `settings_of`.
     """
-    file = path / "config.yaml"
-    before = settings.read(file, follow=False)
-    now = yaml_documents.load(configs.to_yaml(config, {}))
-    if str(before.get("env")).startswith("("):  # it was given as an object then, and is given as one now
-        now["env"] = before["env"]
-    old, new = (settings.flat({k: v for k, v in each.items() if k not in configs.NOTES}) for each in (before, now))
-    changed = {name: value for name, value in old.items() if name in new and new[name] != value}
+    changed = changes(before, config)
     if changed:
-        notes = {name: before[name] for name in configs.NOTES if name in before}
+        file = path / "config.yaml"
+        content = settings.read(file, follow=False)
+        notes = {name: content[name] for name in configs.NOTES if name in content}
         notes["changed"] = [*notes.get("changed", []), {"timesteps": timesteps, "before": changed}]
-        checkpoints.write_text(file, configs.to_yaml(config, notes))
-        remember(path, settings.read(file, follow=False))
+        written = configs.to_yaml(config, notes)
+        checkpoints.write_text(file, written)
+        remember(path, yaml_documents.load(written))
 
 
 def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:

@@ -24,7 +24,7 @@ from rlgrad.rollouts.base import Collector
 from rlgrad.runs import checkpoints, provenance
 from rlgrad.runs.diagnosing import Watch
 from rlgrad.runs.evaluation import Evaluation, evaluate
-from rlgrad.runs.folders import write_continued
+from rlgrad.runs.folders import changes, settings_of, write_continued
 from rlgrad.runs.interrupting import Interruption, interruption
 from rlgrad.runs.locking import locked
 from rlgrad.runs.loop import Clock, Keeper, Made, Pace, Updater
@@ -69,6 +69,7 @@ class Run:
         self.seconds = 0.0
         self.stop = False
         self._restored = False  # True between loading a checkpoint and training
+        self._settings: dict[str, Any] = {}  # those of the checkpoint that was loaded
         self._locked = False  # True while the folder is this run's alone
         self._returns: dict[str, float] = {}  # the last that were logged, in all digits
         self._best = -math.inf  # return at the checkpoint that best.npz is a copy of
@@ -165,7 +166,7 @@ class Run:
     def _begin(self, command: str) -> None:
         """Write down that a run is resumed, and with which settings."""
         if self._restored:
-            write_continued(self.path, self.config, self.timesteps)
+            write_continued(self.path, self.config, self.timesteps, self._settings)
             provenance.write_resumed(
                 self.path,
                 self.config,
@@ -296,10 +297,10 @@ class Run:
         """
         variables = self._variables()
         if checkpoint is None:
-            state = checkpoints.load_newest(self.path / "checkpoints", variables)
+            state = checkpoints.load_newest(self.path / "checkpoints", variables, self._require_update)
             checkpoints.complete(self.path / "checkpoints", state)
         else:
-            state = checkpoints.load(checkpoint, variables)
+            state = checkpoints.load(checkpoint, variables, self._require_update)
         try:
             self._continue_from(state)
         except (AttributeError, LookupError, TypeError, ArithmeticError) as error:
@@ -322,10 +323,20 @@ class Run:
         older = {name: self.history[name][-1:] for name in _JUDGED if name in self.history}
         self._returns = state.get("returns", {name: values[0] for name, values in older.items() if values})
         self.collector.restore(state["collector"])
-        self._restored = True
+        self._restored, self._settings = True, state.get("settings", {})
+        if hasattr(self.learner.state, "renew") and changes(self._settings, self.config):
+            self.learner.state.renew()
         for key, callback in self._callbacks_by_key():
             if key in state["callbacks"]:
                 callback.restore(state["callbacks"][key])
+
+    def _require_update(self, state: Mapping[str, Any]) -> None:
+        before, now = state.get("update"), self.config.agent.update.kind
+        if before is not None and before != now:
+            raise ValueError(
+                f"{self.path} was trained by {before}, and the agent has {now}: what one remembers says nothing to the other. "
+                "Begin a new run, with this run's policy as its model."
+            )
 
     def _require_rows(self, count: int | None) -> None:
         logged = len(self.history["time/timesteps"])
@@ -394,6 +405,8 @@ class Run:
 
     def _state(self) -> dict[str, Any]:
         return {
+            "settings": settings_of(self.config),
+            "update": self.config.agent.update.kind,
             "timesteps": self.timesteps,
             "updates": self.updates,
             "seconds": self.seconds,

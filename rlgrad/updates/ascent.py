@@ -161,6 +161,11 @@ class Ascent(Update):
         """Return a range for the learning rate, unless the optimizer is an object, which has its own."""
         return {"learning_rate": Range(1e-5, 1e-1, log=True)} if isinstance(self.optimizer, str) else {}
 
+    @property
+    def kind(self) -> str:
+        """Return the name of the class, and of the optimizer's."""
+        return f"{type(self).__name__} with {type(keras.optimizers.get(self.optimizer)).__name__}"
+
     def locate(self, step: int, rows: int) -> str:
         """Return the epoch and the minibatch of a step, if there are several."""
         if self.steps_per_rollout == 1:
@@ -248,6 +253,13 @@ class AscentState:
     def slots(self) -> list[keras.Variable]:
         """Return what a checkpoint keeps: step counter, learning rate, moments."""
         return list(self.optimizer.variables)
+
+    def renew(self) -> None:
+        """Take the learning rate of the settings, in place of one that a checkpoint kept."""
+        if self.update.learning_rate_schedule == "constant" and isinstance(
+            self.optimizer.learning_rate, keras.Variable
+        ):
+            self.optimizer.learning_rate = self.initial_rate
 
     def apply_gradient(self, gradient: Mapping[str, tf.Tensor]) -> Metrics:
         """Take one step along a gradient, in loops written by hand.

@@ -216,6 +216,11 @@ class Update(Record):
         del step, rows
         return ""
 
+    @property
+    def kind(self) -> str:
+        """Return what the state of this update is the state of: a run continues with an update of the same kind only."""
+        return type(self).__name__
+
     def with_optimizer(self, optimizer: str | keras.optimizers.Optimizer) -> Self:
         """Return the update with another Keras optimizer, as `rlgrad.train(optimizer=…)` asks for.
 

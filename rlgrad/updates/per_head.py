@@ -51,6 +51,11 @@ class PerHead(Update):
         """Return the ranges of both updates."""
         return under("policy", self.policy.search_space()) | under("value", self.value.search_space())
 
+    @property
+    def kind(self) -> str:
+        """Return the kinds of both updates."""
+        return f"{type(self).__name__} of {self.policy.kind} and {self.value.kind}"
+
     def build(
         self, variables: Sequence[keras.Variable], num_envs: int, by_output: Mapping[str, Sequence[keras.Variable]]
     ) -> "PerHeadState":
@@ -118,3 +123,9 @@ class PerHeadState:
     def slots(self) -> list[keras.Variable]:
         """Return what a checkpoint keeps: the slots of the policy, then of the value."""
         return [*self.policy.slots, *self.value.slots]
+
+    def renew(self) -> None:
+        """Take the learning rates of the settings, in place of those that a checkpoint kept."""
+        for state in (self.policy, self.value):
+            if hasattr(state, "renew"):
+                state.renew()

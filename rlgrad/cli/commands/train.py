@@ -80,6 +80,7 @@ def parse_command(arguments: list[str]) -> tuple["Config", Path | None]:
         raise ValueError(f"which environment? For example: rlgrad train {arguments[0]} CartPole-v1")
     # Before the heavy imports print anything of their own.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    logging.raiseExceptions = False  # of a reader of the output that has ended, the run says so itself
     for noisy in ("tensorflow", "absl", "matplotlib", "h5py"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     return config, run_dir
