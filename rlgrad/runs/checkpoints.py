@@ -89,11 +89,16 @@ def complete(folder: Path, state: Mapping[str, Any]) -> None:
         state: of the newest checkpoint.
     """
     if state.get(_IS_BEST):
-        content = plain_files.read_bytes(numbered(folder)[0], 2**62)
-        if not (folder / BEST).is_file() or plain_files.read_bytes(folder / BEST, 2**62) != content:
-            write_whole(folder / BEST, content)
+        newest, best = numbered(folder)[0], folder / BEST
+        content = _content(newest)
+        if not best.is_file() or _content(best) != content:
+            write_whole(best, content)
     for left in folder.glob("*.partial"):
         left.unlink()
+
+
+def _content(path: Path) -> bytes:
+    return plain_files.read_bytes(path, path.stat().st_size)
 
 
 def load(
