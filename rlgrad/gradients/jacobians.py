@@ -28,6 +28,7 @@ def jacobian(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -43,6 +44,7 @@ def jacobian(
         x: see `gradient`.
         output: see `gradient`, but an output with units keeps them: `None` and a head's name are not summed, and a
             function may return (N, K).
+        target: see `gradient`.
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: c, float (N,); default 1.
@@ -53,7 +55,7 @@ def jacobian(
     Raises:
         ValueError: the input has several leading batch axes; and as `gradient`.
     """
-    return answer(_jacobian, model, x, Output.of(output), sample_weight, layer=layer, weights=weights)
+    return answer(_jacobian, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights)
 
 
 def _jacobian(

@@ -209,6 +209,7 @@ def linearize(
     x: Any,
     *,
     output: OutputLike | Mapping[str, OutputLike] = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
 ) -> Linearization:
@@ -222,6 +223,7 @@ def linearize(
         model: a built Keras model. Run with `training=False`, and left as it was.
         x: its input, (N, …), or a dict or list of arrays.
         output: the output to differentiate (see `gradient`), or a dict of outputs, which one pass computes all.
+        target: see `gradient`; in a dict of outputs each has its own: `Output.of(function, target=…)`.
         layer: a layer's name, its position or the layer, to differentiate its output instead of the model's.
         weights: see `gradient`.
 
@@ -240,11 +242,13 @@ def linearize(
     if isinstance(output, Mapping):
         if not output:
             raise ValueError("output={} names nothing to differentiate.")
+        if target is not None:
+            raise TypeError("target= is of one output; in a dict each has its own: Output.of(function, target=…).")
         outputs = {name: Output.of(spec) for name, spec in output.items()}
         if SINGLE in outputs:
             raise ValueError("The empty name is taken for outputs without a name; choose another.")
     else:
-        outputs = {SINGLE: Output.of(output)}
+        outputs = {SINGLE: Output.of(output, target=target)}
     options = {"layer": layer, "weights": weights}
     call = read_call((linearize, *outputs), model, x, tuple(outputs.values()), None, options)
     if call is not None and call.program is not None:

@@ -67,7 +67,9 @@ class Plan:
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table)
 
 
-def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, weights: Any = None) -> Plan:
+def plan(
+    model: Any, x: Any, *, output: OutputLike = None, target: Any = None, layer: Any = None, weights: Any = None
+) -> Plan:
     """Return the route that `per_sample_gradient`, `per_sample_norm`, `gram` and `linearize` take for each layer, and why.
 
     The model is traced, but not run.
@@ -76,6 +78,7 @@ def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, we
         model: see `gradient`.
         x: see `gradient`.
         output: see `gradient`.
+        target: see `gradient`.
         layer: see `gradient`.
         weights: see `gradient`.
 
@@ -88,7 +91,7 @@ def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, we
     Example:
         >>> print(plan(model, x))
     """
-    question = ask(model, x, outputs=Output.of(output), layer=layer, weights=weights)
+    question = ask(model, x, outputs=Output.of(output, target=target), layer=layer, weights=weights)
 
     def traced() -> tuple[list[Any], dict[int, _Route]]:
         factorization = factorize(question)

@@ -5,7 +5,8 @@ from typing import Any
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients.questions import selection
-from rlgrad.gradients.questions.inputs import Inputs, as_weight, prepare
+from rlgrad.gradients.questions.chosen_inputs import ChosenInputs, choose_inputs
+from rlgrad.gradients.questions.inputs import as_weight, prepare
 from rlgrad.gradients.questions.outputs import Output
 from rlgrad.gradients.questions.question import SINGLE, Question
 
@@ -19,6 +20,7 @@ def ask(
     weights: Any = None,
     sample_weight: Any = None,
     differentiate_x: bool = False,
+    inputs: Any = None,
 ) -> Question:
     """Check a caller's arguments and return the question that they ask.
 
@@ -30,6 +32,7 @@ def ask(
         weights: see `gradients.gradient`.
         sample_weight: see `gradients.gradient`.
         differentiate_x: differentiate with respect to the input, and to no weights.
+        inputs: with `differentiate_x`, see `gradients.input_gradient`.
 
     Raises:
         TypeError, ValueError: see the functions of `selection`, `inputs` and `recipes`.
@@ -46,9 +49,10 @@ def ask(
             "change the model. Use stateful=False."
         )
     chosen = None if layer is None else selection.select_layer(model, layer)
-    prepared = prepare(model, x, keras_internals.expected_inputs(model))
+    expected = keras_internals.expected_inputs(model)
+    prepared, chosen_inputs = prepare(model, x, expected), ChosenInputs()
     if differentiate_x:
-        _require_floating_inputs(prepared)
+        chosen_inputs = choose_inputs(prepared, expected, inputs)
         selected = selection.Selection((), (), explicit=False)
     else:
         selected = selection.select_weights(model, weights)
@@ -69,21 +73,12 @@ def ask(
         layer=chosen,
         weights=selected,
         sample_weight=None if sample_weight is None else as_weight(sample_weight),
+        inputs=chosen_inputs,
+        spread=prepared.spread,
         batch_size=prepared.batch_size,
     )
     _require_rows(question)
     return question
-
-
-def _require_floating_inputs(prepared: Inputs) -> None:
-    integers = prepared.integer_leaves or tuple(
-        leaf.dtype.name for leaf in prepared.leaves if not leaf.dtype.is_floating
-    )
-    if integers:
-        raise TypeError(
-            f"Input {', '.join(integers)} is made of integers, which have no gradient. Convert it to float; for token "
-            "ids differentiate with respect to the embedding's weights: gradient(model, x, weights='embedding')."
-        )
 
 
 def _require_rows(question: Question) -> None:
@@ -95,7 +90,7 @@ def _require_rows(question: Question) -> None:
         for array, batched in zip(arrays, question.batched[name], strict=True):
             if batched and array.shape.rank and array.shape[0] not in (None, rows):
                 raise ValueError(
-                    f"The input has {rows} rows, so there must be {rows} actions (or units); got shape "
+                    f"The input has {rows} rows, so there must be {rows} actions (or units, or targets); got shape "
                     f"{tuple(array.shape)}."
                 )
     if question.sample_weight is not None:

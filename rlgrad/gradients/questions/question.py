@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients.questions import selection
+from rlgrad.gradients.questions.chosen_inputs import ChosenInputs
 from rlgrad.gradients.questions.heads import Heads, require_floating
 from rlgrad.gradients.questions.inputs import as_tensor
 from rlgrad.gradients.questions.recipes import Recipe
@@ -50,6 +51,8 @@ class Question:
         layer: the layer whose output is differentiated; `None` for the model's.
         weights: the variables to differentiate with respect to.
         sample_weight: one weight for each value of the output, or `None`.
+        inputs: the leaves to differentiate with respect to, in place of weights.
+        spread: the input is a tuple or dict of several arguments of the model's `call`.
         batch_size: the number of rows, where it is known when tracing.
         extra: arrays that belong to the computation rather than to an output, by name.
         extra_batched: which of `extra` have a batch axis.
@@ -70,6 +73,8 @@ class Question:
     layer: Any
     weights: selection.Selection
     sample_weight: Any = None
+    inputs: ChosenInputs = ChosenInputs()
+    spread: bool = False
     batch_size: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     extra_batched: frozenset[str] = frozenset()
@@ -83,6 +88,11 @@ class Question:
     def sources(self) -> list[Any]:
         """The chosen weights as a gradient tape sees them."""
         return self.values_of(self.weights.variables)
+
+    @property
+    def chosen_leaves(self) -> list[Any]:
+        """The chosen part of the input."""
+        return [self.leaves[position] for position in self.inputs.positions]
 
     @property
     def in_place(self) -> list[tuple[Any, Any]]:
@@ -156,7 +166,7 @@ class Question:
                 stack.enter_context(self.replay(self.kept))
             if self.placed or keras_internals.draws_at_inference(self.model):  # what is assigned there is not kept
                 stack.enter_context(keras.StatelessScope(state_mapping=self.in_place))
-            return self.model(x, training=False) if self.layer is None else self._layer_output(x)
+            return self._returned(x) if self.layer is None else self._layer_output(x)
 
     def forward(self, per_unit: bool = False) -> ForwardPass:
         """Run the model once and compute every output.
@@ -177,9 +187,14 @@ class Question:
             rank, first = heads.batch_rank, first + len(self.arrays[name])
         return ForwardPass(values, rank, tuple(ranges))
 
+    def _returned(self, x: Any) -> Any:
+        if self.spread:
+            return self.model(**x, training=False) if isinstance(x, dict) else self.model(*x, training=False)
+        return self.model(x, training=False)
+
     def _layer_output(self, x: Any) -> Any:
         with keras_internals.capture(self.layer) as captured:
-            self.model(x, training=False)
+            self._returned(x)
         if captured.calls == 0:
             raise ValueError(
                 f"Layer {self.layer.name!r} was not reached when model {self.model.name!r} ran on this input at "
