@@ -33,9 +33,10 @@ def gradient(
         x: its input, float (N, …), or a dict or list of arrays for a model with several inputs. For a subclassed model
             with `call(self, x, t)`: a tuple or list in this order, or a dict by the arguments' names.
         output: f. `None`: the model's only output, summed over its units, as `K.gradients` did (on a softmax that sum is
-            constant, and its gradient 0). An int: that unit; −1 is the last. An int array (N,): one unit per sample. A string: that head
-            of a model with several. `LogProb(actions)`, `Entropy()`, sums and scalings of these. A function from what
-            the model returns to (N,), which is not compiled; with `target` a function of that and of the targets.
+            constant, and its gradient 0). An int: that unit; −1 is the last. An int array (N,): one unit per sample. A
+            string: that head of a model with several. `LogProb(actions)`, `Entropy()`, sums and scalings of these. A
+            function from what the model returns to (N,), which is not compiled; with `target` a function of that and of
+            the targets.
         target: an array with a row for each sample, or a tree of such arrays: the second argument of the function.
             f is then any loss of each sample: `output=lambda y, t: keras.losses.mse(t, y), target=labels`.
         layer: a layer's name (at any depth), its position in `model.layers`, or the layer: f is then made of its output.

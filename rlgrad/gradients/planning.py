@@ -1,6 +1,7 @@
 """The plan of a question: the route that each layer's gradients take, the memory that it needs, and the reason."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -10,12 +11,13 @@ from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.rule_table import rule_for
 from rlgrad.gradients.programs.factorization import factorize
+from rlgrad.gradients.programs.program import learn_eager_only
 from rlgrad.gradients.programs.surveys import Finding, survey
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import Question
 
-CLOSED_FORM, VECTORIZED, LOOPED = "closed form", "vectorized", "looped"
+CLOSED_FORM, VECTORIZED, LOOPED, WHOLE = "closed form", "vectorized", "looped", "whole batch"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class LayerPlan:
     Args:
         layer: the layer's name; `""` for variables outside of all layers.
         weights: the keys of the layer's variables that f depends on.
-        route: `"closed form"`, `"vectorized"` or `"looped"`.
+        route: `"closed form"`, `"vectorized"`, `"looped"`, or `"whole batch"` for a model that only runs at its own batch
+            size: a backward pass of the batch for each sample.
         positions: T, the number of times that one sample uses the weights; `None` if T is not known, or the route has none.
         factor_bytes: bytes that the closed form keeps for each sample; 0 without a closed form.
         gradient_bytes: bytes of the layer's gradients of one sample, written out.
@@ -72,7 +75,7 @@ def plan(
 ) -> Plan:
     """Return the route that `per_sample_gradient`, `per_sample_norm`, `gram` and `linearize` take for each layer, and why.
 
-    The model is traced, but not run.
+    The model is traced, but not run (one row is, of a model that TensorFlow only differentiates eagerly).
 
     Args:
         model: see `gradient`.
@@ -93,9 +96,9 @@ def plan(
     """
     question = ask(model, x, outputs=Output.of(output, target=target), layer=layer, weights=weights)
 
-    def traced() -> tuple[list[Any], dict[int, _Route]]:
-        factorization = factorize(question)
-        other = VECTORIZED if factorization.vectorized else LOOPED
+    def traced(asked: Question) -> tuple[list[Any], dict[int, _Route]]:
+        factorization = factorize(asked)
+        other = WHOLE if factorization.in_batch else VECTORIZED if factorization.vectorized else LOOPED
         return [], {
             i: _Route(other, None, 0)
             if i in factorization.free
@@ -103,7 +106,12 @@ def plan(
             for i, factor in factorization.factors.items()
         }
 
-    _, routes = trace_facts(traced)
+    try:
+        _, routes = trace_facts(partial(traced, question))
+    except Exception as error:
+        if not (tf.executing_eagerly() and learn_eager_only(question.model, error)):
+            raise
+        _, routes = traced(question.with_rows(lambda rows: rows[:1], batch_size=1))
     return Plan(tuple(_rows(question, routes)), question.batch_size)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.core.tensorflow_internals import trace_facts
+from rlgrad.core.tensorflow_internals import cannot_differentiate_in_graph, trace_facts
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.rule_table import look_up
 from rlgrad.gradients.programs.cache import cache_of, find_or_make, survey_key
@@ -14,7 +14,7 @@ from rlgrad.gradients.programs.taps import RecordedCall, Tap, is_connected, reco
 from rlgrad.gradients.questions.question import Question
 
 # A batch size that no layer has by accident: a tensor with this many rows has one row per sample.
-_PROBE_ROWS = 7919
+PROBE_ROWS = 7919
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _survey(question: Question, candidates: Mapping[int, Tap]) -> dict[int, Find
     def traced(leaves: list[Any]) -> tuple[list[Any], dict[int, Finding]]:
         return [], _findings(question, candidates, leaves)
 
-    specs = [tf.TensorSpec([_PROBE_ROWS, *spec.shape[1:]], spec.dtype) for spec in question.signature]
+    specs = [tf.TensorSpec([PROBE_ROWS, *spec.shape[1:]], spec.dtype) for spec in question.signature]
     return trace_facts(traced, specs)[1]
 
 
@@ -70,7 +70,12 @@ def _findings(question: Question, candidates: Mapping[int, Tap], leaves: Sequenc
         return dict.fromkeys(candidates, Finding(reason=reason))
     recorded = [call for call in recording.calls if all(map(tf.is_tensor, tf.nest.flatten(call.run.z)))]
     outputs = [y for y in tf.nest.flatten(returned) if tf.is_tensor(y) and y.dtype.is_floating]
-    cotangents = recording.tape.gradient(outputs, [call.run.z for call in recorded]) if outputs and recorded else []
+    try:
+        cotangents = recording.tape.gradient(outputs, [call.run.z for call in recorded]) if outputs and recorded else []
+    except Exception as error:
+        if not cannot_differentiate_in_graph(error):
+            raise
+        return dict.fromkeys(candidates, Finding(reason="TensorFlow differentiates the model eagerly only"))
     by_call = dict(zip(map(id, recorded), cotangents, strict=True))
     findings = {}
     for index, tap in candidates.items():
@@ -88,7 +93,7 @@ def _finding(calls: Sequence[tuple[RecordedCall, Any]]) -> Finding:
     for call, cotangent in calls:
         if not is_connected(cotangent):
             return Finding(reason="the output does not depend on it in a way that a tape can see")
-        if not call.has_rows(_PROBE_ROWS):
+        if not call.has_rows(PROBE_ROWS):
             return Finding(reason="the first axis of what goes in or out is not the batch")
         try:
             factors = call.factors(cotangent)
@@ -108,7 +113,7 @@ def _checked_positions(tap: Tap, factors: Mapping[str, Factor]) -> int | None:
                 f"Rule {getattr(rule, '__name__', rule)!r} covers {name!r} of layer {layer.name!r} but returned only "
                 f"{sorted(factors)}."
             )
-        expected, got = (_PROBE_ROWS, *variable.shape), factors[name].per_sample().shape
+        expected, got = (PROBE_ROWS, *variable.shape), factors[name].per_sample().shape
         if not got.is_compatible_with(expected):
             raise ValueError(
                 f"Rule {getattr(rule, '__name__', rule)!r} must return gradients of shape (N, "

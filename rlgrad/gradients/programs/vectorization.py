@@ -15,7 +15,8 @@ import tensorflow as tf
 from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.gradients.programs.backward import value_and_sum
-from rlgrad.gradients.programs.program import Computation, Computed
+from rlgrad.gradients.programs.program import Computation, Computed, is_eager_only, learn_eager_only
+from rlgrad.gradients.programs.whole_batch import in_batch
 from rlgrad.gradients.questions.question import Question
 
 
@@ -30,7 +31,10 @@ def gradients_one_by_one(question: Question) -> Computed:
         computed = value_and_sum(single)
         return replace(computed, results=computed.results[1:])
 
-    computed = map_samples(question, of_one)
+    try:
+        computed = map_samples(question, of_one)
+    except Exception as error:
+        return in_batch(question, error)
     # Vectorized over no samples at all, some operations lose the other axes.
     shapes = [tuple(question.weights.variables[i].shape) for i in computed.positions]
     rows = [
@@ -66,15 +70,17 @@ def map_samples(question: Question, of_one: Computation) -> Computed:
         results: list[Any] = computed.results
         return results
 
-    if not (question.loop or keras_internals.has_loops(question.model)):
+    model, eagerly = question.model, tf.executing_eagerly()
+    if not (question.loop or keras_internals.has_loops(model) or is_eager_only(model)):
         try:
             results = vectorize(lambda row: of_row(row, False), rows)
         except Exception:
-            if own_errors:
+            if own_errors and not (eagerly and learn_eager_only(model, own_errors[0])):
                 raise own_errors[0] from None
         else:
             return replace(facts[-1], results=results, vectorized=True)
-    results = _loop(lambda row: of_row(row, True), rows)
+    loop = _loop_in_python if eagerly and is_eager_only(model) else _loop
+    results = loop(lambda row: of_row(row, True), rows)
     return replace(facts[-1], results=results)
 
 
@@ -91,6 +97,11 @@ def _loop(function: Callable[[Any], list[Any]], rows: list[Any]) -> list[Any]:
     signature = [tf.TensorSpec(result.shape, result.dtype) for result in trace(function, specs).structured_outputs]
     results: list[Any] = tf.map_fn(function, rows, fn_output_signature=signature)
     return results
+
+
+def _loop_in_python(function: Callable[[Any], list[Any]], rows: list[Any]) -> list[Any]:
+    results = [function([array[n] for array in rows]) for n in range(rows[0].shape[0])]
+    return [tf.stack(parts) for parts in zip(*results, strict=True)]
 
 
 @contextlib.contextmanager

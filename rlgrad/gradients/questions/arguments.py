@@ -45,9 +45,9 @@ def spread(model: Any, x: Any) -> Any:
             return given
     if not several:
         return None
-    if isinstance(x, list | tuple) and len(x) <= len(arguments.positional):
-        if set(arguments.required) <= set(arguments.positional[: len(x)]):
-            return tuple(x)
+    count = len(x) if isinstance(x, list | tuple) else 0
+    if 0 < count <= len(arguments.positional) and set(arguments.required) <= set(arguments.positional[:count]):
+        return tuple(x)
     names = arguments.required
     by_position = f"x=({', '.join(names)}) or " if set(names) <= set(arguments.positional) else ""
     by_name = "x={" + ", ".join(f"{name!r}: …" for name in names) + "}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients.questions import selection
-from rlgrad.gradients.questions.chosen_inputs import ChosenInputs, choose_inputs
+from rlgrad.gradients.questions.chosen_inputs import NO_INPUTS, choose_inputs
 from rlgrad.gradients.questions.inputs import as_weight, prepare
 from rlgrad.gradients.questions.outputs import Output
 from rlgrad.gradients.questions.question import SINGLE, Question
@@ -50,7 +50,7 @@ def ask(
         )
     chosen = None if layer is None else selection.select_layer(model, layer)
     expected = keras_internals.expected_inputs(model)
-    prepared, chosen_inputs = prepare(model, x, expected), ChosenInputs()
+    prepared, chosen_inputs = prepare(model, x, expected), NO_INPUTS
     if differentiate_x:
         chosen_inputs = choose_inputs(prepared, expected, inputs)
         selected = selection.Selection((), (), explicit=False)

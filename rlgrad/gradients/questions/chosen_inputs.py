@@ -31,6 +31,9 @@ class ChosenInputs:
         return _filled(self.tree, dict(zip(self.positions, results, strict=True)))
 
 
+NO_INPUTS = ChosenInputs()
+
+
 def choose_inputs(prepared: Inputs, expected: Any, inputs: Any) -> ChosenInputs:
     """Return the leaves that `inputs=` means.
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients.questions import selection
-from rlgrad.gradients.questions.chosen_inputs import ChosenInputs
+from rlgrad.gradients.questions.chosen_inputs import NO_INPUTS, ChosenInputs
 from rlgrad.gradients.questions.heads import Heads, require_floating
 from rlgrad.gradients.questions.inputs import as_tensor
 from rlgrad.gradients.questions.recipes import Recipe
@@ -73,7 +73,7 @@ class Question:
     layer: Any
     weights: selection.Selection
     sample_weight: Any = None
-    inputs: ChosenInputs = ChosenInputs()
+    inputs: ChosenInputs = NO_INPUTS
     spread: bool = False
     batch_size: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
