@@ -38,7 +38,7 @@ def gradient(
             function from what the model returns to (N,), which is not compiled; with `target` a function of that and of
             the targets.
         target: an array with a row for each sample, or a tree of such arrays: the second argument of the function.
-            f is then any loss of each sample: `output=lambda y, t: keras.losses.mse(t, y), target=labels`.
+            f is then any loss of each sample: `output=lambda y, t: keras.losses.mean_squared_error(t, y), target=labels`.
         layer: a layer's name (at any depth), its position in `model.layers`, or the layer: f is then made of its output.
         weights: the variables. `None`: the trainable variables that f depends on. Else a layer's name or position, the
             end of a variable's path (`"first/kernel"`), a layer, a variable (also a float one that is not trainable), or

@@ -7,12 +7,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import dense, require_connected
 from rlgrad.gradients.programs.factorization import remaining_question
-from rlgrad.gradients.programs.program import Computed, compute, is_eager_only
+from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.programs.surveys import PROBE_ROWS, survey
 from rlgrad.gradients.programs.taps import Recording, is_connected, record
 from rlgrad.gradients.programs.vectorization import map_samples, vectorize
@@ -107,7 +108,7 @@ def _require_memory(question: Question, positions: Iterable[int], units: int | N
 
 def _all_units(question: Question, memory_limit: float) -> Computed:
     """Compute for each variable (N, *units, *shape), from closed forms if there are any."""
-    if is_eager_only(question.model):
+    if keras_internals.has_saved_loops(question.model):
         return _one_by_one(question)
     taps, _ = survey(question)
     if taps and _output_rows(question) != 1:
@@ -200,7 +201,7 @@ def _require_one_batch_axis(forward: ForwardPass) -> None:
 
 
 def _of_one(question: Question) -> Computed:
-    sources, once = question.sources, is_eager_only(question.model)
+    sources, once = question.sources, keras_internals.has_saved_loops(question.model)
     tape, forward = _taped(question, persistent=not once)
     y = forward.values[SINGLE]
     _require_one_batch_axis(forward)

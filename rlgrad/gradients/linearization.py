@@ -5,12 +5,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core import keras_internals
 from rlgrad.gradients import norms
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
 from rlgrad.gradients.programs.answers import read_call
 from rlgrad.gradients.programs.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
-from rlgrad.gradients.programs.program import Computed, Program, is_eager_only, program_if_possible
+from rlgrad.gradients.programs.program import Computed, Program, is_compilable, program_for
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import SINGLE, Question, place
@@ -195,8 +196,9 @@ class Linearization:
             ValueError: a key that no variable has, or another shape than the variable's.
         """
         question = place(self._question, weights)
-        program = program_if_possible("forward", question, _connections)
-        return _linearize_directly(question) if program is None else _linearize_with(program, question)
+        if not is_compilable(question):
+            return _linearize_directly(question)
+        return _linearize_with(program_for("forward", question, _connections), question)
 
     def _dtype(self, key: str) -> Any:
         selected = self._question.weights
@@ -255,9 +257,9 @@ def linearize(
         numbers = call.program.numbers(call.leaves, arrays, None)
         return _linearize_with(call.program, call.program.question(model, numbers, call.rows))
     question = ask(model, x, outputs=outputs, layer=layer, weights=weights)
-    program = program_if_possible("forward", question, _connections)
-    if program is None:
+    if not is_compilable(question):
         return _linearize_directly(question)
+    program = program_for("forward", question, _connections)
     if call is not None:
         call.cache.keep_call(call.key, call.rows, program, None)
     return _linearize_with(program, question)
@@ -274,7 +276,7 @@ def _linearize_with(program: Program, question: Question) -> Linearization:
 
 def _linearize_directly(question: Question) -> Linearization:
     """Linearize with the operations of the current context."""
-    if is_eager_only(question.model):
+    if keras_internals.has_saved_loops(question.model):
         raise NotImplementedError(
             f"linearize keeps one forward pass for several backward passes, which TensorFlow does not do for model "
             f"{question.model.name!r}: a SavedModel in it has a recurrent layer (keras.layers.TFSMLayer). gradient, "

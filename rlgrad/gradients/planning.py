@@ -11,7 +11,6 @@ from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.rule_table import rule_for
 from rlgrad.gradients.programs.factorization import factorize
-from rlgrad.gradients.programs.program import learn_eager_only
 from rlgrad.gradients.programs.surveys import Finding, survey
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
@@ -106,12 +105,10 @@ def plan(
             for i, factor in factorization.factors.items()
         }
 
-    try:
-        _, routes = trace_facts(partial(traced, question))
-    except Exception as error:
-        if not (tf.executing_eagerly() and learn_eager_only(question.model, error)):
-            raise
+    if keras_internals.has_saved_loops(question.model) and tf.executing_eagerly():
         _, routes = traced(question.with_rows(lambda rows: rows[:1], batch_size=1))
+    else:
+        _, routes = trace_facts(partial(traced, question))
     return Plan(tuple(_rows(question, routes)), question.batch_size)
 
 

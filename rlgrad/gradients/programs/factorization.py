@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlgrad.core import keras_internals
 from rlgrad.gradients.closed_forms.factors import Direct, Factor
 from rlgrad.gradients.programs.backward import require_connected, weight_for
-from rlgrad.gradients.programs.program import Computed, is_eager_only
+from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import RecordedCall, Recording, record, replay
 from rlgrad.gradients.programs.vectorization import gradients_one_by_one
@@ -59,7 +60,7 @@ def factorize(question: Question, method: str = "auto") -> Factorization:
         NotImplementedError: `method="factors"` and a variable has no closed form.
         ValueError: not one number per sample.
     """
-    if method in ("vmap", "loop") or is_eager_only(question.model):
+    if method in ("vmap", "loop") or keras_internals.has_saved_loops(question.model):
         forward = question.forward()
         require_scalars(question, forward.values[SINGLE])
         others = gradients_one_by_one(replace(question, loop=question.loop or method == "loop"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import cannot_differentiate_in_graph, flat_call, trace_facts
 from rlgrad.gradients.programs.cache import cache_of, find_or_make, question_key
 from rlgrad.gradients.questions.heads import check_range
@@ -88,26 +89,10 @@ class Program:
         return self._run(numbers)
 
 
-# Models that TensorFlow differentiates eagerly only.
-_EAGER_ONLY: "weakref.WeakSet[Any]" = weakref.WeakSet()
-
-
-def is_eager_only(model: Any) -> bool:
-    """Return `True` if TensorFlow is known to differentiate this model eagerly, but not inside of a graph."""
-    return model in _EAGER_ONLY
-
-
-def learn_eager_only(model: Any, error: BaseException) -> bool:
-    """Return `True`, and remember the model, if an error says that it can be differentiated eagerly only."""
-    if cannot_differentiate_in_graph(error):
-        _EAGER_ONLY.add(model)
-    return cannot_differentiate_in_graph(error)
-
-
 def is_compilable(question: Question) -> bool:
-    """Return `False` inside a caller's `tf.function`, and for a user's function, which may capture anything."""
+    """Return `False` inside a caller's `tf.function`, for a user's function, which may capture anything, and for saved loops."""
     cacheable = all(recipe.cacheable for recipe in question.recipes.values())
-    return tf.executing_eagerly() and cacheable and not is_eager_only(question.model)
+    return tf.executing_eagerly() and cacheable and not keras_internals.has_saved_loops(question.model)
 
 
 def program_for(kind: Hashable, question: Question, computation: Computation, *, anew: bool = False) -> Program:
@@ -125,18 +110,6 @@ def program_for(kind: Hashable, question: Question, computation: Computation, *,
         cache.programs.pop(key, None)
     program: Program = find_or_make(cache.programs, key, lambda: Program(question, computation))
     return program
-
-
-def program_if_possible(kind: Hashable, question: Question, computation: Computation) -> Program | None:
-    """Return the program of a question; `None` if it has to be computed directly."""
-    if not is_compilable(question):
-        return None
-    try:
-        return program_for(kind, question, computation)
-    except Exception as error:
-        if not learn_eager_only(question.model, error):
-            raise
-        return None
 
 
 def programs_of(model: Any) -> list[Program]:
@@ -169,12 +142,12 @@ def compute(
     if question.batch_size == 0:
         computed = compute(kind, one_row_of_zeros(question), computation, check=check)
         return replace(computed, results=without_rows(computed.results), program=None)
-    program = program_if_possible(kind, question, computation)
-    if program is None:
+    if not is_compilable(question):
         computed = _compute_directly(question, computation)
         if check is not None:
             check(computed)
         return computed
+    program = program_for(kind, question, computation)
     if check is not None:
         check(program.facts)
     try:
@@ -189,13 +162,12 @@ def _compute_directly(question: Question, computation: Computation) -> Computed:
     try:
         return computation(question)
     except Exception as error:
-        if is_eager_only(question.model) or not learn_eager_only(question.model, error):
+        if not cannot_differentiate_in_graph(error):
             raise
-        if tf.executing_eagerly():
-            return computation(question)  # which goes another way, now that this is known
         raise NotImplementedError(
-            f"TensorFlow cannot differentiate model {question.model.name!r} inside a tf.function: a SavedModel in it has a "
-            "recurrent layer (keras.layers.TFSMLayer). Ask for the gradient outside of it, or rebuild the layer in Keras."
+            f"TensorFlow cannot differentiate model {question.model.name!r} here: a SavedModel in it has a recurrent layer "
+            "(keras.layers.TFSMLayer), which is differentiated either eagerly or inside of tf.function, whichever came "
+            "first since it was loaded. Ask for gradients outside of tf.function only, or rebuild the layer in Keras."
         ) from error
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.core.tensorflow_internals import cannot_differentiate_in_graph, trace_facts
+from rlgrad.core import keras_internals
+from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.rule_table import look_up
 from rlgrad.gradients.programs.cache import cache_of, find_or_make, survey_key
@@ -50,6 +51,10 @@ def survey(question: Question) -> tuple[list[Tap], dict[int, Finding]]:
 
 
 def _survey(question: Question, candidates: Mapping[int, Tap]) -> dict[int, Finding]:
+    if keras_internals.has_saved_loops(question.model):
+        return dict.fromkeys(
+            candidates, Finding(reason="TensorFlow differentiates a saved loop in the model eagerly only")
+        )
     if any(spec.shape.rank is None for spec in question.signature):
         return dict.fromkeys(candidates, Finding(reason="the input has an unknown number of axes"))
 
@@ -70,12 +75,7 @@ def _findings(question: Question, candidates: Mapping[int, Tap], leaves: Sequenc
         return dict.fromkeys(candidates, Finding(reason=reason))
     recorded = [call for call in recording.calls if all(map(tf.is_tensor, tf.nest.flatten(call.run.z)))]
     outputs = [y for y in tf.nest.flatten(returned) if tf.is_tensor(y) and y.dtype.is_floating]
-    try:
-        cotangents = recording.tape.gradient(outputs, [call.run.z for call in recorded]) if outputs and recorded else []
-    except Exception as error:
-        if not cannot_differentiate_in_graph(error):
-            raise
-        return dict.fromkeys(candidates, Finding(reason="TensorFlow differentiates the model eagerly only"))
+    cotangents = recording.tape.gradient(outputs, [call.run.z for call in recorded]) if outputs and recorded else []
     by_call = dict(zip(map(id, recorded), cotangents, strict=True))
     findings = {}
     for index, tap in candidates.items():

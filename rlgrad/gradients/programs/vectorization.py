@@ -15,7 +15,7 @@ import tensorflow as tf
 from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.gradients.programs.backward import value_and_sum
-from rlgrad.gradients.programs.program import Computation, Computed, is_eager_only, learn_eager_only
+from rlgrad.gradients.programs.program import Computation, Computed
 from rlgrad.gradients.programs.whole_batch import in_batch
 from rlgrad.gradients.questions.question import Question
 
@@ -70,16 +70,16 @@ def map_samples(question: Question, of_one: Computation) -> Computed:
         results: list[Any] = computed.results
         return results
 
-    model, eagerly = question.model, tf.executing_eagerly()
-    if not (question.loop or keras_internals.has_loops(model) or is_eager_only(model)):
+    saved = keras_internals.has_saved_loops(question.model)
+    if not (question.loop or saved or keras_internals.has_loops(question.model)):
         try:
             results = vectorize(lambda row: of_row(row, False), rows)
         except Exception:
-            if own_errors and not (eagerly and learn_eager_only(model, own_errors[0])):
+            if own_errors:
                 raise own_errors[0] from None
         else:
             return replace(facts[-1], results=results, vectorized=True)
-    loop = _loop_in_python if eagerly and is_eager_only(model) else _loop
+    loop = _loop_in_python if saved and tf.executing_eagerly() else _loop
     results = loop(lambda row: of_row(row, True), rows)
     return replace(facts[-1], results=results)
 

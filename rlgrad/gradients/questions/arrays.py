@@ -34,15 +34,24 @@ def dense_array(leaf: Any, name: str, *, declared: bool = True) -> Any:
             )
         return tf.sparse.to_dense(tf.sparse.reorder(leaf))
     _require_array(leaf, name)
-    try:
-        array = np.asarray(leaf)
-    except ValueError:
-        raise ValueError(f"The rows of {name} have different lengths. Pad them to one length.") from None
+    array = rows_of(leaf) if isinstance(leaf, list | tuple) else np.asarray(leaf)
     if array.dtype.kind == "O" and array.size and all(isinstance(item, str | bytes) for item in array.flat):
         return array
     if array.dtype.kind not in "fiubUS" and not _is_small_float(array.dtype):
         raise TypeError(f"{name} is an array of {array.dtype}, not of numbers.")
     return array
+
+
+def rows_of(numbers: Any) -> Any:
+    """Return nested lists of plain numbers as an array.
+
+    Raises:
+        ValueError: lists of different lengths.
+    """
+    try:
+        return np.asarray(numbers)
+    except ValueError:
+        raise ValueError("The input is a list whose rows have different lengths. Pad them to one length.") from None
 
 
 def is_string(array: Any) -> bool:

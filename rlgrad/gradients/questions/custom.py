@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from rlgrad.gradients.questions.arrays import dense_tensor, is_scalar
+from rlgrad.gradients.questions.arrays import dense_tensor, is_scalar, rows_of
 from rlgrad.gradients.questions.heads import Heads, require_floating, shape_text
 from rlgrad.gradients.questions.recipes import Arrays
 
@@ -96,7 +95,7 @@ def _with_arrays(tree: Any) -> Any:
         return {name: _with_arrays(part) for name, part in tree.items()}
     if isinstance(tree, list | tuple):
         if all(map(is_scalar, tf.nest.flatten(tree))):
-            return np.asarray(tree)
+            return rows_of(tree)
         parts = [_with_arrays(part) for part in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     return tree

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad.gradients.questions.arguments import spread
-from rlgrad.gradients.questions.arrays import dense_tensor, is_scalar
+from rlgrad.gradients.questions.arrays import dense_tensor, is_scalar, rows_of
 from rlgrad.gradients.questions.heads import shape_text
 
 
@@ -110,7 +110,7 @@ def _arrange(x: Any, expected: Any, model: Any) -> Any:
         if len(names) == len(expected) and set(names) <= set(x):
             tree = [x[name] for name in names]
     if expected is None:
-        return np.asarray(x) if _is_list_of_scalars(x) else _parts(x)
+        return rows_of(x) if _is_list_of_scalars(x) else _parts(x)
     if _is_leaf(expected) and isinstance(x, list | tuple) and len(x) == 1 and not _is_list_of_scalars(x):
         tree = x[0]
     try:
@@ -134,7 +134,7 @@ def _matched(x: Any, expected: Any) -> Any:
             raise _MismatchError
         return type(expected)(_matched(part, inner) for part, inner in zip(x, expected, strict=True))
     if _is_list_of_scalars(x):
-        return np.asarray(x)
+        return rows_of(x)
     if not _is_leaf(x):
         raise _MismatchError
     return x
@@ -145,7 +145,7 @@ def _parts(x: Any) -> Any:
     if isinstance(x, Mapping):
         return {name: _parts(part) for name, part in x.items()}
     if isinstance(x, list | tuple):
-        parts = [np.asarray(part) if _is_list_of_scalars(part) else _parts(part) for part in x]
+        parts = [rows_of(part) if _is_list_of_scalars(part) else _parts(part) for part in x]
         return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
     return x
 

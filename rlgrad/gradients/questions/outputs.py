@@ -148,7 +148,7 @@ def _of_function(function: Any, target: Any = None) -> Output:
     if isinstance(function, Output) or not callable(function):
         raise TypeError(
             "target= is the second argument of a function given as output=, such as lambda y, target: "
-            f"keras.losses.mse(target, y); output= is of type {type(function).__name__}."
+            f"keras.losses.mean_squared_error(target, y); output= is of type {type(function).__name__}."
         )
     require_arguments(function, 1 if target is None else 2)
     if target is None:
