@@ -90,7 +90,7 @@ class Program:
 
 
 def is_compilable(question: Question) -> bool:
-    """Return `False` inside a caller's `tf.function`, for a user's function, which may capture anything, and for saved loops."""
+    """Return `False` inside a caller's `tf.function`, for a user's function (it may capture anything), and for saved loops."""
     cacheable = all(recipe.cacheable for recipe in question.recipes.values())
     return tf.executing_eagerly() and cacheable and not keras_internals.has_saved_loops(question.model)
 
