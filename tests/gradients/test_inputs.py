@@ -99,6 +99,8 @@ def test_parts_of_a_list_are_named_by_position_and_by_input_and_a_dict_by_names_
         assert isinstance(input_gradient(model, x, output=1), dict)
     with pytest.raises(ValueError, match=r"no part 2\. There are: 0, 1"):
         input_gradient(model, [x["b"], x["a"]], inputs=2)
+    with pytest.raises(ValueError, match=r"takes input x\['b'\] of shape \(N, 3\), got \(4, 2\)"):
+        gradient(model, x | {"b": x["a"]})
 
 
 class OfTree(keras.Model):
