@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core import keras_internals
 from rlgrad.gradients import norms
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
@@ -209,6 +210,7 @@ def linearize(
     x: Any,
     *,
     output: OutputLike | Mapping[str, OutputLike] = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
 ) -> Linearization:
@@ -222,6 +224,7 @@ def linearize(
         model: a built Keras model. Run with `training=False`, and left as it was.
         x: its input, (N, …), or a dict or list of arrays.
         output: the output to differentiate (see `gradient`), or a dict of outputs, which one pass computes all.
+        target: see `gradient`; in a dict of outputs each has its own: `Output.of(function, target=…)`.
         layer: a layer's name, its position or the layer, to differentiate its output instead of the model's.
         weights: see `gradient`.
 
@@ -240,11 +243,13 @@ def linearize(
     if isinstance(output, Mapping):
         if not output:
             raise ValueError("output={} names nothing to differentiate.")
+        if target is not None:
+            raise TypeError("target= is of one output; in a dict each has its own: Output.of(function, target=…).")
         outputs = {name: Output.of(spec) for name, spec in output.items()}
         if SINGLE in outputs:
             raise ValueError("The empty name is taken for outputs without a name; choose another.")
     else:
-        outputs = {SINGLE: Output.of(output)}
+        outputs = {SINGLE: Output.of(output, target=target)}
     options = {"layer": layer, "weights": weights}
     call = read_call((linearize, *outputs), model, x, tuple(outputs.values()), None, options)
     if call is not None and call.program is not None:
@@ -271,6 +276,12 @@ def _linearize_with(program: Program, question: Question) -> Linearization:
 
 def _linearize_directly(question: Question) -> Linearization:
     """Linearize with the operations of the current context."""
+    if keras_internals.has_saved_loops(question.model):
+        raise NotImplementedError(
+            f"linearize keeps one forward pass for several backward passes, which TensorFlow does not do for model "
+            f"{question.model.name!r}: a SavedModel in it has a recurrent layer (keras.layers.TFSMLayer). gradient, "
+            "value_and_gradient and the per-sample functions run it anew each time."
+        )
     sources = question.sources
     # In a traced function a persistent tape costs nothing: it keeps symbols, and unused ones are pruned.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:

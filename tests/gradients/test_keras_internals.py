@@ -267,3 +267,16 @@ def test_the_backend_is_checked_when_the_package_is_imported():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert result.returncode != 0
     assert "RuntimeError: rlgrad.gradients differentiates with TensorFlow" in result.stderr
+
+
+def test_a_saved_layer_says_whether_it_holds_a_loop(tmp_path):
+    for layer, holds in [(keras.layers.GRU(2), True), (keras.layers.Dense(2), False)]:
+        saved = keras.Sequential([keras.Input((3, 2)), layer])
+        path = str(tmp_path / layer.name)
+        saved.export(path, verbose=False)
+        served = keras.layers.TFSMLayer(path, call_endpoint="serve")
+        inner = keras.Sequential([keras.Input((3, 2)), served])
+        outer = keras.Sequential([keras.Input((3, 2)), inner])
+        assert keras_internals.has_saved_loops(served) is holds
+        assert keras_internals.has_saved_loops(outer) is holds
+    assert not keras_internals.has_saved_loops(saved)

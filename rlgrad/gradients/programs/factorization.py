@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlgrad.core import keras_internals
 from rlgrad.gradients.closed_forms.factors import Direct, Factor
 from rlgrad.gradients.programs.backward import require_connected, weight_for
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import RecordedCall, Recording, record, replay
 from rlgrad.gradients.programs.vectorization import gradients_one_by_one
+from rlgrad.gradients.programs.whole_batch import IN_BATCH
 from rlgrad.gradients.questions.heads import shape_text
 from rlgrad.gradients.questions.question import SINGLE, Question
 from rlgrad.gradients.questions.selection import Selection
@@ -27,6 +29,7 @@ class Factorization:
         free: positions of the variables that have no closed form.
         ranges: see `ForwardPass.ranges`.
         vectorized: the variables without a closed form were vectorized over the samples.
+        in_batch: their gradients were taken in the whole batch.
     """
 
     value: Any
@@ -34,6 +37,7 @@ class Factorization:
     free: tuple[int, ...]
     ranges: tuple[tuple[int, int, str], ...]
     vectorized: bool = False
+    in_batch: bool = False
 
     def computed(self, results: Any, detail: Any = None) -> Computed:
         """Return results that were made of these factors, with the bytes that the factors take for each sample."""
@@ -56,14 +60,15 @@ def factorize(question: Question, method: str = "auto") -> Factorization:
         NotImplementedError: `method="factors"` and a variable has no closed form.
         ValueError: not one number per sample.
     """
-    if method in ("vmap", "loop"):
+    if method in ("vmap", "loop") or keras_internals.has_saved_loops(question.model):
         forward = question.forward()
         require_scalars(question, forward.values[SINGLE])
         others = gradients_one_by_one(replace(question, loop=question.loop or method == "loop"))
         rows = zip(others.positions, others.results, strict=True)
         factors: dict[int, Factor] = {i: Direct(g) for i, g in rows}
         ranges = forward.ranges + others.ranges
-        return Factorization(forward.values[SINGLE], factors, others.positions, ranges, others.vectorized)
+        whole = others.detail == IN_BATCH
+        return Factorization(forward.values[SINGLE], factors, others.positions, ranges, others.vectorized, whole)
     taps, _ = survey(question)
     forward, recording = record(question, taps, question.forward)
     value = forward.values[SINGLE]
@@ -78,7 +83,8 @@ def factorize(question: Question, method: str = "auto") -> Factorization:
     others = gradients_one_by_one(remaining_question(question, recording, free))
     factors |= {free[i]: Direct(g) for i, g in zip(others.positions, others.results, strict=True)}
     ranges = forward.ranges + others.ranges
-    return Factorization(value, {i: factors[i] for i in sorted(factors)}, free, ranges, others.vectorized)
+    whole = others.detail == IN_BATCH
+    return Factorization(value, {i: factors[i] for i in sorted(factors)}, free, ranges, others.vectorized, whole)
 
 
 def require_scalars(question: Question, value: Any) -> None:
