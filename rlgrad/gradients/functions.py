@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import DisconnectedGradientError, value_and_sum, weight_for
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.inputs import leaf_names
@@ -127,9 +128,11 @@ def _input_gradient(model: Any, x: Any, *, output: Any, layer: Any, sample_weigh
 
 
 def _leaf_gradients(question: Question) -> Computed:
+    require_separate_samples(question)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(question.leaves)
         forward = question.forward()
+    require_separate_function(question, forward)
     value = forward.values[SINGLE]
     gradients = tape.gradient(value, question.leaves, output_gradients=weight_for(question, value))
     names = leaf_names(question.structure)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import dense, require_connected
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.factorization import remaining_question
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.programs.surveys import survey
@@ -70,8 +71,10 @@ def _jacobian(
 
 def _all_units(question: Question) -> Computed:
     """Compute for each variable (N, *units, *shape), from closed forms if there are any."""
+    require_separate_samples(question)
     taps, _ = survey(question)
     forward, recording = record(question, taps, partial(question.forward, per_unit=True))
+    require_separate_function(question, forward)
     y = forward.values[SINGLE]
     _require_one_batch_axis(forward)
     units = y.shape[1:].num_elements()

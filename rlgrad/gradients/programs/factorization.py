@@ -6,6 +6,7 @@ from typing import Any
 
 from rlgrad.gradients.closed_forms.factors import Direct, Factor
 from rlgrad.gradients.programs.backward import require_connected, weight_for
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import RecordedCall, Recording, record, replay
@@ -44,21 +45,26 @@ class Factorization:
         return Computed(results, tuple(self.factors), self.ranges, self.vectorized, size, detail)
 
 
-def factorize(question: Question, method: str = "auto") -> Factorization:
+def factorize(question: Question, method: str = "auto", *, mixed: bool = False) -> Factorization:
     """Run the model forward and backward once; variables outside of the closed forms take the vectorized route.
 
     Args:
         question: a question with one number per sample.
         method: `"auto"`; `"factors"`: nothing but closed forms; `"vmap"`, `"loop"`: none.
+        mixed: go on although the samples are mixed, for `plan`.
 
     Raises:
+        BatchCoupledError: f of one sample depends on other samples.
         DisconnectedGradientError: as `gradient`.
         NotImplementedError: `method="factors"` and a variable has no closed form.
         ValueError: not one number per sample.
     """
+    if not mixed:
+        require_separate_samples(question)
     if method in ("vmap", "loop"):
         forward = question.forward()
         require_scalars(question, forward.values[SINGLE])
+        require_separate_function(question, forward)
         others = gradients_one_by_one(replace(question, loop=question.loop or method == "loop"))
         rows = zip(others.positions, others.results, strict=True)
         factors: dict[int, Factor] = {i: Direct(g) for i, g in rows}
@@ -68,6 +74,8 @@ def factorize(question: Question, method: str = "auto") -> Factorization:
     forward, recording = record(question, taps, question.forward)
     value = forward.values[SINGLE]
     require_scalars(question, value)
+    if not mixed:
+        require_separate_function(question, forward)
     cotangents, free = recording.pull_back(value, weight_for(question, value))
     factors = recording.factors(question, cotangents, set(free))
     require_connected(question, {*free, *factors})
