@@ -326,6 +326,13 @@ def has_loops(model: Any) -> bool:
     return any(isinstance(layer, keras.layers.RNN) and not layer.unroll for layer in [model, *all_layers(model)])
 
 
+def computes_in_half(model: Any) -> bool:
+    """Return True if a layer computes in float16 or bfloat16."""
+    return any(
+        getattr(layer, "compute_dtype", None) in ("float16", "bfloat16") for layer in [model, *all_layers(model)]
+    )
+
+
 def is_made_of_rowwise_layers(model: Any) -> bool:
     """Return True if a Sequential or functional model consists of Keras layers that never look across the batch axis."""
     if not _is_plain_model(model):

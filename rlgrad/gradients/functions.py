@@ -5,8 +5,9 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.gradients.programs.answers import Answer, answer
-from rlgrad.gradients.programs.backward import DisconnectedGradientError, value_and_sum, weight_for
+from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
+from rlgrad.gradients.programs.half_precision import Unweighted, is_concerned, pull_back, value_and_sum, weigh_rows
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.inputs import leaf_names
@@ -129,12 +130,22 @@ def _input_gradient(model: Any, x: Any, *, output: Any, layer: Any, sample_weigh
 
 def _leaf_gradients(question: Question) -> Computed:
     require_separate_samples(question)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    half = is_concerned(question)
+    bare = Unweighted.of(question) if half else None
+    question = question if bare is None else bare.question
+    with tf.GradientTape(persistent=half, watch_accessed_variables=False) as tape:
         tape.watch(question.leaves)
         forward = question.forward()
     require_separate_function(question, forward)
     value = forward.values[SINGLE]
-    gradients = tape.gradient(value, question.leaves, output_gradients=weight_for(question, value))
+    if bare is None:
+        gradients = tape.gradient(value, question.leaves, output_gradients=weight_for(question, value))
+    elif value.shape.rank == 1:
+        gradients = [
+            g if g is None else weigh_rows(g, bare.weight(value)) for g in tape.gradient(value, question.leaves)
+        ]
+    else:
+        gradients = pull_back({SINGLE: value}, {SINGLE: bare.weight(value)}, question.leaves, tape)
     names = leaf_names(question.structure)
     missing = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
     if missing:

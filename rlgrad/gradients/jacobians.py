@@ -12,6 +12,7 @@ from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import dense, require_connected
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.factorization import remaining_question
+from rlgrad.gradients.programs.half_precision import weigh_results
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import record
@@ -64,7 +65,7 @@ def _jacobian(
     if question.sample_weight is not None and question.sample_weight.shape.rank != 1:
         shape = shape_text(question.sample_weight.shape)
         raise ValueError(f"sample_weight of a Jacobian is one number per sample, shape (N,), got {shape}.")
-    computed = compute("jacobian", question, _all_units)
+    computed = compute("jacobian", question, weigh_results(_all_units))
     keys = [question.weights.keys[i] for i in computed.positions]
     return Answer(computed, lambda results: dict(zip(keys, results, strict=True)))
 

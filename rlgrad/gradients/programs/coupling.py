@@ -51,11 +51,32 @@ def require_separate_samples(question: Question) -> None:
         )
 
 
+def are_separate(question: Question) -> bool:
+    """Return `True` if f of one sample is known not to depend on other samples."""
+    return question.recipes[SINGLE].cacheable and not find_mixer(question) and _known(question)
+
+
 def find_mixer(question: Question) -> str:
     """Return what mixes the samples in f, for a message; `""` if nothing does, or if it cannot be known."""
     if keras_internals.is_made_of_rowwise_layers(question.model):
         return ""
-    model = question.model
+    stripped, found = _found(question)
+    if not found.mixer or SINGLE not in question.recipes:
+        return str(found.mixer)
+    if not question.recipes[SINGLE].cacheable:
+        return found.mixer if _reaches_f(question, found) else ""
+    cache = cache_of(question.model)
+    key = question_key(cache, "mixed", stripped)
+    reaches = find_or_make(cache.surveys, key, lambda: (_reaches_f(question, found),))
+    return found.mixer if reaches[0] else ""
+
+
+def _known(question: Question) -> bool:
+    return keras_internals.is_made_of_rowwise_layers(question.model) or _found(question)[1].known
+
+
+def _found(question: Question) -> tuple[Question, "_Probe"]:
+    """Return the question without what a probe does not need, and the probe of its model."""
     stripped = replace(
         question,
         weights=Selection((), (), explicit=False),
@@ -69,15 +90,8 @@ def find_mixer(question: Question) -> str:
         loop=False,
     )
     bare = replace(stripped, recipes={}, arrays={}, batched={})
-    cache = cache_of(model)
-    found = find_or_make(cache.surveys, question_key(cache, "rows", bare), lambda: _probe(bare))
-    if not found.mixer or SINGLE not in question.recipes:
-        return str(found.mixer)
-    if not question.recipes[SINGLE].cacheable:
-        return found.mixer if _reaches_f(question, found) else ""
-    key = question_key(cache, "mixed", stripped)
-    reaches = find_or_make(cache.surveys, key, lambda: (_reaches_f(question, found),))
-    return found.mixer if reaches[0] else ""
+    cache = cache_of(question.model)
+    return stripped, find_or_make(cache.surveys, question_key(cache, "rows", bare), lambda: _probe(bare))
 
 
 def require_separate_function(question: Question, forward: ForwardPass) -> None:
@@ -113,10 +127,12 @@ class _Probe:
 
     Args:
         mixer: what mixes the samples, for a message; `""`: nothing that was found.
+        known: the model ran, and draws no random numbers.
         runs: what the model returned in each of three runs. In run k, rows k, k + 3, … have been replaced.
     """
 
     mixer: str = ""
+    known: bool = False
     runs: tuple[Any, ...] = ()
 
 
@@ -142,11 +158,11 @@ def _probe_rows(question: Question, rows: int) -> _Probe:
         if all(np.isfinite(y).all() for run in outputs for y in run):
             break
     if not any(_is_mixed(leaf, rows) for leaf in zip(*outputs, strict=True)):
-        return _Probe()
+        return _Probe(known=True)
     again = _floats(_run(question, inputs[0], values))
     if any(_moves(a, b, a) for a, b in zip(outputs[0], again, strict=True)):
         return _Probe()  # it draws random numbers
-    return _Probe(_blame(question, inputs, values, rows), tuple(runs))
+    return _Probe(_blame(question, inputs, values, rows), True, tuple(runs))
 
 
 def _inputs(question: Question, rows: int) -> list[list[Any]]:

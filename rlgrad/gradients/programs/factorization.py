@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlgrad.gradients.closed_forms.factors import Direct, Factor
-from rlgrad.gradients.programs.backward import require_connected, weight_for
+from rlgrad.gradients.programs.backward import require_connected, weight_for, wide
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
+from rlgrad.gradients.programs.half_precision import Unweighted, is_concerned, weigh_factor
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import RecordedCall, Recording, record, replay
@@ -61,13 +62,19 @@ def factorize(question: Question, method: str = "auto", *, mixed: bool = False) 
     """
     if not mixed:
         require_separate_samples(question)
+    if is_concerned(question):
+        bare = Unweighted.of(question)
+        found = factorize(bare.question, method, mixed=mixed)
+        weight = bare.weight(found.value)
+        factors = {i: weigh_factor(factor, weight) for i, factor in found.factors.items()}
+        return replace(found, value=bare.value(found.value), factors=factors)
     if method in ("vmap", "loop"):
         forward = question.forward()
         require_scalars(question, forward.values[SINGLE])
         require_separate_function(question, forward)
         others = gradients_one_by_one(replace(question, loop=question.loop or method == "loop"))
         rows = zip(others.positions, others.results, strict=True)
-        factors: dict[int, Factor] = {i: Direct(g) for i, g in rows}
+        factors = {i: Direct(wide(g)) for i, g in rows}
         ranges = forward.ranges + others.ranges
         return Factorization(forward.values[SINGLE], factors, others.positions, ranges, others.vectorized)
     taps, _ = survey(question)
@@ -77,14 +84,14 @@ def factorize(question: Question, method: str = "auto", *, mixed: bool = False) 
     if not mixed:
         require_separate_function(question, forward)
     cotangents, free = recording.pull_back(value, weight_for(question, value))
-    factors = recording.factors(question, cotangents, set(free))
+    factors: dict[int, Factor] = recording.factors(question, cotangents, set(free))
     require_connected(question, {*free, *factors})
     if not free:
         return Factorization(value, factors, free, forward.ranges)
     if method == "factors":
         _refuse(question, free)
     others = gradients_one_by_one(remaining_question(question, recording, free))
-    factors |= {free[i]: Direct(g) for i, g in zip(others.positions, others.results, strict=True)}
+    factors |= {free[i]: Direct(wide(g)) for i, g in zip(others.positions, others.results, strict=True)}
     ranges = forward.ranges + others.ranges
     return Factorization(value, {i: factors[i] for i in sorted(factors)}, free, ranges, others.vectorized)
 
