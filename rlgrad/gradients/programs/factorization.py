@@ -62,12 +62,16 @@ def factorize(question: Question, method: str = "auto", *, mixed: bool = False) 
     """
     if not mixed:
         require_separate_samples(question)
-    if is_concerned(question):
-        bare = Unweighted.of(question)
-        found = factorize(bare.question, method, mixed=mixed)
-        weight = bare.weight(found.value)
-        factors = {i: weigh_factor(factor, weight) for i, factor in found.factors.items()}
-        return replace(found, value=bare.value(found.value), factors=factors)
+    if not is_concerned(question):
+        return _factorize(question, method, mixed)
+    bare = Unweighted.of(question)
+    found = _factorize(bare.question, method, mixed)
+    weight = bare.weight(found.value)
+    factors = {i: weigh_factor(factor, weight) for i, factor in found.factors.items()}
+    return replace(found, value=bare.value(found.value), factors=factors)
+
+
+def _factorize(question: Question, method: str, mixed: bool) -> Factorization:
     if method in ("vmap", "loop"):
         forward = question.forward()
         require_scalars(question, forward.values[SINGLE])
