@@ -13,8 +13,6 @@ What is relied on:
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
 - `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
   `_trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
-- A functional model is of a class of `keras.src.models.functional`, and lists in `operations` all that it runs
-  (`is_made_of_rowwise_layers`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
 """
 
@@ -45,32 +43,6 @@ class Captured:
         self.output: Any = None
 
 
-# Layers that compute each row from itself, as long as their axis is the last one and their activations are Keras's.
-_ROWWISE = {
-    keras.layers.InputLayer,
-    keras.layers.Dense,
-    keras.layers.Embedding,
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.Rescaling,
-    keras.layers.Identity,
-    keras.layers.Add,
-    keras.layers.Concatenate,
-    keras.layers.LayerNormalization,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.SimpleRNN,
-    keras.layers.LSTM,
-    keras.layers.GRU,
-}
 _INNER_LAYERS = attrgetter("_layers")
 _TRAINABLE, _NON_TRAINABLE = attrgetter("_trainable_variables"), attrgetter("_non_trainable_variables")
 _FLAG, _NAME = attrgetter("_trainable"), attrgetter("name")
@@ -331,31 +303,6 @@ def computes_in_half(model: Any) -> bool:
     return any(
         getattr(layer, "compute_dtype", None) in ("float16", "bfloat16") for layer in [model, *all_layers(model)]
     )
-
-
-def is_made_of_rowwise_layers(model: Any) -> bool:
-    """Return True if a Sequential or functional model consists of Keras layers that never look across the batch axis."""
-    if not _is_plain_model(model):
-        return False
-    if any(len(each.shape) < 2 and each.dtype.startswith("float") for each in keras.tree.flatten(model.inputs or [])):
-        return False  # of a vector, a softmax goes over the batch
-    return all(_is_rowwise(each) for each in (model.layers if type(model) is keras.Sequential else model.operations))
-
-
-def _is_plain_model(model: Any) -> bool:
-    """Return True for a Sequential or functional model that is not of a class of the user's."""
-    own = type(model) is keras.Sequential or type(model).__module__ == "keras.src.models.functional"
-    return own and "call" not in model.__dict__
-
-
-def _is_rowwise(operation: Any) -> bool:
-    if _is_plain_model(operation):
-        return is_made_of_rowwise_layers(operation)
-    if type(operation) not in _ROWWISE or altered(operation) is not None:
-        return False
-    axis = getattr(operation, "axis", -1)
-    functions = [getattr(operation, name, None) for name in ("activation", "recurrent_activation")]
-    return axis in (-1, [-1]) and all(f is None or getattr(f, "__module__", "").startswith("keras.") for f in functions)
 
 
 def draws_at_inference(model: Any) -> bool:

@@ -270,3 +270,44 @@ def test_a_model_of_a_fixed_batch_is_probed_at_that_size():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Own(pairs, name="mixer"), layers.Dense(2)])
     with pytest.raises(BatchCoupledError, match="'mixer'"):
         G.per_sample_gradient(model, X[:4])
+
+
+def test_a_function_that_mixes_is_refused_where_it_is_traced():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    for size in (None, 5):
+        signature = [tf.TensorSpec([size, 4])]
+        with pytest.raises(BatchCoupledError, match="function given as output="):
+            tf.function(
+                lambda x: G.per_sample_norm(model, x, output=lambda y: y[:, 0] - tf.reduce_mean(y[:, 0])),
+                autograph=False,
+                input_signature=signature,
+            ).get_concrete_function()
+
+
+def test_variables_of_tensorflow_are_left_as_they_were():
+    class Drawing(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.generator, self.count = tf.random.Generator.from_seed(1), tf.Variable(0)
+
+        def call(self, x):
+            self.count.assign_add(1)
+            return x + 0.0 * self.generator.normal(tf.shape(x))
+
+    drawing = Drawing()
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2), drawing])
+    before = int(drawing.count), np.array(drawing.generator.state)
+    assert G.plan(model, X).mixer == ""
+    assert int(drawing.count) == before[0]
+    np.testing.assert_array_equal(drawing.generator.state, before[1])
+
+
+def test_weights_of_steps_do_not_hide_what_is_mixed():
+    model = keras.Sequential(
+        [keras.Input((3, 4)), layers.Dense(2), Own(lambda y: y - ops.mean(y, axis=0), name="mixer")]
+    )
+    x = np.stack([X, X, X], axis=1)
+    with pytest.raises(BatchCoupledError):
+        G.per_sample_norm(model, x, output=G.PerSequence(lambda y: y[..., 0], np.zeros((5, 3))))
+    with pytest.raises(BatchCoupledError):
+        G.per_sample_norm(model, x, output=G.PerSequence(LogProb(np.zeros((5, 3), int)), np.zeros((5, 3))))

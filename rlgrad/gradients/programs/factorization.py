@@ -78,7 +78,7 @@ def _factorize(question: Question, method: str, mixed: bool) -> Factorization:
         require_separate_function(question, forward)
         others = gradients_one_by_one(replace(question, loop=question.loop or method == "loop"))
         rows = zip(others.positions, others.results, strict=True)
-        factors = {i: Direct(wide(g)) for i, g in rows}
+        factors: dict[int, Factor] = {i: Direct(wide(g)) for i, g in rows}
         ranges = forward.ranges + others.ranges
         return Factorization(forward.values[SINGLE], factors, others.positions, ranges, others.vectorized)
     taps, _ = survey(question)
@@ -88,7 +88,7 @@ def _factorize(question: Question, method: str, mixed: bool) -> Factorization:
     if not mixed:
         require_separate_function(question, forward)
     cotangents, free = recording.pull_back(value, weight_for(question, value))
-    factors: dict[int, Factor] = recording.factors(question, cotangents, set(free))
+    factors = recording.factors(question, cotangents, set(free))
     require_connected(question, {*free, *factors})
     if not free:
         return Factorization(value, factors, free, forward.ranges)
