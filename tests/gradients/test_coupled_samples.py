@@ -15,10 +15,10 @@ X = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
 class Normalized(keras.Model):
     """Batch normalization that is always in training mode."""
 
-    def __init__(self):
+    def __init__(self, **options):
         super().__init__()
         self.first = layers.Dense(3, "tanh")
-        self.normalization = layers.BatchNormalization(name="statistics")
+        self.normalization = layers.BatchNormalization(name="statistics", **options)
         self.out = layers.Dense(2)
 
     def call(self, x, training=False):
@@ -43,8 +43,8 @@ def with_layer(function):
     return keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh"), Own(function, name="mixer"), layers.Dense(2)])
 
 
-def normalized():
-    model = Normalized()
+def normalized(**options):
+    model = Normalized(**options)
     model(X)
     return model
 
@@ -72,6 +72,7 @@ def pairs(y):
 
 MIXED = {
     "batch normalization in training mode": normalized,
+    "whose derivatives alone are mixed": lambda: normalized(renorm=True),
     "minus the batch's mean": lambda: with_layer(lambda y: y - ops.mean(y, axis=0)),
     "behind a head of zeros": zero_head,
     "minus the mean, seen as a constant": lambda: with_layer(lambda y: y - ops.stop_gradient(ops.mean(y, axis=0))),

@@ -51,7 +51,7 @@ def find_mixer(question: Question) -> str:
     if is_made_of_rowwise_layers(question.model):
         return ""
     stripped, found = _found(question)
-    if not found.mixer or SINGLE not in question.recipes:
+    if not found.runs or SINGLE not in question.recipes:
         return str(found.mixer)
     if not question.recipes[SINGLE].cacheable:
         return found.mixer if _reaches_f(question, found) else ""

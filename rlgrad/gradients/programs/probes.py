@@ -32,7 +32,8 @@ class Probe:
         mixer: what mixes the samples, for a message; `""`: nothing that was found.
         known: the model ran, and draws no random numbers.
         rows: the number of rows.
-        runs: what the model returned in each of three runs. In run k, rows k, k + 3, … have been replaced.
+        runs: what the model returned in each of three runs. In run k, rows k, k + 3, … have been replaced. Empty: what is
+            mixed is not the outputs, but their derivatives.
     """
 
     mixer: str = ""
@@ -63,7 +64,7 @@ def _probe_rows(question: Question, rows: int) -> Probe:
         if all(np.isfinite(y).any() for run in outputs for y in run):
             break
     if not any(is_mixed(leaf, rows) for leaf in zip(*outputs, strict=True)):
-        return Probe(known=True)
+        return Probe(_renormalization(question, inputs[0], values), known=True, rows=rows)
     again = floats(_run(question, inputs[0], values))
     if any(moves(a, b, a) for a, b in zip(outputs[0], again, strict=True)):
         return Probe()  # it draws random numbers
@@ -159,6 +160,24 @@ def moves(one: Any, other: Any, scale: Any) -> bool:
 def floats(tree: Any) -> list[Any]:
     """Return the floating-point tensors with a batch axis, as arrays."""
     return [np.asarray(y) for y in tf.nest.flatten(tree) if tf.is_tensor(y) and y.dtype.is_floating and y.shape.rank]
+
+
+def _renormalization(question: Question, leaves: Sequence[Any], values: Placed) -> str:
+    """Return a layer whose outputs are those of moving statistics, and whose derivatives are those of the batch's."""
+    found: list[str] = []
+
+    def call(original: Any, *args: Any, **kwargs: Any) -> Any:
+        layer = original.__self__
+        if kwargs.get("training") and layer.trainable:
+            found.append(f"layer {layer.name!r} ({type(layer).__name__})")
+        return original(*args, **kwargs)
+
+    kind = keras.layers.BatchNormalization
+    layers = [each for each in keras_internals.all_layers(question.model) if isinstance(each, kind) and each.renorm]
+    if layers:
+        with keras_internals.replaced_calls([(layer, call) for layer in layers]):
+            _run(question, leaves, values)
+    return found[0] if found else ""
 
 
 def _blame(question: Question, inputs: Sequence[Any], values: Placed, rows: int) -> str:
