@@ -13,6 +13,7 @@ What is relied on:
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
 - `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
   `_trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
+- A layer's `compute_dtype` is what it computes in (`computes_in_half`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
 """
 

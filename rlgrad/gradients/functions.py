@@ -91,6 +91,7 @@ def input_gradient(
         A tree with the structure and shapes of x, in units of f per unit of x.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         DisconnectedGradientError: f does not depend on an input.
         TypeError: x holds integers, which have no gradient; and as `gradient`.
         ValueError: as `gradient`.

@@ -53,6 +53,7 @@ def jacobian(
         For each variable (N, *output.shape[1:], *variable.shape), under its path.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         ValueError: the input has several leading batch axes; and as `gradient`.
     """
     return answer(_jacobian, model, x, Output.of(output), sample_weight, layer=layer, weights=weights)

@@ -92,7 +92,8 @@ class Linearization:
     def per_sample(self, *, segments: Any = None, num_segments: int | None = None) -> dict[str, Any]:
         """∇f of each sample by itself: for each variable (N, *variable.shape); for named outputs a dict of such dicts.
 
-        The first of the per-sample methods runs the model once; those after it do not run it again.
+        The first of the per-sample methods runs the model once; those after it do not run it again. All of them raise
+        `BatchCoupledError` if the model mixes its samples.
 
         Args:
             segments: int (N,), from 0: rows with the same number are summed, and there is one row per segment.
