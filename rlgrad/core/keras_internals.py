@@ -15,6 +15,7 @@ What is relied on:
   `_trainable` of model and variables decide what `model.trainable_variables` is (`snapshots.Snapshot`).
 - A layer's `__dict__` holds its attributes, those in which Keras keeps its own books among them (`bookkeeping`).
 - `TFSMLayer.call_endpoint_fn` is the function that it runs (`has_saved_loops`).
+- A layer's `compute_dtype` is what it computes in (`computes_in_half`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
 """
 
@@ -324,3 +325,10 @@ def _holds_loop(layer: Any) -> bool:
 
 def _nodes(part: Any) -> Any:
     return part.node if hasattr(part, "node") else part.node_def
+
+
+def computes_in_half(model: Any) -> bool:
+    """Return True if a layer computes in float16 or bfloat16."""
+    return any(
+        getattr(layer, "compute_dtype", None) in ("float16", "bfloat16") for layer in [model, *all_layers(model)]
+    )

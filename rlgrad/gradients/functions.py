@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from rlgrad.core import snapshots
 from rlgrad.gradients.programs.answers import Answer, answer
-from rlgrad.gradients.programs.backward import DisconnectedGradientError, value_and_sum, weight_for
+from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
+from rlgrad.gradients.programs.half_precision import Unweighted, is_concerned, pull_back, value_and_sum, weigh_rows
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.chosen_inputs import ChosenInputs
@@ -113,6 +115,7 @@ def input_gradient(
         there; with a list of entries, a dict with a key for each entry.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         DisconnectedGradientError: f does not depend on a chosen input.
         TypeError: a chosen input holds integers, truth values or strings, which have no gradient; and as `gradient`.
         ValueError: as `gradient`.
@@ -176,14 +179,24 @@ def _input_gradient(model: Any, x: Any, *, output: Any, inputs: Any, layer: Any,
 
 
 def _leaf_gradients(question: Question) -> Computed:
+    require_separate_samples(question)
+    half = is_concerned(question)
+    bare = Unweighted.of(question) if half else None
+    question = question if bare is None else bare.question
     floating = [position for position, leaf in enumerate(question.leaves) if leaf.dtype.is_floating]
     leaves = [question.leaves[position] for position in floating]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(persistent=half, watch_accessed_variables=False) as tape:
         tape.watch(leaves)
         forward = question.forward()
+    require_separate_function(question, forward)
     value = forward.values[SINGLE]
     # Those of leaves that were not chosen are for the message; a compiled program does not compute them.
-    found = tape.gradient(value, leaves, output_gradients=weight_for(question, value))
+    if bare is None:
+        found = tape.gradient(value, leaves, output_gradients=weight_for(question, value))
+    elif value.shape.rank == 1:
+        found = [g if g is None else weigh_rows(g, bare.weight(value)) for g in tape.gradient(value, leaves)]
+    else:
+        found = pull_back({SINGLE: value}, {SINGLE: bare.weight(value)}, leaves, tape)
     gradients = {i: tf.convert_to_tensor(g) for i, g in zip(floating, found, strict=True) if g is not None}
     _require_connected_inputs(question.inputs, gradients)
     return Computed([gradients[i] for i in question.inputs.positions], ranges=forward.ranges)

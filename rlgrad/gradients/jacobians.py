@@ -12,7 +12,9 @@ from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import dense, require_connected
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.factorization import remaining_question
+from rlgrad.gradients.programs.half_precision import weigh_results
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.programs.surveys import PROBE_ROWS, survey
 from rlgrad.gradients.programs.taps import Recording, is_connected, record
@@ -60,6 +62,7 @@ def jacobian(
         *variable.shape) for a model that returns R rows for each sample.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: the result would be larger than `memory_limit`.
         ValueError: the input has several leading batch axes; and as `gradient`.
     """
@@ -86,7 +89,7 @@ def _jacobian(
     def check(computed: Computed) -> None:
         _require_memory(question, computed.positions, computed.detail, memory_limit)
 
-    computed = compute("jacobian", question, partial(_all_units, memory_limit=memory_limit), check=check)
+    computed = compute("jacobian", question, weigh_results(partial(_all_units, memory_limit=memory_limit)), check=check)
     keys = [question.weights.keys[i] for i in computed.positions]
     return Answer(computed, lambda results: dict(zip(keys, results, strict=True)))
 
@@ -108,12 +111,14 @@ def _require_memory(question: Question, positions: Iterable[int], units: int | N
 
 def _all_units(question: Question, memory_limit: float) -> Computed:
     """Compute for each variable (N, *units, *shape), from closed forms if there are any."""
+    require_separate_samples(question)
     if keras_internals.has_saved_loops(question.model):
         return _one_by_one(question)
     taps, _ = survey(question)
     if taps and _output_rows(question) != 1:
         taps = []
     forward, recording = record(question, taps, partial(question.forward, per_unit=True))
+    require_separate_function(question, forward)
     y = forward.values[SINGLE]
     _require_one_batch_axis(forward)
     units = y.shape[1:].num_elements()

@@ -11,6 +11,7 @@ from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
 from rlgrad.gradients.programs.answers import read_call
 from rlgrad.gradients.programs.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients.programs.half_precision import pull_back
 from rlgrad.gradients.programs.program import Computed, Program, is_compilable, program_for
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
@@ -20,8 +21,11 @@ from rlgrad.gradients.questions.question import SINGLE, Question, place
 class Linearization:
     """A model's outputs and their derivatives with respect to its weights. Made by `linearize`."""
 
-    def __init__(self, question: Question, tape: Any, values: Mapping[str, Any], connected: Any = None) -> None:
+    def __init__(
+        self, question: Question, tape: Any, values: Mapping[str, Any], half: bool, connected: Any = None
+    ) -> None:
         self._question = question
+        self._half = half  # the model computes in half precision, where credits would lose their digits
         self._tape = tape
         self._values = dict(values)
         self._factors = LazyFactors(question, self._values)
@@ -68,9 +72,12 @@ class Linearization:
         """
         selected, sources = self._question.weights, self._question.sources
         credits = credits_for(self._values, credit)
-        gradients = self._tape.gradient(
-            [self._values[name] for name in credits], sources, output_gradients=list(credits.values())
-        )
+        if self._half:
+            gradients = pull_back(self._values, credits, sources, self._tape)
+        else:
+            gradients = self._tape.gradient(
+                [self._values[name] for name in credits], sources, output_gradients=list(credits.values())
+            )
         if self._connected is None:
             positions = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
         else:
@@ -85,7 +92,8 @@ class Linearization:
     def per_sample(self, *, segments: Any = None, num_segments: int | None = None) -> dict[str, Any]:
         """∇f of each sample by itself: for each variable (N, *variable.shape); for named outputs a dict of such dicts.
 
-        The first of the per-sample methods runs the model once; those after it do not run it again.
+        The first of the per-sample methods runs the model once; those after it do not run it again. All of them raise
+        `BatchCoupledError` if the model mixes its samples.
 
         Args:
             segments: int (N,), from 0: rows with the same number are summed, and there is one row per segment.
@@ -271,7 +279,7 @@ def _linearize_with(program: Program, question: Question) -> Linearization:
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(sources)
         computed = program(question)
-    return Linearization(question, tape, computed.results, computed.detail)
+    return Linearization(question, tape, computed.results, *computed.detail)
 
 
 def _linearize_directly(question: Question) -> Linearization:
@@ -287,11 +295,11 @@ def _linearize_directly(question: Question) -> Linearization:
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(sources)
         values = question.forward().values
-    return Linearization(question, tape, values)
+    return Linearization(question, tape, values, keras_internals.computes_in_half(question.model))
 
 
 def _connections(question: Question) -> Computed:
-    """Compute the outputs; the detail is the positions of the variables that each depends on.
+    """Compute the outputs; the detail is `half` and `connected` of a `Linearization`.
 
     Differentiating here only finds these; the gradients are not among the results, so they are never computed.
     """
@@ -306,4 +314,5 @@ def _connections(question: Question) -> Computed:
     every = frozenset().union(*connected.values())
     if not every:
         require_connected(question, every, question.recipes)
-    return Computed(forward.values, tuple(sorted(every)), forward.ranges, detail=connected)
+    detail = (keras_internals.computes_in_half(question.model), connected)
+    return Computed(forward.values, tuple(sorted(every)), forward.ranges, detail=detail)

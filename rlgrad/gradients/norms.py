@@ -61,6 +61,7 @@ def per_sample_norm(
         by path.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: all rows together would take more than `memory_limit`.
         ValueError: another `per`; and as `per_sample_gradient`.
     """
@@ -123,6 +124,7 @@ def gram(
         Float (N, N), symmetric and positive semi-definite; (S, S) with segments; (N, M) with `y`.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: more than `memory_limit`.
         ValueError: options that contradict each other; and as `per_sample_gradient`.
     """

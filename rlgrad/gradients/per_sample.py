@@ -54,6 +54,7 @@ def per_sample_gradient(
         For each variable (N, *variable.shape), or (S, *variable.shape), under its path.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: the result would be larger than `memory_limit`.
         NotImplementedError: `method="factors"` and a variable has no closed form.
         ValueError: f has not exactly one number per sample (several leading axes must be flattened into one first);

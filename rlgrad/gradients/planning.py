@@ -10,6 +10,7 @@ import tensorflow as tf
 from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.rule_table import rule_for
+from rlgrad.gradients.programs.coupling import find_mixer
 from rlgrad.gradients.programs.factorization import factorize
 from rlgrad.gradients.programs.surveys import Finding, survey
 from rlgrad.gradients.questions.ask import ask
@@ -50,10 +51,12 @@ class Plan:
     Args:
         rows: one per layer that has weights, in the order of `model.trainable_variables`.
         batch_size: N, if it is known.
+        mixer: what mixes the samples, for which these functions refuse the question; `""` if nothing does.
     """
 
     rows: tuple[LayerPlan, ...]
     batch_size: int | None
+    mixer: str = ""
 
     def __str__(self) -> str:
         n = self.batch_size or 1
@@ -66,7 +69,10 @@ class Plan:
         total = (sum(row.factor_bytes for row in self.rows), sum(row.gradient_bytes for row in self.rows))
         table.append(("total", "", "", _size(n * total[0]), _size(n * total[1]), f"({per})"))
         widths = [max(len(line[k]) for line in table) for k in range(6)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table)
+        lines = [f"refused: {self.mixer} mixes the samples"] if self.mixer else []
+        return "\n".join(
+            lines + ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table]
+        )
 
 
 def plan(
@@ -96,7 +102,7 @@ def plan(
     question = ask(model, x, outputs=Output.of(output, target=target), layer=layer, weights=weights)
 
     def traced(asked: Question) -> tuple[list[Any], dict[int, _Route]]:
-        factorization = factorize(asked)
+        factorization = factorize(asked, mixed=True)
         other = WHOLE if factorization.in_batch else VECTORIZED if factorization.vectorized else LOOPED
         return [], {
             i: _Route(other, None, 0)
@@ -109,7 +115,7 @@ def plan(
         _, routes = traced(question.with_rows(lambda rows: rows[:1], batch_size=1))
     else:
         _, routes = trace_facts(partial(traced, question))
-    return Plan(tuple(_rows(question, routes)), question.batch_size)
+    return Plan(tuple(_rows(question, routes)), question.batch_size, find_mixer(question))
 
 
 @dataclass(frozen=True)

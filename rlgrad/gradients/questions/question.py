@@ -31,11 +31,13 @@ class ForwardPass:
         batch_rank: the number of leading batch axes.
         ranges: integers that are not known while tracing, and must lie in 0 … count − 1: their position among
             `Question.numbers`, the count, and what they are.
+        returned: what the model, or the chosen layer, returned.
     """
 
     values: dict[str, Any]
     batch_rank: int
     ranges: tuple[tuple[int, int, str], ...]
+    returned: Any = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Question:
             for position, count, what in heads.ranges:
                 ranges.append((first + position, count, what))
             rank, first = heads.batch_rank, first + len(self.arrays[name])
-        return ForwardPass(values, rank, tuple(ranges))
+        return ForwardPass(values, rank, tuple(ranges), returned)
 
     def _layer_output(self, x: Any) -> Any:
         with keras_internals.capture(self.layer) as captured:

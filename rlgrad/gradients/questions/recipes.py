@@ -103,7 +103,7 @@ class Sum:
         total = None
         for term in self.terms:
             _, scale = next(arrays)
-            value = term.value(heads, arrays, False)
+            value = _wide(term.value(heads, arrays, False))
             scaled = tf.cast(scale, value.dtype) * value
             if total is None:
                 total = scaled
@@ -136,7 +136,7 @@ class OverTime:
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """Return one number for each sequence, float (N,)."""
         _, weights = next(arrays)
-        value = self.term.value(heads, arrays, False)
+        value = _wide(self.term.value(heads, arrays, False))
         if value.shape.rank < 2:
             raise ValueError(
                 f"PerSequence adds up one number for each step of a sequence, (N, T), and this output has the shape "
@@ -153,6 +153,11 @@ def _require_batch(array: Any, expected: Any, heads: Heads, what: str) -> None:
             f"{what} have shape {shape_text(expected, heads.batch_size)}, got "
             f"{shape_text(array.shape, heads.batch_size)}."
         )
+
+
+def _wide(value: Any) -> Any:
+    """Return a value that can be scaled by anything: float16 has no number below 6e-8."""
+    return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
 
 
 def _as_integers(array: Any) -> Any:
