@@ -1,6 +1,7 @@
 """What all tests share: programs are plain graphs unless a test is marked `xla`, and finished runs are trained once."""
 
 import fcntl
+import gc
 import hashlib
 import os
 import shutil
@@ -19,6 +20,27 @@ def plain_graphs():
     xla.choose(by_rule=False)
     yield
     xla.choose(by_rule=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures(plain_graphs):
+    """A learning curve is a fifth of a short training: it is drawn where `helpers.pictures.drawn` says so."""
+    from helpers import pictures
+
+    pictures.draw(False)
+    yield
+    pictures.draw(True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def garbage_is_collected_less_often(plain_graphs):
+    """Going through all that TensorFlow has made, and all graphs that tests have traced, is a seventh of their time."""
+    gc.collect()
+    gc.freeze()  # what is imported by now stays
+    usual = gc.get_threshold()
+    gc.set_threshold(20_000, 10, 20)
+    yield
+    gc.set_threshold(*usual)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from helpers.slow import mostly_slow, parameters
 
 import rlgrad
 from rlgrad import diagnostics as d
@@ -36,7 +37,7 @@ def convolution():
     )
 
 
-@pytest.fixture(scope="module", params=["mlp", "gaussian", "shared", "convolution"])
+@pytest.fixture(scope="module", params=parameters(["gaussian", "convolution", "mlp", "shared"], quick=2))
 def case(request):
     """A policy with random weights, and actions for it."""
     box = spaces.Box(-1, 1, (3,))
@@ -62,8 +63,19 @@ def written_out(policy, taken, credit, segments=None, mask=None):
     return g
 
 
-SAMPLES = pytest.mark.parametrize(
-    ("segments", "mask"), [(None, None), (None, MASK), (SEGMENTS, None), (SEGMENTS, MASK)]
+SAMPLES = mostly_slow(
+    "segments, mask, compiled",
+    {
+        f"{name}-{compiled}": (*samples, compiled)
+        for name, samples in {
+            "steps": (None, None),
+            "masked steps": (None, MASK),
+            "segments": (SEGMENTS, None),
+            "masked segments": (SEGMENTS, MASK),
+        }.items()
+        for compiled in (False, True)
+    },
+    quick=["masked steps-True", "masked segments-False"],
 )
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -73,7 +85,6 @@ def flat(g):
 
 
 @SAMPLES
-@pytest.mark.parametrize("compiled", [False, True])
 def test_moments_are_those_of_the_gradients_written_out(case, segments, mask, compiled):
     policy, taken = case
 
@@ -114,7 +125,6 @@ def test_noise_scale_and_cosines_are_those_of_the_gradients_written_out(case, se
 
 
 @SAMPLES
-@pytest.mark.parametrize("compiled", [False, True])
 def test_score_moments_and_their_baselines_are_those_of_the_scores_written_out(case, segments, mask, compiled):
     policy, taken = case
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import zoo
+from helpers.slow import mostly_slow
 
 from rlgrad.gradients import (
     LogProb,
@@ -96,7 +97,7 @@ def test_segments_have_one_row_each_also_empty_ones_and_in_a_compiled_function(c
         per_sample_norm(model, x, num_segments=2)
 
 
-@pytest.mark.parametrize(("mode", "sizes"), [("eager", (1, 2, 5)), ("graph", (5,)), ("xla", (5,))])
+@mostly_slow("mode, sizes", [("eager", (1, 2, 5)), ("graph", (5,)), ("xla", (5,))], quick=2)
 def test_chunks_hold_whole_segments_and_change_nothing(mode, sizes):
     model, x = zoo.make("functional"), zoo.inputs_for("functional", rows=8)
     ids, c, actions = np.array([4, 0, 4, 1, 1, 1, 4, 5]), np.linspace(-1, 1, 8), np.arange(8) % 3

@@ -94,7 +94,7 @@ def assert_same(agent, **options):
     return learner
 
 
-MARKS = {"reinforce": pytest.mark.xla, "ppo": ()}  # the others are slow only because each compiles
+MARKS = {"ppo": ()}  # the others are slow only because each compiles
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,7 @@ def test_progress_is_the_share_of_the_steps_taken():
     assert [update.metrics["learning_rate"] for update in made] == pytest.approx([0.25, 0.5 * (1 - 0.5128)])
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_a_model_that_xla_cannot_compile_trains_all_the_same(caplog):
     """A string operation has no XLA kernel."""

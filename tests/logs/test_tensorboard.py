@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import pytest
+from helpers.slow import mostly_slow
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -222,13 +223,14 @@ def test_fast_frames_are_left_out_and_large_ones_made_smaller():
     assert (image.n_frames, image.info["duration"], *image.size) == (3, 40, 320, 160)
 
 
+@pytest.mark.slow
 def test_a_policy_with_memory_and_wrapped_observations_is_filmed(tmp_path):
     options = {"wrappers": ("TimeAwareObservation",), "memory": "gru", "memory_size": 4}
     run = rlgrad.train("a2c", "CartPole-v1", videos=1, run_dir=tmp_path / "a", **QUICK, **options)
     assert len(events(run.path).Tensors(videos.TAG)) == 1
 
 
-@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+@mostly_slow("render_mode", [None, "rgb_array"])
 def test_an_environment_given_as_an_object_is_filmed(render_mode, tmp_path):
     env = gymnasium.make("CartPole-v1", render_mode=render_mode)
     run = rlgrad.train("reinforce", env, videos=1, run_dir=tmp_path / "a", **QUICK | {"num_envs": None})
@@ -269,6 +271,7 @@ def test_a_renderer_that_fails_ends_the_videos_and_not_training(tmp_path, monkey
     assert said == ["No videos from here on, training continues: the graphics card is gone"]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_films_what_it_registered_itself_and_what_has_a_name(tmp_path):
     """Its own class exists in its process alone; the process that draws a named one must not run the script once more."""
     script = tmp_path / "script.py"
