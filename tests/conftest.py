@@ -12,6 +12,9 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import pytest
 
+# Going through all that is imported, and all graphs that tests have traced, was a seventh of the time of the tests.
+gc.set_threshold(50_000, 20, 10)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_graphs():
@@ -33,14 +36,9 @@ def no_pictures(plain_graphs):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def garbage_is_collected_less_often(plain_graphs):
-    """Going through all that TensorFlow has made, and all graphs that tests have traced, is a seventh of their time."""
+def what_is_imported_is_no_garbage(plain_graphs):
     gc.collect()
-    gc.freeze()  # what is imported by now stays
-    usual = gc.get_threshold()
-    gc.set_threshold(20_000, 10, 20)
-    yield
-    gc.set_threshold(*usual)
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

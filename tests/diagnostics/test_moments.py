@@ -63,18 +63,15 @@ def written_out(policy, taken, credit, segments=None, mask=None):
     return g
 
 
-SAMPLES = mostly_slow(
+SAMPLES = {
+    "steps": (None, None),
+    "masked steps": (None, MASK),
+    "segments": (SEGMENTS, None),
+    "masked segments": (SEGMENTS, MASK),
+}
+compiled_or_not = mostly_slow(
     "segments, mask, compiled",
-    {
-        f"{name}-{compiled}": (*samples, compiled)
-        for name, samples in {
-            "steps": (None, None),
-            "masked steps": (None, MASK),
-            "segments": (SEGMENTS, None),
-            "masked segments": (SEGMENTS, MASK),
-        }.items()
-        for compiled in (False, True)
-    },
+    {f"{name}-{on}": (*samples, on) for name, samples in SAMPLES.items() for on in (False, True)},
     quick=["masked steps-True", "masked segments-False"],
 )
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -84,7 +81,7 @@ def flat(g):
     return np.concatenate([v.reshape(len(v), -1) for v in g.values()], axis=1)
 
 
-@SAMPLES
+@compiled_or_not
 def test_moments_are_those_of_the_gradients_written_out(case, segments, mask, compiled):
     policy, taken = case
 
@@ -104,7 +101,7 @@ def test_moments_are_those_of_the_gradients_written_out(case, segments, mask, co
     np.testing.assert_allclose(found.total, (flat(g) ** 2).sum(1), **CLOSE)
 
 
-@SAMPLES
+@mostly_slow("segments, mask", SAMPLES, quick=["steps", "masked segments"])
 def test_noise_scale_and_cosines_are_those_of_the_gradients_written_out(case, segments, mask):
     policy, taken = case
     samples = d.Samples(policy, X, output=LogProb(taken), mask=mask, segments=segments, num_segments=4)
@@ -124,7 +121,7 @@ def test_noise_scale_and_cosines_are_those_of_the_gradients_written_out(case, se
     np.testing.assert_allclose(d.cosines(found.total, inner, squared), cosines, **CLOSE)
 
 
-@SAMPLES
+@compiled_or_not
 def test_score_moments_and_their_baselines_are_those_of_the_scores_written_out(case, segments, mask, compiled):
     policy, taken = case
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import architectures, small_models
+from helpers.slow import mostly_slow
 
 from rlgrad.gradients import (
     LogProb,
@@ -134,7 +135,7 @@ def test_jacobians_agree_with_one_sample_at_a_time(name, dtype, jit):
     check_jacobian(name, dtype, jit)
 
 
-@pytest.mark.parametrize("name", ["conv2d_groups_stride", "embedding_tied", "layer_norm_two_axes"])
+@mostly_slow("name", ["conv2d_groups_stride", "embedding_tied", "layer_norm_two_axes"])
 def test_jacobians_agree_with_one_sample_at_a_time_in_float64(name):
     check_jacobian(name, "float64", jit=False)
 
@@ -159,7 +160,7 @@ def check_jacobian(name, dtype, jit):
         assert np.abs(mine - scale * e).max() <= tolerance * largest, name
 
 
-@pytest.mark.parametrize("name", architectures.entries())
+@pytest.mark.parametrize("name", architectures.entries([*HEAVY, "dense_3d", "embedding_tied", "group_norm"]))
 def test_what_has_a_closed_form_takes_it_and_nothing_else_does(name):
     model, x = architectures.make(name), architectures.inputs_for(name, rows=2)
     found = plan(model, x, output=1)

@@ -130,7 +130,7 @@ def test_a_chunk_is_as_large_as_the_largest_segment_where_that_is_larger(case):
         per_sample_gradient(model, x, segments=[0, 1, 1, 2], chunk_size=2, memory_limit=4 * 5 * count - 1)
 
 
-@pytest.mark.parametrize("name", ["convolution", "embedding", "subclassed", "layer_norm"])
+@mostly_slow("name", ["convolution", "embedding", "subclassed", "layer_norm"], quick=2)
 def test_no_samples_have_no_norms_and_an_empty_gram_matrix(name):
     model, x = zoo.make(name), zoo.inputs_for(name, 0)
     assert per_sample_norm(model, x).shape == (0,)

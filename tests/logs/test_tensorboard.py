@@ -237,6 +237,7 @@ def test_an_environment_given_as_an_object_is_filmed(render_mode, tmp_path):
     assert len(events(run.path).Tensors(videos.TAG)) == 1
 
 
+@pytest.mark.slow
 def test_an_environment_made_by_a_function_is_filmed(tmp_path):
     def make(render_mode=None):
         return gymnasium.make("CartPole-v1", render_mode=render_mode)

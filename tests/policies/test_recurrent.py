@@ -312,7 +312,7 @@ AGENTS = {
 @pytest.mark.parametrize(
     "agent",
     [
-        *parameters(AGENTS, quick=["reinforce"]),
+        *parameters(AGENTS, quick=["a2c"]),
         pytest.param(AGENTS["reinforce"], id="reinforce through xla", marks=[pytest.mark.slow, pytest.mark.xla]),
     ],
 )
@@ -366,7 +366,7 @@ def test_options_that_contradict_memory_are_refused(tmp_path):
     with pytest.raises(ValueError, match="memory is gru, lstm or None"):
         start(A2C(**FAST), memory="rnn")
     with pytest.raises(ValueError, match="3 does not divide the 4 sequences of a rollout"):
-        start(PPO(**FAST, update=Ascent(num_minibatches=3)), memory="gru")
+        start(PPO(**FAST, update=Ascent(num_minibatches=3)), model=simple_model)
     empirical = PerHead(policy=NaturalGradient(fisher="empirical"), value=Ascent())
     with pytest.raises(ValueError, match="use fisher='exact'"):
         start(NPG(**FAST, update=empirical), memory="gru")

@@ -71,7 +71,10 @@ def test_a_run_is_never_written_over(run):
 
 
 def test_the_default_folder_is_a_new_one_under_runs():
-    first, second = (rlgrad.train("reinforce", "CartPole-v1", **QUICK | {"evaluation_episodes": 0}) for _ in range(2))
+    first, second = (
+        rlgrad.train("reinforce", "CartPole-v1", **QUICK | {"evaluation_episodes": 0, "total_timesteps": 128})
+        for _ in range(2)
+    )
     assert first.path.parent.name == second.path.parent.name == "runs"
     assert first.path != second.path
 
