@@ -13,7 +13,7 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 import pytest
 
 # Going through all that is imported, and all graphs that tests have traced, was a seventh of the time of the tests.
-gc.set_threshold(50_000, 20, 10)
+gc.set_threshold(50_000, 10, 5)
 
 
 @pytest.fixture(scope="session", autouse=True)

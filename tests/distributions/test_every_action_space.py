@@ -228,7 +228,7 @@ def test_squashing_needs_bounds():
         action_model(spaces.Discrete(2), squash=True)
 
 
-@each
+@mostly_slow("space", ALL, quick=["integers", "multi_discrete", "mixed_dict", "matrix"])
 def test_actions_of_compiled_programs_are_those_of_numpy(space):
     model = action_model(space)
     parameters = parameters_of(model, 50, seed=4)

@@ -149,7 +149,7 @@ def trajectory(env, seed, steps=12):
 @pytest.mark.parametrize(
     "make", [gymnasium.make, lambda env_id: gymnasium.make_vec(env_id, num_envs=4)], ids=["one", "many"]
 )
-@pytest.mark.parametrize("env_id", [CARTPOLE, BREAKOUT])
+@mostly_slow("env_id", [CARTPOLE, BREAKOUT])
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(env_id, make):
     env, again = make(env_id), make(env_id)
     first = trajectory(env, 5)

@@ -97,7 +97,7 @@ def test_segments_have_one_row_each_also_empty_ones_and_in_a_compiled_function(c
         per_sample_norm(model, x, num_segments=2)
 
 
-@mostly_slow("mode, sizes", [("eager", (1, 2, 5)), ("graph", (5,)), ("xla", (5,))], quick=2)
+@mostly_slow("mode, sizes", [("eager", (1, 2, 5)), ("graph", (5,)), ("xla", (5,))])
 def test_chunks_hold_whole_segments_and_change_nothing(mode, sizes):
     model, x = zoo.make("functional"), zoo.inputs_for("functional", rows=8)
     ids, c, actions = np.array([4, 0, 4, 1, 1, 1, 4, 5]), np.linspace(-1, 1, 8), np.arange(8) % 3
@@ -198,7 +198,7 @@ def test_one_backward_pass_serves_everything_that_is_asked(case, monkeypatch):
     lin.jvp(like), lin.vjp(), lin.sum_of_squares(), lin.per_sample()
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@mostly_slow("jit", [True, False])
 def test_conjugate_gradients_run_inside_one_compiled_loop(case, jit):
     """Solves (F + JᵀJ + λI) s = g with everything asked for the first time in the loop's body."""
     model, x = case

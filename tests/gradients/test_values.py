@@ -43,7 +43,12 @@ OUTPUTS = {
 }
 
 
-@pytest.fixture(scope="module", params=zoo.ONE_OUTPUT)
+PLAIN = ("sequential", "depthwise", "convolution_3d", "two_inputs")  # which differ little from others
+
+
+@pytest.fixture(
+    scope="module", params=parameters(zoo.ONE_OUTPUT, [name for name in zoo.ONE_OUTPUT if name not in PLAIN])
+)
 def case(request):
     return zoo.make(request.param), zoo.inputs_for(request.param)
 

@@ -114,11 +114,7 @@ def test_gradients_through_time_are_those_of_the_unrolled_loop(options):
         np.testing.assert_allclose(gradient, found[key], rtol=1e-4, atol=2e-5, err_msg=key)
 
 
-@mostly_slow(
-    "mode",
-    ["sync", AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, "vector_entry_point"],
-    quick=2,
-)
+@mostly_slow("mode", ["sync", AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, "vector_entry_point"])
 def test_the_learner_meets_what_the_policy_said_when_it_acted(mode):
     """r = 1 at the first minibatch, whatever the environments do at an episode's end."""
     env, collecting = "CartPole-v1", {}

@@ -71,7 +71,8 @@ def assert_same_end(folder, other):
         assert mine == theirs
 
 
-@mostly_slow("kind", ["async", "own vector entry point", "compiled"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["async", "own vector entry point", "compiled"])
 def test_what_a_kill_leaves_between_two_writes_goes_on_to_the_same_end(kind, whole):
     run, (first, second) = whole(kind)
     for folder in (first, second):
