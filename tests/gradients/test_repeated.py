@@ -69,7 +69,7 @@ KINDS = {  # of arrays that a question may hold
 }
 
 
-@mostly_slow("function", FUNCTIONS, quick=["gradient", "per_sample_gradient", "gram"])
+@mostly_slow("function", FUNCTIONS, quick=["gradient", "gram"])
 def test_a_repeated_question_is_not_asked_again_and_says_the_same(function):
     model, generator = zoo.make("sequential"), np.random.default_rng(0)
     models, call = {kind: copy_of(model) for kind in KINDS}, getattr(gradients, function)

@@ -246,16 +246,17 @@ def test_an_environment_made_by_a_function_is_filmed(tmp_path):
     assert len(events(run.path).Tensors(videos.TAG)) == 1
 
 
-@pytest.mark.parametrize(
-    ("env", "reason"),
+@mostly_slow(
+    "env, reason",
     [
-        ("rlgrad/CartPole-v1", r"written in TensorFlow have no render\(\)"),
         (lambda: gymnasium.make("CartPole-v1"), "without the render mode rgb_array"),
         (lambda render_mode: gymnasium.make("CartPole-v1", render_mode="drawing"), "videos cannot draw"),
+        ("rlgrad/CartPole-v1", r"written in TensorFlow have no render\(\)"),
     ],
+    quick=2,
 )
 def test_what_cannot_be_drawn_is_refused_before_there_is_a_run(env, reason, tmp_path):
-    gymnasium.register_envs(rlgrad.envs)  # which makes the first one known to Gymnasium
+    gymnasium.register_envs(rlgrad.envs)  # which makes the last one known to Gymnasium
     with pytest.raises(ValueError, match=reason):
         rlgrad.train("a2c", env, videos=1, run_dir=tmp_path / "a", **QUICK)
     assert not (tmp_path / "a").exists()

@@ -197,12 +197,6 @@ def test_settings_that_make_no_sense_are_refused_before_training(options, messag
 
 # Steps, settings, what the compiled program is called, and how many MiB memory may grow once a fifth is done.
 LONG = {
-    "two hundred updates": (
-        12_800,
-        "env='CartPole-v1', num_envs=4, num_steps=16, vectorization_mode='sync'",
-        "learn",
-        10,
-    ),
     "a thousand updates": (
         64_000,
         "env='CartPole-v1', num_envs=4, num_steps=16, vectorization_mode='sync'",
@@ -213,7 +207,8 @@ LONG = {
 }
 
 
-@mostly_slow("steps, settings, program, growth", LONG)
+@pytest.mark.slow
+@pytest.mark.parametrize(("steps", "settings", "program", "growth"), LONG.values(), ids=LONG)
 def test_a_run_makes_one_trace_and_one_compilation_and_leaves_memory_flat(tmp_path, steps, settings, program, growth):
     code = f"""
 import psutil, rlgrad
