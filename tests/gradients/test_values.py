@@ -47,7 +47,7 @@ PLAIN = ("sequential", "depthwise", "convolution_3d", "two_inputs")  # which dif
 
 
 @pytest.fixture(
-    scope="module", params=parameters(zoo.ONE_OUTPUT, [name for name in zoo.ONE_OUTPUT if name not in PLAIN])
+    scope="module", params=parameters(list(zoo.ONE_OUTPUT), [name for name in zoo.ONE_OUTPUT if name not in PLAIN])
 )
 def case(request):
     return zoo.make(request.param), zoo.inputs_for(request.param)
