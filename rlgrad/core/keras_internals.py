@@ -14,12 +14,15 @@ What is relied on:
 - `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
   `_trainable` of model and variables decide what `model.trainable_variables` is (`snapshots.Snapshot`).
 - A layer's `__dict__` holds its attributes, those in which Keras keeps its own books among them (`bookkeeping`).
+- `TFSMLayer.call_endpoint_fn` is the function that it runs (`has_saved_loops`).
+- A layer's `compute_dtype` is what it computes in (`computes_in_half`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
 """
 
 import contextlib
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -35,6 +38,10 @@ _LOCK = threading.RLock()
 _PROBABILITIES = {"softmax": "softmax", "sigmoid": "sigmoid", "hardsigmoid": "hard_sigmoid", "sparsemax": "sparsemax"}
 # Layers that move numbers about without changing them at inference: what came in is what goes out.
 _PASS_THROUGH = ("Dropout", "Flatten", "Reshape", "Permute", "Identity", "InputLayer")
+
+
+# Whether a `TFSMLayer` holds a loop.
+_SAVED_LOOPS: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
 
 
 class Captured:
@@ -294,3 +301,34 @@ def stateful_layers(model: Any) -> list[str]:
 def has_loops(model: Any) -> bool:
     """Return True if a layer runs as a `while` loop over time: an RNN that is not unrolled."""
     return any(isinstance(layer, keras.layers.RNN) and not layer.unroll for layer in [model, *all_layers(model)])
+
+
+def has_saved_loops(model: Any) -> bool:
+    """Return True if a `TFSMLayer` holds a loop, such as that of a recurrent layer: TensorFlow differentiates it eagerly only.
+
+    More exactly: eagerly or in a graph, whichever came first, and in a graph not inside of another loop.
+    """
+    return any(
+        isinstance(layer, keras.layers.TFSMLayer) and _holds_loop(layer) for layer in [model, *all_layers(model)]
+    )
+
+
+def _holds_loop(layer: Any) -> bool:
+    if layer not in _SAVED_LOOPS:
+        endpoint = layer.call_endpoint_fn
+        functions = getattr(endpoint, "concrete_functions", None) or [endpoint]
+        graphs = [function.graph.as_graph_def() for function in functions if hasattr(function, "graph")]
+        nodes = [node for graph in graphs for part in (graph, *graph.library.function) for node in _nodes(part)]
+        _SAVED_LOOPS[layer] = any(node.op in ("While", "StatelessWhile") for node in nodes)
+    return _SAVED_LOOPS[layer]
+
+
+def _nodes(part: Any) -> Any:
+    return part.node if hasattr(part, "node") else part.node_def
+
+
+def computes_in_half(model: Any) -> bool:
+    """Return True if a layer computes in float16 or bfloat16."""
+    return any(
+        getattr(layer, "compute_dtype", None) in ("float16", "bfloat16") for layer in [model, *all_layers(model)]
+    )

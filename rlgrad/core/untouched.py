@@ -1,7 +1,7 @@
 """Running a model so that it is left as it was, also where its `call` counts, draws, assigns or keeps what it computed."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from tensorflow.types.experimental import PolymorphicFunction
 
 from rlgrad.core import keras_internals, snapshots
 from rlgrad.core.code_names import without_compilation
-from rlgrad.core.reach import STORED
+from rlgrad.core.reach import STORED, is_library
 from rlgrad.core.tensorflow_internals import trace
 
 _LISTS = (list, dict, set)
@@ -21,11 +21,12 @@ class _Attempts(set[tuple[int, ...]]):
     """The groups of layers, by their ids, that running the model did not build."""
 
 
-def build_layers(model: Any, structure: Any, signature: Iterable[Any]) -> None:
+def build_layers(model: Any, call: Callable[[Any], Any], structure: Any, signature: Iterable[Any]) -> None:
     """Let the layers that get their weights in their first call have them, by tracing the model once, on no numbers.
 
     Args:
         model: a built Keras model; a layer inside of it may not be built.
+        call: calls the model on its input.
         structure: the tree of the model's input, with a `None` in place of each leaf.
         signature: a `tf.TensorSpec` for each leaf.
     """
@@ -35,7 +36,7 @@ def build_layers(model: Any, structure: Any, signature: Iterable[Any]) -> None:
         return
 
     def run(leaves: list[Any]) -> list[Any]:
-        model(tf.nest.pack_sequence_as(structure, leaves), training=False)
+        call(tf.nest.pack_sequence_as(structure, leaves))
         return []
 
     # The model raises its own errors again when it runs on the caller's numbers.
@@ -129,6 +130,8 @@ def _inlined(layers: list[Any]) -> Iterator[None]:
     """While this context is open, methods that are a `tf.function` run as the Python function that they were made of."""
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     for layer in layers:
+        if is_library(type(layer).__module__):  # a TFSMLayer runs what was saved, of which there is no Python code
+            continue
         attributes = vars(layer)
         for name, function in _compiled_methods(layer):
             if name not in attributes or isinstance(attributes[name], PolymorphicFunction):

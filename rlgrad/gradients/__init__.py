@@ -17,11 +17,13 @@ from rlgrad.gradients.norms import gram, per_sample_norm
 from rlgrad.gradients.per_sample import per_sample_gradient
 from rlgrad.gradients.planning import Plan, plan
 from rlgrad.gradients.programs.backward import DisconnectedGradientError
+from rlgrad.gradients.programs.coupling import BatchCoupledError
 from rlgrad.gradients.questions.outputs import Entropy, LogProb, Output, PerSequence
 
 require_tensorflow_backend()
 
 __all__ = [
+    "BatchCoupledError",
     "Direct",
     "DisconnectedGradientError",
     "Entropy",

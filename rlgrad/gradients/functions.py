@@ -1,5 +1,6 @@
 """The gradient of a model's output with respect to its weights, or its input, as functions."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -7,10 +8,12 @@ import tensorflow as tf
 
 from rlgrad.core import snapshots
 from rlgrad.gradients.programs.answers import Answer, answer
-from rlgrad.gradients.programs.backward import DisconnectedGradientError, value_and_sum, weight_for
+from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
+from rlgrad.gradients.programs.half_precision import Unweighted, is_concerned, pull_back, value_and_sum, weigh_rows
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
-from rlgrad.gradients.questions.inputs import leaf_names
+from rlgrad.gradients.questions.chosen_inputs import ChosenInputs
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import SINGLE, Question
 
@@ -20,6 +23,7 @@ def gradient(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -30,11 +34,15 @@ def gradient(
 
     Args:
         model: a built Keras model: Sequential, functional or subclassed. Run with `training=False`, and left as it was.
-        x: its input, float (N, …), or a dict or list of arrays for a model with several inputs.
+        x: its input, float (N, …), or a dict or list of arrays for a model with several inputs. For a subclassed model
+            with `call(self, x, t)`: a tuple or list in this order, or a dict by the arguments' names.
         output: f. `None`: the model's only output, summed over its units, as `K.gradients` did (on a softmax that sum is
-            constant, and its gradient 0). An int: that unit. An int array (N,): one unit per sample. A string: that head
-            of a model with several. `LogProb(actions)`, `Entropy()`, sums and scalings of these. A function from what
-            the model returns to (N,), which is not compiled.
+            constant, and its gradient 0). An int: that unit; −1 is the last. An int array (N,): one unit per sample. A
+            string: that head of a model with several. `LogProb(actions)`, `Entropy()`, sums and scalings of these. A
+            function from what the model returns to (N,), which is not compiled; with `target` a function of that and of
+            the targets.
+        target: an array with a row for each sample, or a tree of such arrays: the second argument of the function.
+            f is then any loss of each sample: `output=lambda y, t: keras.losses.mean_squared_error(t, y), target=labels`.
         layer: a layer's name (at any depth), its position in `model.layers`, or the layer: f is then made of its output.
         weights: the variables. `None`: the trainable variables that f depends on. Else a layer's name or position, the
             end of a variable's path (`"first/kernel"`), a layer, a variable (also a float one that is not trainable), or
@@ -53,7 +61,7 @@ def gradient(
     Example:
         >>> gradients = gradient(policy, x, output=LogProb(actions), sample_weight=advantages / len(x))
     """
-    return answer(_gradient, model, x, Output.of(output), sample_weight, layer=layer, weights=weights)
+    return answer(_gradient, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights)
 
 
 def value_and_gradient(
@@ -61,6 +69,7 @@ def value_and_gradient(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -72,30 +81,51 @@ def value_and_gradient(
     Returns:
         `(f, gradient)`: float (N,), and a dict as `gradient` returns it.
     """
-    return answer(_value_and_gradient, model, x, Output.of(output), sample_weight, layer=layer, weights=weights)
+    return answer(
+        _value_and_gradient, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights
+    )
 
 
 def input_gradient(
-    model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, sample_weight: Any = None
+    model: Any,
+    x: Any,
+    *,
+    output: OutputLike = None,
+    target: Any = None,
+    inputs: Any = None,
+    layer: Any = None,
+    sample_weight: Any = None,
 ) -> Any:
     """c_n ∇x f(x_n): how each number of the input moves the output (saliency).
 
     Args:
         model: see `gradient`.
-        x: float (N, …), or a dict or list of such arrays.
+        x: float (N, …), or a dict or list of arrays. Integers for a `keras.Input` of floats count as the floats that it
+            makes of them.
         output: see `gradient`.
+        target: see `gradient`.
+        inputs: the arrays of x to differentiate, beside others of any dtype, or that f does not depend on. `None`: all.
+            Else a key of a dict (for a dict in a dict "a/b"), the name of a `keras.Input`, a position in a list; or a
+            list of these.
         layer: see `gradient`.
         sample_weight: see `gradient`.
 
     Returns:
-        A tree with the structure and shapes of x, in units of f per unit of x.
+        A tree with the structure and shapes of x, in units of f per unit of x. With one entry as `inputs`, what x has
+        there; with a list of entries, a dict with a key for each entry.
 
     Raises:
-        DisconnectedGradientError: f does not depend on an input.
-        TypeError: x holds integers, which have no gradient; and as `gradient`.
+        BatchCoupledError: the model mixes its samples.
+        DisconnectedGradientError: f does not depend on a chosen input.
+        TypeError: a chosen input holds integers, truth values or strings, which have no gradient; and as `gradient`.
         ValueError: as `gradient`.
+
+    Example:
+        >>> input_gradient(model, {"numbers": numbers, "category": category}, inputs="numbers")
     """
-    return answer(_input_gradient, model, x, Output.of(output), sample_weight, layer=layer)
+    return answer(
+        _input_gradient, model, x, Output.of(output, target=target), sample_weight, inputs=inputs, layer=layer
+    )
 
 
 def forget(model: Any) -> None:
@@ -140,20 +170,41 @@ def _value_and_sum(
     return computed, [question.weights.keys[i] for i in computed.positions]
 
 
-def _input_gradient(model: Any, x: Any, *, output: Any, layer: Any, sample_weight: Any) -> Answer[Any]:
-    question = ask(model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True)
+def _input_gradient(model: Any, x: Any, *, output: Any, inputs: Any, layer: Any, sample_weight: Any) -> Answer[Any]:
+    question = ask(
+        model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True, inputs=inputs
+    )
     computed = compute("input_gradient", question, _leaf_gradients)
-    return Answer(computed, lambda results: tf.nest.pack_sequence_as(question.structure, results))
+    return Answer(computed, question.inputs.packed)
 
 
 def _leaf_gradients(question: Question) -> Computed:
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(question.leaves)
+    require_separate_samples(question)
+    half = is_concerned(question)
+    bare = Unweighted.of(question) if half else None
+    question = question if bare is None else bare.question
+    floating = [position for position, leaf in enumerate(question.leaves) if leaf.dtype.is_floating]
+    leaves = [question.leaves[position] for position in floating]
+    with tf.GradientTape(persistent=half, watch_accessed_variables=False) as tape:
+        tape.watch(leaves)
         forward = question.forward()
+    require_separate_function(question, forward)
     value = forward.values[SINGLE]
-    gradients = tape.gradient(value, question.leaves, output_gradients=weight_for(question, value))
-    names = leaf_names(question.structure)
-    missing = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+    # Those of leaves that were not chosen are for the message; a compiled program does not compute them.
+    if bare is None:
+        found = tape.gradient(value, leaves, output_gradients=weight_for(question, value))
+    elif value.shape.rank == 1:
+        found = [g if g is None else weigh_rows(g, bare.weight(value)) for g in tape.gradient(value, leaves)]
+    else:
+        found = pull_back({SINGLE: value}, {SINGLE: bare.weight(value)}, leaves, tape)
+    gradients = {i: tf.convert_to_tensor(g) for i, g in zip(floating, found, strict=True) if g is not None}
+    _require_connected_inputs(question.inputs, gradients)
+    return Computed([gradients[i] for i in question.inputs.positions], ranges=forward.ranges)
+
+
+def _require_connected_inputs(chosen: ChosenInputs, gradients: Mapping[int, Any]) -> None:
+    missing = [chosen.names[i] for i in chosen.positions if i not in gradients]
     if missing:
-        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.")
-    return Computed(list(gradients), ranges=forward.ranges)
+        connected = [chosen.entries[i] for i in sorted(gradients)]
+        advice = f" It depends on inputs={(connected[0] if len(connected) == 1 else connected)!r}." if connected else ""
+        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.{advice}")

@@ -24,6 +24,7 @@ def per_sample_norm(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -43,6 +44,7 @@ def per_sample_norm(
         model: see `gradient`.
         x: see `gradient`.
         output: see `gradient`.
+        target: see `gradient`.
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: see `gradient`.
@@ -59,6 +61,7 @@ def per_sample_norm(
         by path.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: all rows together would take more than `memory_limit`.
         ValueError: another `per`; and as `per_sample_gradient`.
     """
@@ -66,7 +69,7 @@ def per_sample_norm(
         _per_sample_norm,
         model,
         x,
-        Output.of(output),
+        Output.of(output, target=target),
         sample_weight,
         layer=layer,
         weights=weights,
@@ -87,6 +90,8 @@ def gram(
     *,
     output: OutputLike = None,
     output_y: OutputLike = None,
+    target: Any = None,
+    target_y: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -104,6 +109,8 @@ def gram(
         y: another input, (M, …), whose gradients are the columns; default x itself.
         output: see `gradient`.
         output_y: with `y`, the output there, if it holds an array with one row per sample; default `output`.
+        target: see `gradient`.
+        target_y: with `y` and `target`, the targets there.
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: c, float (N,); not together with `y`.
@@ -117,14 +124,19 @@ def gram(
         Float (N, N), symmetric and positive semi-definite; (S, S) with segments; (N, M) with `y`.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: more than `memory_limit`.
         ValueError: options that contradict each other; and as `per_sample_gradient`.
     """
+    if target_y is not None:
+        output_y = Output.of(output if output_y is None else output_y, target=target_y)
+    elif target is not None and y is not None and output_y is None:
+        raise ValueError("target= belongs to x; the targets of y are missing: target_y=.")
     return answer(
         _gram,
         model,
         x,
-        Output.of(output),
+        Output.of(output, target=target),
         sample_weight,
         y=y,
         output_y=output_y,
@@ -176,10 +188,12 @@ def _gram(
     other = None
     if y is None:
         if output_y is not None:
-            raise ValueError("output_y= is f at y, but y is missing.")
+            raise ValueError("output_y= and target_y= are about y, but y is missing.")
     else:
         if sample_weight is not None or segments is not None:
             raise ValueError("sample_weight= and segments= belong to x; gram(model, x, y) takes neither.")
+        if output_y is None and any(output.batched):
+            raise ValueError("output= has a row for each sample of x; say what it is at y: output_y= (or target_y=).")
         output_y = output if output_y is None else Output.of(output_y)
         other = ask_samples(model, y, output=output_y, sample_weight=None, **options)
         if not _differ_only_in_rows(asked.question, other.question):

@@ -12,6 +12,7 @@ from helpers import zoo
 
 from rlgrad.core import keras_internals, snapshots
 from rlgrad.core.keras_internals import ends_in_probabilities
+from rlgrad.core.rowwise_layers import is_made_of_rowwise_layers
 from rlgrad.gradients.closed_forms.rule_table import rule_for
 
 layers = keras.layers
@@ -267,3 +268,49 @@ def test_the_backend_is_checked_when_the_package_is_imported():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert result.returncode != 0
     assert "RuntimeError: rlgrad.gradients differentiates with TensorFlow" in result.stderr
+
+
+def test_a_saved_layer_says_whether_it_holds_a_loop(tmp_path):
+    for layer, holds in [(keras.layers.GRU(2), True), (keras.layers.Dense(2), False)]:
+        saved = keras.Sequential([keras.Input((3, 2)), layer])
+        path = str(tmp_path / layer.name)
+        saved.export(path, verbose=False)
+        served = keras.layers.TFSMLayer(path, call_endpoint="serve")
+        inner = keras.Sequential([keras.Input((3, 2)), served])
+        outer = keras.Sequential([keras.Input((3, 2)), inner])
+        assert keras_internals.has_saved_loops(served) is holds
+        assert keras_internals.has_saved_loops(outer) is holds
+    assert not keras_internals.has_saved_loops(saved)
+
+
+def test_functional_models_are_known_by_their_class_and_list_all_that_they_run():
+    inputs = keras.Input((3,))
+    plain = keras.Model(inputs, keras.layers.Dense(2)(keras.Sequential([keras.layers.Dense(2)])(inputs)))
+    assert is_made_of_rowwise_layers(plain)
+    assert is_made_of_rowwise_layers(
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax"), plain.layers[-1]])
+    )
+
+    class Own(keras.layers.Dense):
+        pass
+
+    class OwnModel(keras.Model):
+        pass
+
+    for other in (
+        keras.Model(inputs, keras.ops.mean(inputs, axis=0)),
+        keras.Model(inputs, Own(2)(inputs)),
+        OwnModel(inputs, keras.layers.Dense(2)(inputs)),
+        keras.Model(inputs, keras.layers.Dense(2, activation=lambda y: y)(inputs)),
+        keras.Model(inputs, keras.layers.Concatenate(axis=0)([inputs, inputs])),
+        keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda y: y)]),
+        keras.Sequential([keras.Input(()), keras.layers.Activation("softmax")]),
+    ):
+        assert not is_made_of_rowwise_layers(other)
+
+
+def test_a_layers_compute_dtype_is_what_it_computes_in():
+    for policy, half in (("mixed_float16", True), ("bfloat16", True), ("float32", False), ("float64", False)):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype=policy), keras.layers.Dense(2)])
+        assert keras_internals.computes_in_half(model) == half
+        assert model.layers[0](np.ones((1, 3))).dtype == model.layers[0].compute_dtype

@@ -104,10 +104,15 @@ def weight_for(question: Question, value: Any) -> Any:
     return cotangent(value, question.sample_weight, "sample_weight", question.batch_size)
 
 
+def wide(tensor: Any) -> Any:
+    """Return a floating-point tensor in float32, if it is of a smaller dtype."""
+    return tf.cast(tensor, tf.float32) if tensor.dtype.is_floating and tensor.dtype.size < 4 else tensor
+
+
 def credits_for(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
-    """Return credits as cotangents of the outputs' values, by output name."""
+    """Return credits as cotangents of the outputs' values, by output name, in float32 or wider."""
     return {
-        name: cotangent(values[name], c, f"The credit of {name!r}" if name != SINGLE else "The credit")
+        name: cotangent(wide(values[name]), c, f"The credit of {name!r}" if name != SINGLE else "The credit")
         for name, c in credits_by_name(values, credit).items()
     }
 
@@ -140,7 +145,7 @@ def credits_by_name(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
 
 
 def tangents_for(question: Question, tangent: Any, keys: list[str]) -> list[Any]:
-    """Return a direction in the space of weights as tensors, in the order of `keys`.
+    """Return a direction in the space of weights as tensors, float32 or wider, in the order of `keys`.
 
     Raises:
         ValueError: other keys than these, or another shape than the variable's.
@@ -154,7 +159,8 @@ def tangents_for(question: Question, tangent: Any, keys: list[str]) -> list[Any]
     tensors = []
     for key in keys:
         variable = variables[key]
-        v = tf.cast(as_tensor(tangent[key]), variable.dtype)
+        dtype = tf.as_dtype(variable.dtype)
+        v = tf.cast(as_tensor(tangent[key]), dtype if dtype.size >= 4 else tf.float32)
         if not v.shape.is_compatible_with(tf.TensorShape(variable.shape)):
             raise ValueError(f"The direction of {key!r} must have shape {tuple(variable.shape)}, got {tuple(v.shape)}.")
         tensors.append(v)

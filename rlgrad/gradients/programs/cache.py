@@ -125,6 +125,7 @@ def question_key(cache: Cache, kind: Hashable, question: Question) -> Hashable:
         tuple(question.recipes.items()),
         None if question.layer is None else weakref.ref(question.layer),
         question.weights.explicit,
+        question.inputs.positions,
         tuple(map(id, question.weights.variables)),  # a program keeps them alive
         repr(question.structure),
         question.signature,
@@ -176,7 +177,7 @@ def call_key(
         if kind in PLAIN:
             key += (name, kind, value)
             continue
-        selected = _selected(value) if name in ("layer", "weights") else None
+        selected = _selected(value) if name in ("layer", "weights", "inputs") else None
         if selected is None:
             return None
         key += (name, selected)

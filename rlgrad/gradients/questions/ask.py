@@ -6,7 +6,9 @@ from typing import Any
 from rlgrad.core import keras_internals
 from rlgrad.core.untouched import build_layers
 from rlgrad.gradients.questions import selection
-from rlgrad.gradients.questions.inputs import Inputs, as_weight, prepare
+from rlgrad.gradients.questions.arguments import call_model
+from rlgrad.gradients.questions.chosen_inputs import NO_INPUTS, choose_inputs
+from rlgrad.gradients.questions.inputs import as_weight, prepare
 from rlgrad.gradients.questions.outputs import Output
 from rlgrad.gradients.questions.question import SINGLE, Question
 
@@ -20,6 +22,7 @@ def ask(
     weights: Any = None,
     sample_weight: Any = None,
     differentiate_x: bool = False,
+    inputs: Any = None,
 ) -> Question:
     """Check a caller's arguments and return the question that they ask.
 
@@ -31,6 +34,7 @@ def ask(
         weights: see `gradients.gradient`.
         sample_weight: see `gradients.gradient`.
         differentiate_x: differentiate with respect to the input, and to no weights.
+        inputs: with `differentiate_x`, see `gradients.input_gradient`.
 
     Raises:
         TypeError, ValueError: see the functions of `selection`, `inputs` and `recipes`.
@@ -46,11 +50,12 @@ def ask(
             f"Layers {stateful} keep their state from call to call (stateful=True), so asking for a gradient would "
             "change the model. Use stateful=False."
         )
-    prepared = prepare(model, x, keras_internals.expected_inputs(model))
-    build_layers(model, prepared.structure, prepared.signature)
+    expected = keras_internals.expected_inputs(model)
+    prepared, chosen_inputs = prepare(model, x, expected), NO_INPUTS
+    build_layers(model, lambda x: call_model(model, x, prepared.spread), prepared.structure, prepared.signature)
     chosen = None if layer is None else selection.select_layer(model, layer)
     if differentiate_x:
-        _require_floating_inputs(prepared)
+        chosen_inputs = choose_inputs(prepared, expected, inputs)
         selected = selection.Selection((), (), explicit=False)
     else:
         selected = selection.select_weights(model, weights)
@@ -71,21 +76,12 @@ def ask(
         layer=chosen,
         weights=selected,
         sample_weight=None if sample_weight is None else as_weight(sample_weight),
+        inputs=chosen_inputs,
+        spread=prepared.spread,
         batch_size=prepared.batch_size,
     )
     _require_rows(question)
     return question
-
-
-def _require_floating_inputs(prepared: Inputs) -> None:
-    integers = prepared.integer_leaves or tuple(
-        leaf.dtype.name for leaf in prepared.leaves if not leaf.dtype.is_floating
-    )
-    if integers:
-        raise TypeError(
-            f"Input {', '.join(integers)} is made of integers, which have no gradient. Convert it to float; for token "
-            "ids differentiate with respect to the embedding's weights: gradient(model, x, weights='embedding')."
-        )
 
 
 def _require_rows(question: Question) -> None:
@@ -97,7 +93,7 @@ def _require_rows(question: Question) -> None:
         for array, batched in zip(arrays, question.batched[name], strict=True):
             if batched and array.shape.rank and array.shape[0] not in (None, rows):
                 raise ValueError(
-                    f"The input has {rows} rows, so there must be {rows} actions (or units); got shape "
+                    f"The input has {rows} rows, so there must be {rows} actions (or units, or targets); got shape "
                     f"{tuple(array.shape)}."
                 )
     if question.sample_weight is not None:
