@@ -45,7 +45,7 @@ def test_a_run_that_was_continued_is_no_twin_of_one_that_had_these_settings_from
     assert left_out == []
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_of_twins_the_one_that_is_further_counts_in_whatever_order_they_are_given(order, tmp_path):
     runs = [
         folder(tmp_path / "short", (100,), evaluated=True),

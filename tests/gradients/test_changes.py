@@ -1,6 +1,7 @@
 """A model that changes after a first call: every function answers about the model as it is, as a fresh tape does."""
 
 import functools
+import itertools
 import types
 
 import keras
@@ -277,16 +278,19 @@ def changed(change, functions, how):
 
 
 @pytest.mark.usefixtures("undo")
-@pytest.mark.parametrize("change", CHANGES)
-def test_every_change_of_a_model_is_seen(change):
-    changed(change, ["gradient", "per_sample_norm"], "eager")
+@pytest.mark.parametrize(
+    ("change", "function"), list(zip(CHANGES, itertools.cycle(["gradient", "per_sample_norm"]), strict=False))
+)
+def test_every_change_of_a_model_is_seen(change, function):
+    changed(change, [function], "eager")
 
 
 @pytest.mark.usefixtures("undo")
-@pytest.mark.parametrize("change", ["an attribute", "adapt", "pop and add"])
-@pytest.mark.parametrize("how", ["graph", pytest.param("XLA", marks=pytest.mark.xla)])
+@pytest.mark.parametrize(
+    ("change", "how"), [("adapt", "graph"), pytest.param("pop and add", "XLA", marks=pytest.mark.xla)]
+)
 def test_a_function_that_is_traced_after_the_change_sees_it(change, how):
-    changed(change, ["gradient", "per_sample_norm"], how)
+    changed(change, ["per_sample_norm"], how)
 
 
 @pytest.mark.slow
