@@ -123,7 +123,7 @@ def file_of(module: str) -> str | None:
 
 def _spec(name: str, path: list[str] | None) -> ModuleSpec | None:
     loaded = getattr(sys.modules.get(name), "__spec__", None)
-    if loaded is not None:
+    if isinstance(loaded, ModuleSpec):
         return loaded
     for finder in sys.meta_path:
         try:

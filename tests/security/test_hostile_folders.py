@@ -126,4 +126,4 @@ def test_a_hostile_folder_executes_nothing_and_writes_nothing_outside(name, scen
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CORPUS)
 def test_every_command_over_every_hostile_folder(name, scene, capsys):
-    walk(scene, name, [*LOADING, *REPEATING, *READING], capsys)
+    walk(scene, name, [*READING, *LOADING, *REPEATING], capsys)
