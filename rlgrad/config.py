@@ -107,6 +107,7 @@ class Config:
             at_least={"total_timesteps": 1, "memory_size": 1, "evaluation_episodes": 0, "videos": 0},
             above={"evaluation_interval": 0, "patience": 0, "time_budget": 0},
         )
+        require(self.seed >= 0, "seed", "an integer ≥ 0", self.seed)
         require_at_most(
             self,
             total_timesteps=10**15,

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
+from rlgrad.core import plain_files
 from rlgrad.core.settings import flat
+from rlgrad.core.settings import read as settings_of
 from rlgrad.metrics import read_csv
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +28,7 @@ _NOT_TRAINED_BY = (
     "histograms",
     "videos",
 )
+_EVALUATED = ("mean_return", "std_return", "episodes")
 _SHOWN = 3  # settings in a label
 
 
@@ -95,27 +97,55 @@ def read_run(path: Path) -> RunFiles:
 
     Raises:
         FileNotFoundError: it has no config.yaml or no metrics.csv.
+        ValueError: a file holds something else than a run writes there; the message names it.
     """
+    plain_files.require_plain(path)
     for name in ("config.yaml", "metrics.csv"):
         if not (path / name).is_file():
             raise FileNotFoundError(
                 f"{path / name} is not there: the folder holds no run, or one that logged nothing yet."
             )
-    content = yaml.safe_load((path / "config.yaml").read_text())
+    content = settings_of(path / "config.yaml", follow=False)
     settings = flat({key: value for key, value in content.items() if key not in _NOT_TRAINED_BY})
-    if content.get(
-        "changed"
-    ):  # a run that was continued with other settings is not one that had them from the beginning
-        settings["continued"] = "; ".join(
-            f"after {each['timesteps']} steps, before: {', '.join(f'{k}={v}' for k, v in sorted(each['before'].items()))}"
-            for each in content["changed"]
-        )
+    if content.get("changed"):
+        settings["continued"] = _continued(path, content["changed"])
     for name in ("model", "value_model"):
         if (path / f"{name}.json").exists():
-            settings[name] = f"given-{zlib.crc32((path / f'{name}.json').read_bytes()):08x}"
-    file = path / "evaluation.json"
-    evaluation = json.loads(file.read_text()) if file.exists() else None
-    return RunFiles(path, int(content.get("seed", 0)), settings, read_csv(path / "metrics.csv"), evaluation)
+            settings[name] = (
+                f"given-{zlib.crc32(plain_files.read_bytes(path / f'{name}.json', plain_files.DOCUMENT)):08x}"
+            )
+    seed = content.get("seed", 0)
+    if type(seed) is not int:
+        raise ValueError(f"{path / 'config.yaml'}: seed is an integer, got {seed!r}.")
+    return RunFiles(path, seed, settings, read_csv(path / "metrics.csv"), _evaluation(path / "evaluation.json"))
+
+
+def _continued(path: Path, changed: Any) -> str:
+    """Return a text for a run that was continued with other settings, which is not one that had them from the beginning."""
+    try:
+        return "; ".join(
+            f"after {each['timesteps']} steps, before: {', '.join(f'{k}={v}' for k, v in sorted(each['before'].items()))}"
+            for each in changed
+        )
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"{path / 'config.yaml'}: changed is not what a resumed run writes there.") from error
+
+
+def _evaluation(file: Path) -> dict[str, Any] | None:
+    """Read evaluation.json. Raise a ValueError if it holds anything but what an evaluation writes."""
+    if not file.exists():
+        return None
+    content = plain_files.read_json(file)
+    known = content if isinstance(content, dict) else {}
+    kinds = [known.get(kind) for kind in ("greedy", "sampled")]
+    numbers = [kind.get(name) for kind in kinds if isinstance(kind, dict) for name in _EVALUATED]
+    threshold = known.get("reward_threshold")
+    numbers += [] if threshold is None else [threshold]
+    if len(numbers) < 2 * len(_EVALUATED) or not all(type(number) in (int, float) for number in numbers):
+        raise ValueError(
+            f"{file} does not hold the results of an evaluation. Make them anew: rlgrad evaluate {file.parent}"
+        )
+    return known
 
 
 def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:

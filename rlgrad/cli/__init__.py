@@ -60,6 +60,9 @@ COMMANDS = {  # each module has `parser()` and `run(arguments)`
 }
 
 
+_LONGEST = 1_500  # letters of a message
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -108,13 +111,19 @@ def _run(name: str, arguments: list[str]) -> int:
         if not _ours(error.__traceback__):
             raise
         return fail(in_words(error) if isinstance(error, OSError) else str(error))
+    except MemoryError as error:
+        return fail(
+            f"there is not enough memory: {' '.join(str(error).split()) or 'make what is asked for smaller'}", status=1
+        )
     except KeyboardInterrupt:
         return fail("stopped.", status=130)
 
 
 def fail(message: str, status: int = 2) -> int:
-    """Print what is wrong on stderr, and return the exit status."""
-    print(f"rlgrad: {message}", file=sys.stderr)
+    """Print what is wrong on stderr, and return the exit status. A text from a file is cut, and cannot move the cursor."""
+    shown = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} …"
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shown)
+    print(f"rlgrad: {shown}", file=sys.stderr)
     return status
 
 

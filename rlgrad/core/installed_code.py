@@ -123,10 +123,15 @@ def file_of(module: str) -> str | None:
 
 def _spec(name: str, path: list[str] | None) -> ModuleSpec | None:
     loaded = getattr(sys.modules.get(name), "__spec__", None)
-    if loaded is not None:
+    if isinstance(loaded, ModuleSpec):
         return loaded
     for finder in sys.meta_path:
-        spec = finder.find_spec(name, path)
+        try:
+            spec = finder.find_spec(name, path)
+        except KeyError:  # a namespace asks its package for more of it, and that is not imported
+            spec = ModuleSpec(name, None, is_package=True)
+            inside = [os.path.join(each, name.rpartition(".")[2]) for each in path or ()]
+            spec.submodule_search_locations = [each for each in inside if os.path.isdir(each)]
         if spec is not None:
             return spec
     return None

@@ -6,6 +6,7 @@ optimizers and the like may be named, and classes that this process has register
 
 import contextlib
 import math
+import operator
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -44,27 +45,28 @@ _LARGEST = 10_000_000
 _IDENTITIES = ("seed", "shared_object_id")  # numbers that are no sizes
 
 
-def require_plain(config: Any) -> None:
+def require_plain(config: Any, home: str | None = None) -> None:
     """Raise a ValueError if a config names anything but Keras's own building blocks and registered classes, or a huge size.
 
     Args:
         config: as Keras serializes an object, read from JSON or YAML.
+        home: the module of Keras in which a class without a module is looked up, as people write it. `None`: none is.
     """
     if isinstance(config, Mapping):
         if "class_name" in config:
-            _require_known(config)
+            _require_known(config, home)
         for name, value in config.items():
             if type(value) is int and abs(value) > _LARGEST and name not in _IDENTITIES:
                 raise ValueError(f"{name} is at most {_LARGEST:,} there, got {value}.")
-            require_plain(value)
+            require_plain(value, home)
     elif isinstance(config, list | tuple):
         for value in config:
             if type(value) is int and abs(value) > _LARGEST:
                 raise ValueError(f"A size is at most {_LARGEST:,} there, got {value}.")
-            require_plain(value)
+            require_plain(value, home)
 
 
-def _require_known(config: Mapping[str, Any]) -> None:
+def _require_known(config: Mapping[str, Any], home: str | None) -> None:
     name, module, registered = (config.get(key) for key in ("class_name", "module", "registered_name"))
     if name in _PLAIN or _is_registered(registered) or _is_registered(name):
         return
@@ -72,10 +74,17 @@ def _require_known(config: Mapping[str, Any]) -> None:
         (module in _PUBLIC and name not in REFUSED)
         or (module == "builtins" and name == "function")  # one of Keras's own, by its name
         or (module == "keras" and name in _MODELS)
+        or (module is None and home is not None and _has(home, name))
         or (isinstance(module, str) and module.startswith(("keras.src.ops.", "keras.src.models.")))
     )
     if not known:
         raise ValueError(f"It names {module}.{name}, which is neither a building block of Keras nor registered here.")
+
+
+def _has(home: str, name: Any) -> bool:
+    """Return True if a public module of Keras has a class of this name, in any case of letters."""
+    names = vars(operator.attrgetter(home.removeprefix("keras."))(keras))
+    return str(name).lower() in {known.lower() for known, thing in names.items() if isinstance(thing, type)}
 
 
 def _is_registered(name: Any) -> bool:

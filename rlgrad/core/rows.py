@@ -13,6 +13,8 @@ from rlgrad.core.faults import write_whole
 
 Row = TypeVar("Row")
 
+_SAID = 5  # rows that warnings name
+
 _log = logging.getLogger("rlgrad")
 
 
@@ -42,13 +44,17 @@ def until(rows: Iterable[Row], timesteps: float, steps_of: Callable[[Row], Any],
         steps_of: returns a row's environment step; raises if it has none.
         path: the file, for the warning.
     """
-    kept = []
+    kept, unread = [], 0
     for number, row in enumerate(rows, start=1):
         try:
             if float(steps_of(row)) <= timesteps:
                 kept.append(row)
         except (KeyError, TypeError, ValueError):
-            _log.warning("Row %d of %s cannot be read and is left out.", number, path)
+            unread += 1
+            if unread <= _SAID:
+                _log.warning("Row %d of %s cannot be read and is left out.", number, path)
+    if unread > _SAID:
+        _log.warning("So are %d more of its rows.", unread - _SAID)
     return kept
 
 

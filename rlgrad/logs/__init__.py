@@ -49,9 +49,7 @@ def make_logs(settings: LogSettings, *, postpone: Mapping[str, str] | None = Non
     logs: list[Callback] = []
     for text in dict.fromkeys(["csv", *settings.logs]):
         try:
-            if postpone is not None and text in postpone:
-                raise ValueError(postpone[text])
-            logs.append(_made(text, own.get(text, {})))
+            logs.append(_made(text, own.get(text, {}), (postpone or {}).get(text)))
         except (ImportError, ValueError) as error:
             if postpone is None:
                 raise
@@ -95,11 +93,13 @@ class _Postponed(Callback):
         raise self._error
 
 
-def _made(text: str, settings: Mapping[str, Any]) -> Callback:
+def _made(text: str, settings: Mapping[str, Any], withheld: str | None = None) -> Callback:
     cls, options = _parsed(text)
     package = getattr(cls, "package", None)
     if package is not None:
         _require_installed(package)
+    if withheld is not None:
+        raise ValueError(withheld)
     takes = inspect.signature(cls).parameters.values()
     if not any(each.kind is each.VAR_KEYWORD for each in takes):
         check_keys(options, [each.name for each in takes], f"argument of the log {cls.__name__}")

@@ -15,7 +15,7 @@ from rlgrad.environments.functional import AnyFuncEnv, begin_episodes, choose, m
 from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.compiled_rows import Ends, RolloutRow, SlotStates, row_specs
 from rlgrad.rollouts.episodes import whole_episodes
-from rlgrad.rollouts.soundness import check_counts, require_sound
+from rlgrad.rollouts.soundness import check_counts, require_room, require_sound
 from rlgrad.spaces.masks import MASK
 from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
 
@@ -82,6 +82,8 @@ class CompiledCollector(Collector):
         if rows is None:
             raise ValueError("Rollouts of whole episodes need a bound on their length: give max_episode_steps=.")
         self.shape = (rows, num_envs * (episodes_per_env or 1))
+        if num_steps is not None:
+            require_room(self.observation_space, self.shape)
         self._zeros = storage(self.observation_space, (0,))
         self.seed = random.seed_of(random.stream(seed, streams[0]))
         self.number = 0

@@ -16,7 +16,7 @@ from rlgrad.rollouts.continuation import Continuation
 from rlgrad.rollouts.episodes import whole_episodes
 from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.player import Player
-from rlgrad.rollouts.soundness import check_counts, lay_out
+from rlgrad.rollouts.soundness import check_counts, lay_out, require_room
 from rlgrad.rollouts.tape import keep_first_episodes, merge_tapes, outcomes, to_rollout
 
 
@@ -107,6 +107,8 @@ class GymCollector(Collector):
         try:
             rows, self._rounds = lay_out(self._environment, num_steps, episodes_per_env, max_episode_steps)
             self.shape = (rows, self.num_envs * (self._rounds or 1))
+            if num_steps is not None:
+                require_room(self.observation_space, self.shape)
             self._slots = Slots(self._environment, seeds)
             self._generator = np.random.Generator(np.random.PCG64(draws))
             self._player = Player(

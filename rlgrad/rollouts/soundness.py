@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
+from rlgrad.core import capacity
 from rlgrad.data import Rollout
 from rlgrad.environments.guarding import require_allowed_somewhere, require_in_ranges
 from rlgrad.environments.vector import Environment
-from rlgrad.spaces.trees import arrays, map_arrays, ranges
+from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
 
 Array = np.ndarray[Any, Any]
 
@@ -21,6 +22,18 @@ def check_counts(**counts: int | None) -> None:
             raise ValueError(f"{name} is an integer ≥ 1, got {count!r}.")
     if counts["num_steps"] is not None and counts["episodes_per_env"] is not None:
         raise ValueError("Rollouts are by steps (num_steps) or by whole episodes (episodes_per_env): give one of them.")
+
+
+def require_room(space: Space[Any], shape: tuple[int, int]) -> None:
+    """Raise a ValueError for rollouts by steps whose observations and successors are more than the memory holds.
+
+    Args:
+        space: of one environment's observations.
+        shape: of the rollouts, (T, N).
+    """
+    each = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for _, array in arrays(storage(space, (0,)), ""))
+    what = f"Rollouts of {shape[0]:,} steps in {shape[1]:,} environments take"
+    capacity.require_room(2 * math.prod(shape) * (each + 16), what, "lower num_steps or num_envs")
 
 
 def lay_out(

@@ -351,7 +351,7 @@ def _deserialize(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:
     """Return the optimizer that Keras has serialized, as a run's config.yaml keeps it."""
     message = f"optimizer is no optimizer that Keras can make, got {dict(config)!r}."
     try:
-        keras_configs.require_plain(config)
+        keras_configs.require_plain(config, home="keras.optimizers")
         optimizer = keras.optimizers.deserialize(dict(config))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(message) from error

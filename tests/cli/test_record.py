@@ -144,7 +144,7 @@ def test_mujoco_is_drawn_without_a_display(tmp_path, monkeypatch):
         (["own", "--output", "f.gif", "--env-kwargs", "fial=1"], "cannot be made: TypeError.*'fial'"),
         (["own", "--output", "f.gif", "--env-kwargs", "fail=render"], "cannot draw itself here: OSError: no screen"),
         (["own", "--output", "f.gif", "--env-kwargs", "fail=die"], "that draws .*Count died with exit code 3"),
-        (["blind", "--output", "f.gif"], r"metadata\['render_modes'\] are \[\], and 'rgb_array' is needed"),
+        (["blind", "--output", "f.gif", "--trust"], r"metadata\['render_modes'\] are \[\], and 'rgb_array' is needed"),
         (["own", "--output", "f.gif", "--wrappers", "FrameStackObservation(stack_size=2)"], r"shape \(1,\).*\(2, 1\)"),
     ],
 )

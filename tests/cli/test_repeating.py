@@ -203,8 +203,8 @@ def test_without_git_nothing_is_said_of_it(tmp_path, monkeypatch):
         (["cartpole", "--from", "a"], "leave out 'cartpole'"),
         (["--from", "a"], "an object: repeat it with rlgrad.train in Python"),
         (["--from", "b"], "b was trained with a model given as an object"),
-        (["--from", "c"], "asks to execute"),
-        (["c/config.yaml"], "asks to execute"),
+        (["--from", "c"], "c would execute the file"),
+        (["c/config.yaml"], "c would execute the file"),
         (["b/config.yaml"], "b was trained with a model given as an object"),
     ],
 )

@@ -213,7 +213,7 @@ def test_a_file_that_came_with_a_run_is_not_executed(file, tmp_path):
     shutil.move(file, tmp_path / "run" / "my_rules.py")
     settings = tmp_path / "run" / "config.yaml"
     settings.write_text(settings.read_text().replace(str(file), str(tmp_path / "run" / "my_rules.py")))
-    with pytest.raises(ValueError, match=r"my_rules.py:HeavyBall.*lies in the folder itself"):
+    with pytest.raises(ValueError, match=r"would execute the file .*my_rules.py, which came with it"):
         rlgrad.load(tmp_path / "run", verbose=False)
 
 
