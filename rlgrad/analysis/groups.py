@@ -166,7 +166,7 @@ def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:
         if twin is None:
             seeds[run.seed] = run
         else:  # the run that is further counts, in whatever order they are given
-            kept, dropped = sorted((twin, run), key=_progress, reverse=True)
+            kept, dropped = sorted((twin, run), key=_rank)
             seeds[run.seed] = kept
             left_out.append(dropped.path)
     found = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in together.values()]
@@ -178,8 +178,8 @@ def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:
     return [Group(label, runs) for label, runs in zip(labels, found, strict=True)], left_out
 
 
-def _progress(run: RunFiles) -> tuple[float, bool, str]:
-    return max(run.metrics["time/timesteps"], default=0.0), run.evaluation is not None, str(run.path)
+def _rank(run: RunFiles) -> tuple[float, bool, str]:
+    return -max(run.metrics["time/timesteps"], default=0.0), run.evaluation is None, str(run.path)
 
 
 def evaluated(group: Group, kind: str) -> Estimate | None:
