@@ -14,6 +14,7 @@ What is relied on:
 - `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
   `_trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
+- A tensor's mask is its attribute `_keras_mask` (`identity_with_mask`).
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from operator import attrgetter
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 # Captures change what a layer runs, for the duration of one call. Two threads must not do that at once.
 _LOCK = threading.RLock()
@@ -169,6 +171,23 @@ def split_activation(layer: Any) -> Iterator[Any]:
         yield activation
     finally:
         attributes["activation"] = activation
+
+
+def identity_with_mask(tensor: Any) -> Any:
+    """Return a new tensor with the same numbers and the same Keras mask."""
+    same = tf.identity(tensor)
+    mask = getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        same._keras_mask = mask
+    return same
+
+
+def rematerialized_around(model: Any, layer: Any) -> bool:
+    """Return True if a layer, or one that it lies in, forgets what it computed and computes it again to differentiate it."""
+    return any(
+        getattr(outer, "_remat_mode", None) is not None and any(layer is inner for inner in outer._flatten_layers())
+        for outer in [model, *all_layers(model)]
+    )
 
 
 def altered(layer: Any) -> str | None:

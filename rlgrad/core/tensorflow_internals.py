@@ -5,10 +5,13 @@ What is relied on:
 - a concrete function has `_call_flat(tensors, captured_inputs)`, which runs it on flat inputs and is what a gradient tape sees
   (`flat_call`);
 - `tf.custom_gradient`, inside a graph, registers a closure for good, under a name that an attribute of an operation has
-  (`trace`).
+  (`trace`);
+- of some operations that gradients are made of TensorFlow says that they have no derivative, although they have one, and leaves
+  out what would have come through them without a word (`undifferentiable`).
 """
 
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, TypeVar
@@ -22,6 +25,15 @@ except ImportError:  # then what is registered stays
 
 _NAME = "_gradient_op_type"
 Facts = TypeVar("Facts")
+
+UNDIFFERENTIABLE = {
+    "FakeQuantWithMinMaxArgsGradient",
+    "FakeQuantWithMinMaxVarsGradient",
+    "FakeQuantWithMinMaxVarsPerChannelGradient",
+    "ResizeBilinearGrad",
+    "SparseAddGrad",
+}
+"""Gradients that are linear in what comes back to them, and that a tape takes for constants."""
 
 
 def trace(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -80,3 +92,14 @@ def flat_call(function: Any) -> Callable[[list[Any]], list[Any]]:
         return results
 
     return call
+
+
+def undifferentiable() -> "Counter[str]":
+    """The operations of `UNDIFFERENTIABLE` in the graph that is being traced and in its functions; none of eager execution."""
+    if tf.executing_eagerly():
+        return Counter()
+    graph = tf.compat.v1.get_default_graph()
+    found = Counter(operation.type for operation in graph.get_operations())
+    if any(kind.endswith(("Call", "While", "If", "Case")) for kind in found):
+        found.update(node.op for each in graph.as_graph_def().library.function for node in each.node_def)
+    return Counter({kind: count for kind, count in found.items() if kind in UNDIFFERENTIABLE})

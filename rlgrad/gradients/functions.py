@@ -5,10 +5,9 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.gradients.programs.answers import Answer, answer
-from rlgrad.gradients.programs.backward import DisconnectedGradientError, value_and_sum, weight_for
+from rlgrad.gradients.programs.backward import require_inputs, value_and_sum, weight_for, with_own_inputs
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
-from rlgrad.gradients.questions.inputs import leaf_names
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import SINGLE, Question
 
@@ -123,17 +122,16 @@ def _value_and_sum(
 def _input_gradient(model: Any, x: Any, *, output: Any, layer: Any, sample_weight: Any) -> Answer[Any]:
     question = ask(model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True)
     computed = compute("input_gradient", question, _leaf_gradients)
-    return Answer(computed, lambda results: tf.nest.pack_sequence_as(question.structure, results))
+    structure = question.structure  # and not the question: what is kept with a model must not keep the model
+    return Answer(computed, lambda results: tf.nest.pack_sequence_as(structure, results))
 
 
 def _leaf_gradients(question: Question) -> Computed:
+    question = with_own_inputs(question)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(question.leaves)
         forward = question.forward()
     value = forward.values[SINGLE]
     gradients = tape.gradient(value, question.leaves, output_gradients=weight_for(question, value))
-    names = leaf_names(question.structure)
-    missing = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
-    if missing:
-        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.")
+    require_inputs(question, gradients)
     return Computed(list(gradients), ranges=forward.ranges)

@@ -1,13 +1,14 @@
 """The Jacobian: one gradient per sample and unit."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients.closed_forms.factors import Factor
+from rlgrad.gradients.closed_forms.factors import Direct, Factor
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import dense, require_connected
 from rlgrad.gradients.programs.factorization import remaining_question
@@ -60,9 +61,7 @@ def _jacobian(
     model: Any, x: Any, *, output: Any, layer: Any, weights: Any, sample_weight: Any
 ) -> Answer[dict[str, Any]]:
     question = ask(model, x, outputs=output, layer=layer, weights=weights, sample_weight=sample_weight)
-    if question.sample_weight is not None and question.sample_weight.shape.rank != 1:
-        shape = shape_text(question.sample_weight.shape)
-        raise ValueError(f"sample_weight of a Jacobian is one number per sample, shape (N,), got {shape}.")
+    require_weight_per_sample(question)
     computed = compute("jacobian", question, _all_units)
     keys = [question.weights.keys[i] for i in computed.positions]
     return Answer(computed, lambda results: dict(zip(keys, results, strict=True)))
@@ -70,49 +69,95 @@ def _jacobian(
 
 def _all_units(question: Question) -> Computed:
     """Compute for each variable (N, *units, *shape), from closed forms if there are any."""
+    found = unit_factors(question)
+    variables, results = question.weights.variables, []
+    for i, factor in found.factors.items():
+        g = factor.per_sample()
+        shape = tf.concat([[-1], found.units, tf.shape(g)[1:]], axis=0)
+        results.append(tf.cast(tf.reshape(g, shape), variables[i].dtype))
+    return replace(found.facts, results=results)
+
+
+@dataclass(frozen=True)
+class UnitFactors:
+    """The factors of all units: row n · K + k of each is the gradient of unit k of sample n.
+
+    Args:
+        factors: for each variable that the output depends on, by position.
+        units: the sizes of the output's axes after the batch axis, whose product is K; a list, or a tensor of integers.
+        facts: what holds for all numbers; no results.
+    """
+
+    factors: dict[int, Factor]
+    units: Any
+    facts: Computed
+
+    @property
+    def count(self) -> Any:
+        """K, an int if it is known when tracing."""
+        return prod(self.units) if isinstance(self.units, list) else tf.reduce_prod(self.units)
+
+
+def unit_factors(question: Question) -> UnitFactors:
+    """Run the model forward once, and backward once for each unit; see `jacobian`."""
     taps, _ = survey(question)
     forward, recording = record(question, taps, partial(question.forward, per_unit=True))
     y = forward.values[SINGLE]
-    _require_one_batch_axis(forward)
-    units = y.shape[1:].num_elements()
-    if not taps or units is None or not 0 < units <= MAX_UNITS:
-        computed = map_samples(question, _of_one)
-        return replace(computed, ranges=forward.ranges + computed.ranges)
+    require_one_batch_axis(forward)
+    count = y.shape[1:].num_elements()
+    units = tf.shape(y)[1:] if count is None else y.shape[1:].as_list()
+    shapes = [tuple(variable.shape) for variable in question.weights.variables]
+
+    def row_per_unit(computed: Computed, positions: Sequence[int]) -> dict[int, Factor]:
+        found = zip(positions, computed.results, strict=True)
+        return {i: Direct(tf.reshape(g, [-1, *shapes[i]])) for i, g in found}
+
+    if not taps or count is None or not 0 < count <= MAX_UNITS:
+        others = map_samples(question, _of_one)
+        facts = replace(others, results=None, ranges=forward.ranges + others.ranges)
+        return UnitFactors(row_per_unit(others, others.positions), units, facts)
     tape = recording.tape
     free = [i for i, gradient in enumerate(tape.gradient(y, recording.sources)) if gradient is not None]
     z = [call.run.z for call in recording.calls]
     by_unit = []
-    for cotangent in _one_hot(y, units, question.sample_weight):
+    for cotangent in unit_cotangents(y, count, question.sample_weight):
         by_unit.append(recording.factors(question, tape.gradient(y, z, output_gradients=cotangent), set(free)))
-    rows = {i: _written_out([factors[i] for factors in by_unit], y.shape[1:]) for i in by_unit[0]}
-    require_connected(question, {*free, *rows})
+    factors = {i: _stacked([factors[i] for factors in by_unit]) for i in by_unit[0]}
+    require_connected(question, {*free, *factors})
     others = Computed([])
     if free:
         others = map_samples(remaining_question(question, recording, free), _of_one)
-        rows |= {free[i]: g for i, g in zip(others.positions, others.results, strict=True)}
-    positions = tuple(sorted(rows))
-    results = [tf.cast(rows[i], question.weights.variables[i].dtype) for i in positions]
-    return Computed(results, positions, forward.ranges + others.ranges, others.vectorized)
+        factors |= row_per_unit(others, [free[i] for i in others.positions])
+    factors = {i: factors[i] for i in sorted(factors)}
+    facts = Computed(None, tuple(factors), forward.ranges + others.ranges, others.vectorized)
+    return UnitFactors(factors, units, facts)
 
 
-def _one_hot(y: Any, units: int, weight: Any) -> list[Any]:
+def require_weight_per_sample(question: Question) -> None:
+    """Raise if the sample weights are not one number per sample."""
+    if question.sample_weight is not None and question.sample_weight.shape.rank != 1:
+        shape = shape_text(question.sample_weight.shape)
+        raise ValueError(f"sample_weight of a Jacobian is one number per sample, shape (N,), got {shape}.")
+
+
+def unit_cotangents(y: Any, units: int, weight: Any) -> list[Any]:
     """Return for each unit a cotangent of y (N, *units) that is c_n there, and 0 elsewhere."""
     rows = tf.shape(y)[:1]
     weight = tf.ones(rows, y.dtype) if weight is None else tf.cast(weight, y.dtype)
     return [tf.reshape(weight[:, None] * row, tf.shape(y)) for row in tf.unstack(tf.eye(units, dtype=y.dtype), units)]
 
 
-def _written_out(factors: Sequence[Factor], units: Any) -> Any:
-    """Return (N, *units, *shape) of one variable. Each unit of each sample is a row, so nothing is moved afterwards."""
+def _stacked(factors: Sequence[Factor]) -> Factor:
+    """Return one factor of all units of one variable. Each unit of each sample is a row, so nothing is moved afterwards."""
     stacked = []
     for parts in zip(*(factor.tensors for factor in factors), strict=True):
         rows = tf.reshape(tf.stack(parts, axis=1), tf.concat([[-1], tf.shape(parts[0])[1:]], axis=0))
         stacked.append(tf.ensure_shape(rows, [None, *parts[0].shape[1:]]))
-    g = factors[0].with_tensors(stacked).per_sample()
-    return tf.reshape(g, tf.concat([[-1], list(units), tf.shape(g)[1:]], axis=0))
+    return factors[0].with_tensors(stacked)
 
 
-def _require_one_batch_axis(forward: ForwardPass) -> None:
+def require_one_batch_axis(forward: ForwardPass) -> None:
+    """Raise if the output has several batch axes."""
     if forward.batch_rank != 1:
         raise ValueError(
             f"A Jacobian needs one leading batch axis, got {forward.batch_rank}. Flatten the time and environment axes "
@@ -126,7 +171,7 @@ def _of_one(question: Question) -> Computed:
         tape.watch(sources)
         forward = question.forward(per_unit=True)
     y = forward.values[SINGLE]
-    _require_one_batch_axis(forward)
+    require_one_batch_axis(forward)
     positions = tuple(i for i, gradient in enumerate(tape.gradient(y, sources)) if gradient is not None)
     require_connected(question, positions)
 

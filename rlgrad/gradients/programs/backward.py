@@ -7,9 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core import keras_internals
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.questions.heads import shape_text
-from rlgrad.gradients.questions.inputs import as_tensor
+from rlgrad.gradients.questions.inputs import as_tensor, leaf_names
 from rlgrad.gradients.questions.question import SINGLE, Question
 from rlgrad.gradients.questions.selection import select_weights
 
@@ -33,7 +34,7 @@ def value_and_sum(question: Question) -> Computed:
     positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
     require_connected(question, positions)
     sums = [dense(gradients[i], sources[i]) for i in positions]
-    return Computed([tf.stop_gradient(value), *sums], positions, forward.ranges)
+    return Computed([value, *sums], positions, forward.ranges)
 
 
 def require_connected(question: Question, positions: Iterable[int], names: Iterable[str] = ()) -> None:
@@ -58,6 +59,23 @@ def require_connected(question: Question, positions: Iterable[int], names: Itera
         f"{what} not depend on these of the chosen weights: {', '.join(missing)}. Connected are: "
         f"{', '.join(present) or 'none'}. Without weights= the result has all weights that the output depends on."
     )
+
+
+def with_own_inputs(question: Question) -> Question:
+    """Return the same question with tensors of its own as inputs: of one that the caller gave twice, a tape adds both up."""
+    return replace(question, leaves=tuple(map(keras_internals.identity_with_mask, question.leaves)))
+
+
+def require_inputs(question: Question, gradients: Iterable[Any]) -> None:
+    """Raise if the output does not depend on an input, whose gradient is then `None`.
+
+    Raises:
+        DisconnectedGradientError: with the inputs that are not connected.
+    """
+    names = leaf_names(question.structure)
+    missing = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+    if missing:
+        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.")
 
 
 def _connected_keys(question: Question, names: list[str]) -> list[str]:

@@ -27,7 +27,7 @@ def ask(
         x: its input.
         outputs: the outputs to differentiate, by name; or one without a name.
         layer: see `gradients.gradient`.
-        weights: see `gradients.gradient`.
+        weights: see `gradients.gradient`; or `NO_WEIGHTS`.
         sample_weight: see `gradients.gradient`.
         differentiate_x: differentiate with respect to the input, and to no weights.
 
@@ -49,9 +49,9 @@ def ask(
     prepared = prepare(model, x, keras_internals.expected_inputs(model))
     if differentiate_x:
         _require_floating_inputs(prepared)
-        selected = selection.Selection((), (), explicit=False)
+        selected = selection.NO_WEIGHTS
     else:
-        selected = selection.select_weights(model, weights)
+        selected = weights if weights is selection.NO_WEIGHTS else selection.select_weights(model, weights)
     arrays: dict[str, tuple[Any, ...]] = {}
     batched: dict[str, tuple[bool, ...]] = {}
     outputs = {SINGLE: outputs} if isinstance(outputs, Output) else outputs
