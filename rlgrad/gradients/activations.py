@@ -124,7 +124,7 @@ class _Watched:
     def require_one_call(self, model: Any) -> None:
         """Raise if the layer has not exactly one output."""
         if self.calls != 1:
-            often = "not reached" if self.calls == 0 else f"called {self.calls} times"
+            often = "not reached (in the open)" if self.calls == 0 else f"called {self.calls} times"
             raise ValueError(
                 f"Layer {self._layer.name!r} was {often} in one pass of model {model.name!r}, so there is no one output "
                 "to differentiate with respect to. Choose another layer."

@@ -102,7 +102,7 @@ def clipped_gradient(
 
 def _scales(factors: dict[str, Factor], per: str, max_norm: Any) -> dict[str, Any]:
     """Return min(1, C / ‖g_n‖) for each row, by the key of each variable."""
-    scales = {}
+    scales: dict[str, Any] = {}
     for name, square in norms(factors, per, squared=True).items():
         c = tf.cast(max_norm, square.dtype)
         longer = square > tf.square(c)

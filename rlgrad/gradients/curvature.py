@@ -20,6 +20,8 @@ from rlgrad.gradients.questions.inputs import as_tensor
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import SINGLE, Question
 
+_CREDIT = "credit of "  # and the output's name; no variable's path begins so
+
 
 def hessian_vector_product(
     model: Any,
@@ -108,15 +110,33 @@ def gauss_newton_vector_product(
     return gauss_newton_product(question, v, loss, target)
 
 
-def hessian_product(question: Question, v: Any) -> dict[str, Any]:
-    """Return the product of the Hessian of a question's output with v; see `hessian_vector_product`."""
+def hessian_product(question: Question, v: Any, credits: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the product of the Hessian of a question's outputs with v.
+
+    Args:
+        question: the question.
+        v: see `hessian_vector_product`.
+        credits: of each output that counts a tensor of its shape, by name; `None`: the question's sample weights.
+    """
     question, given = _with_direction(question, v)
+    if credits is not None:
+        named = {f"{_CREDIT}{name}": credit for name, credit in credits.items()}
+        question = replace(question, extra={**question.extra, **named}, extra_batched=frozenset(named))
 
     def computation(question: Question) -> Computed:
-        with second_derivatives():
-            return _differentiated_twice(question, given)
+        def summed() -> tuple[list[Any], list[Any], Any]:
+            forward = question.forward()
+            if credits is None:
+                value = forward.values[SINGLE]
+                return [value], [weight_for(question, value)], forward.ranges
+            values = [forward.values[name] for name in credits]
+            return values, [question.extra[f"{_CREDIT}{name}"] for name in credits], forward.ranges
 
-    computed = compute("hessian", question, computation, without_rows=_zeros, traced=True)
+        with second_derivatives():
+            return _differentiated_twice(question, given, summed)
+
+    kind = ("hessian", None if credits is None else tuple(credits))
+    computed = compute(kind, question, computation, without_rows=_zeros, traced=True)
     return _by_key(question, computed)
 
 
@@ -174,15 +194,15 @@ def _zeros(results: list[Any]) -> list[Any]:
     return list(map(tf.zeros_like, results))
 
 
-def _differentiated_twice(question: Question, given: list[str]) -> Computed:
+def _differentiated_twice(question: Question, given: list[str], run: Callable[[], Any]) -> Computed:
+    """Compute the derivative of a gradient along v; `run` gives values, their cotangents, and ranges."""
     sources = question.sources
     with tf.GradientTape(watch_accessed_variables=False) as outer:
         outer.watch(sources)
         with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(sources)
-            forward = question.forward()
-        value = forward.values[SINGLE]
-        gradients = inner.gradient(value, sources, output_gradients=weight_for(question, value))
+            values, cotangents, ranges = run()
+        gradients = inner.gradient(values, sources, output_gradients=cotangents)
         positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
         require_connected(question, positions)
         connected = [dense(gradients[i], sources[i]) for i in positions]
@@ -193,7 +213,7 @@ def _differentiated_twice(question: Question, given: list[str]) -> Computed:
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     results = [dense(product, sources[i]) for i, product in zip(positions, products, strict=True)]
-    return Computed(results, positions, forward.ranges)
+    return Computed(results, positions, ranges)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
+from rlgrad.core.tensorflow_internals import exact_moments
 from rlgrad.gradients.questions import selection
 from rlgrad.gradients.questions.heads import Heads, require_floating
 from rlgrad.gradients.questions.inputs import as_tensor
@@ -152,6 +153,7 @@ class Question:
         x = tf.nest.pack_sequence_as(self.structure, list(self.leaves))
         with contextlib.ExitStack() as stack:
             stack.enter_context(keras_internals.untouched(self.model))
+            stack.enter_context(exact_moments())
             if self.replay is not None:
                 stack.enter_context(self.replay(self.kept))
             if self.placed or keras_internals.draws_at_inference(self.model):  # what is assigned there is not kept
