@@ -10,6 +10,7 @@ from rlgrad.core import keras_internals
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for
 from rlgrad.gradients.programs.program import Computed, compute
+from rlgrad.gradients.programs.taps import current_graph
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.heads import require_floating
 from rlgrad.gradients.questions.inputs import leaf_names
@@ -105,13 +106,13 @@ class _Watched:
     def __init__(self, layer: Any, tape: Any) -> None:
         self.calls = 0
         self.returned: Any = None
-        self._layer, self._tape, self._home = layer, tape, _graph()
+        self._layer, self._tape, self._home = layer, tape, current_graph()
 
     def call(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         """Run the layer, and watch what it returns."""
         self.calls += 1
         name = self._layer.name
-        if _graph() is not self._home:
+        if current_graph() is not self._home:
             raise NotImplementedError(_HIDDEN.format(name, "runs inside a loop, a branch or another compiled function"))
         returned = original(*args, **kwargs)
         for leaf in tf.nest.flatten(returned):
@@ -129,7 +130,3 @@ class _Watched:
                 f"Layer {self._layer.name!r} was {often} in one pass of model {model.name!r}, so there is no one output "
                 "to differentiate with respect to. Choose another layer."
             )
-
-
-def _graph() -> Any:
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
