@@ -81,7 +81,7 @@ def _at_layer(question: Question, hidden: Any) -> Computed:
         watched = _Watched(layer, tape)
         with keras_internals.replaced_calls([(layer, watched.call)]):
             forward = question.forward()
-    watched.require_one_call(question.model)
+    watched.require_one_output(question.model)
     value, leaves = forward.values[SINGLE], tf.nest.flatten(watched.returned)
     gradients = tape.gradient(value, leaves, output_gradients=weight_for(question, value))
     names = leaf_names(watched.returned)
@@ -106,27 +106,30 @@ class _Watched:
     def __init__(self, layer: Any, tape: Any) -> None:
         self.calls = 0
         self.returned: Any = None
-        self._layer, self._tape, self._home = layer, tape, current_graph()
+        self._layer, self._tape, self._home, self._elsewhere = layer, tape, current_graph(), False
 
     def call(self, original: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run the layer, and watch what it returns."""
+        """Run the layer, and watch what it returns. What is wrong is raised later: Keras writes pages around errors in here."""
         self.calls += 1
-        name = self._layer.name
-        if current_graph() is not self._home:
-            raise NotImplementedError(_HIDDEN.format(name, "runs inside a loop, a branch or another compiled function"))
-        returned = original(*args, **kwargs)
-        for leaf in tf.nest.flatten(returned):
-            require_floating(leaf, f"What layer {name!r} returns")
-        # A layer may return its input as it is; the gradient must not count what else is made of that.
-        self.returned = tf.nest.map_structure(keras_internals.identity_with_mask, returned)
-        self._tape.watch(self.returned)
+        self.returned = original(*args, **kwargs)
+        self._elsewhere = self._elsewhere or current_graph() is not self._home
+        leaves = tf.nest.flatten(self.returned)
+        if not self._elsewhere and all(tf.is_tensor(leaf) and leaf.dtype.is_floating for leaf in leaves):
+            # A layer may return its input as it is; the gradient must not count what else is made of that.
+            self.returned = tf.nest.map_structure(keras_internals.identity_with_mask, self.returned)
+            self._tape.watch(self.returned)
         return self.returned
 
-    def require_one_call(self, model: Any) -> None:
-        """Raise if the layer has not exactly one output."""
+    def require_one_output(self, model: Any) -> None:
+        """Raise if the layer has not exactly one output that could be watched."""
+        name = self._layer.name
+        if self._elsewhere:
+            raise NotImplementedError(_HIDDEN.format(name, "runs inside a loop, a branch or another compiled function"))
         if self.calls != 1:
-            often = "not reached (in the open)" if self.calls == 0 else f"called {self.calls} times"
+            often = "not reached" if self.calls == 0 else f"called {self.calls} times"
             raise ValueError(
-                f"Layer {self._layer.name!r} was {often} in one pass of model {model.name!r}, so there is no one output "
-                "to differentiate with respect to. Choose another layer."
+                f"Layer {name!r} was {often} in one pass of model {model.name!r}, so there is no one output to "
+                "differentiate with respect to. Choose another layer."
             )
+        for leaf in tf.nest.flatten(self.returned):
+            require_floating(leaf, f"What layer {name!r} returns")

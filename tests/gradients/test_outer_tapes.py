@@ -99,10 +99,8 @@ FUNCTIONS = {
 }
 
 IN_A_FUNCTION = (
-    "gradient",
     "value",
     "per_sample_norm",
-    "gram",
     "jacobian_gram",
     "input_jvp",
     "clipped_gradient",
@@ -148,10 +146,10 @@ def test_in_the_callers_function(jit):
         zoo.assert_close(found, expected(model, x, of_parts), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["convolution", "shared", "subclassed", "batch_norm"])
+@pytest.mark.parametrize("name", ["convolution", "shared", "batch_norm"])
 def test_of_other_layers(name):
     model, x = case(name)
-    for function in ("gradient", "per_sample_norm", "jacobian"):
+    for function in ("gradient", "per_sample_norm"):
         ours, of_parts = FUNCTIONS[function]
         zoo.assert_close(derivative(lambda x, of=ours: of(model, x), model, x), expected(model, x, of_parts), rtol=1e-3)
 
