@@ -141,7 +141,7 @@ def test_refusals_name_the_layer():
         activation_gradient(zoo.make("functional"), x, at="out", layer="first")
     with pytest.raises(ValueError, match=r"no layer 'frist'.*'first'"):
         activation_gradient(zoo.make("functional"), x, at="frist")
-    with pytest.raises(NotImplementedError, match="^Layer 'second' runs inside a loop, a branch"):
+    with pytest.raises(NotImplementedError, match=r"^Layer 'second' runs inside a loop, a branch"):
         activation_gradient(small_models.built(small_models.InsideFunction(), (4,)), x, at="second", output=0)
     remat = small_models.remat()
     at = next(layer for layer in remat.layers if getattr(layer, "_remat_mode", None) is not None)
@@ -153,7 +153,7 @@ def test_refusals_name_the_layer():
             return tf.cast(x, tf.int32)
 
     model = keras.Sequential([keras.Input((4,)), Rounds(name="rounds"), layers.Embedding(9, 2), layers.Flatten()])
-    with pytest.raises(TypeError, match="^What layer 'rounds' returns has dtype int32"):
+    with pytest.raises(TypeError, match=r"^What layer 'rounds' returns has dtype int32"):
         activation_gradient(model, np.abs(x), at="rounds")
 
 
