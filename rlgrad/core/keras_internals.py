@@ -7,27 +7,32 @@ What is relied on:
 - `_remat_mode`, `quantization_mode` and `lora_enabled` say that a layer does not run its own `call` (`altered`).
 - `keras.StatelessScope` decides what `variable.value` is, for everything that runs inside, in place of an outer one.
 - `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
-- `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`untouched`).
-- Cells with dropout have `get_dropout_mask`, and draw a mask also at inference (`draws_at_inference`).
+- `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`kept_losses`).
+- Assignments to Keras variables inside a `StatelessScope` are not kept (`untouched.untouched`).
 - Recurrent cells compute, at inference, what `recurrent_rules` writes out for them.
 - `tensor._keras_history` names the operation that made a symbolic tensor (`ends_in_probabilities`).
 - `layer._layers`, `_trainable_variables` and `_non_trainable_variables` are a layer's own parts, and together with
-  `_trainable` of model and variables decide what `model.trainable_variables` is (`Parts`).
+  `_trainable` of model and variables decide what `model.trainable_variables` is (`snapshots.Snapshot`).
+- A layer's `__dict__` holds its attributes, those in which Keras keeps its own books among them (`bookkeeping`).
+- `TFSMLayer.call_endpoint_fn` is the function that it runs (`has_saved_loops`).
+- A layer's `compute_dtype` is what it computes in (`computes_in_half`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
 - A tensor's mask is its attribute `_keras_mask` (`identity_with_mask`).
 """
 
 import contextlib
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.types.experimental import PolymorphicFunction
+
+from rlgrad.core.code_names import without_compilation
 
 # Captures change what a layer runs, for the duration of one call. Two threads must not do that at once.
 _LOCK = threading.RLock()
@@ -35,6 +40,10 @@ _LOCK = threading.RLock()
 _PROBABILITIES = {"softmax": "softmax", "sigmoid": "sigmoid", "hardsigmoid": "hard_sigmoid", "sparsemax": "sparsemax"}
 # Layers that move numbers about without changing them at inference: what came in is what goes out.
 _PASS_THROUGH = ("Dropout", "Flatten", "Reshape", "Permute", "Identity", "InputLayer")
+
+
+# Whether a `TFSMLayer` holds a loop.
+_SAVED_LOOPS: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
 
 
 class Captured:
@@ -45,48 +54,43 @@ class Captured:
         self.output: Any = None
 
 
-_INNER_LAYERS = attrgetter("_layers")
-_TRAINABLE, _NON_TRAINABLE = attrgetter("_trainable_variables"), attrgetter("_non_trainable_variables")
-_FLAG, _NAME = attrgetter("_trainable"), attrgetter("name")
+# Of a layer's own attributes, those that Keras itself reads around every `call`, and that can be set at any time.
+ATTRIBUTES_THAT_SHAPE_CALLS = frozenset(
+    {
+        "call",
+        "_dtype_policy",
+        "_remat_mode",
+        "autocast",
+        "_convert_input_args",
+        "_supports_masking",
+        "_trainable",
+        "name",
+    }
+    | {"_functional"}
+)
+# Set by `compile`, `fit`, `predict` and `export`; none of them is read where the model is called.
+_TRAINING = frozenset(
+    {"optimizer", "stop_training", "stop_predicting", "stop_evaluating", "history", "_compiled_trainable_state"}
+    | {"_compile_config", "_eval_epoch_iterator", "_endpoint_names", "_endpoint_signatures"}
+)
 
 
-class Parts:
-    """The layers and variables that a model consists of, their names, and which are trainable. Keeps no layer alive.
+@functools.cache
+def bookkeeping() -> frozenset[str]:
+    """Return the names of attributes in which Keras keeps its own books on a layer or model."""
+    own = {*vars(keras.layers.Layer()), *vars(keras.Model()), *vars(_smallest_functional()), *_TRAINING}
+    return frozenset(own) - ATTRIBUTES_THAT_SHAPE_CALLS
 
-    Asking Keras for `model.trainable_variables` walks the model in Python at every call; this walk is one of C.
-    """
 
-    def __init__(self, model: Any) -> None:
-        layers = [model, *all_layers(model)]
-        self._layers = [weakref.ref(layer) for layer in layers]
-        self._state = self._read(layers)
-        self._variables = self._variables_of(layers)  # alive, so that their ids are not taken over
-        # `False` for a class that decides for itself what its variables are: it can decide by anything.
-        self.known = all(
-            getattr(type(layer), name) is getattr(keras.layers.Layer, name)
-            for layer in layers
-            for name in ("variables", "trainable_variables", "trainable")
-        )
+@functools.cache
+def base_classes() -> frozenset[type]:
+    """Return the classes of Keras that run a layer's `call`, and have none of their own that computes."""
+    return frozenset({*keras.Model.__mro__, *keras.Sequential.__mro__, *type(_smallest_functional()).__mro__})
 
-    def unchanged(self) -> bool:
-        """Return True if the model still consists of these layers; False also if that cannot be known."""
-        layers = [reference() for reference in self._layers]
-        return self.known and None not in layers and self._read(layers) == self._state
 
-    @staticmethod
-    def _variables_of(layers: list[Any]) -> list[Any]:
-        return [*chain.from_iterable(map(_TRAINABLE, layers)), *chain.from_iterable(map(_NON_TRAINABLE, layers))]
-
-    def _read(self, layers: list[Any]) -> list[list[Any]]:
-        variables = self._variables_of(layers)
-        inner = chain.from_iterable(map(_INNER_LAYERS, layers))
-        return [
-            list(map(id, inner)),
-            list(map(id, variables)),
-            list(map(_FLAG, variables)),
-            list(map(_FLAG, layers)),
-            list(map(_NAME, layers)),
-        ]
+def _smallest_functional() -> Any:
+    x = keras.Input((1,))
+    return keras.Model(x, x)
 
 
 def require_tensorflow_backend() -> None:
@@ -113,15 +117,14 @@ def tape_sources(variables: Iterable[Any]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def untouched(model: Any) -> Iterator[None]:
-    """Calls of `model` inside this context leave its `losses` as they were; one thread at a time."""
+def kept_losses(layers: Iterable[Any]) -> Iterator[None]:
+    """Leave the `losses` of these layers as they were; one thread at a time."""
     with _LOCK:
-        layers = model._flatten_layers()
-        before = [(list(layer._losses), set(layer._loss_ids)) for layer in layers]
+        before = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
         try:
             yield
         finally:
-            for layer, (losses, loss_ids) in zip(layers, before, strict=True):
+            for layer, losses, loss_ids in before:
                 layer._losses[:] = losses
                 layer._loss_ids.clear()
                 layer._loss_ids.update(loss_ids)
@@ -150,7 +153,9 @@ def replaced_calls(replacements: Iterable[tuple[Any, Callable[..., Any]]]) -> It
             for layer, replacement in replacements:
                 attributes = layer.__dict__
                 before.append((attributes, {"call": attributes["call"]} if "call" in attributes else {}))
-                attributes["call"] = partial(replacement, layer.call)
+                own = layer.call
+                own = without_compilation(own) if isinstance(own, PolymorphicFunction) else own
+                attributes["call"] = partial(replacement, own)
             yield
         finally:
             for attributes, own in reversed(before):
@@ -317,7 +322,32 @@ def has_loops(model: Any) -> bool:
     return any(isinstance(layer, keras.layers.RNN) and not layer.unroll for layer in [model, *all_layers(model)])
 
 
-def draws_at_inference(model: Any) -> bool:
-    """Return True if running the model moves the state of a seed also with `training=False`, as recurrent dropout does."""
-    cells = [layer for layer in all_layers(model) if hasattr(layer, "get_dropout_mask")]
-    return any(cell.dropout or cell.recurrent_dropout for cell in cells)
+def has_saved_loops(model: Any) -> bool:
+    """Return True if a `TFSMLayer` holds a loop, such as that of a recurrent layer: TensorFlow differentiates it eagerly only.
+
+    More exactly: eagerly or in a graph, whichever came first, and in a graph not inside of another loop.
+    """
+    return any(
+        isinstance(layer, keras.layers.TFSMLayer) and _holds_loop(layer) for layer in [model, *all_layers(model)]
+    )
+
+
+def _holds_loop(layer: Any) -> bool:
+    if layer not in _SAVED_LOOPS:
+        endpoint = layer.call_endpoint_fn
+        functions = getattr(endpoint, "concrete_functions", None) or [endpoint]
+        graphs = [function.graph.as_graph_def() for function in functions if hasattr(function, "graph")]
+        nodes = [node for graph in graphs for part in (graph, *graph.library.function) for node in _nodes(part)]
+        _SAVED_LOOPS[layer] = any(node.op in ("While", "StatelessWhile") for node in nodes)
+    return _SAVED_LOOPS[layer]
+
+
+def _nodes(part: Any) -> Any:
+    return part.node if hasattr(part, "node") else part.node_def
+
+
+def computes_in_half(model: Any) -> bool:
+    """Return True if a layer computes in float16 or bfloat16."""
+    return any(
+        getattr(layer, "compute_dtype", None) in ("float16", "bfloat16") for layer in [model, *all_layers(model)]
+    )

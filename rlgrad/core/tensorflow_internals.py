@@ -4,6 +4,8 @@ What is relied on:
 
 - a concrete function has `_call_flat(tensors, captured_inputs)`, which runs it on flat inputs and is what a gradient tape sees
   (`flat_call`);
+- differentiating, inside a graph, a loop over variables that a SavedModel brought along fails with a certain message
+  (`cannot_differentiate_in_graph`);
 - `tf.custom_gradient`, inside a graph, registers a closure for good, under a name that an attribute of an operation has
   (`trace`);
 - of some operations that gradients are made of TensorFlow says that they have no derivative, although they have one, and leaves
@@ -79,6 +81,14 @@ def _forget(names: list[str]) -> None:
     registered = getattr(_registry, "_registry", {})
     for name in names:
         registered.pop(name, None)
+
+
+def cannot_differentiate_in_graph(error: BaseException) -> bool:
+    """Return True if an error says that TensorFlow differentiates an operation eagerly, but not inside of a graph.
+
+    So it is with the loop of a recurrent layer that a SavedModel holds, `keras.layers.TFSMLayer` among others.
+    """
+    return "of a variable without handle data" in str(error)
 
 
 def flat_call(function: Any) -> Callable[[list[Any]], list[Any]]:

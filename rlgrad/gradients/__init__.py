@@ -11,9 +11,10 @@ from rlgrad.gradients.closed_forms.factors import Direct
 from rlgrad.gradients.closed_forms.lookups import Lookup
 from rlgrad.gradients.closed_forms.outer_products import OuterProduct
 from rlgrad.gradients.closed_forms.rule_table import register_rule
-from rlgrad.gradients.curvature import gauss_newton_vector_product, hessian_vector_product
+from rlgrad.gradients.curvature import hessian_vector_product
 from rlgrad.gradients.dicts import by_layer, dot, flatten, norm, unflatten
-from rlgrad.gradients.functions import gradient, input_gradient, value_and_gradient
+from rlgrad.gradients.functions import forget, gradient, input_gradient, value_and_gradient
+from rlgrad.gradients.gauss_newton import gauss_newton_vector_product
 from rlgrad.gradients.input_derivatives import input_jacobian, input_jvp
 from rlgrad.gradients.jacobian_grams import jacobian_gram
 from rlgrad.gradients.jacobians import jacobian
@@ -22,11 +23,13 @@ from rlgrad.gradients.norms import gram, per_sample_norm
 from rlgrad.gradients.per_sample import per_sample_gradient
 from rlgrad.gradients.planning import Plan, plan
 from rlgrad.gradients.programs.backward import DisconnectedGradientError
+from rlgrad.gradients.programs.coupling import BatchCoupledError
 from rlgrad.gradients.questions.outputs import Entropy, LogProb, Output, PerSequence
 
 require_tensorflow_backend()
 
 __all__ = [
+    "BatchCoupledError",
     "Direct",
     "DisconnectedGradientError",
     "Entropy",
@@ -42,6 +45,7 @@ __all__ = [
     "clipped_gradient",
     "dot",
     "flatten",
+    "forget",
     "gauss_newton_vector_product",
     "gradient",
     "gram",

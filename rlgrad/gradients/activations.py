@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients.programs.answers import Answer, answer
-from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for
+from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for, wide
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
+from rlgrad.gradients.programs.half_precision import pull_back_wide, without_weights
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.programs.taps import current_graph
 from rlgrad.gradients.questions.ask import ask
@@ -22,7 +24,14 @@ _HIDDEN = "Layer {0!r} {1}, so its output cannot be watched. Choose the layer ar
 
 
 def activation_gradient(
-    model: Any, x: Any, *, at: Any, output: OutputLike = None, layer: Any = None, sample_weight: Any = None
+    model: Any,
+    x: Any,
+    *,
+    at: Any,
+    output: OutputLike = None,
+    target: Any = None,
+    layer: Any = None,
+    sample_weight: Any = None,
 ) -> tuple[Any, Any]:
     """a_n and c_n ∂f(x_n)/∂a_n, a_n being what a hidden layer returns: what Grad-CAM and layer attributions are made of.
 
@@ -35,14 +44,16 @@ def activation_gradient(
         at: the hidden layer: its name (at any depth), its position in `model.layers`, or the layer. A model inside of the
             model is a layer too.
         output: see `gradient`.
+        target: see `gradient`.
         layer: see `gradient`: the layer that f is made of; not the hidden one.
         sample_weight: see `gradient`.
 
     Returns:
-        `(activation, gradient)`, both as the layer returns it: a tensor (N, …), or a tree of tensors. The gradient is in
-        units of f per unit of the activation.
+        `(activation, gradient)`, both as the layer returns it: a tensor (N, …), or a tree of tensors; in float32 if the
+        layer computes in half precision. The gradient is in units of f per unit of the activation.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         DisconnectedGradientError: f does not depend on what the layer returns.
         NotImplementedError: the layer runs inside a loop, a branch, another compiled function, or is rematerialized.
         TypeError: the layer returns integers, which have no gradient; and as `gradient`.
@@ -52,7 +63,7 @@ def activation_gradient(
         >>> a, g = activation_gradient(classifier, images, at="last_conv", output=labels)
         >>> heat = tf.nn.relu(tf.einsum("nhwc,nc->nhw", a, tf.reduce_mean(g, axis=[1, 2])))
     """
-    return answer(_activation_gradient, model, x, Output.of(output), sample_weight, at=at, layer=layer)
+    return answer(_activation_gradient, model, x, Output.of(output, target=target), sample_weight, at=at, layer=layer)
 
 
 def _activation_gradient(
@@ -77,13 +88,19 @@ def _activation_gradient(
 def _at_layer(question: Question, hidden: Any) -> Computed:
     """Compute the leaves of what the layer returns, and then their gradients; the detail is their tree."""
     layer = hidden()
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    require_separate_samples(question)
+    question, weights = without_weights(question)
+    with tf.GradientTape(persistent=weights is not None, watch_accessed_variables=False) as tape:
         watched = _Watched(layer, tape)
         with keras_internals.replaced_calls([(layer, watched.call)]):
             forward = question.forward()
     watched.require_one_output(question.model)
+    require_separate_function(question, forward)
     value, leaves = forward.values[SINGLE], tf.nest.flatten(watched.returned)
-    gradients = tape.gradient(value, leaves, output_gradients=weight_for(question, value))
+    if weights is None:
+        gradients = tape.gradient(value, leaves, output_gradients=weight_for(question, value))
+    else:  # a layer's output may have other rows than samples
+        gradients = pull_back_wide({SINGLE: value}, {SINGLE: weights.weight(value)}, leaves, tape)
     names = leaf_names(watched.returned)
     missing = [name.removeprefix("x") for name, gradient in zip(names, gradients, strict=True) if gradient is None]
     if missing:
@@ -92,7 +109,7 @@ def _at_layer(question: Question, hidden: Any) -> Computed:
             f"The output does not depend on {part}what layer {layer.name!r} of model {question.model.name!r} returns."
         )
     structure = tf.nest.map_structure(lambda _: None, watched.returned)
-    return Computed([*leaves, *gradients], ranges=forward.ranges, detail=structure)
+    return Computed(list(map(wide, [*leaves, *gradients])), ranges=forward.ranges, detail=structure)
 
 
 class _Watched:

@@ -20,6 +20,7 @@ def clipped_gradient(
     *,
     max_norm: Any,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -41,6 +42,7 @@ def clipped_gradient(
         x: see `gradient`.
         max_norm: C, one positive number. Another one compiles nothing.
         output: see `gradient`.
+        target: see `gradient`.
         layer: see `gradient`.
         weights: see `gradient`; the norm is over these.
         sample_weight: see `gradient`; it multiplies a gradient before this is clipped.
@@ -58,18 +60,19 @@ def clipped_gradient(
         not, makes the sum not a number: it cannot be clipped.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: all rows together would take more than `memory_limit`.
         ValueError: `max_norm` is not one positive number; another `per`; and as `per_sample_gradient`.
 
     Example:
-        >>> g = clipped_gradient(model, x, max_norm=1.0, output=lambda y: losses(y))
+        >>> g = clipped_gradient(model, x, max_norm=1.0, output=lambda y, t: losses(y, t), target=labels)
         >>> noisy = {path: (v + sigma * tf.random.normal(v.shape)) / len(x) for path, v in g.items()}
     """
     require_per(per)
     asked = ask_samples(
         model,
         x,
-        output=Output.of(output),
+        output=Output.of(output, target=target),
         layer=layer,
         weights=weights,
         sample_weight=sample_weight,

@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
+from rlgrad.core import snapshots
 from rlgrad.gradients.programs.answers import Answer, answer
-from rlgrad.gradients.programs.backward import require_inputs, value_and_sum, weight_for, with_own_inputs
+from rlgrad.gradients.programs.backward import require_inputs, with_own_inputs
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
+from rlgrad.gradients.programs.half_precision import pull_back_rows, value_and_sum, without_weights
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
@@ -17,6 +21,7 @@ def gradient(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -27,11 +32,15 @@ def gradient(
 
     Args:
         model: a built Keras model: Sequential, functional or subclassed. Run with `training=False`, and left as it was.
-        x: its input, float (N, …), or a dict or list of arrays for a model with several inputs.
+        x: its input, float (N, …), or a dict or list of arrays for a model with several inputs. For a subclassed model
+            with `call(self, x, t)`: a tuple or list in this order, or a dict by the arguments' names.
         output: f. `None`: the model's only output, summed over its units, as `K.gradients` did (on a softmax that sum is
-            constant, and its gradient 0). An int: that unit. An int array (N,): one unit per sample. A string: that head
-            of a model with several. `LogProb(actions)`, `Entropy()`, sums and scalings of these. A function from what
-            the model returns to (N,), which is not compiled.
+            constant, and its gradient 0). An int: that unit; −1 is the last. An int array (N,): one unit per sample. A
+            string: that head of a model with several. `LogProb(actions)`, `Entropy()`, sums and scalings of these. A
+            function from what the model returns to (N,), which is not compiled; with `target` a function of that and of
+            the targets.
+        target: an array with a row for each sample, or a tree of such arrays: the second argument of the function.
+            f is then any loss of each sample: `output=lambda y, t: keras.losses.mean_squared_error(t, y), target=labels`.
         layer: a layer's name (at any depth), its position in `model.layers`, or the layer: f is then made of its output.
         weights: the variables. `None`: the trainable variables that f depends on. Else a layer's name or position, the
             end of a variable's path (`"first/kernel"`), a layer, a variable (also a float one that is not trainable), or
@@ -50,7 +59,7 @@ def gradient(
     Example:
         >>> gradients = gradient(policy, x, output=LogProb(actions), sample_weight=advantages / len(x))
     """
-    return answer(_gradient, model, x, Output.of(output), sample_weight, layer=layer, weights=weights)
+    return answer(_gradient, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights)
 
 
 def value_and_gradient(
@@ -58,6 +67,7 @@ def value_and_gradient(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -69,30 +79,69 @@ def value_and_gradient(
     Returns:
         `(f, gradient)`: float (N,), and a dict as `gradient` returns it.
     """
-    return answer(_value_and_gradient, model, x, Output.of(output), sample_weight, layer=layer, weights=weights)
+    return answer(
+        _value_and_gradient, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights
+    )
 
 
 def input_gradient(
-    model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, sample_weight: Any = None
+    model: Any,
+    x: Any,
+    *,
+    output: OutputLike = None,
+    target: Any = None,
+    inputs: Any = None,
+    layer: Any = None,
+    sample_weight: Any = None,
 ) -> Any:
     """c_n ∇x f(x_n): how each number of the input moves the output (saliency).
 
     Args:
         model: see `gradient`.
-        x: float (N, …), or a dict or list of such arrays.
+        x: float (N, …), or a dict or list of arrays. Integers for a `keras.Input` of floats count as the floats that it
+            makes of them.
         output: see `gradient`.
+        target: see `gradient`.
+        inputs: the arrays of x to differentiate, beside others of any dtype, or that f does not depend on. `None`: all.
+            Else a key of a dict (for a dict in a dict "a/b"), the name of a `keras.Input`, a position in a list; or a
+            list of these.
         layer: see `gradient`.
         sample_weight: see `gradient`.
 
     Returns:
-        A tree with the structure and shapes of x, in units of f per unit of x.
+        A tree with the structure and shapes of x, in units of f per unit of x. With one entry as `inputs`, what x has
+        there; with a list of entries, a dict with a key for each entry.
 
     Raises:
-        DisconnectedGradientError: f does not depend on an input.
-        TypeError: x holds integers, which have no gradient; and as `gradient`.
+        BatchCoupledError: the model mixes its samples.
+        DisconnectedGradientError: f does not depend on a chosen input.
+        TypeError: a chosen input holds integers, truth values or strings, which have no gradient; and as `gradient`.
         ValueError: as `gradient`.
+
+    Example:
+        >>> input_gradient(model, {"numbers": numbers, "category": category}, inputs="numbers")
     """
-    return answer(_input_gradient, model, x, Output.of(output), sample_weight, layer=layer)
+    return answer(
+        _input_gradient, model, x, Output.of(output, target=target), sample_weight, inputs=inputs, layer=layer
+    )
+
+
+def forget(model: Any) -> None:
+    """Drop everything that was compiled for a model; the next call compiles anew.
+
+    Needed only after a change that is not seen: of numbers inside of a NumPy array of more than 64 kB that the model's code
+    reads as a constant, or of something outside of Python objects, such as a file. Changes of layers, attributes, plain
+    tensors, closures, globals and of what is trainable are seen.
+
+    Args:
+        model: a Keras model.
+
+    Raises:
+        TypeError: it is not a Keras model.
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"forget() takes a Keras model, got {type(model).__name__}.")
+    snapshots.forget(model)
 
 
 def _gradient(model: Any, x: Any, **options: Any) -> Answer[dict[str, Any]]:
@@ -119,19 +168,25 @@ def _value_and_sum(
     return computed, [question.weights.keys[i] for i in computed.positions]
 
 
-def _input_gradient(model: Any, x: Any, *, output: Any, layer: Any, sample_weight: Any) -> Answer[Any]:
-    question = ask(model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True)
+def _input_gradient(model: Any, x: Any, *, output: Any, inputs: Any, layer: Any, sample_weight: Any) -> Answer[Any]:
+    question = ask(
+        model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True, inputs=inputs
+    )
     computed = compute("input_gradient", question, _leaf_gradients)
-    structure = question.structure  # and not the question: what is kept with a model must not keep the model
-    return Answer(computed, lambda results: tf.nest.pack_sequence_as(structure, results))
+    return Answer(computed, question.inputs.packed)
 
 
 def _leaf_gradients(question: Question) -> Computed:
-    question = with_own_inputs(question)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(question.leaves)
+    require_separate_samples(question)
+    question, weights = without_weights(with_own_inputs(question))
+    floating = question.floating_leaves
+    with tf.GradientTape(persistent=weights is not None, watch_accessed_variables=False) as tape:
+        tape.watch(list(floating.values()))
         forward = question.forward()
+    require_separate_function(question, forward)
     value = forward.values[SINGLE]
-    gradients = tape.gradient(value, question.leaves, output_gradients=weight_for(question, value))
-    require_inputs(question, gradients)
-    return Computed(list(gradients), ranges=forward.ranges)
+    found = pull_back_rows(question, weights, value, list(floating.values()), tape)
+    # Those of leaves that were not chosen are for the message; a compiled program does not compute them.
+    gradients = {i: tf.convert_to_tensor(g) for i, g in zip(floating, found, strict=True) if g is not None}
+    require_inputs(question.inputs, gradients)
+    return Computed([gradients[i] for i in question.inputs.positions], ranges=forward.ranges)

@@ -8,21 +8,25 @@ import tensorflow as tf
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients.closed_forms.factors import sum_after
-from rlgrad.gradients.jacobians import (
+from rlgrad.gradients.programs.answers import Answer, answer
+from rlgrad.gradients.programs.backward import require_inputs, wide, with_own_inputs
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
+from rlgrad.gradients.programs.half_precision import rows_near_one, weigh_results, weigh_rows
+from rlgrad.gradients.programs.products import JacobianProducts
+from rlgrad.gradients.programs.program import Computed, compute
+from rlgrad.gradients.programs.surveys import PROBE_ROWS
+from rlgrad.gradients.programs.unit_factors import (
     MAX_UNITS,
+    output_rows,
     require_one_batch_axis,
     require_weight_per_sample,
     unit_cotangents,
 )
-from rlgrad.gradients.programs.answers import Answer, answer
-from rlgrad.gradients.programs.backward import require_inputs, with_own_inputs
-from rlgrad.gradients.programs.products import JacobianProducts
-from rlgrad.gradients.programs.program import Computed, compute
+from rlgrad.gradients.questions.arrays import dense_tensor
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.heads import shape_text
-from rlgrad.gradients.questions.inputs import leaf_names, prepare
 from rlgrad.gradients.questions.outputs import Output, OutputLike
-from rlgrad.gradients.questions.question import SINGLE, Question
+from rlgrad.gradients.questions.question import SINGLE, ForwardPass, Question
 from rlgrad.gradients.samples import MEMORY_LIMIT, require_memory
 
 
@@ -31,6 +35,8 @@ def input_jacobian(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
+    inputs: Any = None,
     layer: Any = None,
     sample_weight: Any = None,
     memory_limit: float = MEMORY_LIMIT,
@@ -41,30 +47,48 @@ def input_jacobian(
 
     Args:
         model: see `gradient`.
-        x: float (N, …), or a dict or list of such arrays.
+        x: float (N, …), or a dict or list of arrays.
         output: see `jacobian`: an output with units keeps them.
+        target: see `gradient`.
+        inputs: see `input_gradient`.
         layer: see `gradient`.
         sample_weight: c, float (N,); default 1.
         memory_limit: bytes that the result may take.
 
     Returns:
-        A tree with the structure of x; for each of its arrays (N, *output.shape[1:], *array.shape[1:]), in units of the
+        A tree as `input_gradient` returns it; for each array (N, *output.shape[1:], *array.shape[1:]), in units of the
         output per unit of x.
 
     Raises:
-        DisconnectedGradientError: the output does not depend on an input.
+        BatchCoupledError, DisconnectedGradientError, TypeError: as `input_gradient`.
         MemoryError: the result would be larger than `memory_limit`.
-        TypeError: x holds integers, which have no gradient; and as `gradient`.
         ValueError: the input has several leading batch axes; and as `gradient`.
 
     Example:
         >>> stiffness = input_jacobian(dynamics, states)  # (N, K, D): ∂ next state / ∂ state
     """
-    return answer(_input_jacobian, model, x, Output.of(output), sample_weight, layer=layer, memory_limit=memory_limit)
+    return answer(
+        _input_jacobian,
+        model,
+        x,
+        Output.of(output, target=target),
+        sample_weight,
+        inputs=inputs,
+        layer=layer,
+        memory_limit=memory_limit,
+    )
 
 
 def input_jvp(
-    model: Any, x: Any, tangent: Any, *, output: OutputLike = None, layer: Any = None, sample_weight: Any = None
+    model: Any,
+    x: Any,
+    tangent: Any,
+    *,
+    output: OutputLike = None,
+    target: Any = None,
+    inputs: Any = None,
+    layer: Any = None,
+    sample_weight: Any = None,
 ) -> Any:
     """c_n Σ_j ∂y_k(x_n)/∂x_nj v_nj: how all units of each sample move when its input moves along v.
 
@@ -72,9 +96,11 @@ def input_jvp(
 
     Args:
         model: see `gradient`.
-        x: float (N, …), or a dict or list of such arrays.
-        tangent: v, of the structure and the shapes of x.
+        x: float (N, …), or a dict or list of arrays.
+        tangent: v, a tree as `input_gradient` returns it: of the structure and the shapes of x, or of its part `inputs`.
         output: see `jacobian`: an output with units keeps them.
+        target: see `gradient`.
+        inputs: see `input_gradient`; the others do not move.
         layer: see `gradient`.
         sample_weight: c, float (N,); default 1.
 
@@ -82,26 +108,35 @@ def input_jvp(
         Float (N, *output.shape[1:]), in units of the output.
 
     Raises:
-        DisconnectedGradientError: the output does not depend on an input.
-        TypeError: x holds integers, which have no gradient; and as `gradient`.
-        ValueError: v has another structure or other shapes than x; and as `input_jacobian`.
+        BatchCoupledError, DisconnectedGradientError, TypeError: as `input_gradient`.
+        ValueError: v has another structure or other shapes; and as `input_jacobian`.
 
     Example:
         >>> velocity = input_jvp(encoder, x, x_next - x)
     """
-    question = ask(model, x, outputs=Output.of(output), layer=layer, sample_weight=sample_weight, differentiate_x=True)
+    question = ask(
+        model,
+        x,
+        outputs=Output.of(output, target=target),
+        layer=layer,
+        sample_weight=sample_weight,
+        differentiate_x=True,
+        inputs=inputs,
+    )
     require_weight_per_sample(question)
     v = _direction(question, tangent)
     question = replace(question, extra=v, extra_batched=frozenset(v))
-    return compute("input_jvp", question, _along_direction, traced=True).results[0]
+    return compute("input_jvp", question, weigh_results(_along_direction), traced=True).results[0]
 
 
 def _input_jacobian(
-    model: Any, x: Any, *, output: Any, layer: Any, sample_weight: Any, memory_limit: float
+    model: Any, x: Any, *, output: Any, inputs: Any, layer: Any, sample_weight: Any, memory_limit: float
 ) -> Answer[Any]:
-    question = ask(model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True)
+    question = ask(
+        model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True, inputs=inputs
+    )
     require_weight_per_sample(question)
-    rows, structure = question.batch_size, question.structure
+    rows = question.batch_size
 
     def check(computed: Computed) -> None:
         if rows is not None:
@@ -112,12 +147,12 @@ def _input_jacobian(
                 "Give fewer rows at a time, or raise the limit; input_jvp() does not write it out.",
             )
 
-    computed = compute("input_jacobian", question, _by_unit, check=check)
-    return Answer(computed, lambda results: tf.nest.pack_sequence_as(structure, results))
+    computed = compute("input_jacobian", question, weigh_results(_by_unit), check=check)
+    return Answer(computed, question.inputs.packed)
 
 
 def _by_unit(question: Question) -> Computed:
-    """Compute for each leaf of the input (N, *units, *shape)."""
+    """Compute for each chosen leaf of the input (N, *units, *shape)."""
     recorded = _record(question)
     y, leaves = recorded.y, recorded.jacobian.sources
     count = y.shape[1:].num_elements()
@@ -132,26 +167,38 @@ def _by_unit(question: Question) -> Computed:
 def _along_direction(question: Question) -> Computed:
     """Compute J v, (N, *units)."""
     recorded = _record(question)
-    y, v = recorded.y, list(question.extra.values())
+    y, v, size = recorded.y, list(question.extra.values()), None
+    if keras_internals.computes_in_half(question.model):  # where small directions would be 0
+        v, size = rows_near_one(v)
+    moved = _pushed(recorded, v) if not recorded.once else None
+    if moved is None:
+        (parts,) = recorded.each_unit(lambda gradients: [_inner_products(gradients, v)])
+        moved = tf.reshape(parts, tf.shape(y))
+    elif question.sample_weight is not None:
+        moved = weigh_rows(moved, question.sample_weight)
+    return Computed([moved if size is None else weigh_rows(wide(moved), size)], ranges=recorded.ranges)
+
+
+def _pushed(recorded: "_Recorded", v: list[Any]) -> Any:
+    """Return J v; `None` if TensorFlow has no derivative of an operation's derivative, as of a resize."""
     try:
-        moved = recorded.jacobian.push(v)[0]
-    except NotImplementedError:  # TensorFlow has no derivative of an operation's derivative, as of a resize
-        parts = recorded.each_unit(lambda gradients: [_inner_products(gradients, v)])
-        return Computed([tf.reshape(parts[0], tf.shape(y))], ranges=recorded.ranges)
-    if question.sample_weight is not None:
-        ones = tf.ones_like(tf.shape(y)[1:])
-        moved *= tf.cast(tf.reshape(question.sample_weight, tf.concat([tf.shape(y)[:1], ones], axis=0)), moved.dtype)
-    return Computed([moved], ranges=recorded.ranges)
+        return recorded.jacobian.push(v)[0]
+    except NotImplementedError:
+        return None
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """The units y of one run of the model, float (N, *units), and their Jacobian by the input."""
+    """The units y of one run of the model, float (N, *units), and their Jacobian by the chosen inputs.
+
+    With `once` TensorFlow differentiates such a run only once, so that there is one for each unit.
+    """
 
     y: Any
     jacobian: JacobianProducts
     ranges: Any
     sample_weight: Any
+    once: bool
 
     def each_unit(self, use: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """Return, (N, K, …), what `use` makes of the gradient of each unit, which it gets as a list by leaf of the input."""
@@ -174,15 +221,41 @@ class _Recorded:
 
 
 def _record(question: Question) -> _Recorded:
+    require_separate_samples(question)
     question = with_own_inputs(question)
-    leaves = list(question.leaves)
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(leaves)
-        forward = question.forward(per_unit=True)
+    once, floating = keras_internals.has_saved_loops(question.model), question.floating_leaves
+
+    def run() -> tuple[Any, ForwardPass]:
+        with tf.GradientTape(persistent=not once, watch_accessed_variables=False) as tape:
+            tape.watch(list(floating.values()))
+            forward = question.forward(per_unit=True)
+        return tape, forward
+
+    def run_again() -> tuple[Any, list[Any]]:
+        tape, forward = run()
+        return tape, [forward.values[SINGLE]]
+
+    tape, forward = run()
     require_one_batch_axis(forward)
+    require_separate_function(question, forward)
     y = forward.values[SINGLE]
-    require_inputs(question, tape.gradient(y, leaves))
-    return _Recorded(y, JacobianProducts(tape, [y], leaves), forward.ranges, question.sample_weight)
+    _require_one_row_per_sample(question, y)
+    found = zip(floating, tape.gradient(y, list(floating.values())), strict=True)
+    require_inputs(question.inputs, [i for i, gradient in found if gradient is not None])
+    leaves = [question.leaves[i] for i in question.inputs.positions]
+    products = JacobianProducts(tape, [y], leaves, run_again if once else None)
+    return _Recorded(y, products, forward.ranges, question.sample_weight, once)
+
+
+def _require_one_row_per_sample(question: Question, y: Any) -> None:
+    """Raise if y has several rows for each sample: which of them are whose is not known."""
+    known = (question.leaves[0].shape[0], y.shape[0])
+    count = question.batch_size or PROBE_ROWS
+    if (known[0] != known[1]) if None not in known else (output_rows(question, count) != 1):
+        raise ValueError(
+            f"Model {question.model.name!r} does not return one row for each row of its input. Give output= a function "
+            "that puts the rows of each sample into an axis after the first: (N, R, …)."
+        )
 
 
 def _inner_products(gradients: list[Any], v: list[Any]) -> Any:
@@ -191,20 +264,20 @@ def _inner_products(gradients: list[Any], v: list[Any]) -> Any:
 
 
 def _direction(question: Question, tangent: Any) -> dict[str, Any]:
-    """Return a direction of the input as tensors, by the names of the input's arrays.
+    """Return a direction of the chosen inputs as tensors, by name and in the order of their positions.
 
     Raises:
-        ValueError: another structure or other shapes than the input's.
+        ValueError: another structure or other shapes than theirs.
     """
-    given = prepare(question.model, tangent, keras_internals.expected_inputs(question.model))
-    names = leaf_names(question.structure)
-    if names != leaf_names(given.structure):
-        raise ValueError(
-            f"tangent= has the structure of x: {', '.join(names)}; got {', '.join(leaf_names(given.structure))}."
-        )
-    for name, leaf, v in zip(names, question.leaves, given.leaves, strict=True):
+    direction = {}
+    for position, (name, part) in zip(
+        question.inputs.positions, question.inputs.unpacked(tangent, "tangent"), strict=True
+    ):
+        leaf, written = question.leaves[position], question.inputs.names[position]
+        v = dense_tensor(part, name, leaf.dtype)
         if not v.shape.is_compatible_with(leaf.shape):
             raise ValueError(
-                f"tangent= has the shapes of x: {shape_text(leaf.shape)} for {name}; got {shape_text(v.shape)}."
+                f"tangent= has the shapes of x: {shape_text(leaf.shape)} for {written}; got {shape_text(v.shape)}."
             )
-    return {name: tf.cast(v, leaf.dtype) for name, leaf, v in zip(names, question.leaves, given.leaves, strict=True)}
+        direction[written] = v
+    return direction

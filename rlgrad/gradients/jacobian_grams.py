@@ -1,19 +1,22 @@
 """Inner products of the gradients of all units: J Jᵀ, with one row and one column for each sample and unit."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from rlgrad.gradients.closed_forms.segments import part
-from rlgrad.gradients.jacobians import UnitFactors, require_weight_per_sample, unit_factors
-from rlgrad.gradients.matrices import both_chunks, matrix_of_blocks, other_question, static
+from rlgrad.gradients.jacobians import require_memory_now
+from rlgrad.gradients.matrices import both_chunks, matrix_of_blocks, other_question, output_at_y, static
 from rlgrad.gradients.norms import gram_of
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.program import Computed, compute
+from rlgrad.gradients.programs.taps import Recording
+from rlgrad.gradients.programs.unit_factors import MAX_UNITS, UnitFactors, require_weight_per_sample, unit_factors
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import Question, one_row_of_zeros
-from rlgrad.gradients.samples import MEMORY_LIMIT, SampleQuestion, ask_samples
+from rlgrad.gradients.samples import MEMORY_LIMIT, SampleQuestion, ask_samples, require_memory
 
 
 def jacobian_gram(
@@ -23,6 +26,8 @@ def jacobian_gram(
     *,
     output: OutputLike = None,
     output_y: OutputLike = None,
+    target: Any = None,
+    target_y: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -41,6 +46,8 @@ def jacobian_gram(
         y: another input, (M, …), whose gradients are the columns; default x itself.
         output: see `jacobian`: an output with units keeps them.
         output_y: see `gram`.
+        target: see `gradient`.
+        target_y: see `gram`.
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: c, float (N,); not together with `y`.
@@ -52,6 +59,7 @@ def jacobian_gram(
         sample n. Reshaped to (N, K, M, K), the trace over the units is what `gram` would be of the units one by one, added.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: more than `memory_limit`.
         ValueError: options that contradict each other; and as `jacobian`.
 
@@ -63,10 +71,10 @@ def jacobian_gram(
         _jacobian_gram,
         model,
         x,
-        Output.of(output),
+        Output.of(output, target=target),
         sample_weight,
         y=y,
-        output_y=output_y,
+        output_y=output_at_y(y, output, output_y, target, target_y),
         layer=layer,
         weights=weights,
         chunk_size=chunk_size,
@@ -81,16 +89,12 @@ def _jacobian_gram(
     require_weight_per_sample(asked.question)
     other = other_question(asked, y, output_y, output, options)
     chunks, rows = list(asked.chunks), asked.question.batch_size
-    columns = rows if other is None else other.question.batch_size
+    size = rows, rows if other is None else other.question.batch_size
+    # A program must not keep the question alive, so that these take its numbers.
+    square_of, pair_of = (partial(f, size=size, limit=asked.memory_limit) for f in (_square, _pair))
 
     def check(computed: Computed, chunk: Question) -> None:
-        units = computed.detail
-        if rows is not None and columns is not None and units is not None:
-            asked.require_memory(
-                4 * rows * columns * units**2,
-                f"A Gram matrix of {rows} by {columns} samples with {units} units each",
-                "Ask for fewer rows at a time with jacobian_gram(model, x[a:b], x), or raise the limit.",
-            )
+        _require_memory_of_matrix(size, computed.detail, asked.memory_limit)
         if chunk.batch_size is not None:
             asked.require_memory(
                 chunk.batch_size * computed.bytes_per_sample,
@@ -102,30 +106,55 @@ def _jacobian_gram(
         return compute(
             "jacobian_gram",
             chunk,
-            _square,
+            square_of,
             check=lambda computed: check(computed, chunk),
             without_rows=lambda results: [results[0][:0, :0]],
         )
 
     def pair(asked: SampleQuestion, a: Question, b: Question) -> Any:
         if 0 in (a.batch_size, b.batch_size):
-            units = tf.shape(compute("jacobian_gram", one_row_of_zeros(a), _square).results[0])[0]
+            units = tf.shape(compute("jacobian_gram", one_row_of_zeros(a), square_of).results[0])[0]
             return tf.zeros([(a.batch_size or 0) * units, (b.batch_size or 0) * units])
         both = both_chunks(a, b)
-        return compute("jacobian_gram_of_two", both, _pair, check=lambda computed: check(computed, both)).results[0]
+        return compute("jacobian_gram_of_two", both, pair_of, check=lambda computed: check(computed, both)).results[0]
 
     if other is None and len(chunks) == 1:
         return Answer(square(asked, chunks[0]), lambda results: results[0])
     return Answer(Computed([matrix_of_blocks(asked, chunks, other, square, pair)]), lambda results: results[0])
 
 
-def _square(question: Question) -> Computed:
-    found = unit_factors(question)
+Size = tuple[int | None, int | None]
+
+
+def _require_memory_of_matrix(size: Size, units: int | None, limit: float) -> None:
+    """Raise if the matrix of so many rows and columns of samples takes more than the limit; `None` is not known."""
+    rows, columns = size
+    if rows is not None and columns is not None and units is not None:
+        require_memory(
+            4 * rows * columns * units**2,
+            limit,
+            f"A Gram matrix of {rows} by {columns} samples with {units} units each",
+            "Ask for fewer rows at a time with jacobian_gram(model, x[a:b], x), or raise the limit.",
+        )
+
+
+def _factors(question: Question, size: Size, limit: float) -> UnitFactors:
+    def check_now(recording: Recording, y: Any) -> None:
+        units = y.shape[1:].num_elements()
+        _require_memory_of_matrix(size, units, limit)
+        if not recording.calls or units > MAX_UNITS:  # then everything is written out
+            require_memory_now(question, recording, y, limit)
+
+    return unit_factors(question, check_now)
+
+
+def _square(question: Question, size: Size, limit: float) -> Computed:
+    found = _factors(question, size, limit)
     return _computed(found, gram_of(found.factors.values(), found.factors.values()))
 
 
-def _pair(question: Question) -> Computed:
-    found = unit_factors(question)
+def _pair(question: Question, size: Size, limit: float) -> Computed:
+    found = _factors(question, size, limit)
     border = static(question.extra["split"]) * found.count
     above = [part(factor, slice(border), None) for factor in found.factors.values()]
     below = [part(factor, slice(border, None), None) for factor in found.factors.values()]

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.core.keras_internals import computes_in_half
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import Segmented, prepare_segments
 from rlgrad.gradients.fisher import Parameters, about_distribution, parameters_of
 from rlgrad.gradients.programs.backward import tangents_for
 from rlgrad.gradients.programs.factorization import factorize
+from rlgrad.gradients.programs.half_precision import product_of_sizes_near_one
 from rlgrad.gradients.programs.program import Computed, compute, is_compilable
 from rlgrad.gradients.questions.inputs import as_tensor
 from rlgrad.gradients.questions.question import SINGLE, Question, single_output
@@ -101,7 +103,9 @@ class LazyFactors:
                 parameters = parameters_of(question)
                 listed = [keys[i] for i in parameters.positions]
                 tangent = tangents_for(question, {key: question.extra[key] for key in given}, listed)
-                products = parameters.product(tangent, question.extra["weight"], question.extra["damping"])
+                products = _fisher_product(
+                    question, parameters, tangent, question.extra["weight"], question.extra["damping"]
+                )
                 return Computed(products, parameters.positions)
 
             computed = compute("fisher", replace(question, extra=extra, extra_batched=batched), computation)
@@ -111,7 +115,7 @@ class LazyFactors:
                 self._parameters = parameters_of(question)
         listed = [keys[i] for i in self._parameters.positions]
         tangent = tangents_for(question, v, listed)
-        products = self._parameters.product(tangent, as_tensor(sample_weight), as_tensor(damping))
+        products = _fisher_product(question, self._parameters, tangent, as_tensor(sample_weight), as_tensor(damping))
         return dict(zip(listed, products, strict=True))
 
     def _compute(self, name: str) -> dict[str, Factor]:
@@ -134,6 +138,18 @@ class LazyFactors:
                 "The model's weights have changed since linearize(). Ask before you change them (what was asked once is "
                 "kept), or linearize again."
             )
+
+
+def _fisher_product(question: Question, parameters: Parameters, v: list[Any], weight: Any, damping: Any) -> list[Any]:
+    """Return F v + damping · v; in half precision without rounding small v and weights to 0."""
+    if not computes_in_half(question.model):
+        return parameters.product(v, weight, damping)
+    dtypes = [question.weights.variables[i].dtype for i in parameters.positions]
+    products = product_of_sizes_near_one(
+        lambda v, weight: parameters.product(v, weight, 0.0), v, tf.cast(weight, tf.float32), dtypes
+    )
+    summed = [p + tf.cast(damping, p.dtype) * tf.cast(part, p.dtype) for p, part in zip(products, v, strict=True)]
+    return [tf.cast(p, dtype) for p, dtype in zip(summed, dtypes, strict=True)]
 
 
 def _value_and_factors(question: Question) -> Computed:

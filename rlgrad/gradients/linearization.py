@@ -6,12 +6,22 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core import keras_internals
 from rlgrad.gradients import norms
 from rlgrad.gradients.closed_forms.factors import Factor
-from rlgrad.gradients.curvature import gauss_newton_product, hessian_product
+from rlgrad.gradients.curvature import hessian_product
+from rlgrad.gradients.gauss_newton import gauss_newton_product
 from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
 from rlgrad.gradients.programs.answers import read_call
-from rlgrad.gradients.programs.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients.programs.backward import (
+    credits_by_name,
+    credits_for,
+    dense,
+    require_connected,
+    require_repeatable,
+    tangents_for,
+)
+from rlgrad.gradients.programs.half_precision import pull_back
 from rlgrad.gradients.programs.program import Computed, Program, is_compilable, program_for
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.inputs import as_weight
@@ -22,8 +32,11 @@ from rlgrad.gradients.questions.question import SINGLE, Question, place
 class Linearization:
     """A model's outputs and their derivatives with respect to its weights. Made by `linearize`."""
 
-    def __init__(self, question: Question, tape: Any, values: Mapping[str, Any], connected: Any = None) -> None:
+    def __init__(
+        self, question: Question, tape: Any, values: Mapping[str, Any], half: bool, connected: Any = None
+    ) -> None:
         self._question = question
+        self._half = half  # the model computes in half precision, where credits would lose their digits
         self._tape = tape
         self._values = dict(values)
         self._factors = LazyFactors(question, self._values)
@@ -70,9 +83,12 @@ class Linearization:
         """
         selected, sources = self._question.weights, self._question.sources
         credits = credits_for(self._values, credit)
-        gradients = self._tape.gradient(
-            [self._values[name] for name in credits], sources, output_gradients=list(credits.values())
-        )
+        if self._half:
+            gradients = pull_back(self._values, credits, sources, self._tape)
+        else:
+            gradients = self._tape.gradient(
+                [self._values[name] for name in credits], sources, output_gradients=list(credits.values())
+            )
         if self._connected is None:
             positions = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
         else:
@@ -87,7 +103,8 @@ class Linearization:
     def per_sample(self, *, segments: Any = None, num_segments: int | None = None) -> dict[str, Any]:
         """∇f of each sample by itself: for each variable (N, *variable.shape); for named outputs a dict of such dicts.
 
-        The first of the per-sample methods runs the model once; those after it do not run it again.
+        The first of the per-sample methods runs the model once; those after it do not run it again. All of them raise
+        `BatchCoupledError` if the model mixes its samples.
 
         Args:
             segments: int (N,), from 0: rows with the same number are summed, and there is one row per segment.
@@ -228,6 +245,7 @@ def linearize(
     x: Any,
     *,
     output: OutputLike | Mapping[str, OutputLike] = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
 ) -> Linearization:
@@ -241,6 +259,7 @@ def linearize(
         model: a built Keras model. Run with `training=False`, and left as it was.
         x: its input, (N, …), or a dict or list of arrays.
         output: the output to differentiate (see `gradient`), or a dict of outputs, which one pass computes all.
+        target: see `gradient`; in a dict of outputs each has its own: `Output.of(function, target=…)`.
         layer: a layer's name, its position or the layer, to differentiate its output instead of the model's.
         weights: see `gradient`.
 
@@ -260,11 +279,13 @@ def linearize(
     if isinstance(output, Mapping):
         if not output:
             raise ValueError("output={} names nothing to differentiate.")
+        if target is not None:
+            raise TypeError("target= is of one output; in a dict each has its own: Output.of(function, target=…).")
         outputs = {name: Output.of(spec) for name, spec in output.items()}
         if SINGLE in outputs:
             raise ValueError("The empty name is taken for outputs without a name; choose another.")
     else:
-        outputs = {SINGLE: Output.of(output)}
+        outputs = {SINGLE: Output.of(output, target=target)}
     options = {"layer": layer, "weights": weights}
     call = read_call((linearize, *outputs), model, x, tuple(outputs.values()), None, options)
     if call is not None and call.program is not None:
@@ -286,21 +307,22 @@ def _linearize_with(program: Program, question: Question) -> Linearization:
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(sources)
         computed = program(question)
-    return Linearization(question, tape, computed.results, computed.detail)
+    return Linearization(question, tape, computed.results, *computed.detail)
 
 
 def _linearize_directly(question: Question) -> Linearization:
     """Linearize with the operations of the current context."""
+    require_repeatable(question, "linearize")
     sources = question.sources
     # In a traced function a persistent tape costs nothing: it keeps symbols, and unused ones are pruned.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(sources)
         values = question.forward().values
-    return Linearization(question, tape, values)
+    return Linearization(question, tape, values, keras_internals.computes_in_half(question.model))
 
 
 def _connections(question: Question) -> Computed:
-    """Compute the outputs; the detail is the positions of the variables that each depends on.
+    """Compute the outputs; the detail is `half` and `connected` of a `Linearization`.
 
     Differentiating here only finds these; the gradients are not among the results, so they are never computed.
     """
@@ -315,4 +337,5 @@ def _connections(question: Question) -> Computed:
     every = frozenset().union(*connected.values())
     if not every:
         require_connected(question, every, question.recipes)
-    return Computed(forward.values, tuple(sorted(every)), forward.ranges, detail=connected)
+    detail = (keras_internals.computes_in_half(question.model), connected)
+    return Computed(forward.values, tuple(sorted(every)), forward.ranges, detail=detail)

@@ -8,9 +8,22 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad.gradients.programs.program import Computed
-from rlgrad.gradients.questions.outputs import Output
+from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import Question
 from rlgrad.gradients.samples import SampleQuestion, ask_samples
+
+
+def output_at_y(y: Any, output: OutputLike, output_y: OutputLike, target: Any, target_y: Any) -> OutputLike:
+    """Return f at y, with its targets there.
+
+    Raises:
+        ValueError: there are targets of x, and none of y.
+    """
+    if target_y is not None:
+        return Output.of(output if output_y is None else output_y, target=target_y)
+    if target is not None and y is not None and output_y is None:
+        raise ValueError("target= belongs to x; the targets of y are missing: target_y=.")
+    return output_y
 
 
 def other_question(
@@ -30,10 +43,12 @@ def other_question(
     """
     if y is None:
         if output_y is not None:
-            raise ValueError("output_y= is f at y, but y is missing.")
+            raise ValueError("output_y= and target_y= are about y, but y is missing.")
         return None
     if asked.question.sample_weight is not None or "segments" in asked.question.extra:
         raise ValueError("sample_weight= and segments= belong to x; a Gram matrix of x and y takes neither.")
+    if output_y is None and any(output.batched):
+        raise ValueError("output= has a row for each sample of x; say what it is at y: output_y= (or target_y=).")
     output_y = output if output_y is None else Output.of(output_y)
     other = ask_samples(asked.question.model, y, output=output_y, sample_weight=None, **options)
     if not _differ_only_in_rows(asked.question, other.question):

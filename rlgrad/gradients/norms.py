@@ -8,7 +8,7 @@ import tensorflow as tf
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import part
 from rlgrad.gradients.dicts import by_layer
-from rlgrad.gradients.matrices import both_chunks, matrix_of_blocks, other_question, static
+from rlgrad.gradients.matrices import both_chunks, matrix_of_blocks, other_question, output_at_y, static
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.questions.outputs import Output, OutputLike
@@ -23,6 +23,7 @@ def per_sample_norm(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -42,6 +43,7 @@ def per_sample_norm(
         model: see `gradient`.
         x: see `gradient`.
         output: see `gradient`.
+        target: see `gradient`.
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: see `gradient`.
@@ -58,6 +60,7 @@ def per_sample_norm(
         by path.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: all rows together would take more than `memory_limit`.
         ValueError: another `per`; and as `per_sample_gradient`.
     """
@@ -65,7 +68,7 @@ def per_sample_norm(
         _per_sample_norm,
         model,
         x,
-        Output.of(output),
+        Output.of(output, target=target),
         sample_weight,
         layer=layer,
         weights=weights,
@@ -86,6 +89,8 @@ def gram(
     *,
     output: OutputLike = None,
     output_y: OutputLike = None,
+    target: Any = None,
+    target_y: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -103,6 +108,8 @@ def gram(
         y: another input, (M, …), whose gradients are the columns; default x itself.
         output: see `gradient`.
         output_y: with `y`, the output there, if it holds an array with one row per sample; default `output`.
+        target: see `gradient`.
+        target_y: with `y` and `target`, the targets there.
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: c, float (N,); not together with `y`.
@@ -116,6 +123,7 @@ def gram(
         Float (N, N), symmetric and positive semi-definite; (S, S) with segments; (N, M) with `y`.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: more than `memory_limit`.
         ValueError: options that contradict each other; and as `per_sample_gradient`.
     """
@@ -123,10 +131,10 @@ def gram(
         _gram,
         model,
         x,
-        Output.of(output),
+        Output.of(output, target=target),
         sample_weight,
         y=y,
-        output_y=output_y,
+        output_y=output_at_y(y, output, output_y, target, target_y),
         layer=layer,
         weights=weights,
         segments=segments,

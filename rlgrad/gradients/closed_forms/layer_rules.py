@@ -75,12 +75,17 @@ def transposed_convolution(call: LayerCall) -> dict[str, Factor]:
 
 
 def embedding(call: LayerCall) -> dict[str, Factor]:
-    """Row id_t of the table gets b_t."""
+    """Row id_t of the table gets b_t. As for Keras, id −1 is the last row; a row that the table has not gets nothing."""
     ids, table = call.inputs, call.values["embeddings"]
     ids = tf.cast(ids, tf.int32) if ids.dtype not in (tf.int32, tf.int64) else ids
+    ids = tf.where(ids < 0, ids + table.shape[0], ids)
+    # A CPU refuses other ids when the model runs; a GPU and XLA go on, and TensorFlow's own gradient leaves them out.
+    exists = (ids >= 0) & (ids < table.shape[0])
+    cotangent = tf.where(exists[..., None], call.cotangent, tf.zeros_like(call.cotangent))
+    ids = tf.where(exists, ids, tf.zeros_like(ids))
     count = _count(ids.shape[1:])
     ids = tf.reshape(ids, [-1, count] if count is not None else [tf.shape(ids)[0], tf.reduce_prod(tf.shape(ids)[1:])])
-    right = tf.reshape(call.cotangent, [tf.shape(ids)[0], count or tf.shape(ids)[1], table.shape[1]])
+    right = tf.reshape(cotangent, [tf.shape(ids)[0], count or tf.shape(ids)[1], table.shape[1]])
     return {"embeddings": Lookup(ids, right, table.shape[0])}
 
 
@@ -126,6 +131,7 @@ def einsum_dense(call: LayerCall) -> dict[str, Factor]:
     )
     found: dict[str, Factor] = {"kernel": factor}
     if "bias" in call.values:
+        _require_bias_in_place(call.values["bias"].shape, call.cotangent.shape)
         found["bias"] = Direct(_sum_to(call.cotangent, call.values["bias"].shape))
     return found
 
@@ -204,8 +210,20 @@ def _channels_last(call: LayerCall) -> LayerCall:
     """The call with the channels of its inputs and cotangent at the end, wherever the layer has them."""
     if call.layer.data_format == "channels_last":
         return call
+    if "bias" in call.values:
+        _require_bias_in_place((call.cotangent.shape[1], *[1] * (call.cotangent.shape.rank - 2)), call.cotangent.shape)
     inputs, cotangent = (tf.transpose(x, [0, *range(2, x.shape.rank), 1]) for x in (call.inputs, call.cotangent))
     return replace(call, inputs=inputs, cotangent=cotangent)
+
+
+def _require_bias_in_place(bias: Any, z: Any) -> None:
+    """Raise if Keras adds a bias along another axis than its own: it goes by size, and looks at the last axis first."""
+    sizes = [(axis - len(bias), size) for axis, size in enumerate(bias) if size != 1]
+    if len(sizes) == 1:
+        axis, size = sizes[0]
+        taken = next((k for k in (-1, 1 - z.rank) if z[k] == size), axis)
+        if taken != axis:
+            raise NotImplementedError("Keras adds its bias along another axis, which is as long as the bias's own")
 
 
 RULES: dict[type, RegisteredRule] = {

@@ -15,7 +15,7 @@ class Lookup(MadeOfTensors):
     """g has b_t added to row id_t of a table, for each of T positions. Seldom written out: most of it is zeros.
 
     Args:
-        ids: int (N, T).
+        ids: int (N, T), in 0 … rows − 1.
         right: b, float (N, T, D).
         rows: number of rows of the table.
     """

@@ -9,6 +9,7 @@ from rlgrad.gradients.closed_forms import layer_rules, recurrent_rules
 from rlgrad.gradients.closed_forms.rules import RegisteredRule, Rule
 
 _RULES: dict[type, RegisteredRule] = layer_rules.RULES | recurrent_rules.RULES
+_generations = [0]
 
 
 def register_rule(layer_class: type, *attributes: str) -> Callable[[Rule], Rule]:
@@ -37,9 +38,15 @@ def register_rule(layer_class: type, *attributes: str) -> Callable[[Rule], Rule]
 
     def register(rule: Rule) -> Rule:
         _RULES[layer_class] = RegisteredRule(rule, attributes)
+        _generations.append(len(_generations))
         return rule
 
     return register
+
+
+def generation() -> int:
+    """Return a number that changes when a rule is registered."""
+    return _generations[-1]
 
 
 @dataclass(frozen=True)

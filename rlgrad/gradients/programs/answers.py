@@ -92,7 +92,7 @@ def read_call(
     else:
         inputs = prepare(model, x, expected_inputs(model))
         leaves = inputs.leaves
-        parts += (repr(inputs.structure), inputs.integer_leaves)
+        parts.append(repr(inputs.given))
     arrays = [(leaf, True) for leaf in leaves]
     for output in outputs:
         if not output.recipe.cacheable:

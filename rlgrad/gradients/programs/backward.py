@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients.programs.program import Computed
+from rlgrad.gradients.questions.chosen_inputs import ChosenInputs
 from rlgrad.gradients.questions.heads import shape_text
-from rlgrad.gradients.questions.inputs import as_tensor, leaf_names
+from rlgrad.gradients.questions.inputs import as_tensor
 from rlgrad.gradients.questions.question import SINGLE, Question
 from rlgrad.gradients.questions.selection import select_weights
 
@@ -66,16 +67,32 @@ def with_own_inputs(question: Question) -> Question:
     return replace(question, leaves=tuple(map(keras_internals.identity_with_mask, question.leaves)))
 
 
-def require_inputs(question: Question, gradients: Iterable[Any]) -> None:
-    """Raise if the output does not depend on an input, whose gradient is then `None`.
+def require_inputs(chosen: ChosenInputs, connected: Iterable[int]) -> None:
+    """Raise if the output does not depend on a chosen part of the input; `connected` are the positions of those it depends on.
 
     Raises:
-        DisconnectedGradientError: with the inputs that are not connected.
+        DisconnectedGradientError: with the inputs that are not connected, and those that are.
     """
-    names = leaf_names(question.structure)
-    missing = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+    found = sorted(connected)
+    missing = [chosen.names[i] for i in chosen.positions if i not in found]
     if missing:
-        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.")
+        entries = [chosen.entries[i] for i in found]
+        advice = f" It depends on inputs={(entries[0] if len(entries) == 1 else entries)!r}." if entries else ""
+        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.{advice}")
+
+
+def require_repeatable(question: Question, what: str) -> None:
+    """Raise if TensorFlow differentiates one run of the model only once.
+
+    Raises:
+        NotImplementedError: with the functions that do not need more.
+    """
+    if keras_internals.has_saved_loops(question.model):
+        raise NotImplementedError(
+            f"{what} differentiates one forward pass several times, which TensorFlow does not do for model "
+            f"{question.model.name!r}: a SavedModel in it has a recurrent layer (keras.layers.TFSMLayer). gradient, "
+            "value_and_gradient and the per-sample functions run it anew each time."
+        )
 
 
 def _connected_keys(question: Question, names: list[str]) -> list[str]:
@@ -122,10 +139,15 @@ def weight_for(question: Question, value: Any) -> Any:
     return cotangent(value, question.sample_weight, "sample_weight", question.batch_size)
 
 
+def wide(tensor: Any) -> Any:
+    """Return a floating-point tensor in float32, if it is of a smaller dtype."""
+    return tf.cast(tensor, tf.float32) if tensor.dtype.is_floating and tensor.dtype.size < 4 else tensor
+
+
 def credits_for(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
-    """Return credits as cotangents of the outputs' values, by output name."""
+    """Return credits as cotangents of the outputs' values, by output name, in float32 or wider."""
     return {
-        name: cotangent(values[name], c, f"The credit of {name!r}" if name != SINGLE else "The credit")
+        name: cotangent(wide(values[name]), c, f"The credit of {name!r}" if name != SINGLE else "The credit")
         for name, c in credits_by_name(values, credit).items()
     }
 
@@ -158,7 +180,7 @@ def credits_by_name(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
 
 
 def tangents_for(question: Question, tangent: Any, keys: list[str]) -> list[Any]:
-    """Return a direction in the space of weights as tensors, in the order of `keys`.
+    """Return a direction in the space of weights as tensors, float32 or wider, in the order of `keys`.
 
     Raises:
         ValueError: other keys than these, or another shape than the variable's.
@@ -172,7 +194,8 @@ def tangents_for(question: Question, tangent: Any, keys: list[str]) -> list[Any]
     tensors = []
     for key in keys:
         variable = variables[key]
-        v = tf.cast(as_tensor(tangent[key]), variable.dtype)
+        dtype = tf.as_dtype(variable.dtype)
+        v = tf.cast(as_tensor(tangent[key]), dtype if dtype.size >= 4 else tf.float32)
         if not v.shape.is_compatible_with(tf.TensorShape(variable.shape)):
             raise ValueError(f"The direction of {key!r} must have shape {tuple(variable.shape)}, got {tuple(v.shape)}.")
         tensors.append(v)

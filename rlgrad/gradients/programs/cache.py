@@ -1,8 +1,8 @@
 """One cache for each model, and the one place where its keys are made.
 
 A key holds everything that shapes a program; the numbers (inputs, actions, unit numbers, scales, sample weights) are
-passed in, with an open batch axis, so one program serves every batch. Everything is kept as long as the model lives.
-Changing an attribute of a layer (its activation, say) after a first call is not noticed, as with `keras.Model.predict`.
+passed in, with an open batch axis, so one program serves every batch. Everything is kept as long as the model lives, and
+used again only while the model's snapshot holds (`core.snapshots`).
 """
 
 import weakref
@@ -15,30 +15,39 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.core import keras_internals
+from rlgrad.core import snapshots
+from rlgrad.core.reach import PLAIN
+from rlgrad.core.snapshots import Snapshot
+from rlgrad.gradients.closed_forms.rule_table import generation
 from rlgrad.gradients.questions.policy_recipes import Same, by_value
 from rlgrad.gradients.questions.question import Question
 
 MAX_ENTRIES = 64  # of each kind, for each model
-MAX_STATES = 8
-# Options of these types say the same if they are equal.
-PLAIN = {type(None), bool, int, float, str}
+MAX_STATES = 2 * snapshots.MAX_SNAPSHOTS
 ARRAYS = (np.ndarray, tf.Tensor)
 
 Entry = TypeVar("Entry")
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class State:
-    """The parts that a model is made of, and its distribution, at one time."""
+    """A model in one state, with one distribution, under one table of rules.
 
-    def __init__(self, model: Any) -> None:
-        self.parts = keras_internals.Parts(model)
-        self._distribution = getattr(model, "distribution", None)
+    Args:
+        snapshot: see `core.snapshots`.
+        distribution: the model's own, or `None`.
+        generation: see `rule_table.generation`.
+    """
 
-    def holds(self, model: Any) -> bool:
-        """Return `True` if the model is still made of the same."""
-        now, before = getattr(model, "distribution", None), self._distribution
-        return (now is before or by_value(now) == by_value(before)) and self.parts.unchanged()
+    snapshot: Snapshot
+    distribution: Any
+    generation: int
+
+    def is_same(self, snapshot: Snapshot, distribution: Any, generation: int) -> bool:
+        """Return `True` if the model is still in this state."""
+        if snapshot is not self.snapshot or generation != self.generation:
+            return False
+        return distribution is self.distribution or by_value(distribution) == by_value(self.distribution)
 
 
 @dataclass(slots=True)
@@ -77,30 +86,20 @@ class Cache:
         _make_room(self.calls)
         self.calls[key] = KnownCall(weakref.ref(program), rows, pack)
 
-    def state(self, model: Any) -> State | None:
-        """Return the model's state, the same object each time the model is in it; `None` if it cannot be known."""
-        for index, state in enumerate(self._states):
-            if state.holds(model):
-                if index:
-                    self._states.insert(0, self._states.pop(index))
+    def state(self, model: Any) -> State:
+        """Return the model's state, the same object each time the model is in it."""
+        now = snapshots.current(model), getattr(model, "distribution", None), generation()
+        for state in self._states:
+            if state.is_same(*now):
                 return state
-        state = State(model)
-        if not state.parts.known:
-            return None
-        self._states.insert(0, state)
+        self._states.insert(0, State(*now))
         del self._states[MAX_STATES:]
-        return state
-
-
-_CACHES: "weakref.WeakKeyDictionary[Any, Cache]" = weakref.WeakKeyDictionary()
+        return self._states[0]
 
 
 def cache_of(model: Any) -> Cache:
     """Return the model's cache."""
-    cache = _CACHES.get(model)
-    if cache is None:
-        cache = _CACHES[model] = Cache()
-    return cache
+    return snapshots.kept_with(model, Cache)
 
 
 def find_or_make(entries: OrderedDict[Hashable, Entry], key: Hashable, make: Callable[[], Entry]) -> Entry:
@@ -121,11 +120,12 @@ def question_key(cache: Cache, kind: Hashable, question: Question) -> Hashable:
     """Return the key of a program: all that shapes the computation `kind` for this question."""
     model = question.model
     return (
-        cache.state(model) or (by_value(getattr(model, "distribution", None)), len(getattr(model, "layers", ()))),
+        cache.state(model),
         kind,
         tuple(question.recipes.items()),
         None if question.layer is None else weakref.ref(question.layer),
         question.weights.explicit,
+        question.inputs.positions,
         tuple(map(id, question.weights.variables)),  # a program keeps them alive
         repr(question.structure),
         question.signature,
@@ -136,9 +136,10 @@ def question_key(cache: Cache, kind: Hashable, question: Question) -> Hashable:
     )
 
 
-def survey_key(question: Question, rules: Sequence[Hashable]) -> Hashable:
+def survey_key(cache: Cache, question: Question, rules: Sequence[Hashable]) -> Hashable:
     """Return the key of a survey: all that decides which layers can be recorded."""
     return (
+        cache.state(question.model),
         tuple(rules),
         question.signature,
         repr(question.structure),
@@ -176,7 +177,7 @@ def call_key(
         if kind in PLAIN:
             key += (name, kind, value)
             continue
-        selected = _selected(value) if name in ("layer", "weights", "at") else None
+        selected = _selected(value) if name in ("layer", "weights", "at", "inputs") else None
         if selected is None:
             return None
         key += (name, selected)
@@ -194,7 +195,7 @@ def call_key(
                 shape = (None, *shape[1:])
             key += (kind, array.dtype, shape)
     state = cache.state(model)
-    return None if state is None else (state, *key)
+    return (state, *key) if state.snapshot.known else None
 
 
 def _selected(value: Any) -> Hashable | None:

@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlgrad.core import keras_internals
 from rlgrad.gradients.closed_forms.factors import Direct, Factor
-from rlgrad.gradients.programs.backward import require_connected, weight_for
+from rlgrad.gradients.programs.backward import require_connected, weight_for, wide
+from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
+from rlgrad.gradients.programs.half_precision import Unweighted, is_concerned, weigh_factor
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import RecordedCall, Recording, record, replay
 from rlgrad.gradients.programs.vectorization import gradients_one_by_one
+from rlgrad.gradients.programs.whole_batch import IN_BATCH
 from rlgrad.gradients.questions.heads import shape_text
 from rlgrad.gradients.questions.question import SINGLE, Question
 from rlgrad.gradients.questions.selection import Selection
@@ -27,6 +31,7 @@ class Factorization:
         free: positions of the variables that have no closed form.
         ranges: see `ForwardPass.ranges`.
         vectorized: the variables without a closed form were vectorized over the samples.
+        in_batch: their gradients were taken in the whole batch.
     """
 
     value: Any
@@ -34,6 +39,7 @@ class Factorization:
     free: tuple[int, ...]
     ranges: tuple[tuple[int, int, str], ...]
     vectorized: bool = False
+    in_batch: bool = False
 
     def computed(self, results: Any, detail: Any = None) -> Computed:
         """Return results that were made of these factors, with the bytes that the factors take for each sample."""
@@ -44,30 +50,48 @@ class Factorization:
         return Computed(results, tuple(self.factors), self.ranges, self.vectorized, size, detail)
 
 
-def factorize(question: Question, method: str = "auto") -> Factorization:
+def factorize(question: Question, method: str = "auto", *, mixed: bool = False) -> Factorization:
     """Run the model forward and backward once; variables outside of the closed forms take the vectorized route.
 
     Args:
         question: a question with one number per sample.
         method: `"auto"`; `"factors"`: nothing but closed forms; `"vmap"`, `"loop"`: none.
+        mixed: go on although the samples are mixed, for `plan`.
 
     Raises:
+        BatchCoupledError: f of one sample depends on other samples.
         DisconnectedGradientError: as `gradient`.
         NotImplementedError: `method="factors"` and a variable has no closed form.
         ValueError: not one number per sample.
     """
-    if method in ("vmap", "loop"):
+    if not mixed:
+        require_separate_samples(question)
+    if not is_concerned(question):
+        return _factorize(question, method, mixed)
+    bare = Unweighted.of(question)
+    found = _factorize(bare.question, method, mixed)
+    weight = bare.weight(found.value)
+    factors = {i: weigh_factor(factor, weight) for i, factor in found.factors.items()}
+    return replace(found, value=bare.value(found.value), factors=factors)
+
+
+def _factorize(question: Question, method: str, mixed: bool) -> Factorization:
+    if method in ("vmap", "loop") or keras_internals.has_saved_loops(question.model):
         forward = question.forward()
         require_scalars(question, forward.values[SINGLE])
+        require_separate_function(question, forward)
         others = gradients_one_by_one(replace(question, loop=question.loop or method == "loop"))
         rows = zip(others.positions, others.results, strict=True)
-        factors: dict[int, Factor] = {i: Direct(g) for i, g in rows}
+        factors: dict[int, Factor] = {i: Direct(wide(g)) for i, g in rows}
         ranges = forward.ranges + others.ranges
-        return Factorization(forward.values[SINGLE], factors, others.positions, ranges, others.vectorized)
+        whole = others.detail == IN_BATCH
+        return Factorization(forward.values[SINGLE], factors, others.positions, ranges, others.vectorized, whole)
     taps, _ = survey(question)
     forward, recording = record(question, taps, question.forward)
     value = forward.values[SINGLE]
     require_scalars(question, value)
+    if not mixed:
+        require_separate_function(question, forward)
     cotangents, free = recording.pull_back(value, weight_for(question, value))
     factors = recording.factors(question, cotangents, set(free))
     require_connected(question, {*free, *factors})
@@ -76,9 +100,10 @@ def factorize(question: Question, method: str = "auto") -> Factorization:
     if method == "factors":
         _refuse(question, free)
     others = gradients_one_by_one(remaining_question(question, recording, free))
-    factors |= {free[i]: Direct(g) for i, g in zip(others.positions, others.results, strict=True)}
+    factors |= {free[i]: Direct(wide(g)) for i, g in zip(others.positions, others.results, strict=True)}
     ranges = forward.ranges + others.ranges
-    return Factorization(value, {i: factors[i] for i in sorted(factors)}, free, ranges, others.vectorized)
+    whole = others.detail == IN_BATCH
+    return Factorization(value, {i: factors[i] for i in sorted(factors)}, free, ranges, others.vectorized, whole)
 
 
 def require_scalars(question: Question, value: Any) -> None:

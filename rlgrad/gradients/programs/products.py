@@ -1,7 +1,7 @@
 """Products with a Jacobian and with its transpose, from one recorded run of the model; the Jacobian is not written out."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +42,13 @@ class JacobianProducts:
         tape: the tape, persistent.
         targets: y, a list of tensors.
         sources: s, what the tape watched; y depends on each of them.
+        run_again: runs the model once more and returns another tape and other targets, if a tape serves only once.
     """
 
     tape: Any
     targets: list[Any]
     sources: list[Any]
+    run_again: Callable[[], tuple[Any, list[Any]]] | None = None
 
     def push(self, tangents: Sequence[Any]) -> list[Any]:
         """Return J v, for each of `targets`; v has a tensor for each of `sources`."""
@@ -63,5 +65,6 @@ class JacobianProducts:
 
     def pull(self, cotangents: Sequence[Any]) -> list[Any]:
         """Return Jᵀ u, for each of `sources`; u has a tensor for each of `targets`."""
-        gradients = self.tape.gradient(self.targets, self.sources, output_gradients=list(cotangents))
+        tape, targets = (self.tape, self.targets) if self.run_again is None else self.run_again()
+        gradients = tape.gradient(targets, self.sources, output_gradients=list(cotangents))
         return [dense(gradient, source) for gradient, source in zip(gradients, self.sources, strict=True)]

@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.core.tensorflow_internals import flat_call, trace_facts
+from rlgrad.core import keras_internals
+from rlgrad.core.tensorflow_internals import cannot_differentiate_in_graph, flat_call, trace_facts
 from rlgrad.gradients.programs.cache import cache_of, find_or_make, question_key
 from rlgrad.gradients.questions.heads import check_range
 from rlgrad.gradients.questions.inputs import as_weight, convert
@@ -89,8 +90,9 @@ class Program:
 
 
 def is_compilable(question: Question) -> bool:
-    """Return `False` inside a caller's `tf.function`, and for a user's function, which may capture anything."""
-    return tf.executing_eagerly() and all(recipe.cacheable for recipe in question.recipes.values())
+    """Return `False` inside a caller's `tf.function`, for a user's function (it may capture anything), and for saved loops."""
+    cacheable = all(recipe.cacheable for recipe in question.recipes.values())
+    return tf.executing_eagerly() and cacheable and not keras_internals.has_saved_loops(question.model)
 
 
 def program_for(kind: Hashable, question: Question, computation: Computation, *, anew: bool = False) -> Program:
@@ -143,9 +145,12 @@ def compute(
         computed = compute(kind, one_row_of_zeros(question), computation, check=check)
         return replace(computed, results=without_rows(computed.results), program=None)
     if not is_compilable(question):
-        if traced and tf.executing_eagerly():
-            return Program(question, computation)(question)
-        computed = computation(question)
+        if traced and tf.executing_eagerly() and not keras_internals.has_saved_loops(question.model):
+            passing = Program(question, computation)
+            if check is not None:
+                check(passing.facts)
+            return replace(passing(question), program=None)
+        computed = _compute_directly(question, computation)
         if check is not None:
             check(computed)
         return computed
@@ -158,6 +163,19 @@ def compute(
         if not program.facts.vectorized:
             raise
     return program_for(kind, replace(question, loop=True), computation, anew=True)(question)
+
+
+def _compute_directly(question: Question, computation: Computation) -> Computed:
+    try:
+        return computation(question)
+    except Exception as error:
+        if not cannot_differentiate_in_graph(error):
+            raise
+        raise NotImplementedError(
+            f"TensorFlow cannot differentiate model {question.model.name!r} here: a SavedModel in it has a recurrent layer "
+            "(keras.layers.TFSMLayer), which is differentiated either eagerly or inside of tf.function, whichever came "
+            "first since it was loaded. Ask for gradients outside of tf.function only, or rebuild the layer in Keras."
+        ) from error
 
 
 def _weak(thing: Any) -> Callable[[], Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.rule_table import look_up
@@ -14,7 +15,7 @@ from rlgrad.gradients.programs.taps import RecordedCall, Tap, is_connected, reco
 from rlgrad.gradients.questions.question import Question
 
 # A batch size that no layer has by accident: a tensor with this many rows has one row per sample.
-_PROBE_ROWS = 7919
+PROBE_ROWS = 7919
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,24 @@ def survey(question: Question) -> tuple[list[Tap], dict[int, Finding]]:
     if not candidates:
         return [], {}
     rules = [each.rule for each in coverages]
-    surveys, key = cache_of(question.model).surveys, survey_key(question, rules)
-    findings: dict[int, Finding] = find_or_make(surveys, key, lambda: _survey(question, candidates))
+    cache = cache_of(question.model)
+    key = survey_key(cache, question, rules)
+    findings: dict[int, Finding] = find_or_make(cache.surveys, key, lambda: _survey(question, candidates))
     return [tap for index, tap in candidates.items() if findings[index].reason is None], findings
 
 
 def _survey(question: Question, candidates: Mapping[int, Tap]) -> dict[int, Finding]:
+    if keras_internals.has_saved_loops(question.model):
+        return dict.fromkeys(
+            candidates, Finding(reason="TensorFlow differentiates a saved loop in the model eagerly only")
+        )
     if any(spec.shape.rank is None for spec in question.signature):
         return dict.fromkeys(candidates, Finding(reason="the input has an unknown number of axes"))
 
     def traced(leaves: list[Any]) -> tuple[list[Any], dict[int, Finding]]:
         return [], _findings(question, candidates, leaves)
 
-    specs = [tf.TensorSpec([_PROBE_ROWS, *spec.shape[1:]], spec.dtype) for spec in question.signature]
+    specs = [tf.TensorSpec([PROBE_ROWS, *spec.shape[1:]], spec.dtype) for spec in question.signature]
     return trace_facts(traced, specs)[1]
 
 
@@ -88,7 +94,7 @@ def _finding(calls: Sequence[tuple[RecordedCall, Any]]) -> Finding:
     for call, cotangent in calls:
         if not is_connected(cotangent):
             return Finding(reason="the output does not depend on it in a way that a tape can see")
-        if not call.has_rows(_PROBE_ROWS):
+        if not call.has_rows(PROBE_ROWS):
             return Finding(reason="the first axis of what goes in or out is not the batch")
         try:
             factors = call.factors(cotangent)
@@ -108,7 +114,7 @@ def _checked_positions(tap: Tap, factors: Mapping[str, Factor]) -> int | None:
                 f"Rule {getattr(rule, '__name__', rule)!r} covers {name!r} of layer {layer.name!r} but returned only "
                 f"{sorted(factors)}."
             )
-        expected, got = (_PROBE_ROWS, *variable.shape), factors[name].per_sample().shape
+        expected, got = (PROBE_ROWS, *variable.shape), factors[name].per_sample().shape
         if not got.is_compatible_with(expected):
             raise ValueError(
                 f"Rule {getattr(rule, '__name__', rule)!r} must return gradients of shape (N, "

@@ -16,6 +16,7 @@ from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.gradients.programs.backward import value_and_sum
 from rlgrad.gradients.programs.program import Computation, Computed
+from rlgrad.gradients.programs.whole_batch import in_batch
 from rlgrad.gradients.questions.question import Question
 
 
@@ -30,7 +31,10 @@ def gradients_one_by_one(question: Question) -> Computed:
         computed = value_and_sum(single)
         return replace(computed, results=computed.results[1:])
 
-    computed = map_samples(question, of_one)
+    try:
+        computed = map_samples(question, of_one)
+    except Exception as error:
+        return in_batch(question, error)
     # Vectorized over no samples at all, some operations lose the other axes.
     shapes = [tuple(question.weights.variables[i].shape) for i in computed.positions]
     rows = [
@@ -66,7 +70,8 @@ def map_samples(question: Question, of_one: Computation) -> Computed:
         results: list[Any] = computed.results
         return results
 
-    if not (question.loop or keras_internals.has_loops(question.model)):
+    saved = keras_internals.has_saved_loops(question.model)
+    if not (question.loop or saved or keras_internals.has_loops(question.model)):
         try:
             results = vectorize(lambda row: of_row(row, False), rows)
         except Exception:
@@ -74,7 +79,8 @@ def map_samples(question: Question, of_one: Computation) -> Computed:
                 raise own_errors[0] from None
         else:
             return replace(facts[-1], results=results, vectorized=True)
-    results = _loop(lambda row: of_row(row, True), rows)
+    loop = _loop_in_python if saved and tf.executing_eagerly() else _loop
+    results = loop(lambda row: of_row(row, True), rows)
     return replace(facts[-1], results=results)
 
 
@@ -91,6 +97,11 @@ def _loop(function: Callable[[Any], list[Any]], rows: list[Any]) -> list[Any]:
     signature = [tf.TensorSpec(result.shape, result.dtype) for result in trace(function, specs).structured_outputs]
     results: list[Any] = tf.map_fn(function, rows, fn_output_signature=signature)
     return results
+
+
+def _loop_in_python(function: Callable[[Any], list[Any]], rows: list[Any]) -> list[Any]:
+    results = [function([array[n] for array in rows]) for n in range(rows[0].shape[0])]
+    return [tf.stack(parts) for parts in zip(*results, strict=True)]
 
 
 @contextlib.contextmanager

@@ -1,11 +1,15 @@
 """From a caller's arguments to a `Question`, checked as far as that is possible without running the model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlgrad.core import keras_internals
+from rlgrad.core.untouched import build_layers
 from rlgrad.gradients.questions import selection
-from rlgrad.gradients.questions.inputs import Inputs, as_weight, prepare
+from rlgrad.gradients.questions.arguments import call_model
+from rlgrad.gradients.questions.chosen_inputs import NO_INPUTS, choose_inputs
+from rlgrad.gradients.questions.inputs import as_weight, prepare
 from rlgrad.gradients.questions.outputs import Output
 from rlgrad.gradients.questions.question import SINGLE, Question
 
@@ -19,6 +23,7 @@ def ask(
     weights: Any = None,
     sample_weight: Any = None,
     differentiate_x: bool = False,
+    inputs: Any = None,
 ) -> Question:
     """Check a caller's arguments and return the question that they ask.
 
@@ -30,6 +35,7 @@ def ask(
         weights: see `gradients.gradient`; or `NO_WEIGHTS`.
         sample_weight: see `gradients.gradient`.
         differentiate_x: differentiate with respect to the input, and to no weights.
+        inputs: with `differentiate_x`, see `gradients.input_gradient`.
 
     Raises:
         TypeError, ValueError: see the functions of `selection`, `inputs` and `recipes`.
@@ -45,45 +51,49 @@ def ask(
             f"Layers {stateful} keep their state from call to call (stateful=True), so asking for a gradient would "
             "change the model. Use stateful=False."
         )
+    expected = keras_internals.expected_inputs(model)
+    prepared, chosen_inputs = prepare(model, x, expected), NO_INPUTS
+    build_layers(model, lambda x: call_model(model, x, prepared.spread), prepared.structure, prepared.signature)
     chosen = None if layer is None else selection.select_layer(model, layer)
-    prepared = prepare(model, x, keras_internals.expected_inputs(model))
     if differentiate_x:
-        _require_floating_inputs(prepared)
+        chosen_inputs = choose_inputs(prepared, expected, inputs)
         selected = selection.NO_WEIGHTS
     else:
         selected = weights if weights is selection.NO_WEIGHTS else selection.select_weights(model, weights)
-    arrays: dict[str, tuple[Any, ...]] = {}
-    batched: dict[str, tuple[bool, ...]] = {}
-    outputs = {SINGLE: outputs} if isinstance(outputs, Output) else outputs
-    for name, output in outputs.items():
-        arrays[name] = tuple(output.tensors(model))
-        batched[name] = tuple(b and t.shape.rank != 0 for b, t in zip(output.batched, arrays[name], strict=True))
     question = Question(
         model=model,
         leaves=prepared.leaves,
         structure=prepared.structure,
         signature=prepared.signature,
-        recipes={name: output.recipe for name, output in outputs.items()},
-        arrays=arrays,
-        batched=batched,
+        recipes={},
+        arrays={},
+        batched={},
         layer=chosen,
         weights=selected,
         sample_weight=None if sample_weight is None else as_weight(sample_weight),
+        inputs=chosen_inputs,
+        spread=prepared.spread,
         batch_size=prepared.batch_size,
     )
+    return about(question, outputs)
+
+
+def about(question: Question, outputs: Mapping[str, Output] | Output) -> Question:
+    """Return the same question about other outputs.
+
+    Raises:
+        TypeError, ValueError: see `ask`.
+    """
+    arrays: dict[str, tuple[Any, ...]] = {}
+    batched: dict[str, tuple[bool, ...]] = {}
+    outputs = {SINGLE: outputs} if isinstance(outputs, Output) else outputs
+    for name, output in outputs.items():
+        arrays[name] = tuple(output.tensors(question.model))
+        batched[name] = tuple(b and t.shape.rank != 0 for b, t in zip(output.batched, arrays[name], strict=True))
+    recipes = {name: output.recipe for name, output in outputs.items()}
+    question = replace(question, recipes=recipes, arrays=arrays, batched=batched)
     _require_rows(question)
     return question
-
-
-def _require_floating_inputs(prepared: Inputs) -> None:
-    integers = prepared.integer_leaves or tuple(
-        leaf.dtype.name for leaf in prepared.leaves if not leaf.dtype.is_floating
-    )
-    if integers:
-        raise TypeError(
-            f"Input {', '.join(integers)} is made of integers, which have no gradient. Convert it to float; for token "
-            "ids differentiate with respect to the embedding's weights: gradient(model, x, weights='embedding')."
-        )
 
 
 def _require_rows(question: Question) -> None:
@@ -95,7 +105,7 @@ def _require_rows(question: Question) -> None:
         for array, batched in zip(arrays, question.batched[name], strict=True):
             if batched and array.shape.rank and array.shape[0] not in (None, rows):
                 raise ValueError(
-                    f"The input has {rows} rows, so there must be {rows} actions (or units); got shape "
+                    f"The input has {rows} rows, so there must be {rows} actions (or units, or targets); got shape "
                     f"{tuple(array.shape)}."
                 )
     if question.sample_weight is not None:

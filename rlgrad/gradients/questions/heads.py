@@ -139,13 +139,17 @@ class Heads:
 
 
 def check_range(array: Any, count: int, what: str) -> None:
-    """Raise if an integer of `array` lies outside 0 … count − 1.
+    """Raise if an integer of `array` lies outside 0 … count − 1; a single number may also count from the end.
 
     Raises:
         ValueError: with the range that came.
     """
     known = np.asarray(array) if tf.executing_eagerly() else tf.get_static_value(array)
     if known is None or known.size == 0:
+        return
+    if known.ndim == 0:
+        if not -count <= known < count:
+            raise ValueError(f"{what} are 0 … {count - 1}, or −1 … −{count} from the end; got {int(known)}.")
         return
     # Read as unsigned, a negative number is larger than any count: one pass finds both.
     if np.maximum.reduce(known.view(_UNSIGNED[known.dtype.itemsize]), axis=None) >= count:

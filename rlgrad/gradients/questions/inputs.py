@@ -1,12 +1,15 @@
 """A model's input as tensors of the dtypes that the model takes, with shapes that are checked before the model runs."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, repeat
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.gradients.questions.arguments import spread
+from rlgrad.gradients.questions.arrays import dense_tensor, is_scalar, rows_of
 from rlgrad.gradients.questions.heads import shape_text
 
 
@@ -21,9 +24,21 @@ def as_tensor(value: Any) -> Any:
 
 
 def as_weight(sample_weight: Any) -> Any:
-    """Return sample weights as a floating-point tensor."""
-    weight = as_tensor(sample_weight)
-    return weight if weight.dtype.is_floating else tf.cast(weight, tf.float64)
+    """Return sample weights as a floating-point tensor.
+
+    Raises:
+        TypeError: they are not numbers.
+    """
+    try:
+        weight = as_tensor(sample_weight)
+    except (TypeError, ValueError):
+        kind = type(sample_weight).__name__
+        raise TypeError(f"sample_weight holds one number for each value of the output; got a {kind}.") from None
+    if weight.dtype.is_floating:
+        return weight
+    if not (weight.dtype.is_integer or weight.dtype.is_bool):
+        raise TypeError(f"sample_weight holds numbers, got an array of {weight.dtype.name}.")
+    return tf.cast(weight, tf.float64)
 
 
 @dataclass(frozen=True)
@@ -32,16 +47,20 @@ class Inputs:
 
     Args:
         leaves: tensors, each with a batch axis first.
-        structure: the tree, with a `None` in place of each leaf.
+        structure: the tree that the model takes, with a `None` in place of each leaf.
+        given: the tree that the caller gave, with the position of each leaf among `leaves` in its place.
+        names: how the caller writes each leaf, `x` or `x['a']`.
         signature: a `tf.TensorSpec` for each leaf, its first axis open; further axes are open where the model's are.
-        integer_leaves: names of the leaves that came as integers, which have no gradient.
+        spread: the tree is a tuple or dict of several arguments of the model's `call`.
         batch_size: the number of rows of the first leaf, if it is known.
     """
 
     leaves: tuple[Any, ...]
     structure: Any
+    given: Any
+    names: tuple[str, ...]
     signature: tuple[Any, ...]
-    integer_leaves: tuple[str, ...]
+    spread: bool
     batch_size: int | None
 
 
@@ -50,32 +69,32 @@ def prepare(model: Any, x: Any, expected: Any) -> Inputs:
 
     Args:
         model: a built Keras model.
-        x: an array (N, …), or a dict or list of such arrays for a model with several inputs.
+        x: an array (N, …), or a dict or list of such arrays for a model with several inputs (see `arguments`).
         expected: see `keras_internals.expected_inputs`.
 
     Raises:
-        TypeError: a leaf is not an array of numbers.
+        TypeError: a leaf is not an array.
         ValueError: another structure, rank or width than the model's; a missing batch axis; leaves of unequal length.
     """
-    if isinstance(x, list | tuple) and all(_is_number(leaf) for leaf in tf.nest.flatten(x)):
-        x = np.asarray(x)
-    if expected is not None:
-        x = _arrange(x, expected, model)
-    flat = tf.nest.flatten(x)
+    several = None if expected is not None else spread(model, x)
+    tree = _arrange(x, expected, model) if several is None else _parts(several)
+    flat = tf.nest.flatten(tree)
     references = [None] * len(flat) if expected is None else tf.nest.flatten(expected)
-    names = leaf_names(x)
+    given = _given(x, tree, expected)
+    by_name = isinstance(given, dict) and isinstance(tree, list | tuple)
+    names = [f"x[{name!r}]" for name in given] if by_name else leaf_names(given)
     leaves = tuple(
         _checked_tensor(leaf, reference, name, model)
         for leaf, reference, name in zip(flat, references, names, strict=True)
     )
-    integers = tuple(name for name, leaf in zip(names, flat, strict=True) if not _is_floating(leaf))
     sizes = {leaf.shape[0] for leaf in leaves if leaf.shape.rank is not None and leaf.shape[0] is not None}
     if len(sizes) > 1:
         rows = ", ".join(f"{name}: {leaf.shape[0]}" for name, leaf in zip(names, leaves, strict=True))
         raise ValueError(f"All inputs need the same number of rows (axis 0); got {rows}.")
     signature = tuple(_spec(leaf, reference) for leaf, reference in zip(leaves, references, strict=True))
     batch_size = None if not leaves or leaves[0].shape.rank is None else leaves[0].shape[0]
-    return Inputs(leaves, tf.nest.map_structure(lambda _: None, x), signature, integers, batch_size)
+    structure = _labelled(tree, repeat(None))
+    return Inputs(leaves, structure, given, tuple(names), signature, several is not None, batch_size)
 
 
 def convert(leaf: Any, dtype: Any) -> Any:
@@ -87,36 +106,77 @@ def convert(leaf: Any, dtype: Any) -> Any:
 
 def _arrange(x: Any, expected: Any, model: Any) -> Any:
     """Return `x` in the structure of the model's own inputs; a dict by input names is accepted in place of a list."""
-    if isinstance(x, dict) and isinstance(expected, list | tuple):
-        names = [reference.name for reference in expected]
-        if set(names) <= set(x):
-            return type(expected)(x[name] for name in names)
-    if isinstance(expected, dict) and isinstance(x, dict) and set(expected) <= set(x):
-        return {name: x[name] for name in expected}
-    if isinstance(expected, list | tuple) and isinstance(x, list | tuple) and len(expected) == len(x):
-        return type(expected)(x)
-    if not isinstance(expected, dict | list | tuple) and not isinstance(x, dict | list | tuple):
-        return x
-    if not isinstance(expected, dict | list | tuple) and isinstance(x, list | tuple) and len(x) == 1:
-        return x[0]
-    raise ValueError(f"Model {model.name!r} takes {_describe(expected)}; got {_describe(x)}.")
+    tree = x
+    if isinstance(expected, list | tuple) and isinstance(x, Mapping):
+        names = [reference.name for reference in tf.nest.flatten(expected)]
+        if len(names) == len(expected) and set(names) <= set(x):
+            tree = [x[name] for name in names]
+    if expected is None:
+        return rows_of(x) if _is_list_of_scalars(x) else _parts(x)
+    if _is_leaf(expected) and isinstance(x, list | tuple) and len(x) == 1 and not _is_list_of_scalars(x):
+        tree = x[0]
+    try:
+        return _matched(tree, expected)
+    except _MismatchError:
+        raise ValueError(f"Model {model.name!r} takes {_describe(expected)}; got {_describe(x)}.") from None
+
+
+class _MismatchError(Exception):
+    """An input has another structure than the model's."""
+
+
+def _matched(x: Any, expected: Any) -> Any:
+    """Return `x` with one array for each of the model's inputs; lists of plain numbers become arrays."""
+    if isinstance(expected, dict):
+        if not isinstance(x, Mapping) or not set(expected) <= set(x):
+            raise _MismatchError
+        return {name: _matched(x[name], inner) for name, inner in expected.items()}
+    if isinstance(expected, list | tuple):
+        if not isinstance(x, list | tuple) or len(x) != len(expected):
+            raise _MismatchError
+        return type(expected)(_matched(part, inner) for part, inner in zip(x, expected, strict=True))
+    if _is_list_of_scalars(x):
+        return rows_of(x)
+    if not _is_leaf(x):
+        raise _MismatchError
+    return x
+
+
+def _parts(x: Any) -> Any:
+    """Return the tree `x` of a model that does not say what it takes, in which lists of plain numbers become arrays."""
+    if isinstance(x, Mapping):
+        return {name: _parts(part) for name, part in x.items()}
+    if isinstance(x, list | tuple):
+        parts = [rows_of(part) if _is_list_of_scalars(part) else _parts(part) for part in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+    return x
+
+
+def _given(x: Any, tree: Any, expected: Any) -> Any:
+    """Return the caller's tree with the position of each leaf in its place."""
+    if isinstance(tree, list | tuple) and isinstance(x, Mapping):
+        return {reference.name: position for position, reference in enumerate(tf.nest.flatten(expected))}
+    if _is_leaf(tree):
+        return [0] if isinstance(x, list | tuple) and not _is_list_of_scalars(x) else 0
+    return _labelled(tree, count())
+
+
+def _labelled(tree: Any, labels: Iterator[Any]) -> Any:
+    """Return a tree with labels in place of its leaves, in the order of `tf.nest.flatten` (whose own way takes longer)."""
+    if isinstance(tree, dict):
+        labelled = {key: _labelled(tree[key], labels) for key in sorted(tree)}
+        return {key: labelled[key] for key in tree}
+    if isinstance(tree, list | tuple):
+        parts = [_labelled(part, labels) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return next(labels)
 
 
 def _checked_tensor(leaf: Any, reference: Any, name: str, model: Any) -> Any:
-    if isinstance(leaf, keras.KerasTensor):
-        raise TypeError(f"Input {name} is symbolic (a KerasTensor). Gradients need numbers: pass an array.")
     dtype = None if reference is None else tf.as_dtype(reference.dtype)
-    if not tf.is_tensor(leaf):
-        array = np.asarray(leaf)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"Input {name} is an array of {array.dtype}, not of numbers.")
-        if dtype is None and array.dtype == np.float64:
-            dtype = tf.as_dtype(keras.config.floatx())
-        leaf = tf.convert_to_tensor(array if dtype is None else array.astype(dtype.as_numpy_dtype))
-    elif dtype is not None and leaf.dtype != dtype:
-        leaf = tf.cast(leaf, dtype)
-    _check_shape(leaf, reference, name, model)
-    return leaf
+    tensor = dense_tensor(leaf, f"Input {name}", dtype, declared=reference is not None)
+    _check_shape(tensor, reference, name, model)
+    return tensor
 
 
 def _check_shape(leaf: Any, reference: Any, name: str, model: Any) -> None:
@@ -151,7 +211,7 @@ def _spec(leaf: Any, reference: Any) -> Any:
 
 def leaf_names(x: Any) -> list[str]:
     """Return how a caller writes each leaf of a tree, `x` or `x['a']`, in the order of `tf.nest.flatten`."""
-    if not isinstance(x, dict | list | tuple):
+    if _is_leaf(x):
         return ["x"]
     return ["x" + "".join(f"[{key!r}]" for key in path) for path in _paths(x)]
 
@@ -166,18 +226,16 @@ def _paths(x: Any) -> list[tuple[Any, ...]]:
 
 
 def _describe(tree: Any) -> str:
-    if isinstance(tree, dict):
+    if isinstance(tree, Mapping):
         return f"a dict with the keys {sorted(tree)}"
     if isinstance(tree, list | tuple):
         return f"a list of {len(tree)} arrays"
     return "one array"
 
 
-def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, int | float | np.number)
+def _is_leaf(x: Any) -> bool:
+    return not isinstance(x, Mapping | list | tuple)
 
 
-def _is_floating(leaf: Any) -> bool:
-    if tf.is_tensor(leaf):
-        return bool(leaf.dtype.is_floating)
-    return bool(np.issubdtype(np.asarray(leaf).dtype, np.floating))
+def _is_list_of_scalars(x: Any) -> bool:
+    return isinstance(x, list | tuple) and all(map(is_scalar, tf.nest.flatten(x)))

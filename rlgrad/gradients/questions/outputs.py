@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.gradients.questions.custom import Custom, require_arguments, target_leaves
 from rlgrad.gradients.questions.policy_recipes import DistributionEntropy, LogProbability, by_value
-from rlgrad.gradients.questions.recipes import Custom, OverTime, Recipe, Sum, Unit, Whole
+from rlgrad.gradients.questions.recipes import OverTime, Recipe, Sum, Unit, Whole
 
 
 class Output:
@@ -28,17 +29,20 @@ class Output:
         self.batched = tuple(batched)
 
     @staticmethod
-    def of(selection: Any = None, *, unit: Any = None) -> "Output":
+    def of(selection: Any = None, *, unit: Any = None, target: Any = None) -> "Output":
         """Return an output from anything that `output=` accepts.
 
         Args:
             selection: `None` (the model's only output, summed over its units), a head's name, a unit number, an int
                 array (N,) of one unit per sample, a function from what the model returns to (N,), or an `Output`.
             unit: a unit number or int array (N,), of the head that `selection` names.
+            target: with a function, its second argument: an array with a row for each sample, or a tree of such arrays.
 
         Raises:
-            TypeError: it is none of these.
+            TypeError: it is none of these; a function of two arguments without a target, or of one with a target.
         """
+        if target is not None:
+            return _of_function(selection, target)
         if unit is not None:
             if not (selection is None or isinstance(selection, str)):
                 raise TypeError(f"unit= goes with the name of a head, got {selection!r}.")
@@ -50,7 +54,7 @@ class Output:
         if isinstance(selection, int | np.integer | np.ndarray | list | tuple) or tf.is_tensor(selection):
             return Output(Unit(None), *_units(selection))
         if callable(selection):
-            return Output(Custom(selection))
+            return _of_function(selection)
         raise TypeError(
             "output= takes None, a unit number, an int array of one unit per sample, a head's name, LogProb(actions), "
             f"Entropy(), sums and scalings of these, or a function; got {type(selection).__name__}."
@@ -138,6 +142,19 @@ class PerSequence(Output):
         term = Output.of(output)
         has_axes = len(weights.shape if tf.is_tensor(weights) else np.shape(weights)) > 0
         super().__init__(OverTime(term.recipe), (weights, *term.arrays), (has_axes, *term.batched))
+
+
+def _of_function(function: Any, target: Any = None) -> Output:
+    if isinstance(function, Output) or not callable(function):
+        raise TypeError(
+            "target= is the second argument of a function given as output=, such as lambda y, target: "
+            f"keras.losses.mean_squared_error(target, y); output= is of type {type(function).__name__}."
+        )
+    require_arguments(function, 1 if target is None else 2)
+    if target is None:
+        return Output(Custom(function))
+    leaves, structure = target_leaves(target)
+    return Output(Custom(function, repr(structure), structure), leaves, [True] * len(leaves))
 
 
 def _units(unit: Any) -> tuple[tuple[Any], tuple[bool]]:

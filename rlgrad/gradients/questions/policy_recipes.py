@@ -1,5 +1,6 @@
 """The recipes of outputs that are about a distribution over actions: log π(a|s) and the entropy."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,31 +8,40 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
+from rlgrad.core.reach import PLAIN
 from rlgrad.distributions import Categorical
 from rlgrad.gradients.questions.heads import Heads, require_floating, shape_text
 from rlgrad.gradients.questions.recipes import Arrays
 
 
 class Same:
-    """A wrapper for an object that cannot be hashed; it equals only wrappers of the same object."""
+    """A wrapper for an object that cannot be hashed by value; it equals only wrappers of the same object, unchanged.
 
-    def __init__(self, wrapped: Any) -> None:
+    Args:
+        wrapped: the object.
+        attributes: compare its attributes too: numbers and strings by value, other objects by identity.
+    """
+
+    def __init__(self, wrapped: Any, attributes: bool = False) -> None:
         self.wrapped = wrapped
+        own = vars(wrapped) if attributes and hasattr(wrapped, "__dict__") else {}
+        self._attributes = {name: value if type(value) in PLAIN else Same(value) for name, value in own.items()}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other.wrapped is self.wrapped
+        return isinstance(other, Same) and other.wrapped is self.wrapped and other._attributes == self._attributes
 
     def __hash__(self) -> int:
         return id(self.wrapped)
 
 
 def by_value(thing: Any) -> Any:
-    """Return `thing` if it can be hashed (as frozen dataclasses can), else a wrapper that stands for its identity."""
-    try:
-        hash(thing)
-    except TypeError:
-        return Same(thing)
-    return thing
+    """Return `thing` if it is hashed by value, as frozen dataclasses are; else a wrapper for it as it is now."""
+    own: Any = type(thing).__hash__
+    if thing is None or own not in (None, object.__hash__):
+        with contextlib.suppress(TypeError):  # a frozen dataclass that holds what cannot be hashed
+            hash(thing)
+            return thing
+    return Same(thing, attributes=True)
 
 
 def unwrap(thing: Any) -> Any:

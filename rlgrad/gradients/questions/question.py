@@ -12,7 +12,10 @@ import tensorflow as tf
 
 from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import exact_moments
+from rlgrad.core.untouched import untouched
 from rlgrad.gradients.questions import selection
+from rlgrad.gradients.questions.arguments import call_model
+from rlgrad.gradients.questions.chosen_inputs import NO_INPUTS, ChosenInputs
 from rlgrad.gradients.questions.heads import Heads, require_floating
 from rlgrad.gradients.questions.inputs import as_tensor
 from rlgrad.gradients.questions.recipes import Recipe
@@ -29,11 +32,13 @@ class ForwardPass:
         batch_rank: the number of leading batch axes.
         ranges: integers that are not known while tracing, and must lie in 0 … count − 1: their position among
             `Question.numbers`, the count, and what they are.
+        returned: what the model, or the chosen layer, returned.
     """
 
     values: dict[str, Any]
     batch_rank: int
     ranges: tuple[tuple[int, int, str], ...]
+    returned: Any = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Question:
         layer: the layer whose output is differentiated; `None` for the model's.
         weights: the variables to differentiate with respect to.
         sample_weight: one weight for each value of the output, or `None`.
+        inputs: the leaves to differentiate with respect to, in place of weights.
+        spread: the input is a tuple or dict of several arguments of the model's `call`.
         batch_size: the number of rows, where it is known when tracing.
         extra: arrays that belong to the computation rather than to an output, by name.
         extra_batched: which of `extra` have a batch axis.
@@ -71,6 +78,8 @@ class Question:
     layer: Any
     weights: selection.Selection
     sample_weight: Any = None
+    inputs: ChosenInputs = NO_INPUTS
+    spread: bool = False
     batch_size: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     extra_batched: frozenset[str] = frozenset()
@@ -84,6 +93,11 @@ class Question:
     def sources(self) -> list[Any]:
         """The chosen weights as a gradient tape sees them."""
         return self.values_of(self.weights.variables)
+
+    @property
+    def floating_leaves(self) -> dict[int, Any]:
+        """The part of the input that can be differentiated, by position."""
+        return {i: leaf for i, leaf in enumerate(self.leaves) if leaf.dtype.is_floating}
 
     @property
     def in_place(self) -> list[tuple[Any, Any]]:
@@ -152,13 +166,11 @@ class Question:
         """Run the model once, and return what it, or the chosen layer, returns."""
         x = tf.nest.pack_sequence_as(self.structure, list(self.leaves))
         with contextlib.ExitStack() as stack:
-            stack.enter_context(keras_internals.untouched(self.model))
+            stack.enter_context(untouched(self.model, self.in_place))
             stack.enter_context(exact_moments())
             if self.replay is not None:
                 stack.enter_context(self.replay(self.kept))
-            if self.placed or keras_internals.draws_at_inference(self.model):  # what is assigned there is not kept
-                stack.enter_context(keras.StatelessScope(state_mapping=self.in_place))
-            return self.model(x, training=False) if self.layer is None else self._layer_output(x)
+            return call_model(self.model, x, self.spread) if self.layer is None else self._layer_output(x)
 
     def forward(self, per_unit: bool = False) -> ForwardPass:
         """Run the model once and compute every output.
@@ -177,11 +189,11 @@ class Question:
             for position, count, what in heads.ranges:
                 ranges.append((first + position, count, what))
             rank, first = heads.batch_rank, first + len(self.arrays[name])
-        return ForwardPass(values, rank, tuple(ranges))
+        return ForwardPass(values, rank, tuple(ranges), returned)
 
     def _layer_output(self, x: Any) -> Any:
         with keras_internals.capture(self.layer) as captured:
-            self.model(x, training=False)
+            call_model(self.model, x, self.spread)
         if captured.calls == 0:
             raise ValueError(
                 f"Layer {self.layer.name!r} was not reached when model {self.model.name!r} ran on this input at "

@@ -1,12 +1,12 @@
 """How to compute each kind of output from what a model returned. Recipes are frozen, hashable, and hold no arrays."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import tensorflow as tf
 
-from rlgrad.gradients.questions.heads import Heads, require_floating, shape_text
+from rlgrad.gradients.questions.heads import Heads, shape_text
 
 # The arrays of one output, each with its position, in the order in which its recipe takes them.
 Arrays = Iterator[tuple[int, Any]]
@@ -45,7 +45,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit of the last axis of a head, the same for all samples or one per sample."""
+    """One unit of the last axis of a head, the same for all samples (from the end if negative) or one per sample."""
 
     head: str | None
     cacheable = True
@@ -68,38 +68,11 @@ class Unit:
             _require_batch(unit, y.shape[: heads.batch_rank], heads, "Units (one per sample)")
             between = y.shape.rank - 1 - heads.batch_rank
             unit = tf.reshape(unit, tf.concat([tf.shape(unit), [1] * between], axis=0))
+        else:
+            unit = tf.where(unit < 0, unit + tf.cast(tf.shape(y)[-1], unit.dtype), unit)
         # A mask rather than a gather: its gradient is dense, and nothing in it loops when vectorized.
         chosen = tf.one_hot(unit, tf.shape(y)[-1], on_value=True, off_value=False, dtype=tf.bool)
         return _sum_after(tf.where(chosen, y, tf.zeros_like(y)), heads.batch_rank)
-
-
-@dataclass(frozen=True)
-class Custom:
-    """A user's function of what the model returned. It may capture anything, so no program of it is kept."""
-
-    function: Callable[[Any], Any]
-    cacheable = False
-
-    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """Return nothing: there are no arrays."""
-        return []
-
-    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
-        """Call the function, and require a floating-point tensor that kept the batch axis."""
-        value = self.function(heads.returned)
-        require_floating(value, "What the function given as output= returned")
-        reference = tf.nest.flatten(heads.returned)[0]
-        expected = reference.shape[:1]
-        if value.shape.rank == 0 or not value.shape[:1].is_compatible_with(expected):
-            raise ValueError(
-                f"The function given as output= returned shape {shape_text(value.shape)} from an output of shape "
-                f"{shape_text(reference.shape)}: the batch axis is gone. Return one number per sample; sums and means "
-                "over samples are what sample_weight= is for. (Per-sample gradients call the function with one row at "
-                "a time, so it cannot use arrays with a row per sample; LogProb and int arrays can.)"
-            )
-        if value.shape.rank == 2 and value.shape[1] == 1 and not per_unit:
-            return tf.squeeze(value, 1)
-        return value
 
 
 @dataclass(frozen=True)
@@ -130,7 +103,7 @@ class Sum:
         total = None
         for term in self.terms:
             _, scale = next(arrays)
-            value = term.value(heads, arrays, False)
+            value = _wide(term.value(heads, arrays, False))
             scaled = tf.cast(scale, value.dtype) * value
             if total is None:
                 total = scaled
@@ -163,7 +136,7 @@ class OverTime:
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """Return one number for each sequence, float (N,)."""
         _, weights = next(arrays)
-        value = self.term.value(heads, arrays, False)
+        value = _wide(self.term.value(heads, arrays, False))
         if value.shape.rank < 2:
             raise ValueError(
                 f"PerSequence adds up one number for each step of a sequence, (N, T), and this output has the shape "
@@ -180,6 +153,11 @@ def _require_batch(array: Any, expected: Any, heads: Heads, what: str) -> None:
             f"{what} have shape {shape_text(expected, heads.batch_size)}, got "
             f"{shape_text(array.shape, heads.batch_size)}."
         )
+
+
+def _wide(value: Any) -> Any:
+    """Return a value that can be scaled by anything: float16 has no number below 6e-8."""
+    return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
 
 
 def _as_integers(array: Any) -> Any:

@@ -1,0 +1,72 @@
+"""The route for a model that runs at its own batch size only, such as one that reshapes to (3, …): one batch after the other.
+
+f_n is then an output of the whole batch, and its gradient takes a backward pass of the whole batch: N passes for N samples.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from rlgrad.gradients.programs.backward import dense, require_connected
+from rlgrad.gradients.programs.program import Computed
+from rlgrad.gradients.questions.question import SINGLE, Question
+
+IN_BATCH = "in the whole batch"  # a `Computed.detail`
+_UNROLLED = 64
+
+
+def in_batch(question: Question, error: Exception, *, per_unit: bool = False) -> Computed:
+    """Compute the gradients of the outputs of each sample from the whole batch, after single samples failed.
+
+    Args:
+        question: the question about all samples.
+        error: of single samples; raised again if the whole batch is no way out.
+        per_unit: each unit by itself.
+
+    Returns:
+        For each variable that f depends on float (N, *units, *variable.shape).
+    """
+    if _runs_alone(question):
+        raise error
+    try:
+        return _in_batch(question, per_unit)
+    except Exception:
+        raise error from None
+
+
+def _runs_alone(question: Question) -> bool:
+    """Return `True` if the model runs on a single sample."""
+    try:
+        question.with_rows(lambda array: array[0][None], batch_size=1).run_model()
+    except Exception:
+        return False
+    return True
+
+
+def _in_batch(question: Question, per_unit: bool) -> Computed:
+    sources, rows = question.sources, question.batch_size
+    fixed = [tf.ensure_shape(leaf, [rows, *leaf.shape[1:]]) for leaf in question.leaves]
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        forward = replace(question, leaves=tuple(fixed)).forward(per_unit=per_unit)
+    y = forward.values[SINGLE]
+    count = y.shape.num_elements()
+    if rows is None or count is None or y.shape[0] != rows:
+        raise ValueError(f"{rows} rows of input gave an output of shape {y.shape}.")
+    weight = tf.ones([rows], y.dtype) if question.sample_weight is None else tf.cast(question.sample_weight, y.dtype)
+    cotangents = tf.eye(count, dtype=y.dtype) * tf.repeat(tf.ensure_shape(weight, [rows]), count // rows)[:, None]
+    positions = tuple(i for i, gradient in enumerate(tape.gradient(y, sources)) if gradient is not None)
+    require_connected(question, positions)
+
+    def of_one(cotangent: Any) -> list[Any]:
+        gradients = tape.gradient(y, sources, output_gradients=tf.reshape(cotangent, y.shape))
+        return [tf.convert_to_tensor(dense(gradients[i], sources[i])) for i in positions]
+
+    if count <= _UNROLLED:
+        stacked = [tf.stack(parts) for parts in zip(*map(of_one, tf.unstack(cotangents, count)), strict=True)]
+    else:
+        signature = [tf.TensorSpec(sources[i].shape, sources[i].dtype) for i in positions]
+        stacked = tf.map_fn(of_one, cotangents, fn_output_signature=signature)
+    results = [tf.reshape(g, [*y.shape, *g.shape[1:]]) for g in stacked]
+    return Computed(results, positions, forward.ranges, detail=IN_BATCH)
