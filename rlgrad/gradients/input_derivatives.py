@@ -253,8 +253,8 @@ def _require_one_row_per_sample(question: Question, y: Any) -> None:
     count = question.batch_size or PROBE_ROWS
     if (known[0] != known[1]) if None not in known else (output_rows(question, count) != 1):
         raise ValueError(
-            f"Model {question.model.name!r} does not return one row for each row of its input. Give output= a function "
-            "that puts the rows of each sample into an axis after the first: (N, R, …)."
+            f"Model {question.model.name!r} does not return one row for each row of its input, and which rows are whose "
+            "is not known. Let it return the rows of a sample along an axis after the first, (N, R, …)."
         )
 
 

@@ -198,7 +198,7 @@ def test_chosen_inputs_come_back_as_they_were_chosen_and_the_others_do_not_move(
     with tf.GradientTape() as tape:
         a, b = tf.constant(x["a"]), tf.constant(x["b"])
         tape.watch(a)
-        y = model({"a": a, "b": b, "ids": x["ids"]}, training=False)
+        y = model({"a": a, "b": b, "ids": tf.constant(x["ids"])}, training=False)
     zoo.assert_close([both["a"]], [tape.batch_jacobian(y, a, experimental_use_pfor=False)])
     zoo.assert_close([of_b], [C[:, None, None] * both["b"].numpy()])
     zoo.assert_close([moved], [along([both["a"].numpy(), both["b"].numpy()], list(v.values()))])
@@ -235,8 +235,6 @@ def test_several_rows_for_each_sample_are_refused():
     for output in (None, lambda y: y):
         with pytest.raises(ValueError, match="does not return one row for each row of its input"):
             input_jacobian(model, x, output=output)
-    by_sample = input_jacobian(model, x, output=lambda y: tf.reshape(y, [-1, 2, 2]))
-    zoo.assert_close([by_sample], [np.tile(2.0 * np.eye(4).reshape(2, 2, 4), (3, 1, 1, 1))])
 
 
 def test_small_weights_and_directions_keep_their_digits_in_half_precision():
