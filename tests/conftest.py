@@ -1,6 +1,7 @@
 """What all tests share: programs are plain graphs unless a test is marked `xla`, and finished runs are trained once."""
 
 import fcntl
+import gc
 import hashlib
 import os
 import shutil
@@ -11,6 +12,9 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import pytest
 
+# Going through all that is imported, and all graphs that tests have traced, was a seventh of the time of the tests.
+gc.set_threshold(50_000, 10, 5)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_graphs():
@@ -19,6 +23,22 @@ def plain_graphs():
     xla.choose(by_rule=False)
     yield
     xla.choose(by_rule=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures(plain_graphs):
+    """A learning curve is a fifth of a short training: it is drawn where `helpers.pictures.drawn` says so."""
+    from helpers import pictures
+
+    pictures.draw(False)
+    yield
+    pictures.draw(True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_is_imported_is_no_garbage(plain_graphs):
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.slow import mostly_slow
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [p for folder in ("rlgrad", "agents", "envs") for p in sorted((ROOT / folder).rglob("*.py"))]
@@ -56,7 +57,7 @@ def test_importing_rlgrad_or_its_command_line_does_not_import_tensorflow():
 AFTER = "import gc, sys; print('tensorflow' in sys.modules and gc.isenabled())"
 
 
-@pytest.mark.parametrize("name", ["cartpole", "ppo"])
+@mostly_slow("name", ["cartpole", "ppo"])
 def test_a_command_shows_nothing_that_tensorflow_says_when_it_is_imported_and_collects_garbage_after_it(name):
     code = f"""
 from rlgrad.cli import main
@@ -71,6 +72,7 @@ except SystemExit as stop:
     assert done.stdout.endswith("True\n")
 
 
+@pytest.mark.slow
 def test_garbage_is_collected_after_the_imports_of_a_script():
     code = f"import rlgrad; rlgrad.train; {AFTER}"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.slow import mostly_slow
 
 from rlgrad import random
 
@@ -27,9 +28,8 @@ def test_a_seed_is_a_natural_number(seed):
         random.stream(seed, "init")
 
 
-@pytest.mark.parametrize(
-    "length", [64, 100, 1024, 7, 94, 509]
-)  # the last three have no divisor that a torus could have
+# The last three have no divisor that a torus could have.
+@mostly_slow("length", [64, 100, 1024, 7, 94, 509], quick=[100, 509])
 def test_permutations_are_permutations_and_agree_under_xla(length):
     seed = np.array([7, -3], np.int32)
     plain = random.permutations(seed, 5, length)

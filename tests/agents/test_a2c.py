@@ -1,5 +1,7 @@
 """One update of A2C against NumPy, and the identities between it and its neighbours."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from helpers.by_hand import (
@@ -23,6 +25,7 @@ from helpers.by_hand import (
     value,
     value_gradient,
 )
+from helpers.slow import mostly_slow
 
 from rlgrad.agents import A2C, Reinforce
 from rlgrad.updates import Ascent, NaturalGradient, PerHead
@@ -43,8 +46,7 @@ def by_hand(policy, rollout, agent, optimizer, progress):
     return moved[: len(theta)], moved[len(theta) :], length
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("standardize", [False, True])
+@mostly_slow("standardize, kind", product([False, True], KINDS), quick=[(False, "discrete"), (True, "continuous")])
 def test_one_update_equals_numpy(kind, standardize):
     agent = A2C(
         gamma=0.9,

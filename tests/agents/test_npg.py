@@ -1,6 +1,7 @@
 """One update of NPG against NumPy, with the Fisher matrix written out."""
 
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from helpers.by_hand import (
     theta_and_phi,
     value_steps,
 )
+from helpers.slow import mostly_slow
 
 from rlgrad.agents import A2C, NPG
 from rlgrad.updates import Ascent, NaturalGradient, PerHead
@@ -63,8 +65,11 @@ def by_hand(policy, rollout, agent, solve):
     return moved, value_steps(phi, x, returns.ravel(), w, agent.update.value, SEED), metrics
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("fisher", ["exact", "empirical"])
+@mostly_slow(
+    "fisher, kind",
+    product(["exact", "empirical"], KINDS),
+    quick=[("exact", "discrete"), ("empirical", "continuous")],
+)
 def test_one_update_equals_numpy(kind, fisher):
     """The exact matrix by conjugate gradients, the empirical one by a dense solve, which is what the Gram matrix saves."""
     agent = agent_of(fisher=fisher)
@@ -93,7 +98,7 @@ def test_with_few_steps_the_two_fisher_matrices_lead_apart():
     assert np.abs(ends[0] - ends[1]).max() > 0.01
 
 
-@pytest.mark.parametrize("fisher", ["exact", "empirical"])
+@mostly_slow("fisher", ["exact", "empirical"])
 def test_the_step_is_as_long_as_target_kl_allows(fisher):
     """By the quadratic model, ½ Δᵀ (F + λ I) Δ, with the matrix written out; the divergence itself is then near it."""
     agent = agent_of(fisher=fisher, target_kl=0.001, damping=1e-3)

@@ -22,6 +22,7 @@ from helpers.by_hand import (
     value,
     value_gradient,
 )
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad import random
@@ -76,7 +77,7 @@ def by_hand(policy, rollout, agent, optimizer, seed, steps=None):
     return theta, phi, {"gradient_norm": lengths, "clip_fraction": outside, "approx_kl": kls}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@mostly_slow("kind", KINDS)
 @pytest.mark.parametrize(
     "value_clip", ["none", pytest.param("cleanrl", marks=pytest.mark.slow), pytest.param("sb3", marks=pytest.mark.slow)]
 )
@@ -169,7 +170,7 @@ def sb3_value_loss(v, batch, clip_range_vf):
     return tf.reduce_mean(tf.square(batch.returns - v))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@mostly_slow("kind", KINDS, quick=["continuous"])
 @pytest.mark.parametrize(
     ("value_clip", "value_coefficient", "value_loss"),
     [
@@ -243,7 +244,7 @@ def test_at_the_end_of_a_linear_clip_only_moves_against_the_advantage_count():
     np.testing.assert_allclose(credit["log_prob"], [0.5, 1.0, 0.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@mostly_slow("kind", KINDS)
 def test_with_one_epoch_and_one_minibatch_it_is_a2c(kind):
     """r = 1 there, so nothing is clipped."""
     shared = {"gae_lambda": 0.8, "entropy_coefficient": 0.01, "standardize_advantages": False}

@@ -21,6 +21,7 @@ from helpers.by_hand import (
     theta_and_phi,
     value_steps,
 )
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import TRPO
@@ -62,14 +63,15 @@ def by_hand(policy, rollout, agent):
 
 # How often the step must be shortened: with little damping the quadratic model promises too much. In none of these problems
 # does rounding decide whether one more round of conjugate gradients is made.
-@pytest.mark.parametrize(
-    ("kind", "options", "shortened"),
+@mostly_slow(
+    "kind, options, shortened",
     [
         ("discrete", {}, 0),
         ("continuous", {}, 0),
         ("discrete", {"target_kl": 0.1, "damping": 0.002, "max_backtracks": 3}, 3),  # with the last one allowed
         ("continuous", {"target_kl": 0.5, "damping": 0.05}, 1),
     ],
+    quick=[("discrete", {}, 0), ("continuous", {"target_kl": 0.5, "damping": 0.05}, 1)],
 )
 def test_one_update_equals_numpy(kind, options, shortened):
     agent = agent_of(**options)
@@ -99,7 +101,7 @@ def test_where_no_step_is_acceptable_the_policy_stays_to_the_bit_and_the_value_g
     assert_weights(policy, theta_and_phi(policy)[0], phi)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@mostly_slow("kind", KINDS)
 def test_every_step_stays_within_the_trust_region_and_improves_the_surrogate(kind):
     """Over random problems, most of which need the step shortened: divergence and surrogate are computed by hand."""
     target = 0.1
@@ -144,6 +146,7 @@ def test_a_problem_without_a_gradient_is_left_alone():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_it_compiles_and_gives_the_same_numbers():
     ends = []

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.slow import mostly_slow, parameters
 
 import rlgrad
 from rlgrad import gradients
@@ -48,10 +49,13 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+QUICK_CASES = ["autoreset steps that do not count", "whole episodes with a value"]
+
+
+@pytest.fixture(scope="module", params=parameters(CASES, QUICK_CASES))
 def measured(request):
     """A learner, a rollout, the diagnosis of that, and the gradients of its samples written out."""
-    agent, env, options = CASES[request.param]
+    agent, env, options = request.param
     model = options.get("model")
     by_steps = agent.num_steps is not None
     collector = rlgrad.GymCollector(
@@ -192,8 +196,8 @@ def test_a_diagnosis_survives_its_file(measured, tmp_path):
     assert diagnoses.read(tmp_path) == found
 
 
-@pytest.mark.parametrize(
-    "agent", [Reinforce(num_envs=4, num_steps=32), Reinforce(num_envs=2, baseline="none")], ids=["steps", "episodes"]
+@mostly_slow(
+    "agent", {"steps": Reinforce(num_envs=4, num_steps=32), "episodes": Reinforce(num_envs=2, baseline="none")}
 )
 def test_diagnosing_changes_no_weight(agent):
     options = QUICK | {"total_timesteps": 256}
@@ -237,6 +241,7 @@ def test_only_logged_rows_are_diagnosed_however_many_updates_there_are(monkeypat
     assert np.isfinite(run.history["gradient/noise"]).all()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_diagnosing_into_the_same_columns():
     run = rlgrad.train("reinforce", "CartPole-v1", num_envs=4, num_steps=32, diagnose=True, **QUICK)
     again = rlgrad.load(run.path, verbose=False).train(1536)

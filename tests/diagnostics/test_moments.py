@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from helpers.slow import mostly_slow, parameters
 
 import rlgrad
 from rlgrad import diagnostics as d
@@ -36,7 +37,7 @@ def convolution():
     )
 
 
-@pytest.fixture(scope="module", params=["mlp", "gaussian", "shared", "convolution"])
+@pytest.fixture(scope="module", params=parameters(["gaussian", "convolution", "mlp", "shared"], quick=2))
 def case(request):
     """A policy with random weights, and actions for it."""
     box = spaces.Box(-1, 1, (3,))
@@ -62,8 +63,16 @@ def written_out(policy, taken, credit, segments=None, mask=None):
     return g
 
 
-SAMPLES = pytest.mark.parametrize(
-    ("segments", "mask"), [(None, None), (None, MASK), (SEGMENTS, None), (SEGMENTS, MASK)]
+SAMPLES = {
+    "steps": (None, None),
+    "masked steps": (None, MASK),
+    "segments": (SEGMENTS, None),
+    "masked segments": (SEGMENTS, MASK),
+}
+compiled_or_not = mostly_slow(
+    "segments, mask, compiled",
+    {f"{name}-{on}": (*samples, on) for name, samples in SAMPLES.items() for on in (False, True)},
+    quick=["masked steps-True", "masked segments-False"],
 )
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -72,8 +81,7 @@ def flat(g):
     return np.concatenate([v.reshape(len(v), -1) for v in g.values()], axis=1)
 
 
-@SAMPLES
-@pytest.mark.parametrize("compiled", [False, True])
+@compiled_or_not
 def test_moments_are_those_of_the_gradients_written_out(case, segments, mask, compiled):
     policy, taken = case
 
@@ -93,7 +101,7 @@ def test_moments_are_those_of_the_gradients_written_out(case, segments, mask, co
     np.testing.assert_allclose(found.total, (flat(g) ** 2).sum(1), **CLOSE)
 
 
-@SAMPLES
+@mostly_slow("segments, mask", SAMPLES, quick=["steps", "masked segments"])
 def test_noise_scale_and_cosines_are_those_of_the_gradients_written_out(case, segments, mask):
     policy, taken = case
     samples = d.Samples(policy, X, output=LogProb(taken), mask=mask, segments=segments, num_segments=4)
@@ -113,8 +121,7 @@ def test_noise_scale_and_cosines_are_those_of_the_gradients_written_out(case, se
     np.testing.assert_allclose(d.cosines(found.total, inner, squared), cosines, **CLOSE)
 
 
-@SAMPLES
-@pytest.mark.parametrize("compiled", [False, True])
+@compiled_or_not
 def test_score_moments_and_their_baselines_are_those_of_the_scores_written_out(case, segments, mask, compiled):
     policy, taken = case
 

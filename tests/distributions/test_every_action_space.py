@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 from rlgrad import random
 from rlgrad.distributions import DiagonalGaussian, Joint
@@ -227,7 +228,7 @@ def test_squashing_needs_bounds():
         action_model(spaces.Discrete(2), squash=True)
 
 
-@each
+@mostly_slow("space", ALL, quick=["integers", "multi_discrete", "mixed_dict", "matrix"])
 def test_actions_of_compiled_programs_are_those_of_numpy(space):
     model = action_model(space)
     parameters = parameters_of(model, 50, seed=4)
@@ -248,7 +249,7 @@ def test_actions_of_compiled_programs_are_those_of_numpy(space):
     )
 
 
-@each
+@mostly_slow("space", ALL, quick=["discrete", "box", "multi_binary", "nested"])
 def test_compiled_programs_and_numpy_draw_from_the_same_distribution(space):
     model, many = action_model(space), 40_000
     parameters = tf.nest.map_structure(lambda x: np.repeat(x, many, axis=0), parameters_of(model, 1, seed=5))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.slow import mostly_slow
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -13,7 +14,25 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+WITH_BLOCKS = {str(page.relative_to(ROOT)): page for page in PAGES if blocks(page)}
+TAKING_SECONDS = (  # `.ci/run` runs these, too
+    "docs/README.md",
+    "docs/agents/your-own.md",
+    "docs/collectors.md",
+    "docs/compiled-environments.md",
+    "docs/diagnostics.md",
+    "docs/export.md",
+    "docs/first-steps.md",
+    "docs/gradients/closed-forms.md",
+    "docs/gradients/from-k-gradients.md",
+    "docs/logs.md",
+    "docs/memory.md",
+    "docs/resume.md",
+    "docs/tuning.md",
+)
+
+
+@mostly_slow("page", WITH_BLOCKS, quick=[page for page in WITH_BLOCKS if page not in TAKING_SECONDS])
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "documentation"}

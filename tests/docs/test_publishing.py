@@ -32,6 +32,7 @@ def rlgrad(arguments, environment, folder):
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_a_published_agent_is_found_by_its_name_with_its_docstring(installed, tmp_path):
     listed = rlgrad(["agents"], installed, tmp_path)
     assert re.search(r"^better_only +Learns from what went better than expected\.$", listed, re.M)

@@ -10,6 +10,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from helpers.scripted import RandomPolicy, ScriptedEnv, ScriptedPolicy
+from helpers.slow import mostly_slow
 
 from rlgrad.rollouts import GymCollector
 
@@ -188,7 +189,7 @@ def test_several_rewards_in_a_step_are_refused(mode):
         c.collect(RandomPolicy())
 
 
-@pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])
+@mostly_slow("mode", ["sync", "vector_entry_point", "async"], quick=2)
 def test_an_ids_time_limit_is_the_specifications_unless_the_argument_replaces_it(mode):
     options = {"num_envs": 2, "vectorization_mode": mode}
     with GymCollector("CartPole-v1", **options) as c:

@@ -1,11 +1,13 @@
 """Wrappers named in a config, and action masks wherever an environment gives them."""
 
 import sys
+from itertools import product
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import PPO
@@ -51,8 +53,11 @@ def masked_collector(where, mode, **options):
     return GymCollector(lambda: Masked(where, **options), num_envs=2, num_steps=7, vectorization_mode=mode)
 
 
-@pytest.mark.parametrize("where", ["info", "observation"])
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@mostly_slow(
+    "mode, where",
+    product(["sync", "async"], ["info", "observation"]),
+    quick=[("sync", "info"), ("async", "observation")],
+)
 def test_a_mask_is_honoured_wherever_it_comes_from(where, mode):
     with masked_collector(where, mode) as collector:
         policy = make_policy(collector.observation_space, collector.action_space, seed=3)

@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.slow import mostly_slow
 from record_minatar import RECORDING, record
 
 from rlgrad import envs, random
@@ -141,7 +142,7 @@ def between(ours, theirs, angles=0):
     return difference
 
 
-@pytest.mark.parametrize("case", CASES, ids=name)
+@mostly_slow("case", {name(case): case for case in CASES}, quick=[name(case) for case in DEFAULTS])
 def test_transitions_equal_the_originals_eager_and_compiled(case):
     original, env = gymnasium.make(case.original, **case.kwargs).unwrapped, case.ours(**case.kwargs)
     states, actions = states_and_actions(case, original)

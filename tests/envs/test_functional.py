@@ -9,6 +9,7 @@ import tensorflow as tf
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad import random
@@ -64,7 +65,7 @@ def test_rows_have_the_same_numbers_with_any_batch_axes(env_id):
     assert (reward.shape, reward.dtype, over.shape, over.dtype) == ((6,), tf.float32, (6,), tf.bool)
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@mostly_slow("env_id", IDS, quick=[CARTPOLE, CORRIDOR])
 def test_a_hundred_steps_are_one_xla_loop(env_id):
     env = env_of(env_id)
     actions = actions_of(env.action_space, 100, 4)
@@ -93,14 +94,14 @@ def test_a_hundred_steps_are_one_xla_loop(env_id):
         assert total.min() >= 8
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@mostly_slow("env_id", IDS, quick=[CARTPOLE, CORRIDOR])
 def test_gymnasium_finds_nothing_wrong_with_it(env_id):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # on spaces without bounds, as the originals' are
         check_env(gymnasium.make(env_id).unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@mostly_slow("env_id", IDS, quick=[CARTPOLE, CORRIDOR])
 def test_one_environment_and_many_make_the_same_steps_from_the_same_states(env_id):
     arguments = {"sticky_action_prob": 0.0} if env_id == BREAKOUT else {}
     single, many = gymnasium.make(env_id, **arguments), gymnasium.make_vec(env_id, num_envs=4, **arguments)
@@ -148,7 +149,7 @@ def trajectory(env, seed, steps=12):
 @pytest.mark.parametrize(
     "make", [gymnasium.make, lambda env_id: gymnasium.make_vec(env_id, num_envs=4)], ids=["one", "many"]
 )
-@pytest.mark.parametrize("env_id", [CARTPOLE, BREAKOUT])
+@mostly_slow("env_id", [CARTPOLE, BREAKOUT])
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(env_id, make):
     env, again = make(env_id), make(env_id)
     first = trajectory(env, 5)

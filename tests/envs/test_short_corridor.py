@@ -35,6 +35,7 @@ def test_it_is_an_ordinary_environment_after_registration():
     assert rewards == [(-1.0, False), (-1.0, False), (-1.0, True)]
 
 
+@pytest.mark.slow
 def test_rlgrad_finds_it_without_registration_and_learns_to_be_undecided(tmp_path):
     update = rlgrad.Ascent(learning_rate=0.05, learning_rate_schedule="linear")
     agent = rlgrad.agents.Reinforce(baseline="leave_one_out", num_envs=16, gamma=1.0, update=update)

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from itertools import product
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad import make_policy
@@ -109,14 +111,22 @@ def assert_same_actions(said, policy, x):
             np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture(params=["p.keras", "p", "p.onnx", "p.tflite"])
+FORMATS = ("p.keras", "p", "p.onnx", "p.tflite")
+
+
+@pytest.fixture(params=FORMATS)
 def file(request, tmp_path):
     if request.param.endswith("onnx"):
         pytest.importorskip("tf2onnx")
     return tmp_path / request.param
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@mostly_slow(
+    "name, file",
+    product(POLICIES, FORMATS),
+    quick=[*product(["dict"], FORMATS), *product(["discrete", "clipped", "squashed", "image"], ["p"])],
+    indirect=["file"],
+)
 def test_each_format_takes_the_actions_of_the_policy(name, file):
     policy = made(name)
     x = drawn(policy)
@@ -124,7 +134,7 @@ def test_each_format_takes_the_actions_of_the_policy(name, file):
     assert_same_actions(played(file, model_inputs(policy, x)), policy, x)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@mostly_slow("name", OTHERS.keys(), quick=["choices", "parts", "masked"])
 def test_every_space_is_exported(name, tmp_path):
     policy = made(name)
     x = drawn(policy)
@@ -154,7 +164,7 @@ ENDINGS = {"tensorflow": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tfl
 NEEDS = {"onnx": ("tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
 
 
-@pytest.mark.parametrize("readers", [("tensorflow", "keras"), ("onnx",), ("litert",)], ids=", ".join)
+@mostly_slow("readers", {"onnx": ("onnx",), "litert": ("litert",), "tensorflow, keras": ("tensorflow", "keras")})
 def test_whoever_reads_it_needs_no_rlgrad(readers, tmp_path):
     """Nor, for the formats that have a runtime of their own, TensorFlow."""
     for package in (each for reader in readers for each in NEEDS.get(reader, ())):
@@ -180,7 +190,12 @@ def test_whoever_reads_it_needs_no_rlgrad(readers, tmp_path):
             np.testing.assert_array_equal(said["action"], actions)
 
 
-@pytest.mark.parametrize("memory", ["gru", "lstm"])
+@mostly_slow(
+    "memory, file",
+    product(["gru", "lstm"], FORMATS),
+    quick=[("gru", "p.keras"), ("lstm", "p"), ("lstm", "p.onnx")],
+    indirect=["file"],
+)
 def test_a_policy_with_memory_gives_its_state_for_the_next_step(memory, file):
     policy = make_policy(VECTOR, BOX, memory=memory, shared_trunk=True, memory_size=8, seed=3)
     rlgrad.export(decided(policy), file)
@@ -248,13 +263,14 @@ def test_the_format_follows_from_the_ending_and_a_contradiction_is_refused(tmp_p
         rlgrad.export(policy, tmp_path / "p", "torch")
 
 
-@pytest.mark.parametrize(
-    ("file", "function", "message"),
+@mostly_slow(
+    "file, function, message",
     [
-        ("p.tflite", tf.math.bessel_i0e, "LiteRT cannot hold this policy.*tf.BesselI0e"),
-        ("p.tflite", tf.math.lgamma, "LiteRT cannot run this policy"),  # it is converted, and wrongly
         ("p.onnx", tf.math.bessel_i0e, "ONNX cannot hold this policy.*BesselI0e"),
+        ("p.tflite", tf.math.lgamma, "LiteRT cannot run this policy"),  # it is converted, and wrongly
+        ("p.tflite", tf.math.bessel_i0e, "LiteRT cannot hold this policy.*tf.BesselI0e"),
     ],
+    quick=2,
 )
 def test_what_a_format_cannot_hold_is_named_and_nothing_is_written(file, function, message, tmp_path):
     if file == "p.onnx":

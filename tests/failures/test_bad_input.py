@@ -257,8 +257,19 @@ def a_wrong_option(draw):
 
 
 @given(a_wrong_option())
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=40)
 def test_a_wrong_value_or_none_is_refused_by_the_name_of_the_option(folder, wrong):
+    assert_refused_by_name(folder, wrong)
+
+
+@pytest.mark.slow
+@given(a_wrong_option())
+@settings(quick, max_examples=200)
+def test_200_wrong_values_are_refused_by_the_name_of_the_option(folder, wrong):
+    assert_refused_by_name(folder, wrong)
+
+
+def assert_refused_by_name(folder, wrong):
     option, given = wrong
     shutil.rmtree(folder / "never", ignore_errors=True)
     said = refused([*TRAIN, "--run-dir", "never", option, *given])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import PPO
@@ -72,7 +73,7 @@ def test_a_credit_of_another_kind_shape_or_dtype_is_refused_before_anything_runs
         learner(Given(what=what))
 
 
-@pytest.mark.parametrize("memory", [None, "gru"])
+@mostly_slow("memory", [None, "gru"])
 def test_a_credit_for_too_few_rows_is_refused_when_the_update_is_compiled(memory):
     learn = learner(Given(what=lambda b, n: {"log_prob": b.advantages[1:], "value": b.returns - n.value}), memory)
     with pytest.raises(
@@ -132,7 +133,7 @@ def not_finite_at(slot, step, memory):
     return what
 
 
-@pytest.mark.parametrize("memory", [None, "gru"])
+@mostly_slow("memory", [None, "gru"])
 def test_a_credit_that_is_not_finite_names_output_slot_step_and_weights(memory):
     learn = learner(Given(what=not_finite_at(slot=1, step=2, memory=memory)), memory)
     before = [v.numpy() for v in learn.policy.variables]
@@ -154,7 +155,7 @@ def test_what_made_the_credit_not_finite_is_named_where_the_batch_has_it():
         learn.learn(bad, 0.0, [0, 0])
 
 
-@pytest.mark.parametrize("per_head", [False, True])
+@mostly_slow("per_head", [False, True])
 def test_epoch_and_minibatch_are_named(per_head):
     ascent = Ascent(optimizer="sgd", learning_rate=1e30, num_epochs=3, num_minibatches=4)
     agent = PPO(num_envs=2, num_steps=4, update=PerHead(policy=ascent, value=ascent) if per_head else ascent)

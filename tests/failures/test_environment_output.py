@@ -7,6 +7,7 @@ import tensorflow as tf
 from gymnasium import spaces
 from helpers.functionals import Clock
 from helpers.scripted import RandomPolicy
+from helpers.slow import mostly_slow
 
 from rlgrad import EnvironmentFault, Learner, make_policy
 from rlgrad.agents import A2C
@@ -237,7 +238,7 @@ def test_a_compiled_collector_refuses_masks_that_forbid_everything_and_numbers_t
         collector.collect(policy)
 
 
-@pytest.mark.parametrize(("options", "message"), COMPILED)
+@mostly_slow("options, message", COMPILED)
 def test_so_does_a_fused_update_which_then_moves_nothing(options, message):
     agent = A2C(num_envs=2, num_steps=6, normalize_observations=False, scale_rewards=True)
     collector = CompiledCollector(ClockWithMask(**options), num_envs=2, num_steps=6)

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 
 import numpy as np
 import psutil
 import pytest
 from helpers import plain_command
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.cli import main
@@ -88,6 +90,14 @@ def trains(how, mode, *options):
     return run([*command(*SMALL, *failing(how), "--vectorization-mode", mode, *options)])
 
 
+def trains_here(capsys, arguments):
+    """The status and what stderr says of a command that runs in this process, and leaves no other behind."""
+    before = psutil.Process().children()
+    status = main(arguments[2:])
+    assert [process for process in psutil.Process().children() if process not in before] == [], "left behind"
+    return status, capsys.readouterr().err
+
+
 def failing(how):
     return ["--env-kwargs", "how", how, "at", "100"]
 
@@ -147,8 +157,8 @@ BEFORE = 12, 160  # rows and steps of the newest checkpoint, when the hundredth 
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_an_environment_that_raises_shows_its_own_traceback_once_after_the_sentence(folder, mode):
-    status, _, err = trains("raise", mode)
+def test_an_environment_that_raises_shows_its_own_traceback_once_after_the_sentence(folder, mode, capsys):
+    status, err = trains_here(capsys, [*command(*SMALL, *failing("raise")), "--vectorization-mode", mode])
     assert status == 1
     first, *trace = err.strip().splitlines()
     assert first == (
@@ -170,32 +180,31 @@ def test_an_environment_that_hangs_is_given_up_after_its_time(folder):
     assert_survived(folder / "run", *BEFORE)
 
 
-def test_a_process_that_is_killed_is_named_and_leaves_no_other_behind(folder):
-    status, _, err = trains("die", "async")
+def test_a_process_that_is_killed_is_named_and_leaves_no_other_behind(folder, capsys):
+    status, err = trains_here(capsys, [*command(*SMALL, *failing("die")), "--vectorization-mode", "async"])
     assert status == 1
     assert_sentence(err, "lost its process in step 3 (killed by SIGKILL)")
     assert_survived(folder / "run", *BEFORE)
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize(
-    ("how", "sentence"),
-    [
-        ("poison", "slot 0 gave a non-finite reward at step 3: nan"),
-        ("shape", "slot 0 gave a wrong observation in step 3: expected float32 (3,), came float32 (4,)"),
-    ],
+WRONG = {
+    "poison": "slot 0 gave a non-finite reward at step 3: nan",
+    "shape": "slot 0 gave a wrong observation in step 3: expected float32 (3,), came float32 (4,)",
+}
+
+
+@mostly_slow(
+    "how, mode", product(["poison", "shape"], ["sync", "async"]), quick=[("poison", "sync"), ("shape", "async")]
 )
-def test_what_an_environment_must_not_give_ends_the_run_with_a_sentence(folder, how, sentence, mode, capsys):
-    _, _, *arguments = [*command(*SMALL, *failing(how)), "--vectorization-mode", mode]
-    before = psutil.Process().children()
-    assert main(arguments) == 1
-    assert_sentence(capsys.readouterr().err, sentence)
-    assert [process for process in psutil.Process().children() if process not in before] == [], "left behind"
+def test_what_an_environment_must_not_give_ends_the_run_with_a_sentence(folder, how, mode, capsys):
+    status, err = trains_here(capsys, [*command(*SMALL, *failing(how)), "--vectorization-mode", mode])
+    assert status == 1
+    assert_sentence(err, WRONG[how])
     assert_survived(folder / "run", *BEFORE)
 
 
-def test_a_time_limit_for_steps_is_refused_where_nothing_can_be_stopped():
-    status, _, err = trains("", "sync", "--step-timeout", "1.5")
+def test_a_time_limit_for_steps_is_refused_where_nothing_can_be_stopped(capsys):
+    status, err = trains_here(capsys, command(*SMALL, "--vectorization-mode", "sync", "--step-timeout", "1.5"))
     assert status == 2
     assert_sentence(err, "step_timeout", "async")
 
@@ -210,6 +219,7 @@ def in_a_small_disk(size, arguments, folder):
     return run(["unshare", "-rm", "bash", "-c", script, "-", *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs util-linux")
 def test_a_full_disk_ends_the_run_with_a_sentence_and_spoils_nothing(folder):
     status, _, err = in_a_small_disk("400k", command(*BIG, steps=16000), folder)
@@ -232,18 +242,19 @@ def test_a_checkpoint_that_does_not_fit_leaves_those_before_it(folder):
     assert_survived(folder / "run", rows=1, timesteps=0)
 
 
-def test_a_folder_that_cannot_be_made_is_a_mistake_in_the_arguments(folder):
+def test_a_folder_that_cannot_be_made_is_a_mistake_in_the_arguments(folder, capsys):
     (folder / "run").write_text("a file where the folder should be")
-    status, _, err = run(command(*SMALL))
+    status, err = trains_here(capsys, command(*SMALL))
     assert status == 2
     assert_sentence(err, "run")
     arguments = command(*SMALL)
     arguments[arguments.index("--run-dir") + 1] = "run/inside"
-    status, _, err = run(arguments)
+    status, err = trains_here(capsys, arguments)
     assert status == 2
     assert_sentence(err, "run/inside", "Not a directory")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs util-linux")
 def test_a_folder_that_is_read_only_is_a_mistake_in_the_arguments(folder):
     probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(folder)], capture_output=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import architectures, small_models
+from helpers.slow import mostly_slow
 
 from rlgrad.gradients import (
     LogProb,
@@ -96,20 +97,24 @@ def check(name, dtype, jit, quantities=QUANTITIES):
             assert np.abs(np.asarray(g) - e).max() <= least * largest, (name, quantity)
 
 
-@pytest.mark.parametrize("name", architectures.entries())
+QUICK = [
+    "dense_3d", "conv2d_same_stride_even", "embedding_tied", "layer_norm_two_axes", "group_norm", "batch_norm_first",
+    "shared_three_times",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", architectures.entries(QUICK))
 def test_all_quantities_agree_with_one_sample_at_a_time_in_float64(name):
     check(name, "float64", jit=False)
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", architectures.entries(["conv2d_same_stride_even", "free_variables"]))
+@pytest.mark.parametrize("name", architectures.entries(["free_variables"]))
 def test_all_quantities_agree_under_xla(name, dtype):
     check(name, dtype, jit=True)
 
 
-@pytest.mark.parametrize(
-    "name", architectures.entries(["dense_3d", "conv2d_groups_stride", "embedding_tied", "free_variables"])
-)
+@pytest.mark.parametrize("name", architectures.entries(["dense_3d", "conv2d_groups_stride"]))
 def test_eager_calls_agree_with_one_sample_at_a_time_in_float32(name):
     model, x = architectures.make(name), architectures.inputs_for(name)
     rows = architectures.jacobian_by_loop(model, x, ACTIONS, WEIGHTS)
@@ -132,7 +137,7 @@ def test_jacobians_agree_with_one_sample_at_a_time(name, dtype, jit):
     check_jacobian(name, dtype, jit)
 
 
-@pytest.mark.parametrize("name", ["conv2d_groups_stride", "embedding_tied", "layer_norm_two_axes"])
+@mostly_slow("name", ["conv2d_groups_stride", "embedding_tied", "layer_norm_two_axes"])
 def test_jacobians_agree_with_one_sample_at_a_time_in_float64(name):
     check_jacobian(name, "float64", jit=False)
 
@@ -157,7 +162,7 @@ def check_jacobian(name, dtype, jit):
         assert np.abs(mine - scale * e).max() <= tolerance * largest, name
 
 
-@pytest.mark.parametrize("name", architectures.entries())
+@pytest.mark.parametrize("name", architectures.entries([*(set(architectures.FEW) - set(QUICK)), "dense_3d"]))
 def test_what_has_a_closed_form_takes_it_and_nothing_else_does(name):
     model, x = architectures.make(name), architectures.inputs_for(name, rows=2)
     found = plan(model, x, output=1)

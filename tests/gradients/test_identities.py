@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import zoo
+from helpers.slow import parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +43,7 @@ def convolutional():
     return keras.Model(x, layers.Dense(3)(layers.Flatten()(h)))
 
 
-@pytest.fixture(scope="module", params=[shared_over_time, convolutional])
+@pytest.fixture(scope="module", params=parameters([shared_over_time, convolutional]))
 def model(request):
     with_dtype = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")

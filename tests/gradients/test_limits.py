@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import zoo
+from helpers.slow import mostly_slow
 
 from rlgrad.gradients import (
     LogProb,
@@ -96,7 +97,7 @@ def test_segments_have_one_row_each_also_empty_ones_and_in_a_compiled_function(c
         per_sample_norm(model, x, num_segments=2)
 
 
-@pytest.mark.parametrize(("mode", "sizes"), [("eager", (1, 2, 5)), ("graph", (5,)), ("xla", (5,))])
+@mostly_slow("mode, sizes", [("eager", (1, 2, 5)), ("graph", (5,)), ("xla", (5,))])
 def test_chunks_hold_whole_segments_and_change_nothing(mode, sizes):
     model, x = zoo.make("functional"), zoo.inputs_for("functional", rows=8)
     ids, c, actions = np.array([4, 0, 4, 1, 1, 1, 4, 5]), np.linspace(-1, 1, 8), np.arange(8) % 3
@@ -129,7 +130,7 @@ def test_a_chunk_is_as_large_as_the_largest_segment_where_that_is_larger(case):
         per_sample_gradient(model, x, segments=[0, 1, 1, 2], chunk_size=2, memory_limit=4 * 5 * count - 1)
 
 
-@pytest.mark.parametrize("name", ["convolution", "embedding", "subclassed", "layer_norm"])
+@mostly_slow("name", ["convolution", "embedding", "subclassed", "layer_norm"], quick=2)
 def test_no_samples_have_no_norms_and_an_empty_gram_matrix(name):
     model, x = zoo.make(name), zoo.inputs_for(name, 0)
     assert per_sample_norm(model, x).shape == (0,)
@@ -197,7 +198,7 @@ def test_one_backward_pass_serves_everything_that_is_asked(case, monkeypatch):
     lin.jvp(like), lin.vjp(), lin.sum_of_squares(), lin.per_sample()
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@mostly_slow("jit", [True, False])
 def test_conjugate_gradients_run_inside_one_compiled_loop(case, jit):
     """Solves (F + JᵀJ + λI) s = g with everything asked for the first time in the loop's body."""
     model, x = case

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import zoo
+from helpers.slow import mostly_slow
 
 from rlgrad.gradients import (
     DisconnectedGradientError,
@@ -52,7 +53,7 @@ def case(request):
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-@pytest.mark.parametrize("named", [False, True])
+@mostly_slow("named", [False, True], quick=[True])
 def test_credits_give_the_gradient_of_the_surrogate_eager_traced_and_compiled(case, mode, named):
     model, x, actions, credit = case
     variables = list(model.trainable_variables) if named else None

@@ -13,6 +13,7 @@ import tensorflow as tf
 import test_architectures
 import test_dicts
 from helpers import architectures
+from helpers.slow import mostly_slow
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients import dicts
@@ -122,7 +123,11 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("mistake", "name", "quantity"), MISTAKES, ids=[m[0].__name__ for m in MISTAKES])
+@mostly_slow(
+    "mistake, name, quantity",
+    {mistake[0].__name__: mistake for mistake in MISTAKES},
+    quick=["bias_dropped", "kernel_transposed", "padding_all_on_one_side"],
+)
 def test_the_architecture_matrix_notices(mistake, name, quantity, monkeypatch):
     assert name in architectures.FEW, "what catches it must be part of the ordinary run"
     mistake(monkeypatch)

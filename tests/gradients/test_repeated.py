@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import zoo
+from helpers.slow import mostly_slow
 
 from rlgrad import gradients
 from rlgrad.distributions import Categorical
@@ -74,7 +75,7 @@ KINDS = {  # of arrays that a question may hold
 }
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@mostly_slow("function", FUNCTIONS, quick=["gradient", "gram"])
 def test_a_repeated_question_is_not_asked_again_and_says_the_same(function):
     model, generator = zoo.make("sequential"), np.random.default_rng(0)
     models, call = {kind: copy_of(model) for kind in KINDS}, getattr(gradients, function)

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.slow import parameters
 
 from rlgrad.gradients.through_time import scan
 
@@ -35,7 +36,7 @@ def scanned(w, b, x, h):
     return outputs + states
 
 
-@pytest.fixture(params=["eager", "graph", "xla"])
+@pytest.fixture(params=parameters(["eager", "graph", "xla"], quick=2))
 def traced(request):
     options = {"graph": {}, "xla": {"jit_compile": True}}.get(request.param)
     return lambda f: f if options is None else tf.function(f, autograph=False, **options)

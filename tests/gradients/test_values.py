@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import zoo
+from helpers.slow import mostly_slow, parameters
 
 from rlgrad.gradients import (
     Entropy,
@@ -42,12 +43,20 @@ OUTPUTS = {
 }
 
 
-@pytest.fixture(scope="module", params=zoo.ONE_OUTPUT)
+PLAIN = ("sequential", "depthwise", "convolution_3d", "two_inputs")  # which differ little from others
+
+
+@pytest.fixture(
+    scope="module", params=parameters(list(zoo.ONE_OUTPUT), [name for name in zoo.ONE_OUTPUT if name not in PLAIN])
+)
 def case(request):
     return zoo.make(request.param), zoo.inputs_for(request.param)
 
 
-@pytest.fixture(scope="module", params=["functional", "convolution", "embedding", "recurrent", "subclassed"])
+FEW = ("functional", "convolution", "embedding", "subclassed", "recurrent")
+
+
+@pytest.fixture(scope="module", params=parameters(FEW, quick=4))
 def few(request):
     return zoo.make(request.param), zoo.inputs_for(request.param)
 
@@ -105,10 +114,12 @@ def test_input_gradient_has_the_structure_of_the_input_and_is_its_derivative(nam
     zoo.assert_close(tf.nest.flatten(got), tf.nest.flatten(tape.gradient(total, tensors)))
 
 
-@pytest.mark.parametrize(
-    ("name", "jit"),
-    [("functional", False), ("functional", True), ("recurrent", False)]
-    + [(name, True) for name in ("convolution", "embedding", "batch_norm", "recurrent")],
+@mostly_slow(
+    "name, jit",
+    [("functional", False)]
+    + [(name, True) for name in ("functional", "convolution", "embedding", "batch_norm")]
+    + [("recurrent", False), ("recurrent", True)],
+    quick=5,
 )
 def test_all_functions_work_inside_the_callers_compiled_function(name, jit, weights):
     model, x = zoo.make(name), zoo.inputs_for(name)
@@ -127,7 +138,7 @@ def test_all_functions_work_inside_the_callers_compiled_function(name, jit, weig
     zoo.assert_close([u[:, 2] for u in units], zoo.one_by_one(model, x, lambda y, n: y[0, 2], 4)[-2:])
 
 
-@pytest.mark.parametrize("name", ["convolution", "embedding", "recurrent", "two_inputs"])
+@mostly_slow("name", ["convolution", "embedding", "two_inputs", "recurrent"], quick=3)
 def test_no_samples_and_one_sample_are_ordinary_batches(name):
     model = zoo.make(name)
     for rows in (0, 1):

@@ -222,7 +222,9 @@ FALLBACKS = {
     "time_first": {"hidden"},
     "merged_axes": {"hidden"},
     "subclassed_dense": {"doubled_dense"},
-    "inside_function": {"first", "second"},
+    "inside_function": {
+        "second"
+    },  # inside of a loop; "first" is inside of a tf.function, which is a part of the program
     "lora": {"lora"},
     "remat": {"remat"},
     "einsum_dense_sum": {"einsum_dense"},

@@ -60,9 +60,12 @@ def resume(folder):
     return run if run.finished else run.train()
 
 
-def start(what, kind, folder):
-    """`train` or `resume` in a process of its own, which has just begun to: everything is imported, and the folder is there."""
-    process = subprocess.Popen([sys.executable, __file__, what, kind, folder], stdout=subprocess.PIPE)
+def start(what, kind, folder, *plain):
+    """`train` or `resume` in a process of its own, which has just begun to: everything is imported, and the folder is there.
+
+    With "plain", its programs are plain graphs.
+    """
+    process = subprocess.Popen([sys.executable, __file__, what, kind, folder, *plain], stdout=subprocess.PIPE)
     process.stdout.readline()
     while not (folder / "config.yaml").exists() and process.poll() is None:
         time.sleep(0.002)
@@ -88,6 +91,15 @@ def kill(what, kind, folder, seconds):
         return True
 
 
+def kill_once_logged(rows, kind, folder):
+    """Kills a training, as a plain graph, as soon as it has logged so many rows, and returns whether it was still going."""
+    process, metrics = start("train", kind, folder, "plain"), folder / "metrics.csv"
+    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") > rows):
+        time.sleep(0.002)
+    process.kill()
+    return process.wait() != 0
+
+
 def left(folder):
     """All that a finished run leaves but what a clock said: its newest checkpoint, array by array, and its rows."""
     newest = max((folder / "checkpoints").glob("0*.npz"))
@@ -104,7 +116,12 @@ if __name__ == "__main__":
     import rlgrad.runs.training  # noqa: F401
 
     print("ready", flush=True)
-    what, kind, folder = sys.argv[1:]
+    what, kind, folder, *plain = sys.argv[1:]
+    if plain:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+        from helpers import xla
+
+        xla.choose(by_rule=False)
     if what == "train":
         train(kind, Path(folder))
     else:

@@ -94,7 +94,7 @@ def assert_same(agent, **options):
     return learner
 
 
-MARKS = {"reinforce": pytest.mark.xla, "ppo": ()}  # the others are slow only because each compiles
+MARKS = {"ppo": ()}  # the others are slow only because each compiles
 
 
 @pytest.mark.parametrize(
@@ -114,19 +114,24 @@ def test_with_memory():
     assert_same(A2C(**EIGHT), memory="gru")
 
 
-def test_updates_end_where_another_one_could_pass_the_total():
-    collector, learner = parts(A2C(**EIGHT))
-    made = Fused(collector, learner, size=8).advance(8, TOTAL - 300, TOTAL, np.zeros((8, 2), np.int32))
+@pytest.fixture(scope="module")
+def slower():
+    """A program whose learning rate falls to zero."""
+    agent = A2C(**EIGHT, update=Ascent(learning_rate=0.5, learning_rate_schedule="linear"))
+    return Fused(*parts(agent), size=8)
+
+
+def test_updates_end_where_another_one_could_pass_the_total(slower):
+    made = slower.advance(8, TOTAL - 300, TOTAL, np.zeros((8, 2), np.int32))
     assert [update.timesteps for update in made] == [128, 128]
 
 
-def test_progress_is_the_share_of_the_steps_taken():
-    agent = A2C(**EIGHT, update=Ascent(learning_rate=0.5, learning_rate_schedule="linear"))
-    collector, learner = parts(agent)
-    made = Fused(collector, learner, size=2).advance(2, 5000, TOTAL, np.zeros((2, 2), np.int32))
+def test_progress_is_the_share_of_the_steps_taken(slower):
+    made = slower.advance(2, 5000, TOTAL, np.zeros((2, 2), np.int32))
     assert [update.metrics["learning_rate"] for update in made] == pytest.approx([0.25, 0.5 * (1 - 0.5128)])
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_a_model_that_xla_cannot_compile_trains_all_the_same(caplog):
     """A string operation has no XLA kernel."""
@@ -156,6 +161,7 @@ class Broken(Clock):
         super().__init__(length=50, bad_at=8)
 
 
+@pytest.mark.slow
 def test_a_reward_that_is_not_finite_stops_at_the_update_that_met_it_and_names_slot_and_step():
     agent = A2C(num_envs=2, num_steps=3)
     collector, learner = parts(agent, functional=Broken)
@@ -169,6 +175,7 @@ def test_a_reward_that_is_not_finite_stops_at_the_update_that_met_it_and_names_s
         np.testing.assert_array_equal(a, v.numpy())
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_names_the_output():
     class Overflowing(rlgrad.Agent):
         def credit(self, batch, now):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import A2C, PPO
@@ -53,7 +54,7 @@ def weights(learner):
     return np.concatenate([v.numpy().ravel() for v in learner.variables])
 
 
-@pytest.mark.parametrize("xla", [True, False])
+@mostly_slow("xla", [True, False], quick=[False])
 def test_a_step_that_is_not_finite_is_not_taken_and_is_named(xla):
     """Under XLA too, where check_numerics and Assert do nothing."""
     learn = learner(Simple(update=Ascent(optimizer="adam", learning_rate=0.1)), xla=xla)
@@ -172,13 +173,12 @@ def test_epochs_and_minibatches_run_in_one_program_with_the_same_shuffle_for_the
     assert not np.array_equal(ends[0], ends[2])
 
 
-@pytest.mark.parametrize(
+@mostly_slow(
     "agent",
-    [
-        A2C(scale_rewards=True, normalize_observations=True),
-        PPO(value_clip="sb3", update=Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=4)),
-    ],
-    ids=["a2c", "ppo"],
+    {
+        "a2c": A2C(scale_rewards=True, normalize_observations=True),
+        "ppo": PPO(value_clip="sb3", update=Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=4)),
+    },
 )
 def test_an_update_through_xla_is_that_of_the_plain_graph(agent):
     """Which is why most other tests may run as plain graphs."""

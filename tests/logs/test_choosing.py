@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 import yaml
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.cli import main
@@ -20,14 +21,15 @@ def written(path):
     return {name for name, pattern in FILES.items() if list(path.glob(pattern))}
 
 
-@pytest.mark.parametrize(
-    ("logs", "expected"),
+@mostly_slow(
+    "logs, expected",
     [
         (("csv", "tensorboard"), {"csv", "tensorboard"}),
         (("csv", "jsonl"), {"csv", "jsonl"}),
         (("jsonl",), {"csv", "jsonl"}),
         ((), {"csv"}),
     ],
+    quick=[(("csv", "tensorboard"), {"csv", "tensorboard"}), (("jsonl",), {"csv", "jsonl"})],
 )
 def test_a_run_writes_the_logs_that_it_is_asked_for_and_the_csv_always(logs, expected, finished):
     path = finished("reinforce") if logs == ("csv", "tensorboard") else finished("reinforce", logs=logs)

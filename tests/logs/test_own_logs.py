@@ -96,6 +96,7 @@ def test_a_log_of_a_package_is_named_by_its_entry_point_and_resumes(package, tmp
     assert is_the_same_after_a_resume(run)
 
 
+@pytest.mark.slow
 def test_a_log_of_a_module_is_named_by_its_place_with_arguments_and_resumes(package, tmp_path):
     logs = ("lines_log:Lines(name='updates.txt', metric='time/timesteps')",)
     run = rlgrad.train("a2c", "CartPole-v1", logs=logs, run_dir=tmp_path / "a", **QUICK)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import pytest
+from helpers.slow import mostly_slow
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -222,19 +223,21 @@ def test_fast_frames_are_left_out_and_large_ones_made_smaller():
     assert (image.n_frames, image.info["duration"], *image.size) == (3, 40, 320, 160)
 
 
+@pytest.mark.slow
 def test_a_policy_with_memory_and_wrapped_observations_is_filmed(tmp_path):
     options = {"wrappers": ("TimeAwareObservation",), "memory": "gru", "memory_size": 4}
     run = rlgrad.train("a2c", "CartPole-v1", videos=1, run_dir=tmp_path / "a", **QUICK, **options)
     assert len(events(run.path).Tensors(videos.TAG)) == 1
 
 
-@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+@mostly_slow("render_mode", [None, "rgb_array"])
 def test_an_environment_given_as_an_object_is_filmed(render_mode, tmp_path):
     env = gymnasium.make("CartPole-v1", render_mode=render_mode)
     run = rlgrad.train("reinforce", env, videos=1, run_dir=tmp_path / "a", **QUICK | {"num_envs": None})
     assert len(events(run.path).Tensors(videos.TAG)) == 1
 
 
+@pytest.mark.slow
 def test_an_environment_made_by_a_function_is_filmed(tmp_path):
     def make(render_mode=None):
         return gymnasium.make("CartPole-v1", render_mode=render_mode)
@@ -243,16 +246,17 @@ def test_an_environment_made_by_a_function_is_filmed(tmp_path):
     assert len(events(run.path).Tensors(videos.TAG)) == 1
 
 
-@pytest.mark.parametrize(
-    ("env", "reason"),
+@mostly_slow(
+    "env, reason",
     [
-        ("rlgrad/CartPole-v1", r"written in TensorFlow have no render\(\)"),
         (lambda: gymnasium.make("CartPole-v1"), "without the render mode rgb_array"),
         (lambda render_mode: gymnasium.make("CartPole-v1", render_mode="drawing"), "videos cannot draw"),
+        ("rlgrad/CartPole-v1", r"written in TensorFlow have no render\(\)"),
     ],
+    quick=2,
 )
 def test_what_cannot_be_drawn_is_refused_before_there_is_a_run(env, reason, tmp_path):
-    gymnasium.register_envs(rlgrad.envs)  # which makes the first one known to Gymnasium
+    gymnasium.register_envs(rlgrad.envs)  # which makes the last one known to Gymnasium
     with pytest.raises(ValueError, match=reason):
         rlgrad.train("a2c", env, videos=1, run_dir=tmp_path / "a", **QUICK)
     assert not (tmp_path / "a").exists()
@@ -269,6 +273,7 @@ def test_a_renderer_that_fails_ends_the_videos_and_not_training(tmp_path, monkey
     assert said == ["No videos from here on, training continues: the graphics card is gone"]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_films_what_it_registered_itself_and_what_has_a_name(tmp_path):
     """Its own class exists in its process alone; the process that draws a named one must not run the script once more."""
     script = tmp_path / "script.py"

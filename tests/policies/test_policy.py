@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 from rlgrad import gradients
 from rlgrad.gradients import Entropy, LogProb
@@ -123,8 +124,10 @@ class Twin(keras.Model):
 
 
 @pytest.mark.parametrize("space", [TWO, BOX, spaces.Box(-1, 1, (2, 2)), spaces.MultiBinary(3)])
-@pytest.mark.parametrize("options", [{}, {"shared_trunk": True}, {"normalize_observations": True}])
-@pytest.mark.parametrize("seen", [VECTOR, spaces.Box(-1, 1, (3, 2))])
+@mostly_slow(
+    "options", [{}, {"shared_trunk": True}, {"normalize_observations": True}], quick=[{"normalize_observations": True}]
+)
+@mostly_slow("seen", [VECTOR, spaces.Box(-1, 1, (3, 2))], quick=[spaces.Box(-1, 1, (3, 2))])
 def test_both_actors_take_the_same_actions_for_the_same_observations_and_random_numbers(space, options, seen):
     policy = make_policy(seen, space, seed=1, **options)
     trained = policy.network.output if options.get("shared_trunk") else {}
@@ -280,8 +283,15 @@ def test_a_shared_trunk_is_one_of_default_networks(options, why):
         make_policy(VECTOR, TWO, shared_trunk=True, **options)
 
 
-@pytest.mark.parametrize("cuts", [(), ((3, 0),), ((2, 0), (9, 1), (11, 2)), ((2, 1), (5, 1), (8, 1))])
-@pytest.mark.parametrize("shape", [(4,), (6, 6, 1)], ids=["numbers", "images"])
+@mostly_slow(
+    "shape, cuts",
+    {
+        f"{name}-{i}": (shape, cuts)
+        for name, shape in {"numbers": (4,), "images": (6, 6, 1)}.items()
+        for i, cuts in enumerate([(), ((3, 0),), ((2, 0), (9, 1), (11, 2)), ((2, 1), (5, 1), (8, 1))])
+    },
+    quick=["numbers-0", "numbers-3", "images-2"],
+)
 def test_values_of_successors_are_those_of_the_true_ones_however_many_were_cut(cuts, shape):
     """Where an episode goes on the successor is the next row's observation; where it was cut, another one."""
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from helpers.slow import mostly_slow, parameters
 
 import rlgrad
 from rlgrad import gradients
@@ -40,17 +41,23 @@ def step_model():
     return keras.Model({"observation": observation, "state": state}, heads)
 
 
+def simple_model():
+    """One step of the smallest memory: a layer of what is seen and of what is remembered."""
+    observation, state = keras.Input((4,), name="observation"), keras.Input((3,), name="state")
+    after = keras.layers.Dense(3, "tanh")(keras.layers.Concatenate()([observation, state]))
+    heads = {"policy": keras.layers.Dense(2)(after), "value": keras.layers.Dense(1)(after), "state": after}
+    return keras.Model({"observation": observation, "state": state}, heads)
+
+
 KINDS = {
+    "simple": {"model": simple_model},
     "gru": {"memory": "gru", **SMALL},
     "lstm": {"memory": "lstm", **SMALL},
     "shared": {"memory": "gru", "shared_trunk": True, **SMALL},
     "own": {"model": step_model},
     "own, value apart": {"model": listed_model},
 }
-QUICK = ("gru", "own, value apart")  # the others are slow only because each compiles
-every_kind = pytest.mark.parametrize(
-    "options", [pytest.param(v, id=k, marks=() if k in QUICK else pytest.mark.slow) for k, v in KINDS.items()]
-)
+every_kind = mostly_slow("options", KINDS, quick=["simple", "own, value apart"])  # the others take longer to trace
 
 
 def played(options, steps=12, rounds=2, env="CartPole-v1", **collecting):
@@ -78,7 +85,7 @@ def unrolled(policy, rollout, part="policy"):
     return heads, states
 
 
-@every_kind
+@mostly_slow("options", KINDS, quick=["simple"])
 def test_gradients_through_time_are_those_of_the_unrolled_loop(options):
     policy, rollout = played(options)
     assert (rollout.terminations | rollout.truncations)[:-1].any()
@@ -107,7 +114,7 @@ def test_gradients_through_time_are_those_of_the_unrolled_loop(options):
         np.testing.assert_allclose(gradient, found[key], rtol=1e-4, atol=2e-5, err_msg=key)
 
 
-@pytest.mark.parametrize("mode", ["sync", "vector_entry_point", AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@mostly_slow("mode", ["sync", AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, "vector_entry_point"])
 def test_the_learner_meets_what_the_policy_said_when_it_acted(mode):
     """r = 1 at the first minibatch, whatever the environments do at an episode's end."""
     env, collecting = "CartPole-v1", {}
@@ -170,8 +177,9 @@ def test_a_value_may_do_without_memory():
     np.testing.assert_allclose(policy(policy.inputs(rollout))["value"], np.transpose(values), rtol=1e-5)
 
 
-def test_a_sample_is_a_sequence():
-    policy, rollout = played(KINDS["gru"], steps=6)
+@mostly_slow("kind", ["simple", "gru"])
+def test_a_sample_is_a_sequence(kind):
+    policy, rollout = played(KINDS[kind], steps=6)
     credit, x = RNG.normal(size=(3, 6)).astype(np.float32), policy.inputs(rollout)
     log_prob = LogProb(policy.rows(rollout.actions))
     with pytest.raises(ValueError, match=r"add up the steps of sequences with PerSequence\(output\)"):
@@ -197,9 +205,9 @@ def test_norms_and_gram_are_those_of_sequences(kind):
     )
 
 
-@pytest.mark.parametrize("weights", [np.ones((3, 5), np.float32), np.ones(3, np.float32)])
+@mostly_slow("weights", {"too few": np.ones((3, 5), np.float32), "of sequences": np.ones(3, np.float32)})
 def test_weights_of_another_shape_than_the_steps_are_refused(weights):
-    policy, rollout = played(KINDS["gru"], steps=6)
+    policy, rollout = played(KINDS["simple"], steps=6)
     with pytest.raises(ValueError, match=r"Weights of the steps have shape \(3, 6\)"):
         gradients.per_sample_gradient(policy, policy.inputs(rollout), output=PerSequence("value", weights))
 
@@ -299,7 +307,10 @@ AGENTS = {
 
 @pytest.mark.parametrize(
     "agent",
-    [pytest.param(v, id=k, marks=pytest.mark.xla if k == "reinforce" else pytest.mark.slow) for k, v in AGENTS.items()],
+    [
+        *parameters(AGENTS, quick=["a2c"]),
+        pytest.param(AGENTS["reinforce"], id="reinforce through xla", marks=[pytest.mark.slow, pytest.mark.xla]),
+    ],
 )
 def test_every_batch_agent_trains_a_policy_with_memory(agent, tmp_path, request):
     run = rlgrad.train(
@@ -351,7 +362,7 @@ def test_options_that_contradict_memory_are_refused(tmp_path):
     with pytest.raises(ValueError, match="memory is gru, lstm or None"):
         start(A2C(**FAST), memory="rnn")
     with pytest.raises(ValueError, match="3 does not divide the 4 sequences of a rollout"):
-        start(PPO(**FAST, update=Ascent(num_minibatches=3)), memory="gru")
+        start(PPO(**FAST, update=Ascent(num_minibatches=3)), model=simple_model)
     empirical = PerHead(policy=NaturalGradient(fisher="empirical"), value=Ascent())
     with pytest.raises(ValueError, match="use fisher='exact'"):
         start(NPG(**FAST, update=empirical), memory="gru")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.cli import main
@@ -194,7 +195,7 @@ def test_it_is_constructed_with_the_options_of_a_run_and_again_with_those_of_an_
     assert (run.path / "evaluation.json").is_file()
 
 
-@pytest.mark.parametrize("kind", ["class", "module", "file"])
+@mostly_slow("kind", ["class", "module", "file"], quick=["file"])
 def test_a_class_is_kept_by_its_place(package, tmp_path, monkeypatch, kind):
     import strolling
 
@@ -225,6 +226,7 @@ def test_a_class_that_inherits_from_nothing_trains_and_resumes(tmp_path):
     assert_equal_weights(whole, rlgrad.load(half.path, collector=Bandits, verbose=False).train(12_800))
 
 
+@pytest.mark.slow
 def test_it_is_tuned(package, tmp_path):
     config = Config(
         agent=rlgrad.agents.A2C(num_envs=4, num_steps=8),
@@ -241,6 +243,7 @@ def test_it_is_tuned(package, tmp_path):
     assert study.best.value <= 3
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it_and_repeats_it(package, tmp_path, capsys):
     arguments = ["--collector", "walks", "--total-timesteps", "64", "--evaluation-episodes", "2"]
     assert main(["train", "a2c", "integers", *arguments, "--run-dir", str(tmp_path / "a")]) == 0

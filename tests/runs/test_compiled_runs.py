@@ -109,6 +109,7 @@ def test_arguments_reach_the_environment():
     assert collector.collect(policy).terminations[:, 0].tolist() == [False, True, False, True]
 
 
+@pytest.mark.slow
 def test_diagnostics_come_with_rollout_and_update_apart(tmp_path):
     run = rlgrad.train(
         A2C(),

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from helpers.killing import KINDS, finish, kill, left, resume, train
+from helpers.killing import KINDS, finish, kill, kill_once_logged, left, resume, train
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import A2C
@@ -70,6 +71,7 @@ def assert_same_end(folder, other):
         assert mine == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["async", "own vector entry point", "compiled"])
 def test_what_a_kill_leaves_between_two_writes_goes_on_to_the_same_end(kind, whole):
     run, (first, second) = whole(kind)
@@ -93,6 +95,13 @@ def finished_elsewhere(kind, tmp_path):
     return tmp_path / "whole", finish("train", kind, tmp_path / "whole")
 
 
+def test_a_run_killed_while_it_goes_ends_as_if_it_had_not_been(whole, tmp_path):
+    assert kill_once_logged(10, "sync", tmp_path / "run")
+    resume(tmp_path / "run")
+    assert_same_end(tmp_path / "run", whole("sync")[0].path)
+
+
+@pytest.mark.slow
 @pytest.mark.xla
 def test_a_run_killed_at_5_random_moments_ends_as_if_it_had_not_been(tmp_path):
     full = finished_elsewhere("sync", tmp_path)
@@ -107,7 +116,7 @@ def test_a_run_killed_at_30_random_moments_ends_as_if_it_had_not_been(kind, tmp_
     assert sum(killed(kind, full, tmp_path / str(i), 3, moments) for i in range(10)) >= 10
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@mostly_slow("kind", KINDS.keys(), quick=["sync", "whole episodes"])
 def test_ctrl_c_ends_with_a_checkpoint_that_goes_on_to_the_same_end(kind, whole, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with pytest.raises(KeyboardInterrupt):

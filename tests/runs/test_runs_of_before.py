@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.policies import actors
@@ -71,7 +72,7 @@ def resumed(tmp_path_factory):
 
 COMPILING = pytest.param(True, marks=[pytest.mark.slow, pytest.mark.xla], id="xla")
 each_way = pytest.mark.parametrize("xla", [pytest.param(False, id="graph"), COMPILING])
-each_kind = pytest.mark.parametrize("kind", KINDS)
+each_kind = mostly_slow("kind", KINDS, quick=["sync"])
 
 
 @each_way

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from helpers.pictures import drawn
 from helpers.quick import QUICK
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad import gradients
@@ -23,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path_factory.mktemp("runs") / "a", **QUICK)
+    with drawn():
+        return rlgrad.train("reinforce", "CartPole-v1", run_dir=tmp_path_factory.mktemp("runs") / "a", **QUICK)
 
 
 def test_a_run_leaves_everything_it_promises(run):
@@ -68,7 +71,10 @@ def test_a_run_is_never_written_over(run):
 
 
 def test_the_default_folder_is_a_new_one_under_runs():
-    first, second = (rlgrad.train("reinforce", "CartPole-v1", **QUICK | {"evaluation_episodes": 0}) for _ in range(2))
+    first, second = (
+        rlgrad.train("reinforce", "CartPole-v1", **QUICK | {"evaluation_episodes": 0, "total_timesteps": 128})
+        for _ in range(2)
+    )
     assert first.path.parent.name == second.path.parent.name == "runs"
     assert first.path != second.path
 
@@ -83,6 +89,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(run, tmp_path):
     assert np.abs(first - others).max() > 1e-3, "the largest difference to the weights of another seed"
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_convolutions_are_trained_without_xla_on_a_cpu_and_to_the_bit_as_well(run):
     class Picture(gymnasium.Env):
@@ -200,10 +207,8 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("steps", "settings", "program", "growth"),
-    [pytest.param(*v, id=k, marks=pytest.mark.slow if v[0] > 1e6 else ()) for k, v in LONG.items()],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("steps", "settings", "program", "growth"), LONG.values(), ids=LONG)
 def test_a_run_makes_one_trace_and_one_compilation_and_leaves_memory_flat(tmp_path, steps, settings, program, growth):
     code = f"""
 import psutil, rlgrad
@@ -224,7 +229,14 @@ print((memory.sizes[-1] - memory.sizes[len(memory.sizes) // 5]) / 2**20)
     assert len([p for p in dump.glob("*.before_optimizations.txt") if program in p.name]) == 1
 
 
-@pytest.mark.parametrize("settings", [{"env": "rlgrad/CartPole-v1"}, {"env": "CartPole-v1", "memory": "gru"}])
+@mostly_slow(
+    "settings",
+    {
+        "gymnasium": {"env": "CartPole-v1"},
+        "compiled": {"env": "rlgrad/CartPole-v1"},
+        "memory": {"env": "CartPole-v1", "memory": "gru"},
+    },
+)
 def test_a_run_takes_with_it_whatever_was_traced_for_it(settings):
     def graphs():
         gc.collect()

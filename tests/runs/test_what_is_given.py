@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from helpers.quick import QUICK
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import A2C, Reinforce
@@ -16,13 +17,14 @@ def cart(**kwargs):
     return gymnasium.make("CartPole-v1", **kwargs)
 
 
-@pytest.mark.parametrize(
-    ("env", "options"),
+@mostly_slow(
+    "env, options",
     [
         (cart, {"env_kwargs": {"sutton_barto_reward": True}}),
         ("CartPole-v1", {"vectorization_mode": "vector_entry_point"}),
         (lambda: gymnasium.make("CartPole-v1", max_episode_steps=30), {}),
     ],
+    quick=2,
 )
 def test_an_environment_may_be_an_id_or_a_function(env, options):
     run = rlgrad.train("reinforce", env, **QUICK | options)

@@ -16,6 +16,7 @@ from rlgrad.updates import Ascent
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_both_actors_learn_the_same_weights_from_the_same_rollout(tmp_path):
     def build(name):

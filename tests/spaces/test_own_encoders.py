@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.cli import main
@@ -105,7 +106,7 @@ def package(home):
 
 def train(home, path, **options):
     options = {"total_timesteps": TOTAL, "max_episode_steps": 9, **QUICK, **options}
-    return rlgrad.train(options.pop("agent", "ppo"), f"{home / 'reading.py'}:Reading", run_dir=path, **options)
+    return rlgrad.train(options.pop("agent", "a2c"), f"{home / 'reading.py'}:Reading", run_dir=path, **options)
 
 
 def weights(run):
@@ -143,15 +144,17 @@ def test_an_encoder_of_another_package_trains_resumes_to_the_same_weights_and_is
     np.testing.assert_allclose(outputs["logits"], whole.policy(inputs["observation"])["policy"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_learns_what_only_the_text_says(package, tmp_path):
-    run = train(package, tmp_path / "run", total_timesteps=8_192, num_envs=8, num_steps=64, evaluation_episodes=100)
+    options = {"total_timesteps": 8_192, "num_envs": 8, "num_steps": 64, "evaluation_episodes": 100}
+    run = train(package, tmp_path / "run", agent="ppo", **options)
     assert run.evaluate(100).mean_return > 3.5  # 4 is the most, 2.5 what one action alone gets
 
 
-def test_processes_convert_texts_to_the_same_numbers_and_a_memory_reads_them_too(package, tmp_path):
+@mostly_slow("memory", {"no memory": {}, "gru": {"memory": "gru", "memory_size": 4}})
+def test_processes_convert_texts_to_the_same_numbers_and_a_memory_reads_them_too(memory, package, tmp_path):
     one, other = (
-        train(package, tmp_path / mode, memory="gru", memory_size=4, vectorization_mode=mode, num_envs=2)
-        for mode in ("sync", "async")
+        train(package, tmp_path / mode, **memory, vectorization_mode=mode, num_envs=2) for mode in ("sync", "async")
     )
     assert_equal_weights(one, other)
 
@@ -166,7 +169,7 @@ def test_without_its_package_a_run_says_what_is_missing(package, tmp_path):
         rlgrad.load(tmp_path / "run", verbose=False)
 
 
-@pytest.mark.parametrize("by", ["place", "class"])
+@mostly_slow("by", ["place", "class"])
 def test_an_encoder_of_a_file_is_named_or_registered_and_kept_by_its_place(home, tmp_path, monkeypatch, by):
     with pytest.raises(ValueError, match=r"Text.* is not supported.*write an encoder"):
         train(home, tmp_path / "none")
@@ -203,6 +206,7 @@ def test_an_encoder_of_a_script_is_needed_again_and_a_sentence_says_so(home, tmp
         rlgrad.load(run.path, verbose=False)
 
 
+@pytest.mark.slow
 def test_it_is_tuned(package, tmp_path):
     config = Config(
         agent=rlgrad.agents.A2C(num_envs=4, num_steps=8),

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad import config as configs
@@ -143,7 +144,7 @@ class Killed(BaseException):
     """Ends a process without a word, as far as the study can see."""
 
 
-@pytest.mark.parametrize("run", [0, 3])
+@mostly_slow("run", [0, 3])
 def test_a_trial_that_was_killed_has_failed_and_its_values_are_tried_again(run, trained, tmp_path):
     trained.raises = {run: Killed()}
     with pytest.raises(Killed):
@@ -200,6 +201,7 @@ def test_time_that_is_up_ends_a_study_with_what_it_has(trained, tmp_path):
     assert len(study.trials) == 5
 
 
+@pytest.mark.slow
 def test_agents_declare_spaces_without_optuna():
     code = "import sys; sys.modules['optuna'] = None; from rlgrad.agents import PPO; print(len(PPO().search_space()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

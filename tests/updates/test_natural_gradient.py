@@ -1,5 +1,7 @@
 """Natural gradients against dense matrices in float64; what a natural step honours and refuses."""
 
+from itertools import product
+
 import keras
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from helpers.by_hand import (
     score,
     theta_and_phi,
 )
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad import gradients
@@ -76,8 +79,7 @@ def dense(kind, theta, x, a, w):
     return empirical_fisher(theta, x, a, w / w.sum()) if kind == "empirical" else exact_fisher(theta, x, w / w.sum())
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous"])
-@pytest.mark.parametrize("padding", [0, 3])
+@mostly_slow("padding, kind", product([0, 3], ["discrete", "continuous"]), quick=[(0, "continuous"), (3, "discrete")])
 def test_the_empirical_direction_through_the_gram_matrix_equals_the_dense_solve(kind, padding):
     objective, (theta, x, a, w, c) = objective_of(20, padding, kind)
     found = directions.empirical(objective, 0.1, iterations=1)
@@ -89,7 +91,7 @@ def test_the_empirical_direction_through_the_gram_matrix_equals_the_dense_solve(
     assert float(found.residual) < 1e-10
 
 
-@pytest.mark.parametrize(("rows", "padding"), [(2049, 0), (2100, 40)])
+@mostly_slow("rows, padding", [(2100, 40), (2049, 0)])
 def test_with_more_rows_than_weights_the_empirical_matrix_is_the_same_and_only_its_solver_another(
     rows, padding, monkeypatch
 ):
@@ -105,8 +107,7 @@ def test_with_more_rows_than_weights_the_empirical_matrix_is_the_same_and_only_i
     np.testing.assert_allclose(natural, np.linalg.solve(matrix, g), rtol=0, atol=1e-4 * np.linalg.norm(g))
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous"])
-@pytest.mark.parametrize("padding", [0, 3])
+@mostly_slow("padding, kind", product([0, 3], ["discrete", "continuous"]), quick=[(0, "continuous"), (3, "discrete")])
 def test_the_exact_direction_is_that_of_the_sum_over_all_actions(kind, padding):
     objective, (theta, x, a, w, c) = objective_of(20, padding, kind)
     found = directions.exact(objective, 0.1, iterations=100)
@@ -158,7 +159,7 @@ def constrained_policy():
     return policy, layers
 
 
-@pytest.mark.parametrize("update", UPDATES, ids=lambda u: type(u).__name__)
+@mostly_slow("update", {type(update).__name__: update for update in UPDATES})
 def test_constraints_are_honoured_and_the_measured_divergence_is_that_of_the_constrained_weights(update):
     policy, (first, last) = constrained_policy()
     rollout = literal_rollout(policy)
@@ -174,7 +175,7 @@ def test_constraints_are_honoured_and_the_measured_divergence_is_that_of_the_con
     assert metrics["kl"] == pytest.approx(w @ kl(before, after, x), rel=1e-3)
 
 
-@pytest.mark.parametrize("agent", [NPG(), TRPO()], ids=["npg", "trpo"])
+@mostly_slow("agent", {"npg": NPG(), "trpo": TRPO()})
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_a_gradient_that_is_not_finite_is_named_and_moves_nothing(agent, bad):
     policy = policy_of("discrete")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad import updates
@@ -150,7 +151,7 @@ def includes(whole, part):
     return all(includes(whole[k], v) if isinstance(v, dict) else whole[k] == v for k, v in part.items())
 
 
-@pytest.mark.parametrize("kind", ["by its file", "for both heads"])
+@mostly_slow("kind", ["by its file", "for both heads"])
 def test_it_is_saved_and_a_run_that_was_stopped_resumes_to_the_same_weights_and_slots(kind, package, file, tmp_path):
     update, named = kinds(package, file)[kind]
     whole = train(update, tmp_path / "whole")
@@ -179,6 +180,7 @@ def test_what_it_lists_alone_is_tuned(package, tmp_path):
     assert "update.num_epochs" not in PPO(update=package.HeavyBall()).search_space()  # it has no such field
 
 
+@pytest.mark.slow
 def test_a_study_of_it_ends_with_a_config_that_names_it(package, tmp_path):
     pytest.importorskip("optuna", reason="rlgrad[tune] is not installed")
     config = Config(agent=agent(package.HeavyBall()), env="CartPole-v1", total_timesteps=20, hidden_sizes=(4,))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.rollouts import Rollout
@@ -48,7 +49,7 @@ def learn(update, *progresses):
     return metrics
 
 
-@pytest.mark.parametrize("kind", [NaturalGradient, TrustRegion])
+@mostly_slow("kind", [NaturalGradient, TrustRegion])
 def test_the_divergence_of_a_step_falls_linearly_to_zero_with_the_schedule(kind):
     """A quarter of the run left, so a quarter of the divergence and half of the step, which is the divergence's root."""
     (constant,) = learn(kind(target_kl=0.001), 0.75)
