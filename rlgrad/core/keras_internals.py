@@ -17,6 +17,7 @@ What is relied on:
 - `TFSMLayer.call_endpoint_fn` is the function that it runs (`has_saved_loops`).
 - A layer's `compute_dtype` is what it computes in (`computes_in_half`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
+- A tensor's mask is its attribute `_keras_mask` (`identity_with_mask`).
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import tensorflow as tf
 from tensorflow.types.experimental import PolymorphicFunction
 
 from rlgrad.core.code_names import without_compilation
@@ -174,6 +176,23 @@ def split_activation(layer: Any) -> Iterator[Any]:
         yield activation
     finally:
         attributes["activation"] = activation
+
+
+def identity_with_mask(tensor: Any) -> Any:
+    """Return a new tensor with the same numbers and the same Keras mask."""
+    same = tf.identity(tensor)
+    mask = getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        same._keras_mask = mask
+    return same
+
+
+def rematerialized_around(model: Any, layer: Any) -> bool:
+    """Return True if a layer, or one that it lies in, forgets what it computed and computes it again to differentiate it."""
+    return any(
+        getattr(outer, "_remat_mode", None) is not None and any(layer is inner for inner in outer._flatten_layers())
+        for outer in [model, *all_layers(model)]
+    )
 
 
 def altered(layer: Any) -> str | None:

@@ -7,11 +7,17 @@ What is relied on:
 - differentiating, inside a graph, a loop over variables that a SavedModel brought along fails with a certain message
   (`cannot_differentiate_in_graph`);
 - `tf.custom_gradient`, inside a graph, registers a closure for good, under a name that an attribute of an operation has
-  (`trace`).
+  (`trace`);
+- of some operations that gradients are made of TensorFlow says that they have no derivative, although they have one, and leaves
+  out what would have come through them without a word (`undifferentiable`);
+- `tf.nn.moments`, which Keras looks up at each call, takes the mean for a constant inside of the variance: right for gradients,
+  and wrong for the gradients of gradients (`exact_moments`).
 """
 
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -24,6 +30,15 @@ except ImportError:  # then what is registered stays
 
 _NAME = "_gradient_op_type"
 Facts = TypeVar("Facts")
+
+UNDIFFERENTIABLE = {
+    "FakeQuantWithMinMaxArgsGradient",
+    "FakeQuantWithMinMaxVarsGradient",
+    "FakeQuantWithMinMaxVarsPerChannelGradient",
+    "ResizeBilinearGrad",
+    "SparseAddGrad",
+}
+"""Gradients that are linear in what comes back to them, and that a tape takes for constants."""
 
 
 def trace(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -90,3 +105,38 @@ def flat_call(function: Any) -> Callable[[list[Any]], list[Any]]:
         return results
 
     return call
+
+
+def undifferentiable() -> "Counter[str]":
+    """The operations of `UNDIFFERENTIABLE` in the graph that is being traced and in its functions; none of eager execution."""
+    if tf.executing_eagerly():
+        return Counter()
+    graph = tf.compat.v1.get_default_graph()
+    found = Counter(operation.type for operation in graph.get_operations())
+    if any(kind.endswith(("Call", "While", "If", "Case")) for kind in found):
+        found.update(node.op for each in graph.as_graph_def().library.function for node in each.node_def)
+    return Counter({kind: count for kind, count in found.items() if kind in UNDIFFERENTIABLE})
+
+
+@contextlib.contextmanager
+def exact_moments() -> Iterator[None]:
+    """A context in which `tf.nn.moments` has all derivatives, so that those of LayerNormalization and the like are right.
+
+    With m̄ as TensorFlow takes it, a constant, the variance is mean((x − m)²) = mean((x − m̄)²) − (m − m̄)². What is taken off is
+    0, and so is its gradient: values and gradients stay as they are, to the last bit.
+    """
+    original = tf.nn.moments
+    if getattr(original, "exact", False):
+        yield
+        return
+
+    def moments(*arguments: Any, **options: Any) -> Any:
+        mean, variance = original(*arguments, **options)
+        return mean, variance - tf.square(mean - tf.stop_gradient(mean))
+
+    moments.exact = True  # type: ignore[attr-defined]
+    tf.nn.moments = moments
+    try:
+        yield
+    finally:
+        tf.nn.moments = original

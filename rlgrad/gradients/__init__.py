@@ -5,12 +5,18 @@ Sums, never means. Results are dicts keyed by `variable.path` in the order of `m
 """
 
 from rlgrad.core.keras_internals import require_tensorflow_backend
+from rlgrad.gradients.activations import activation_gradient
+from rlgrad.gradients.clipping import clipped_gradient
 from rlgrad.gradients.closed_forms.factors import Direct
 from rlgrad.gradients.closed_forms.lookups import Lookup
 from rlgrad.gradients.closed_forms.outer_products import OuterProduct
 from rlgrad.gradients.closed_forms.rule_table import register_rule
+from rlgrad.gradients.curvature import hessian_vector_product
 from rlgrad.gradients.dicts import by_layer, dot, flatten, norm, unflatten
 from rlgrad.gradients.functions import forget, gradient, input_gradient, value_and_gradient
+from rlgrad.gradients.gauss_newton import gauss_newton_vector_product
+from rlgrad.gradients.input_derivatives import input_jacobian, input_jvp
+from rlgrad.gradients.jacobian_grams import jacobian_gram
 from rlgrad.gradients.jacobians import jacobian
 from rlgrad.gradients.linearization import Linearization, linearize
 from rlgrad.gradients.norms import gram, per_sample_norm
@@ -34,14 +40,21 @@ __all__ = [
     "Output",
     "PerSequence",
     "Plan",
+    "activation_gradient",
     "by_layer",
+    "clipped_gradient",
     "dot",
     "flatten",
     "forget",
+    "gauss_newton_vector_product",
     "gradient",
     "gram",
+    "hessian_vector_product",
     "input_gradient",
+    "input_jacobian",
+    "input_jvp",
     "jacobian",
+    "jacobian_gram",
     "linearize",
     "norm",
     "per_sample_gradient",

@@ -8,72 +8,64 @@ Source: Kakade (2001); Pascanu & Bengio (2014), section 2.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients.programs.backward import dense, require_connected
+from rlgrad.gradients.programs.backward import require_connected
+from rlgrad.gradients.programs.products import JacobianProducts
 from rlgrad.gradients.questions.heads import Heads
 from rlgrad.gradients.questions.policy_recipes import DistributionEntropy, LogProbability, distribution_of
-from rlgrad.gradients.questions.question import Question
+from rlgrad.gradients.questions.question import SINGLE, Question
 from rlgrad.gradients.questions.recipes import Recipe, Sum
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """A distribution's parameters, with the tape that recorded how they are computed from the weights.
+    """A distribution's parameters, and products with their Jacobian.
 
     Args:
-        tape: the tape, persistent.
         tree: a tensor, or a dict of tensors (…, K), one row per sample.
         distribution: the distribution that they parametrize.
-        sources: the tensors that the tape watched.
-        positions: the sources that the parameters depend on, by position.
+        jacobian: that of the tree's leaves by the weights that they depend on.
+        positions: those weights, by position.
     """
 
-    tape: Any
     tree: Any
     distribution: Any
-    sources: list[Any]
+    jacobian: JacobianProducts
     positions: tuple[int, ...]
 
     def product(self, tangent: Sequence[Any], weight: Any, damping: Any) -> list[Any]:
         """Return F v + damping · v, for each of `positions`."""
-        leaves = tf.nest.flatten(self.tree)
-        sources = [self.sources[i] for i in self.positions]
-        # Jᵀ u is linear in u, so its derivative with respect to u along v is J v: no second pass of the model.
-        zeros = [tf.zeros_like(leaf) for leaf in leaves]
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
-            outer.watch(zeros)
-            pulled = self._pull_back(leaves, sources, zeros)
-        moved = outer.gradient(
-            pulled, zeros, output_gradients=list(tangent), unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        moved = self.jacobian.push(tangent)
         measured = self.distribution.fisher_product(self.tree, tf.nest.pack_sequence_as(self.tree, moved))
         back = []
         for part in tf.nest.flatten(measured):
             c = tf.cast(weight, part.dtype)
             shape = tf.concat([tf.shape(c), tf.ones([part.shape.rank - c.shape.rank], tf.int32)], axis=0)
             back.append(part * tf.reshape(c, shape))
-        products = self._pull_back(leaves, sources, back)
+        products = self.jacobian.pull(back)
         return [p + tf.cast(damping, p.dtype) * v for p, v in zip(products, tangent, strict=True)]
 
-    def _pull_back(self, leaves: list[Any], sources: list[Any], cotangents: list[Any]) -> list[Any]:
-        gradients = self.tape.gradient(leaves, sources, output_gradients=cotangents)
-        return [dense(gradient, source) for gradient, source in zip(gradients, sources, strict=True)]
+
+def about_distribution(question: Question) -> Question:
+    """Return the same question about one output: of those there are, the first that is about a distribution."""
+    recipe = next((r for r in map(_about_distribution, question.recipes.values()) if r is not None), None)
+    recipe = LogProbability(None, None) if recipe is None else recipe
+    return replace(question, recipes={SINGLE: recipe}, arrays={SINGLE: ()}, batched={SINGLE: ()})
 
 
 def parameters_of(question: Question) -> Parameters:
-    """Run the model once, and return the parameters of the distribution that the question's outputs are about.
+    """Run the model once, and return the parameters of the distribution that the question `about_distribution` is about.
 
     Raises:
         DisconnectedGradientError: the parameters do not depend on a variable that was named, or on any variable.
         NotImplementedError: the distribution has no method `fisher_product`.
         TypeError, ValueError: the model's output does not parametrize a distribution; see `LogProb`.
     """
-    recipe = next((r for r in map(_about_distribution, question.recipes.values()) if r is not None), None)
-    recipe = LogProbability(None, None) if recipe is None else recipe
+    recipe: Any = question.recipes[SINGLE]
     sources = question.sources
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(sources)
@@ -88,10 +80,11 @@ def parameters_of(question: Question) -> Parameters:
             f"{type(distribution).__name__} has no method fisher_product(parameters, tangents), so its Fisher matrix is "
             "not known. Give it one, or use gram() for the empirical Fisher matrix."
         )
-    gradients = tape.gradient(tf.nest.flatten(tree), sources)
+    leaves = tf.nest.flatten(tree)
+    gradients = tape.gradient(leaves, sources)
     positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
     require_connected(question, positions)
-    return Parameters(tape, tree, distribution, sources, positions)
+    return Parameters(tree, distribution, JacobianProducts(tape, leaves, [sources[i] for i in positions]), positions)
 
 
 def _about_distribution(recipe: Recipe) -> LogProbability | DistributionEntropy | None:

@@ -1,6 +1,5 @@
 """The gradient of a model's output with respect to its weights, or its input, as functions."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -8,12 +7,11 @@ import tensorflow as tf
 
 from rlgrad.core import snapshots
 from rlgrad.gradients.programs.answers import Answer, answer
-from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for
+from rlgrad.gradients.programs.backward import require_inputs, with_own_inputs
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
-from rlgrad.gradients.programs.half_precision import Unweighted, is_concerned, pull_back, value_and_sum, weigh_rows
+from rlgrad.gradients.programs.half_precision import pull_back_rows, value_and_sum, without_weights
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
-from rlgrad.gradients.questions.chosen_inputs import ChosenInputs
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import SINGLE, Question
 
@@ -180,31 +178,15 @@ def _input_gradient(model: Any, x: Any, *, output: Any, inputs: Any, layer: Any,
 
 def _leaf_gradients(question: Question) -> Computed:
     require_separate_samples(question)
-    half = is_concerned(question)
-    bare = Unweighted.of(question) if half else None
-    question = question if bare is None else bare.question
-    floating = [position for position, leaf in enumerate(question.leaves) if leaf.dtype.is_floating]
-    leaves = [question.leaves[position] for position in floating]
-    with tf.GradientTape(persistent=half, watch_accessed_variables=False) as tape:
-        tape.watch(leaves)
+    question, weights = without_weights(with_own_inputs(question))
+    floating = question.floating_leaves
+    with tf.GradientTape(persistent=weights is not None, watch_accessed_variables=False) as tape:
+        tape.watch(list(floating.values()))
         forward = question.forward()
     require_separate_function(question, forward)
     value = forward.values[SINGLE]
+    found = pull_back_rows(question, weights, value, list(floating.values()), tape)
     # Those of leaves that were not chosen are for the message; a compiled program does not compute them.
-    if bare is None:
-        found = tape.gradient(value, leaves, output_gradients=weight_for(question, value))
-    elif value.shape.rank == 1:
-        found = [g if g is None else weigh_rows(g, bare.weight(value)) for g in tape.gradient(value, leaves)]
-    else:
-        found = pull_back({SINGLE: value}, {SINGLE: bare.weight(value)}, leaves, tape)
     gradients = {i: tf.convert_to_tensor(g) for i, g in zip(floating, found, strict=True) if g is not None}
-    _require_connected_inputs(question.inputs, gradients)
+    require_inputs(question.inputs, gradients)
     return Computed([gradients[i] for i in question.inputs.positions], ranges=forward.ranges)
-
-
-def _require_connected_inputs(chosen: ChosenInputs, gradients: Mapping[int, Any]) -> None:
-    missing = [chosen.names[i] for i in chosen.positions if i not in gradients]
-    if missing:
-        connected = [chosen.entries[i] for i in sorted(gradients)]
-        advice = f" It depends on inputs={(connected[0] if len(connected) == 1 else connected)!r}." if connected else ""
-        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.{advice}")

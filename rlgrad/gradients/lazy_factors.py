@@ -12,7 +12,7 @@ import tensorflow as tf
 from rlgrad.core.keras_internals import computes_in_half
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import Segmented, prepare_segments
-from rlgrad.gradients.fisher import Parameters, parameters_of
+from rlgrad.gradients.fisher import Parameters, about_distribution, parameters_of
 from rlgrad.gradients.programs.backward import tangents_for
 from rlgrad.gradients.programs.factorization import factorize
 from rlgrad.gradients.programs.half_precision import product_of_sizes_near_one
@@ -91,7 +91,7 @@ class LazyFactors:
 
     def fisher_vector_product(self, v: Mapping[str, Any], sample_weight: Any, damping: Any) -> dict[str, Any]:
         """See `Linearization.fisher_vector_product`."""
-        question = self._question
+        question = about_distribution(self._question)
         keys = question.weights.keys
         if is_compilable(question):
             given = [key for key in keys if key in v]

@@ -1,6 +1,7 @@
 """A model's outputs at its current weights, with their gradient: one forward pass, and one backward pass per credit."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -8,12 +9,22 @@ import tensorflow as tf
 from rlgrad.core import keras_internals
 from rlgrad.gradients import norms
 from rlgrad.gradients.closed_forms.factors import Factor
+from rlgrad.gradients.curvature import hessian_product
+from rlgrad.gradients.gauss_newton import gauss_newton_product
 from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
 from rlgrad.gradients.programs.answers import read_call
-from rlgrad.gradients.programs.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients.programs.backward import (
+    credits_by_name,
+    credits_for,
+    dense,
+    require_connected,
+    require_repeatable,
+    tangents_for,
+)
 from rlgrad.gradients.programs.half_precision import pull_back
 from rlgrad.gradients.programs.program import Computed, Program, is_compilable, program_for
 from rlgrad.gradients.questions.ask import ask
+from rlgrad.gradients.questions.inputs import as_weight
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import SINGLE, Question, place
 
@@ -194,6 +205,22 @@ class Linearization:
         """
         return self._factors.fisher_vector_product(v, sample_weight, damping)
 
+    def hessian_vector_product(self, v: Mapping[str, Any], credit: Any = None) -> dict[str, Any]:
+        """Σ credit · ∇²f v, over all samples and all credited outputs; see `hessian_vector_product`.
+
+        Args:
+            v: a direction, as `gradient(credit)` returns one.
+            credit: as for `gradient`.
+        """
+        return hessian_product(self._question, v, credits_for(self._values, credit))
+
+    def gauss_newton_vector_product(
+        self, v: Mapping[str, Any], *, loss: Any, target: Any = None, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """G v, G being the Gauss-Newton matrix of a loss of what the model returns; see `gauss_newton_vector_product`."""
+        weight = None if sample_weight is None else as_weight(sample_weight)
+        return gauss_newton_product(replace(self._question, sample_weight=weight), v, loss, target)
+
     def at(self, weights: Mapping[str, Any]) -> "Linearization":
         """The same question at other weights; the model keeps its own.
 
@@ -238,7 +265,8 @@ def linearize(
 
     Returns:
         A `Linearization`: `.outputs`, `.variables`, `.gradient(credit)`, `.per_sample()`, `.norm()`, `.gram()`, `.jvp(v)`,
-        `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`, `.at(weights)`; each computed on demand.
+        `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`, `.hessian_vector_product(v)`,
+        `.gauss_newton_vector_product(v, loss=…)`, `.at(weights)`; each computed on demand.
 
     Raises:
         TypeError, ValueError: the question is wrong; the message says what was expected, what came and what to do.
@@ -284,12 +312,7 @@ def _linearize_with(program: Program, question: Question) -> Linearization:
 
 def _linearize_directly(question: Question) -> Linearization:
     """Linearize with the operations of the current context."""
-    if keras_internals.has_saved_loops(question.model):
-        raise NotImplementedError(
-            f"linearize keeps one forward pass for several backward passes, which TensorFlow does not do for model "
-            f"{question.model.name!r}: a SavedModel in it has a recurrent layer (keras.layers.TFSMLayer). gradient, "
-            "value_and_gradient and the per-sample functions run it anew each time."
-        )
+    require_repeatable(question, "linearize")
     sources = question.sources
     # In a traced function a persistent tape costs nothing: it keeps symbols, and unused ones are pruned.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:

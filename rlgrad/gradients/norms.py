@@ -1,15 +1,14 @@
 """The norm of each sample's gradient, and the inner products of gradients, without writing the gradients out."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import part
 from rlgrad.gradients.dicts import by_layer
+from rlgrad.gradients.matrices import both_chunks, matrix_of_blocks, other_question, output_at_y, static
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.questions.outputs import Output, OutputLike
@@ -128,10 +127,6 @@ def gram(
         MemoryError: more than `memory_limit`.
         ValueError: options that contradict each other; and as `per_sample_gradient`.
     """
-    if target_y is not None:
-        output_y = Output.of(output if output_y is None else output_y, target=target_y)
-    elif target is not None and y is not None and output_y is None:
-        raise ValueError("target= belongs to x; the targets of y are missing: target_y=.")
     return answer(
         _gram,
         model,
@@ -139,7 +134,7 @@ def gram(
         Output.of(output, target=target),
         sample_weight,
         y=y,
-        output_y=output_y,
+        output_y=output_at_y(y, output, output_y, target, target_y),
         layer=layer,
         weights=weights,
         segments=segments,
@@ -185,24 +180,12 @@ def _gram(
         num_segments=num_segments,
         **options,
     )
-    other = None
-    if y is None:
-        if output_y is not None:
-            raise ValueError("output_y= and target_y= are about y, but y is missing.")
-    else:
-        if sample_weight is not None or segments is not None:
-            raise ValueError("sample_weight= and segments= belong to x; gram(model, x, y) takes neither.")
-        if output_y is None and any(output.batched):
-            raise ValueError("output= has a row for each sample of x; say what it is at y: output_y= (or target_y=).")
-        output_y = output if output_y is None else Output.of(output_y)
-        other = ask_samples(model, y, output=output_y, sample_weight=None, **options)
-        if not _differ_only_in_rows(asked.question, other.question):
-            raise ValueError("output_y= must be the same kind of output as output=, only with other rows.")
+    other = other_question(asked, y, output_y, output, options)
     _require_memory_of_matrix(asked, other)
     chunks = list(asked.chunks)
     if other is None and asked.packing is None and len(chunks) == 1:
         return Answer(_square(asked, chunks[0]), lambda results: results[0])
-    return Answer(Computed([_matrix_of_blocks(asked, chunks, other)]), lambda results: results[0])
+    return Answer(Computed([matrix_of_blocks(asked, chunks, other, _square, _pair)]), lambda results: results[0])
 
 
 def norms_of(per: str, squared: bool) -> Callable[[dict[str, Factor]], Any]:
@@ -253,15 +236,6 @@ def require_per(per: str) -> None:
         raise ValueError(f"per= is one of {', '.join(map(repr, PER))}; got {per!r}.")
 
 
-def _differ_only_in_rows(a: Question, b: Question) -> bool:
-    """Return `True` if two questions differ only in tensors that have a batch axis."""
-    same = all(
-        p is q or batched or np.array_equal(tf.get_static_value(p), tf.get_static_value(q))
-        for (p, batched), (q, _) in zip(a.numbers, b.numbers, strict=False)
-    )
-    return a.recipes == b.recipes and len(a.numbers) == len(b.numbers) and same
-
-
 def _require_memory_of_matrix(asked: SampleQuestion, other: SampleQuestion | None) -> None:
     count = asked.question.batch_size if asked.packing is None else asked.packing.count
     columns = count if other is None else other.question.batch_size
@@ -271,17 +245,6 @@ def _require_memory_of_matrix(asked: SampleQuestion, other: SampleQuestion | Non
             f"A Gram matrix of {count} by {columns} {'samples' if asked.packing is None else 'segments'}",
             "Ask for fewer rows at a time with gram(model, x[a:b], x), or raise the limit.",
         )
-
-
-def _matrix_of_blocks(asked: SampleQuestion, rows: list[Question], other: SampleQuestion | None) -> Any:
-    if other is not None:
-        return tf.concat([tf.concat([_pair(asked, a, b) for b in other.chunks], axis=1) for a in rows], axis=0)
-    blocks: list[list[Any]] = []
-    for i, a in enumerate(rows):  # symmetric: the blocks left of the diagonal are those above it
-        left = [tf.transpose(blocks[j][i]) for j in range(i)]
-        right = [_pair(asked, a, b) for b in rows[i + 1 :]]
-        blocks.append([*left, _square(asked, a).results[0], *right])
-    return asked.join([asked.join(row, axis=1) for row in blocks])
 
 
 def _square(asked: SampleQuestion, chunk: Question) -> Computed:
@@ -295,26 +258,12 @@ def _pair(asked: SampleQuestion, a: Question, b: Question) -> Any:
     """Return the Gram matrix of the rows of `a` and of `b`, from one pass of both."""
     if a.batch_size == 0 or b.batch_size == 0:
         return tf.zeros([a.batch_size or 0, b.batch_size or 0])
-    both = a.with_numbers(
-        [tf.concat([p, q], axis=0) if batched else p for (p, batched), (q, _) in zip(a.numbers, b.numbers, strict=True)]
-    )
-    rows = None if a.batch_size is None or b.batch_size is None else a.batch_size + b.batch_size
-    split = tf.shape(a.leaves[0])[0] if a.batch_size is None else tf.constant(a.batch_size)
-    sizes = {"split": split} | ({"num_below": b.extra["num_segments"]} if "num_segments" in b.extra else {})
-    both = replace(both, batch_size=rows, extra={**both.extra, **sizes})
+    both = both_chunks(a, b)
 
     def contract(question: Question, factors: dict[int, Factor]) -> list[Any]:
-        border, count, num_below = (
-            _static(question.extra.get(name)) for name in ("split", "num_segments", "num_below")
-        )
+        border, count, num_below = (static(question.extra.get(name)) for name in ("split", "num_segments", "num_below"))
         above = [part(factor, slice(border), count) for factor in factors.values()]
         below = [part(factor, slice(border, None), num_below) for factor in factors.values()]
         return [gram_of(above, below)]
 
     return asked.compute(["gram", "pair"], both, contract).results[0]
-
-
-def _static(number: Any) -> Any:
-    """Return a number as an int, if it is known when tracing."""
-    known = None if number is None else tf.get_static_value(number)
-    return number if known is None else int(known)

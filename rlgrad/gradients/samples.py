@@ -170,7 +170,7 @@ def _question_about_segments(question: Question, rows: Any, ids: Any) -> Questio
     """Return the question about these rows, which are whole segments with these ids."""
     some = question.with_rows(lambda array: tf.gather(array, rows), batch_size=len(rows))
     count = tf.constant(int(ids[-1]) + 1, tf.int32)
-    return replace(some, extra={"segments": tf.constant(ids), "num_segments": count})
+    return replace(some, extra={**some.extra, "segments": tf.constant(ids), "num_segments": count})
 
 
 def _segment(question: Question, factors: Any) -> dict[int, Factor]:

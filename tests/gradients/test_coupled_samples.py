@@ -109,6 +109,15 @@ ABOUT_SAMPLES = {
     "gram": lambda m: G.gram(m, X),
     "jacobian": lambda m: G.jacobian(m, X),
     "input gradient": lambda m: G.input_gradient(m, X),
+    "activation gradient": lambda m: G.activation_gradient(m, X, at=0),
+    "input jacobian": lambda m: G.input_jacobian(m, X),
+    "input jvp": lambda m: G.input_jvp(m, X, X),
+    "jacobian gram": lambda m: G.jacobian_gram(m, X),
+    "jacobian gram of two": lambda m: G.jacobian_gram(m, X, X[:2]),
+    "clipped": lambda m: G.clipped_gradient(m, X, max_norm=1.0),
+    "gauss newton": lambda m: G.gauss_newton_vector_product(
+        m, X, G.gradient(m, X), loss=lambda y: tf.reduce_sum(y**2, axis=1)
+    ),
     "vmap": lambda m: G.per_sample_gradient(m, X, method="vmap"),
     "loop": lambda m: G.per_sample_gradient(m, X, method="loop"),
     "chunks": lambda m: G.per_sample_gradient(m, X, chunk_size=2),
@@ -151,6 +160,36 @@ def test_sums_are_those_of_a_tape():
         for got in (G.gradient(model, X, sample_weight=c), G.linearize(model, X).gradient(c)):
             for g, w in zip(got.values(), wanted, strict=True):
                 np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-5)
+
+
+def test_the_hessian_of_a_sum_is_that_of_two_tapes(mean_free):
+    v = G.gradient(mean_free, X, output=0)
+    weights = [v.value for v in mean_free.trainable_variables]
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            value = tf.reduce_sum(mean_free(X, training=False)[:, 0] ** 2)
+        slopes = inner.gradient(value, weights)
+    wanted = outer.gradient(slopes, weights, output_gradients=list(v.values()))
+    got = G.hessian_vector_product(mean_free, X, v, output=lambda y: y[:, 0] ** 2)
+    for g, w in zip(got.values(), wanted, strict=True):
+        np.testing.assert_allclose(g, 0 * g if w is None else w, rtol=1e-4, atol=1e-5)
+
+
+def test_functions_of_units_that_mix_are_refused():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh")])
+
+    def mixed(y):
+        return y - tf.reduce_mean(y, axis=0)
+
+    for ask in (
+        lambda: G.input_jacobian(model, X, output=mixed),
+        lambda: G.input_jvp(model, X, X, output=mixed),
+        lambda: G.jacobian_gram(model, X, output=mixed),
+        lambda: G.activation_gradient(model, X, at=0, output=lambda y: mixed(y)[:, 0] ** 2),
+        lambda: G.gauss_newton_vector_product(model, X, G.gradient(model, X), loss=lambda y: mixed(y)[:, 0] ** 2),
+    ):
+        with pytest.raises(BatchCoupledError, match="given as output="):
+            ask()
 
 
 def test_the_plan_says_what_mixes(mean_free):

@@ -53,6 +53,46 @@ def test_weights_are_as_good_as_if_they_were_applied_afterwards(policy):
     units, whole = (list(G.jacobian(model, X, **o).values()) for o in ({"sample_weight": C}, {}))
     for some, all_ in zip(units, whole, strict=True):
         close(np.reshape(some, [6, -1]), C[:, None] * np.reshape(all_, [6, -1]), 1e-5)
+    j = np.concatenate([np.reshape(g, [18, -1]) for g in whole], axis=1).astype(np.float64)
+    close(G.jacobian_gram(model, X, sample_weight=1e-4 * np.ones(6)), 1e-8 * j @ j.T, 1e-5)
+    rows = C[:, None] * wanted
+    lengths = np.linalg.norm(rows, axis=1)
+    clipped = (np.minimum(1.0, 1e-7 / lengths)[:, None] * rows).sum(axis=0)
+    assert 0 < np.sum(lengths > 1e-7) < 6
+    close(flat(G.clipped_gradient(model, X, max_norm=1e-7, sample_weight=C)), clipped, 1e-5)
+    activation, slope = G.activation_gradient(model, X, at=0)
+    assert activation.dtype == tf.float32
+    tolerance = 1e-2 if "bfloat16" in policy else 1e-3  # of the credits' own digits
+    close(G.activation_gradient(model, X, at=0, sample_weight=C)[1][4], C[4] * np.asarray(slope)[4], tolerance)
+    close(
+        G.activation_gradient(model, X, at=0, sample_weight=C[:1] * np.ones(6))[1], C[0] * np.asarray(slope), tolerance
+    )
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_second_derivatives_along_a_small_direction_with_small_weights(policy):
+    model, same = network(policy, head=policy), network("float32")
+    same.set_weights([w.astype("float32") for w in model.get_weights()])
+    c = 1e-5 * np.array([1.0, -2.0, 1e3, 0.5, -1e4, 3.0])  # results in float16 must not underflow themselves
+    size = 1e-2 if policy == "float16" else 1e-9
+    v = {k: size * np.random.default_rng(1).standard_normal(g.shape) for k, g in G.gradient(model, X).items()}
+
+    def product(kind, model):
+        direction = dict(zip([v.path for v in model.trainable_variables], v.values(), strict=True))
+        if kind == "loss":
+            loss = {
+                "loss": lambda y, t: tf.reduce_sum((y - tf.cast(t, y.dtype)) ** 2, axis=1),
+                "target": np.ones((6, 3)),
+            }
+            return flat(G.gauss_newton_vector_product(model, X, direction, sample_weight=c, **loss))
+        if kind == "credit":
+            lin = G.linearize(model, X, output=0)
+            return flat(lin.hessian_vector_product(direction, c))
+        return flat(G.hessian_vector_product(model, X, direction, output=0, sample_weight=c))
+
+    for kind in ("loss", "credit", "weights"):
+        got, wanted = product(kind, model), product(kind, same)
+        assert np.linalg.norm(got - wanted) <= (6e-2 if "bfloat16" in policy else 2e-2) * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

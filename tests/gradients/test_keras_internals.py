@@ -270,6 +270,25 @@ def test_the_backend_is_checked_when_the_package_is_imported():
     assert "RuntimeError: rlgrad.gradients differentiates with TensorFlow" in result.stderr
 
 
+def test_a_mask_is_an_attribute_of_its_tensor_and_goes_on_to_a_copy():
+    ids = np.array([[1, 0]])
+    table = keras.layers.Embedding(3, 2, mask_zero=True)(ids)
+    same = keras_internals.identity_with_mask(table)
+    assert same is not table
+    np.testing.assert_array_equal(same._keras_mask, [[True, False]])
+    assert not hasattr(keras_internals.identity_with_mask(tf.constant(ids)), "_keras_mask")
+
+
+def test_a_layer_inside_of_a_rematerialized_model_is_rematerialized_with_it():
+    with keras.RematScope(mode="full"):
+        inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="in")])
+    other = keras.layers.Dense(1, name="after")
+    model = keras.Sequential([keras.Input((2,)), inner, other])
+    assert keras_internals.rematerialized_around(model, inner)
+    assert keras_internals.rematerialized_around(model, inner.layers[0])
+    assert not keras_internals.rematerialized_around(model, other)
+
+
 def test_a_saved_layer_says_whether_it_holds_a_loop(tmp_path):
     for layer, holds in [(keras.layers.GRU(2), True), (keras.layers.Dense(2), False)]:
         saved = keras.Sequential([keras.Input((3, 2)), layer])

@@ -82,6 +82,9 @@ def test_several_rows_a_sample_are_summed_for_each_sample_and_are_an_axis_of_the
         zoo.assert_close(jacobian(model, x).values(), by_sample)
         zoo.assert_close(per_sample_gradient(model, x).values(), [g.sum(axis=(1, 2)) for g in by_sample])
     zoo.assert_close(jacobian(model, x, output=lambda y: y).values(), by_sample)
+    units = np.concatenate([g.reshape(3 * 4 * 2, -1) for g in by_sample], axis=1)
+    np.testing.assert_allclose(gradients.jacobian_gram(model, x), units @ units.T, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(gradients.jacobian_gram(model, x, x[:2]), units @ units[:16].T, rtol=1e-3, atol=1e-5)
     zoo.assert_close(gradient(model, x).values(), [g.sum(axis=(0, 1)) for g in by_row])
 
 
@@ -110,6 +113,16 @@ def test_a_saved_recurrent_layer_is_differentiated_although_no_graph_can(restore
     zoo.assert_close(of_first.values(), [g[:, 0] * WEIGHTS.reshape(3, *[1] * (g.ndim - 2)) for g in by_unit])
     flat = np.concatenate([g.reshape(3, -1) for g in expected], axis=1)
     np.testing.assert_allclose(gradients.gram(model, x), flat @ flat.T, rtol=1e-4, atol=1e-6)
+    units = np.concatenate([g.reshape(6, -1) for g in by_unit], axis=1)
+    np.testing.assert_allclose(gradients.jacobian_gram(model, x), units @ units.T, rtol=1e-4, atol=1e-6)
+    clipped = gradients.clipped_gradient(model, x, max_norm=1e6)
+    zoo.assert_close(clipped.values(), [g.sum(axis=0) for g in expected])
+    by_input = gradients.input_jacobian(original, x, sample_weight=WEIGHTS)
+    np.testing.assert_allclose(
+        gradients.input_jacobian(model, x, sample_weight=WEIGHTS), by_input, rtol=1e-4, atol=1e-6
+    )
+    moved = np.einsum("nktd,ntd->nk", by_input, x)
+    np.testing.assert_allclose(gradients.input_jvp(model, x, x, sample_weight=WEIGHTS), moved, rtol=1e-4, atol=1e-6)
     with tf.GradientTape() as tape:
         inputs = tf.constant(x)
         tape.watch(inputs)
@@ -125,8 +138,13 @@ def test_a_saved_recurrent_layer_is_refused_with_a_sentence_where_it_cannot_be_d
     gradient(model, x)  # from now on eagerly only
     with pytest.raises(NotImplementedError, match=r"TFSMLayer.*outside of tf\.function"):
         tf.function(lambda x: gradient(model, x), autograph=False)(x)
-    with pytest.raises(NotImplementedError, match="one forward pass for several"):
+    with pytest.raises(NotImplementedError, match="one forward pass several"):
         gradients.linearize(model, x)
+    v = gradient(model, x)
+    with pytest.raises(NotImplementedError, match="one forward pass several"):
+        gradients.hessian_vector_product(model, x, v)
+    with pytest.raises(NotImplementedError, match="one forward pass several"):
+        gradients.gauss_newton_vector_product(model, x, v, loss=lambda y: y[:, 0] ** 2)
 
 
 def test_a_jacobian_that_does_not_fit_is_refused_before_it_is_computed():

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import weakref
+from functools import partial
 
 import keras
 import numpy as np
@@ -16,9 +17,11 @@ from rlgrad.distributions import Categorical
 from rlgrad.gradients import (
     Entropy,
     LogProb,
+    activations,
     functions,
     gradient,
     gram,
+    input_derivatives,
     jacobians,
     per_sample_gradient,
     per_sample_norm,
@@ -35,6 +38,9 @@ FUNCTIONS = (
     "per_sample_gradient",
     "per_sample_norm",
     "gram",
+    "input_jacobian",
+    "jacobian_gram",
+    "activation_gradient",
 )
 
 
@@ -46,7 +52,7 @@ def no_asking():
         raise AssertionError("the question was asked again")
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (functions, jacobians, samples):
+        for module in (activations, functions, input_derivatives, jacobians, samples):
             patch.setattr(module, "ask", asked)
         yield
 
@@ -73,6 +79,8 @@ KINDS = {  # of arrays that a question may hold
 def test_a_repeated_question_is_not_asked_again_and_says_the_same(function):
     model, generator = zoo.make("sequential"), np.random.default_rng(0)
     models, call = {kind: copy_of(model) for kind in KINDS}, getattr(gradients, function)
+    if function == "activation_gradient":
+        call = partial(call, at="first")
 
     def question(rows):
         x = zoo.normal(generator, rows, 4)

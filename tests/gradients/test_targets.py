@@ -62,6 +62,15 @@ def test_every_other_function_takes_targets(asked):
     np.testing.assert_allclose(
         gradients.input_gradient(model, x, **own), tape.gradient(total, inputs), rtol=1e-4, atol=1e-6
     )
+    v = gradients.gradient(model, x)
+    summed = gradients.clipped_gradient(model, x, max_norm=1e6, **own)
+    np.testing.assert_allclose(flat(summed, ()), expected.sum(axis=0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(gradients.jacobian_gram(model, x, **own), expected @ expected.T, rtol=1e-3, atol=1e-5)
+    activation, slope = gradients.activation_gradient(model, x, at=-1, **own)
+    np.testing.assert_allclose(slope, tf.nn.softmax(activation) - tf.one_hot(LABELS, 3), rtol=1e-4, atol=1e-6)
+    curved = gradients.hessian_vector_product(model, x, v, output=-1.0 * LogProb(LABELS))
+    for key, product in gradients.hessian_vector_product(model, x, v, **own).items():
+        np.testing.assert_allclose(product, curved[key], rtol=1e-3, atol=1e-5)
     assert all(row.route == "closed form" for row in gradients.plan(model, x, **own).rows)
     compiled = tf.function(lambda x, t: per_sample_gradient(model, x, output=loss, target=t), autograph=False)
     np.testing.assert_allclose(flat(compiled(x, tf.constant(LABELS)), (4,)), expected, rtol=1e-4, atol=1e-6)
@@ -73,6 +82,10 @@ def test_targets_are_rows_in_a_gram_matrix_against_another_input(asked):
         options = {"output": loss, "target": LABELS, "chunk_size": chunk_size}
         kernel = gradients.gram(model, x, x[:3], target_y=LABELS[:3], **options)
         np.testing.assert_allclose(kernel, expected @ expected[:3].T, rtol=1e-3, atol=1e-5)
+    kernel = gradients.jacobian_gram(model, x, x[:3], output=loss, target=LABELS, target_y=LABELS[:3])
+    np.testing.assert_allclose(kernel, expected @ expected[:3].T, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="target_y="):
+        gradients.jacobian_gram(model, x, x, output=loss, target=LABELS)
     with pytest.raises(ValueError, match="target_y="):
         gradients.gram(model, x, x, output=loss, target=LABELS)
     with pytest.raises(ValueError, match="output_y="):
@@ -131,7 +144,7 @@ def test_a_recurrent_model_loops_with_its_targets():
             keras.losses.mean_squared_error,
             LABELS,
             TypeError,
-            r"labels first: output=lambda y, target: mean_squared_error\(target, y\)",
+            r"labels first: give lambda y, target: mean_squared_error\(target, y\)",
         ),
         (keras.losses.mean_squared_error, None, TypeError, "labels first"),
         (LogProb(LABELS), LABELS, TypeError, "second argument of a function"),

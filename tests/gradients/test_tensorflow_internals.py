@@ -1,8 +1,10 @@
 """The contract with TensorFlow: behavior that it does not promise. A failure here after an upgrade names what changed."""
 
 import gc
+import re
 import weakref
 
+import numpy as np
 import tensorflow as tf
 
 from rlgrad.core.tensorflow_internals import flat_call, trace
@@ -65,3 +67,69 @@ def test_and_holds_no_graph_after_it():
     del function
     gc.collect()
     assert graph() is None
+
+
+def test_the_gradients_that_tensorflow_takes_for_constants_are_all_known():
+    from tensorflow.python.framework.ops import gradient_registry
+
+    from rlgrad.core.tensorflow_internals import UNDIFFERENTIABLE
+
+    constants = {
+        name
+        for name, entry in gradient_registry._registry.items()
+        if entry["type"] is None and re.search(r"Grad(ient)?(V\d)?$", name)
+    }
+    # TensorArrayGrad* give a handle and no numbers; StopGradient is a constant.
+    named = {name for name in constants if not name.startswith(("TensorArrayGrad", "StopGradient"))}
+    assert named == UNDIFFERENTIABLE
+
+
+def test_an_undifferentiable_gradient_is_seen_in_the_graph_and_in_its_functions():
+    from rlgrad.core.tensorflow_internals import undifferentiable
+
+    seen = []
+
+    def twice(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.image.resize(x, (4, 4))
+        return tape.gradient(y, x)
+
+    def traced(x):
+        seen.append(undifferentiable())
+        twice(x)
+        seen.append(undifferentiable())
+        tf.function(twice, autograph=False)(x)
+        seen.append(undifferentiable())
+
+    tf.function(traced, autograph=False).get_concrete_function(tf.TensorSpec((1, 2, 2, 1)))
+    assert [found["ResizeBilinearGrad"] for found in seen] == [0, 1, 2]
+    assert not undifferentiable()
+
+
+def test_the_variance_of_tensorflow_has_a_wrong_second_derivative_and_ours_the_right_one_with_the_same_numbers():
+    from rlgrad.core.tensorflow_internals import exact_moments
+
+    x = tf.constant([[1.0, 2.0, 4.0]])
+
+    def derivatives():
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                mean, variance = tf.nn.moments(x, [1])
+            first = inner.gradient(variance, x)
+            one = first[0, 0]
+        return mean, variance, first, outer.gradient(one, x)
+
+    *plain, wrong = derivatives()
+    original = tf.nn.moments
+    with exact_moments():
+        with exact_moments():  # once is enough
+            *exact, right = derivatives()
+        assert tf.nn.moments is not original
+    assert tf.nn.moments is original
+    for a, b in zip(plain, exact, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(wrong, [[2 / 3, 0.0, 0.0]], atol=1e-7)  # when this fails, TensorFlow has mended it
+    np.testing.assert_allclose(right, [[2 / 3 - 2 / 9, -2 / 9, -2 / 9]], rtol=1e-6)

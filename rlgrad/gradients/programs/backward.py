@@ -7,7 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core import keras_internals
 from rlgrad.gradients.programs.program import Computed
+from rlgrad.gradients.questions.chosen_inputs import ChosenInputs
 from rlgrad.gradients.questions.heads import shape_text
 from rlgrad.gradients.questions.inputs import as_tensor
 from rlgrad.gradients.questions.question import SINGLE, Question
@@ -33,7 +35,7 @@ def value_and_sum(question: Question) -> Computed:
     positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
     require_connected(question, positions)
     sums = [dense(gradients[i], sources[i]) for i in positions]
-    return Computed([tf.stop_gradient(value), *sums], positions, forward.ranges)
+    return Computed([value, *sums], positions, forward.ranges)
 
 
 def require_connected(question: Question, positions: Iterable[int], names: Iterable[str] = ()) -> None:
@@ -58,6 +60,39 @@ def require_connected(question: Question, positions: Iterable[int], names: Itera
         f"{what} not depend on these of the chosen weights: {', '.join(missing)}. Connected are: "
         f"{', '.join(present) or 'none'}. Without weights= the result has all weights that the output depends on."
     )
+
+
+def with_own_inputs(question: Question) -> Question:
+    """Return the same question with tensors of its own as inputs: of one that the caller gave twice, a tape adds both up."""
+    return replace(question, leaves=tuple(map(keras_internals.identity_with_mask, question.leaves)))
+
+
+def require_inputs(chosen: ChosenInputs, connected: Iterable[int]) -> None:
+    """Raise if the output does not depend on a chosen part of the input; `connected` are the positions of those it depends on.
+
+    Raises:
+        DisconnectedGradientError: with the inputs that are not connected, and those that are.
+    """
+    found = sorted(connected)
+    missing = [chosen.names[i] for i in chosen.positions if i not in found]
+    if missing:
+        entries = [chosen.entries[i] for i in found]
+        advice = f" It depends on inputs={(entries[0] if len(entries) == 1 else entries)!r}." if entries else ""
+        raise DisconnectedGradientError(f"The output does not depend on input {', '.join(missing)}.{advice}")
+
+
+def require_repeatable(question: Question, what: str) -> None:
+    """Raise if TensorFlow differentiates one run of the model only once.
+
+    Raises:
+        NotImplementedError: with the functions that do not need more.
+    """
+    if keras_internals.has_saved_loops(question.model):
+        raise NotImplementedError(
+            f"{what} differentiates one forward pass several times, which TensorFlow does not do for model "
+            f"{question.model.name!r}: a SavedModel in it has a recurrent layer (keras.layers.TFSMLayer). gradient, "
+            "value_and_gradient and the per-sample functions run it anew each time."
+        )
 
 
 def _connected_keys(question: Question, names: list[str]) -> list[str]:

@@ -177,7 +177,7 @@ def call_key(
         if kind in PLAIN:
             key += (name, kind, value)
             continue
-        selected = _selected(value) if name in ("layer", "weights", "inputs") else None
+        selected = _selected(value) if name in ("layer", "weights", "at", "inputs") else None
         if selected is None:
             return None
         key += (name, selected)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from rlgrad.core import keras_internals
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.programs import backward
-from rlgrad.gradients.programs.backward import cotangent, dense, require_connected, wide
+from rlgrad.gradients.programs.backward import cotangent, dense, require_connected, weight_for, wide
 from rlgrad.gradients.programs.coupling import are_separate
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.programs.surveys import survey
@@ -78,6 +78,18 @@ class Unweighted:
             weight = cotangent(value, self.sample_weight, "sample_weight", self.question.batch_size)
         return weight if self.size is None else weight * tf.cast(self.size, weight.dtype)
 
+    def of_rows(self) -> Any:
+        """Return the weights, one for each sample."""
+        return self.weight(tf.zeros(tf.shape(self.question.leaves[0])[:1]))
+
+
+def without_weights(question: Question) -> tuple[Question, Unweighted | None]:
+    """Return the question; if it `is_concerned`, without its weights, which are then multiplied with its results."""
+    if not is_concerned(question):
+        return question, None
+    bare = Unweighted.of(question)
+    return bare.question, bare
+
 
 def weigh_rows(tensor: Any, weight: Any) -> Any:
     """Return a tensor (N, …) whose rows are multiplied by a weight (N,), in float32 or wider, in the tensor's dtype."""
@@ -96,11 +108,11 @@ def weigh_results(computation: Callable[[Question], Computed]) -> Callable[[Ques
     """Return the same computation of results with one row per sample, which multiplies them by the weights at its end."""
 
     def weighted(question: Question) -> Computed:
-        if not is_concerned(question):
-            return computation(question)
-        bare = Unweighted.of(question)
-        computed = computation(bare.question)
-        weight = bare.weight(tf.zeros(tf.shape(question.leaves[0])[:1]))
+        bare, weights = without_weights(question)
+        computed = computation(bare)
+        if weights is None:
+            return computed
+        weight = weights.of_rows()
         return replace(computed, results=[weigh_rows(g, weight) for g in computed.results])
 
     return weighted
@@ -132,7 +144,36 @@ def value_and_sum(question: Question) -> Computed:
     return Computed([tf.stop_gradient(bare.value(value)), *results], positions, forward.ranges)
 
 
+def pull_back_rows(
+    question: Question, weights: Unweighted | None, value: Any, targets: Sequence[Any], tape: Any
+) -> list[Any]:
+    """Return c_n ∂f_n for each target, which has a row for each sample; `None` for one that f does not depend on.
+
+    Args:
+        question: see `without_weights`.
+        weights: see `without_weights`.
+        value: f.
+        targets: tensors.
+        tape: has seen how f is made; persistent if there are `weights`.
+    """
+    if weights is None:
+        found: list[Any] = tape.gradient(value, targets, output_gradients=weight_for(question, value))
+        return found
+    weight = weights.weight(value)
+    if value.shape.rank == 1:
+        return [g if g is None else weigh_rows(g, weight) for g in tape.gradient(value, targets)]
+    return pull_back({SINGLE: value}, {SINGLE: weight}, targets, tape)
+
+
 def pull_back(values: Mapping[str, Any], weights: Mapping[str, Any], targets: Sequence[Any], tape: Any) -> list[Any]:
+    """As `pull_back_wide`, in the dtypes of the targets."""
+    total = pull_back_wide(values, weights, targets, tape)
+    return [g if g is None else tf.cast(g, target.dtype) for g, target in zip(total, targets, strict=True)]
+
+
+def pull_back_wide(
+    values: Mapping[str, Any], weights: Mapping[str, Any], targets: Sequence[Any], tape: Any
+) -> list[Any]:
     """Return Σ c · ∂f for each target, `None` for one that no f depends on: one backward pass for each range of sizes.
 
     Args:
@@ -143,7 +184,7 @@ def pull_back(values: Mapping[str, Any], weights: Mapping[str, Any], targets: Se
     """
     names = list(weights)
     total: list[Any] = [None] * len(targets)
-    for scale, cotangents in _in_ranges([weights[name] for name in names]):
+    for scale, cotangents in in_ranges([weights[name] for name in names]):
         parts = [tf.cast(c, values[name].dtype) for name, c in zip(names, cotangents, strict=True)]
         gradients = tape.gradient([values[name] for name in names], targets, output_gradients=parts)
         for i, (gradient, target) in enumerate(zip(gradients, targets, strict=True)):
@@ -151,17 +192,29 @@ def pull_back(values: Mapping[str, Any], weights: Mapping[str, Any], targets: Se
                 part = wide(dense(gradient, target))
                 part *= tf.cast(scale, part.dtype)
                 total[i] = part if total[i] is None else total[i] + part
-    return [g if g is None else tf.cast(g, target.dtype) for g, target in zip(total, targets, strict=True)]
+    return total
 
 
 def product_of_sizes_near_one(
     product: Callable[[list[Any], Any], list[Any]], tangent: Sequence[Any], weight: Any, dtypes: Sequence[Any]
 ) -> list[Any]:
     """Return a product that is linear in a tangent and in weights, both of which have the size of 1 on the way."""
-    size, size_of_weight = _power_of_two(_largest(tangent)), _power_of_two(_largest([weight]))
-    scaled = [tf.cast(v / tf.cast(size, v.dtype), dtype) for v, dtype in zip(tangent, dtypes, strict=True)]
-    found = product(scaled, weight / tf.cast(size_of_weight, weight.dtype))
+    (v, size), ((weight,), size_of_weight) = near_one(tangent), near_one([weight])
+    found = product([tf.cast(part, dtype) for part, dtype in zip(v, dtypes, strict=True)], weight)
     return [wide(p) * tf.cast(size, wide(p).dtype) * tf.cast(size_of_weight, wide(p).dtype) for p in found]
+
+
+def near_one(tensors: Sequence[Any]) -> tuple[list[Any], Any]:
+    """Return tensors divided by a power of two so that the largest number has the size of 1, and this power."""
+    size = _power_of_two(_largest(tensors))
+    return [x / tf.cast(size, x.dtype) for x in tensors], size
+
+
+def rows_near_one(tensors: Sequence[Any]) -> tuple[list[Any], Any]:
+    """Return tensors (N, …) whose rows are divided by powers of two so that they have the size of 1, and these powers, (N,)."""
+    flat = [tf.abs(tf.cast(tf.reshape(x, [tf.shape(x)[0], -1]), tf.float32)) for x in tensors]
+    size = _power_of_two(tf.reduce_max(tf.concat(flat, axis=1), axis=1))
+    return [weigh_rows(x, 1.0 / size) for x in tensors], size
 
 
 def _value_and_sum_in_ranges(question: Question) -> Computed:
@@ -178,7 +231,7 @@ def _value_and_sum_in_ranges(question: Question) -> Computed:
     )
 
 
-def _in_ranges(weights: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
+def in_ranges(weights: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
     """Split weights into ranges of sizes. In each they are at most 2 after they are divided by the scale, or are 0."""
     top = _power_of_two(_largest(weights))
     found = []

@@ -129,6 +129,7 @@ def compute(
     *,
     check: Callable[[Computed], None] | None = None,
     without_rows: Callable[[Any], Any] = cut_rows,
+    traced: bool = False,
 ) -> Computed:
     """Compute the results of a question: with a compiled program if possible, else directly.
 
@@ -138,11 +139,17 @@ def compute(
         computation: computes the results.
         check: looks at the facts before a program runs.
         without_rows: makes of the results for one row of zeros those for no rows.
+        traced: do not run operations one by one; trace them also if the program cannot be kept.
     """
     if question.batch_size == 0:
         computed = compute(kind, one_row_of_zeros(question), computation, check=check)
         return replace(computed, results=without_rows(computed.results), program=None)
     if not is_compilable(question):
+        if traced and tf.executing_eagerly() and not keras_internals.has_saved_loops(question.model):
+            passing = Program(question, computation)
+            if check is not None:
+                check(passing.facts)
+            return replace(passing(question), program=None)
         computed = _compute_directly(question, computation)
         if check is not None:
             check(computed)

@@ -131,7 +131,7 @@ def _replacement(
     recording: Recording, tap: Tap, in_place: list[tuple[Any, Any]], constants: Mapping[int, Any]
 ) -> Callable[..., Any]:
     """Return a function that runs a layer in place of its own call, and records that."""
-    home = _graph()
+    home = current_graph()
     values = {name: constants[id(variable)] for name, variable in tap.variables.items()}
     # The scope of the whole run is not seen inside of another, so all values are given again.
     mapping = [*in_place, *((variable, values[name]) for name, variable in tap.variables.items())]
@@ -145,7 +145,7 @@ def _replacement(
             changed = [(tap.variables[name], value) for name, value in others.items()]
             return run([*mapping, *changed], lambda z: None).z
 
-        if _graph() is not home:
+        if current_graph() is not home:
             # Inside a loop, a branch, or a user's compiled function, a trace may be kept and used again.
             recording.elsewhere.append((tap, _ELSEWHERE))
             return original(*args, **kwargs)
@@ -165,7 +165,8 @@ def is_connected(cotangent: Any) -> bool:
     return all(part is not None for part in tf.nest.flatten(cotangent))
 
 
-def _graph() -> Any:
+def current_graph() -> Any:
+    """Return the graph that is being traced; `None` when executing eagerly."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 

@@ -1,6 +1,7 @@
 """From a caller's arguments to a `Question`, checked as far as that is possible without running the model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlgrad.core import keras_internals
@@ -31,7 +32,7 @@ def ask(
         x: its input.
         outputs: the outputs to differentiate, by name; or one without a name.
         layer: see `gradients.gradient`.
-        weights: see `gradients.gradient`.
+        weights: see `gradients.gradient`; or `NO_WEIGHTS`.
         sample_weight: see `gradients.gradient`.
         differentiate_x: differentiate with respect to the input, and to no weights.
         inputs: with `differentiate_x`, see `gradients.input_gradient`.
@@ -56,23 +57,17 @@ def ask(
     chosen = None if layer is None else selection.select_layer(model, layer)
     if differentiate_x:
         chosen_inputs = choose_inputs(prepared, expected, inputs)
-        selected = selection.Selection((), (), explicit=False)
+        selected = selection.NO_WEIGHTS
     else:
-        selected = selection.select_weights(model, weights)
-    arrays: dict[str, tuple[Any, ...]] = {}
-    batched: dict[str, tuple[bool, ...]] = {}
-    outputs = {SINGLE: outputs} if isinstance(outputs, Output) else outputs
-    for name, output in outputs.items():
-        arrays[name] = tuple(output.tensors(model))
-        batched[name] = tuple(b and t.shape.rank != 0 for b, t in zip(output.batched, arrays[name], strict=True))
+        selected = weights if weights is selection.NO_WEIGHTS else selection.select_weights(model, weights)
     question = Question(
         model=model,
         leaves=prepared.leaves,
         structure=prepared.structure,
         signature=prepared.signature,
-        recipes={name: output.recipe for name, output in outputs.items()},
-        arrays=arrays,
-        batched=batched,
+        recipes={},
+        arrays={},
+        batched={},
         layer=chosen,
         weights=selected,
         sample_weight=None if sample_weight is None else as_weight(sample_weight),
@@ -80,6 +75,23 @@ def ask(
         spread=prepared.spread,
         batch_size=prepared.batch_size,
     )
+    return about(question, outputs)
+
+
+def about(question: Question, outputs: Mapping[str, Output] | Output) -> Question:
+    """Return the same question about other outputs.
+
+    Raises:
+        TypeError, ValueError: see `ask`.
+    """
+    arrays: dict[str, tuple[Any, ...]] = {}
+    batched: dict[str, tuple[bool, ...]] = {}
+    outputs = {SINGLE: outputs} if isinstance(outputs, Output) else outputs
+    for name, output in outputs.items():
+        arrays[name] = tuple(output.tensors(question.model))
+        batched[name] = tuple(b and t.shape.rank != 0 for b, t in zip(output.batched, arrays[name], strict=True))
+    recipes = {name: output.recipe for name, output in outputs.items()}
+    question = replace(question, recipes=recipes, arrays=arrays, batched=batched)
     _require_rows(question)
     return question
 

@@ -1,6 +1,6 @@
 """The arrays of an input that a question differentiates with respect to: `inputs=`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -29,6 +29,19 @@ class ChosenInputs:
     def packed(self, results: Sequence[Any]) -> Any:
         """Return results, one for each of `positions`, in the caller's tree."""
         return _filled(self.tree, dict(zip(self.positions, results, strict=True)))
+
+    def unpacked(self, tree: Any, what: str) -> list[tuple[str, Any]]:
+        """Return the arrays of a tree like that of the results, one for each of `positions`, with the name of each.
+
+        Raises:
+            ValueError: the tree has other parts; or two arrays for one part of the input.
+        """
+        found = dict[int, tuple[str, Any]]()
+        for position, name, part in _matched(self.tree, tree, what):
+            if position in found:
+                raise ValueError(f"{what} has two arrays for {self.names[position]}: inputs= chooses it twice.")
+            found[position] = (name, part)
+        return [found[position] for position in self.positions]
 
 
 NO_INPUTS = ChosenInputs()
@@ -118,7 +131,7 @@ def _require_floating(prepared: Inputs, positions: Sequence[int], entries: Seque
         f"Input {what} is not made of floating-point numbers, and nothing else has a gradient. A keras.Input of integers "
         "casts whatever is passed: give it dtype='float32' if its numbers are quantities. For token ids and images that "
         "the model itself turns into floats differentiate with respect to the layer that does: "
-        "activation_gradient(model, x, 'embedding'), or its weights, gradient(model, x, weights='embedding'). An integer "
+        "activation_gradient(model, x, at='embedding'), or its weights, gradient(model, x, weights='embedding'). An integer "
         "array of a model without a keras.Input is converted to float first."
     )
 
@@ -142,6 +155,23 @@ def _paths(tree: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
             yield from ((position, (index, *path)) for position, path in _paths(part))
     else:
         yield tree, ()
+
+
+def _matched(tree: Any, other: Any, name: str) -> Iterator[tuple[int, str, Any]]:
+    """Yield the leaf positions of a tree, each with what another tree has there, and how that is written."""
+    if isinstance(tree, dict):
+        if not isinstance(other, Mapping) or set(other) != set(tree):
+            got = f"the keys {sorted(map(str, other))}" if isinstance(other, Mapping) else type(other).__name__
+            raise ValueError(f"{name} is a dict with exactly the keys {_listed(list(tree))}; got {got}.")
+        for key, part in tree.items():
+            yield from _matched(part, other[key], f"{name}[{key!r}]")
+    elif isinstance(tree, list | tuple):
+        if not isinstance(other, list | tuple) or len(other) != len(tree):
+            raise ValueError(f"{name} is a {type(tree).__name__} of {len(tree)} arrays; got {type(other).__name__}.")
+        for index, (part, own) in enumerate(zip(tree, other, strict=True)):
+            yield from _matched(part, own, f"{name}[{index}]")
+    else:
+        yield tree, name, other
 
 
 def _filled(tree: Any, results: dict[int, Any]) -> Any:

@@ -37,13 +37,16 @@ class Custom:
                 )
         return tensors
 
+    def call(self, returned: Any, arrays: Arrays) -> Any:
+        """Return what the function returns."""
+        if self.layout is None:
+            return self.function(returned)
+        targets = [next(arrays)[1] for _ in tf.nest.flatten(self.structure)]
+        return self.function(returned, tf.nest.pack_sequence_as(self.structure, targets))
+
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """Call the function, and require a floating-point tensor that kept the batch axis."""
-        if self.layout is None:
-            value = self.function(heads.returned)
-        else:
-            targets = [next(arrays)[1] for _ in tf.nest.flatten(self.structure)]
-            value = self.function(heads.returned, tf.nest.pack_sequence_as(self.structure, targets))
+        value = self.call(heads.returned, arrays)
         require_floating(value, "What the function given as output= returned")
         reference = tf.nest.flatten(heads.returned)[0]
         expected = reference.shape[:1]
@@ -78,7 +81,7 @@ def require_arguments(function: Callable[..., Any], count: int) -> None:
     name = getattr(function, "__name__", type(function).__name__)
     if list(signature.parameters)[:2] == ["y_true", "y_pred"]:
         raise TypeError(
-            f"Keras' losses take the labels first: output=lambda y, target: {name}(target, y), target=labels."
+            f"Keras' losses take the labels first: give lambda y, target: {name}(target, y), and target=labels."
         )
     try:
         signature.bind(*[None] * count)
@@ -87,7 +90,7 @@ def require_arguments(function: Callable[..., Any], count: int) -> None:
             message = "and there is no target=. A function of (y, target) needs one; other numbers it can capture."
         else:
             message = "but with target= it is called with two, the model's output and the targets."
-        raise TypeError(f"The function {name} given as output= takes the arguments {signature}, {message}") from None
+        raise TypeError(f"The function {name} takes the arguments {signature}, {message}") from None
 
 
 def _with_arrays(tree: Any) -> Any:

@@ -36,7 +36,8 @@ class Same:
 
 def by_value(thing: Any) -> Any:
     """Return `thing` if it is hashed by value, as frozen dataclasses are; else a wrapper for it as it is now."""
-    if thing is None or type(thing).__hash__ not in (None, object.__hash__):
+    own: Any = type(thing).__hash__
+    if thing is None or own not in (None, object.__hash__):
         with contextlib.suppress(TypeError):  # a frozen dataclass that holds what cannot be hashed
             hash(thing)
             return thing

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
+from rlgrad.core.tensorflow_internals import exact_moments
 from rlgrad.core.untouched import untouched
 from rlgrad.gradients.questions import selection
 from rlgrad.gradients.questions.arguments import call_model
@@ -94,9 +95,9 @@ class Question:
         return self.values_of(self.weights.variables)
 
     @property
-    def chosen_leaves(self) -> list[Any]:
-        """The chosen part of the input."""
-        return [self.leaves[position] for position in self.inputs.positions]
+    def floating_leaves(self) -> dict[int, Any]:
+        """The part of the input that can be differentiated, by position."""
+        return {i: leaf for i, leaf in enumerate(self.leaves) if leaf.dtype.is_floating}
 
     @property
     def in_place(self) -> list[tuple[Any, Any]]:
@@ -166,6 +167,7 @@ class Question:
         x = tf.nest.pack_sequence_as(self.structure, list(self.leaves))
         with contextlib.ExitStack() as stack:
             stack.enter_context(untouched(self.model, self.in_place))
+            stack.enter_context(exact_moments())
             if self.replay is not None:
                 stack.enter_context(self.replay(self.kept))
             return call_model(self.model, x, self.spread) if self.layer is None else self._layer_output(x)

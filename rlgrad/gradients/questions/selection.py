@@ -26,6 +26,9 @@ class Selection:
     explicit: bool
 
 
+NO_WEIGHTS = Selection((), (), explicit=False)
+
+
 def select_weights(model: Any, weights: Any) -> Selection:
     """Return the variables that `weights=` means.
 

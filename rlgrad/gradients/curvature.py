@@ -1,0 +1,169 @@
+"""Products of the Hessian with a direction of the weights. The matrix is not written out.
+
+Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian".
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from rlgrad.core.keras_internals import computes_in_half
+from rlgrad.gradients.programs.backward import (
+    dense,
+    require_connected,
+    require_repeatable,
+    tangents_for,
+    weight_for,
+    wide,
+)
+from rlgrad.gradients.programs.half_precision import in_ranges, near_one, without_weights
+from rlgrad.gradients.programs.products import second_derivatives
+from rlgrad.gradients.programs.program import Computed, compute
+from rlgrad.gradients.questions.ask import ask
+from rlgrad.gradients.questions.inputs import as_tensor
+from rlgrad.gradients.questions.outputs import Output, OutputLike
+from rlgrad.gradients.questions.question import SINGLE, Question
+
+_CREDIT = "credit of "  # and the output's name; no variable's path begins so
+
+
+def hessian_vector_product(
+    model: Any,
+    x: Any,
+    v: Mapping[str, Any],
+    *,
+    output: OutputLike = None,
+    target: Any = None,
+    layer: Any = None,
+    weights: Any = None,
+    sample_weight: Any = None,
+) -> dict[str, Any]:
+    """Σ_n c_n ∇²θ f(x_n) v: how the gradient changes along v.
+
+    Costs one forward pass and some four backward passes, whatever the number of weights: the gradient is differentiated
+    once more, backwards.
+
+    Args:
+        model: see `gradient`.
+        x: see `gradient`.
+        v: a direction, as `gradient` returns one: a tensor of its shape for each variable that f depends on.
+        output: see `gradient`.
+        target: see `gradient`.
+        layer: see `gradient`.
+        weights: see `gradient`; v and the result are about these, and the other blocks of the Hessian are left out.
+        sample_weight: see `gradient`.
+
+    Returns:
+        A dict like v, in units of f per weight² times those of v. Zeros where the gradient does not change, as along the
+        weights of a linear model.
+
+    Raises:
+        NotImplementedError: TensorFlow has no second derivative of an operation.
+        ValueError: v has other keys or shapes; and as `gradient`.
+
+    Example:
+        >>> g = gradient(model, x)
+        >>> curvature = dot(g, hessian_vector_product(model, x, g)) / dot(g, g)  # along the gradient
+    """
+    f = Output.of(output, target=target)
+    question = ask(model, x, outputs=f, layer=layer, weights=weights, sample_weight=sample_weight)
+    return hessian_product(question, v)
+
+
+def hessian_product(question: Question, v: Any, credits: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the product of the Hessian of a question's outputs with v.
+
+    Args:
+        question: the question.
+        v: see `hessian_vector_product`.
+        credits: of each output that counts a tensor of its shape, by name; `None`: the question's sample weights.
+    """
+    require_repeatable(question, "hessian_vector_product")
+    question, given = with_direction(question, v)
+    names = None if credits is None else tuple(credits)
+    if credits is not None:
+        named = {f"{_CREDIT}{name}": credit for name, credit in credits.items()}
+        question = replace(question, extra={**question.extra, **named}, extra_batched=frozenset(named))
+
+    def computation(question: Question) -> Computed:
+        bare, weights = without_weights(question) if names is None else (question, None)
+
+        def summed() -> tuple[list[Any], list[Any], Any]:
+            forward = bare.forward()
+            if names is not None:
+                values = [forward.values[name] for name in names]
+                return values, [question.extra[f"{_CREDIT}{name}"] for name in names], forward.ranges
+            value = forward.values[SINGLE]
+            c = weight_for(question, value) if weights is None else weights.weight(value)
+            return [value], [c], forward.ranges
+
+        with second_derivatives():
+            return _differentiated_twice(question, given, summed)
+
+    kind = ("hessian", names)
+    computed = compute(kind, question, computation, without_rows=_zeros, traced=True)
+    return by_key(question, computed)
+
+
+def with_direction(question: Question, v: Any) -> tuple[Question, list[str]]:
+    """Return the question with the parts of v as arrays of its own, and their keys."""
+    keys = question.weights.keys
+    given = [key for key in keys if isinstance(v, Mapping) and key in v]
+    if not isinstance(v, Mapping) or len(given) != len(v):
+        tangents_for(question, v, list(keys))  # says what is wrong
+    extra = dict(zip(given, tangents_for(question, {key: v[key] for key in given}, given), strict=True))
+    return replace(question, extra=extra), given
+
+
+def direction_for(question: Question, given: list[str], positions: Sequence[int]) -> list[Any]:
+    """Return v in the order of the connected variables, and require that it has no others."""
+    keys = [question.weights.keys[i] for i in positions]
+    return tangents_for(question, {key: question.extra[key] for key in given}, keys)
+
+
+def by_key(question: Question, computed: Computed, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return results by the keys of their variables; zeros for all of them if there are no rows."""
+    keys = [question.weights.keys[i] for i in computed.positions]
+    if like is not None:
+        return {key: tf.zeros_like(as_tensor(like[key])) for key in keys}
+    return dict(zip(keys, computed.results, strict=True))
+
+
+def _zeros(results: list[Any]) -> list[Any]:
+    return list(map(tf.zeros_like, results))
+
+
+def _differentiated_twice(question: Question, given: list[str], run: Callable[[], Any]) -> Computed:
+    """Compute the derivative of a gradient along v; `run` gives values, their cotangents, and ranges."""
+    sources, half = question.sources, computes_in_half(question.model)
+    with tf.GradientTape(persistent=half, watch_accessed_variables=False) as outer:
+        outer.watch(sources)
+        with tf.GradientTape(persistent=half, watch_accessed_variables=False) as inner:
+            inner.watch(sources)
+            values, cotangents, ranges = run()
+        # One pass, but in half precision one for each range of sizes: small credits would be 0.
+        scales, parts = zip(*(in_ranges(cotangents) if half else [(1.0, cotangents)]), strict=True)
+        gradients = [inner.gradient(values, sources, output_gradients=like(values, part)) for part in parts]
+        positions = tuple(i for i, gradient in enumerate(gradients[0]) if gradient is not None)
+        require_connected(question, positions)
+        connected = [[dense(some[i], sources[i]) for i in positions] for some in gradients]
+    targets, v = [sources[i] for i in positions], direction_for(question, given, positions)
+    v, size = near_one(v) if half else (v, None)
+    zero = tf.UnconnectedGradients.ZERO
+    products = [
+        outer.gradient(some, targets, output_gradients=like(some, v), unconnected_gradients=zero) for some in connected
+    ]
+    if not half:
+        return Computed(list(map(dense, products[0], targets)), positions, ranges)
+    results = []
+    for target, *of_one in zip(targets, *products, strict=True):
+        total = tf.add_n([scale * wide(dense(p, target)) for scale, p in zip(scales, of_one, strict=True)])
+        results.append(tf.cast(total * size, target.dtype))
+    return Computed(results, positions, ranges)
+
+
+def like(values: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+    """Return tensors in the dtypes of values."""
+    return [tf.cast(tensor, value.dtype) for tensor, value in zip(tensors, values, strict=True)]
