@@ -82,10 +82,10 @@ def test_a_trace_is_made_of_gradients_of_the_value_and_not_of_an_error():
 def test_traces_of_several_environments_are_rows():
     """Traces in place of an optimizer's gradient: https://example-a.com/answer/44419834"""
     value = keras.Sequential([keras.Input((2,)), layers.Dense(1, "tanh", use_bias=False)])
-    traces = np.zeros((3, 2))
-    for x in (X, -X, 2 * X):
+    traces, steps = np.zeros((3, 2)), (0.1 * X, -0.1 * X, 0.2 * X)
+    for x in steps:
         traces = 0.5 * traces + gradients.flatten(gradients.per_sample_gradient(value, x), batch_axes=1).numpy()
-    slopes = [(1 - np.tanh(x @ value.get_weights()[0]) ** 2) * x for x in (X, -X, 2 * X)]
+    slopes = [(1 - np.tanh(x @ value.get_weights()[0]) ** 2) * x for x in steps]
     np.testing.assert_allclose(traces, 0.25 * slopes[0] + 0.5 * slopes[1] + slopes[2], rtol=1e-4, atol=1e-6)
 
 

@@ -89,7 +89,7 @@ def test_the_cross_entropy_of_each_instance_has_its_own_gradient():
 
 def test_a_loss_that_was_averaged_is_refused():
     """A scalar cost where a vector was needed: https://github.com/tensorflow/privacy/issues/17"""
-    with pytest.raises(ValueError, match=r"\(3,\)|one number (for|per) (each )?sample|batch"):
+    with pytest.raises(ValueError, match="the batch axis is gone"):
         gradients.per_sample_gradient(
             linear(1), X, output=lambda y, t: ops.mean((y[:, 0] - t) ** 2), target=np.zeros(3, np.float32)
         )

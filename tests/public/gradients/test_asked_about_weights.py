@@ -163,7 +163,7 @@ def test_value_and_gradient_come_from_one_call():
 
 def test_numpy_on_the_way_is_an_error_and_no_missing_gradient():
     """No gradient through `predict`, which returns NumPy: https://github.com/tensorflow/tensorflow/issues/20630"""
-    with pytest.raises((TypeError, gradients.DisconnectedGradientError), match=r"NumPy|numpy|ndarray|constant"):
+    with pytest.raises(TypeError, match="ndarray, not a tensor"):
         gradients.gradient(linear(1), X, output=lambda y: np.asarray(y)[:, 0])
 
 
