@@ -40,20 +40,6 @@ def test_an_advantage_that_is_made_of_the_critic_does_not_leak_into_the_actor():
     zoo.assert_close(got.values(), [rows.sum(0) for rows in zoo.one_by_one(model, X, weighted, 3, actor)])
 
 
-def test_the_policy_gradient_points_uphill():
-    """The sign of a policy's loss: https://stackru.com/questions/50417924/gradient-politiki-poter-obuchenie-po-usileniyu/50417933"""
-    model = linear_policy()
-    (g,) = gradients.gradient(model, X, output=LogProb(ACTIONS), sample_weight=ADVANTAGES).values()
-    np.testing.assert_allclose(g, np.einsum("nik,n->ik", scores(model), ADVANTAGES), rtol=1e-4, atol=1e-6)
-
-    def objective():
-        return float(ADVANTAGES @ tf.gather(tf.nn.log_softmax(model(X)), ACTIONS, batch_dims=1).numpy())
-
-    before = objective()
-    model.layers[0].kernel.assign_add(1e-2 * g)
-    assert objective() > before
-
-
 def test_a_return_of_zero_moves_nothing_and_a_negative_one_moves_away():
     """Zero and negative rewards in REINFORCE: https://discuss.pytorch.org/t/making-sense-of-reinforce-math/17900"""
     model = linear_policy()
@@ -77,16 +63,6 @@ def test_a_trace_is_made_of_gradients_of_the_value_and_not_of_an_error():
         g = gradients.flatten(gradients.gradient(value, x[None]))
         trace = g if trace is None else decay * trace + g
     np.testing.assert_allclose(trace, decay**2 * X[0] + decay * X[1] + X[2], rtol=1e-5)
-
-
-def test_traces_of_several_environments_are_rows():
-    """Traces in place of an optimizer's gradient: https://example-a.com/answer/44419834"""
-    value = keras.Sequential([keras.Input((2,)), layers.Dense(1, "tanh", use_bias=False)])
-    traces, steps = np.zeros((3, 2)), (0.1 * X, -0.1 * X, 0.2 * X)
-    for x in steps:
-        traces = 0.5 * traces + gradients.flatten(gradients.per_sample_gradient(value, x), batch_axes=1).numpy()
-    slopes = [(1 - np.tanh(x @ value.get_weights()[0]) ** 2) * x for x in steps]
-    np.testing.assert_allclose(traces, 0.25 * slopes[0] + 0.5 * slopes[1] + slopes[2], rtol=1e-4, atol=1e-6)
 
 
 def test_a_natural_gradient_needs_no_matrix_of_weights():
