@@ -247,6 +247,9 @@ def _update(default: Record, options: dict[str, Any], prefix: str) -> Any:
     )  # an optimizer with options has its learning rate among them
     if own_rate and "learning_rate" in kind.__dataclass_fields__:
         options.setdefault("learning_rate", None)
+    # A file that names an optimizer says all of it, as those of before there were options did.
+    if "optimizer" in options and "optimizer_options" in kind.__dataclass_fields__:
+        options.setdefault("optimizer_options", None)
     return _record(kind, options, prefix, default if type(default) is kind else None)
 
 
