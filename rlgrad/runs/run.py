@@ -197,7 +197,7 @@ class Run:
                 before, noted = self.timesteps, len(self._journal.updates)
                 self._take(self._updater.advance(pace, self.updates, noted, before))
                 self.seconds = clock.read()
-                if clock.is_over or pace.completes_row(len(self._journal.updates), self.timesteps):
+                if clock.is_over or pace.completes_row(len(self._journal.updates), before, self.timesteps):
                     self._report((self.timesteps - first) / clock.since_begin)
                 self.stop |= clock.is_over
                 keeper.keep(before, self.timesteps)
