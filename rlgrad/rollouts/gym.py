@@ -33,10 +33,10 @@ class GymCollector(Collector):
 
     By whole episodes: every rollout resets all slots, and each slot plays `episodes_per_env` episodes, however long they take,
     so that long and short episodes are met as often as they occur. A column is one episode, padded to the time limit or, where
-    that is long or unknown, to the next power of two (see `rlgrad.rollouts.lengths`). Column
-    `slot * episodes_per_env + episode` is fixed beforehand, whichever slot finishes first. All slots begin their next episode
-    together: a slot that is done rests until the others are. Those of a vector entry point, or of a vector environment that was passed, cannot rest: they are
-    stepped without effect, and such steps are no part of the rollout.
+    that is long or unknown, to a power of two (see `rlgrad.rollouts.lengths`). Column `slot * episodes_per_env + episode` is
+    fixed beforehand, whichever slot finishes first. All slots begin their next episode together: a slot that is done rests
+    until the others are. Slots of a vector entry point, or of a vector environment that was passed, cannot rest: they are
+    stepped without effect, and these steps are no part of the rollout.
 
     Same seed, same rollouts to the bit, and the same with `"sync"` as with `"async"`: there each episode has a seed of its own,
     a function of the seed, the slot and the episode's number. Vector entry points, and vector environments that reset
