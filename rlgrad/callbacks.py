@@ -141,9 +141,9 @@ class Callback:
 class Evaluate(Callback):
     """Plays fresh episodes at regular intervals, greedily and sampled, and adds their returns to the rows.
 
-    Every evaluation plays the same episodes, in environments of its own, at the current weights. Training is not affected. Where
-    no evaluation is possible, since an episode without a time limit does not end for instance, the numbers of its row stay
-    empty, a warning says why, and the next attempt comes after twice as many intervals.
+    Every evaluation plays the same episodes, in environments of its own, at the current weights. Training is not affected. If
+    an evaluation is not possible, as where an episode without a time limit does not end, its numbers stay empty, a warning says
+    why, and the next attempt comes after twice as many intervals.
 
     Args:
         interval: environment steps between evaluations. Each comes with the first row after them.

@@ -96,8 +96,8 @@ class Learner:
         """Move the policy's weights by one rollout.
 
         Args:
-            rollout: of the policy at its current weights; the same shapes each time. Whole episodes may have different numbers of
-                rows, for each of which there is a program.
+            rollout: of the policy at its current weights; the same shapes each time. Whole episodes may have other
+                numbers of rows, for each of which there is a program.
             progress: share of the run already done, 0 … 1.
             seed: int32 (2,), for shuffles.
 
