@@ -232,7 +232,8 @@ class CompiledCollector(Collector):
             policy.programs[key] = tf.function(begin, **options), tf.function(part, **options)
         begin_program, part_program = policy.programs[key]
         own, slots = begin_program(self.seed, tf.constant(self.number, tf.int32))
-        going, parts, before = tf.ones((self.shape[1],), tf.bool), [], ()
+        going, before = tf.ones((self.shape[1],), tf.bool), ()
+        parts: list[RolloutRow] = []
         most = self.time_limit or MOST_STEPS
         while bool(tf.reduce_any(going)):
             first = len(parts) * LEAST

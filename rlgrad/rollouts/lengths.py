@@ -39,7 +39,8 @@ def size_of_row(empty: Any, columns: int) -> int:
         empty: storage (0, …) of one environment's observations.
         columns: of the row.
     """
-    return columns * sum(array.itemsize * math.prod(array.shape[1:]) for _, array in arrays(empty, ""))
+    size: int = sum(array.itemsize * math.prod(array.shape[1:]) for _, array in arrays(empty, ""))
+    return columns * size
 
 
 def require_storage(rows: int, row_bytes: int) -> None:

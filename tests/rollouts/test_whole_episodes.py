@@ -12,6 +12,7 @@ from helpers.scripted import GO_ON, TERMINATE, RandomPolicy, RoundPolicy, Script
 from numpy.testing import assert_array_equal
 
 import rlgrad
+from rlgrad.agents import Reinforce
 from rlgrad.core.faults import EndlessEpisode
 from rlgrad.envs import CartPole
 from rlgrad.learning.learner import Learner
@@ -196,7 +197,7 @@ def test_a_learner_has_one_program_for_each_number_of_rows_and_learns_the_same_f
         policies = [rlgrad.make_policy(*spaces, value=True, seed=0, hidden_sizes=(4,)) for _ in range(2)]
         rollout = collector.collect(policies[0])
     padded = rollout._replace(**{name: lengthened(getattr(rollout, name), 128) for name in FIELDS})
-    agent = rlgrad.agents.Reinforce(update=rlgrad.Ascent(learning_rate=0.1))
+    agent = Reinforce(update=rlgrad.Ascent(learning_rate=0.1))
     learners = [Learner(agent, policy, num_envs=3, xla=False) for policy in policies]
     seed = np.zeros(2, np.int32)
     for learner, first in zip(learners, (rollout, padded), strict=True):
