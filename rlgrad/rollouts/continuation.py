@@ -107,8 +107,8 @@ class Continuation:
         if observations is None:
             _log.warning(
                 "This environment is not deterministic under a seed, or was changed: a replay of its episodes gave other ones. "
-                "Training continues with new episodes; weights, optimizer and counters are those that were saved, but the results are "
-                "not those of a run without interruption."
+                "Training continues with new episodes; weights, optimizer and counters are those that were saved, but the "
+                "results are not those of a run without interruption."
             )
             return None
         self._running.returns, self._running.lengths = interrupted.returns, interrupted.lengths

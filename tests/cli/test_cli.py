@@ -102,7 +102,7 @@ def test_a_time_limit_can_be_given_wherever_episodes_are_played(run_folder, tmp_
     assert "A limit of 4 steps cut" in capsys.readouterr().out
     copy = tmp_path / "copy"
     shutil.copytree(run_folder, copy)
-    assert main(["resume", str(copy), "--max-episode-steps", "6", "--total-timesteps", "2000"]) == 0
+    assert main(["resume", str(copy), "--max-episode-steps", "6", "--total-timesteps", "640"]) == 0
     assert yaml.safe_load((copy / "config.yaml").read_text())["max_episode_steps"] == 6
     for command in (["evaluate"], ["watch"], ["record"], ["resume"]):
         assert main([*command, str(run_folder), "--max-episode-steps", "0"]) == 2
