@@ -15,7 +15,7 @@ LEAST = 64
 _LONG = 1024
 
 
-def lengths(limit: int | None, row_bytes: int, large: int = 64 * 2**20) -> tuple[int, ...]:
+def lengths(limit: int | None, row_bytes: int, large: int = 16 * 2**20) -> tuple[int, ...]:
     """Return the numbers of rows that a rollout of whole episodes may have, the last of which holds every episode.
 
     Args:
