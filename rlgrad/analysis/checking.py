@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 from rlgrad.core.faults import OutputFault
 from rlgrad.environments.array_observations import with_arrays
-from rlgrad.environments.ids import frame_limit
+from rlgrad.environments.vector import limit_of
 from rlgrad.policies.actions import action_model
 from rlgrad.policies.observations import observation_spec
 from rlgrad.spaces.masks import MASK, has_mask, nothing_allowed
@@ -265,12 +265,16 @@ def _observations(played: Played) -> Iterator[Finding]:
 
 
 def _horizon(env: Env, played: Played) -> Iterator[Finding]:
-    limit = None if env.spec is None else env.spec.max_episode_steps or frame_limit(env.spec)
+    limit = limit_of(env)
     if not len(played.lengths):
         yield Finding(
             "advice" if limit else "error",
             f"No episode ended in {len(played.rewards)} random steps"
-            + (f"; its limit is {limit}." if limit else ", and there is no time limit: give max_episode_steps."),
+            + (
+                f"; its limit is {limit}."
+                if limit
+                else ", and there is no time limit: if a policy may never end one, give max_episode_steps."
+            ),
         )
     told = any(isinstance(layer, gymnasium.wrappers.TimeAwareObservation) for layer in _layers(env))
     if played.truncated and not told:

@@ -39,13 +39,13 @@ def import_tensorflow() -> None:
             os.close(shown)
 
 
-def load_run(path: Path, trust: bool) -> "Run":
+def load_run(path: Path, trust: bool, max_episode_steps: int | None = None) -> "Run":
     """Load a run, after a quiet import of TensorFlow. With `trust` everything that it asks for is permitted."""
     check_run(path)
     import_tensorflow()
     from rlgrad.runs.training import load
 
-    return load(path, trust=trust)
+    return load(path, trust=trust, max_episode_steps=max_episode_steps)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +55,19 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="permit what another person's folder asks for, such as to execute a file; it is said first (docs/resume.md)",
     )
+
+
+def add_limit(parser: argparse.ArgumentParser, instead: str = "the run's") -> None:
+    """Add the option of commands that play episodes."""
+    parser.add_argument(
+        "--max-episode-steps", type=int, metavar="N", help=f"end episodes after this many steps (default: {instead})"
+    )
+
+
+def require_limit(limit: int | None) -> None:
+    """Raise a ValueError for an option of `add_limit` that is no number of steps."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"--max-episode-steps is at least 1, got {limit}.")
 
 
 def check_run(path: Path) -> None:

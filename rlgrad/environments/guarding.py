@@ -61,9 +61,12 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.slot, self.mask_width, self._remote = slot, mask_width, remote
         self.gave: Any = NOTHING
+        self.resting = False  # True: the environment is left alone, and its last observation is given again
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Reset the environment."""
+        if self.resting:
+            return self.gave[0], {}
         try:
             self.gave = self.env.reset(seed=seed, options=options)
         except Exception as error:
@@ -76,6 +79,8 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         """Step the environment."""
+        if self.resting:
+            return self.gave[0], 0.0, False, False, {}
         try:
             gave = self.gave = self.env.step(action)
         except Exception as error:

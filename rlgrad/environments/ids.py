@@ -106,8 +106,12 @@ def _make_vector(cls: Any, num_envs: int = 1, max_episode_steps: int | None = No
     return FunctionalVectorEnv(functional_of(cls, kwargs), num_envs, max_episode_steps)
 
 
-def maker(env: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+def maker(env: str, max_episode_steps: int | None = None) -> Callable[[], gymnasium.Env[Any, Any]]:
     """Return a function that makes one environment of an id, of `module:id`, or of a class in a file, `file.py:Name`.
+
+    Args:
+        env: the id or the place.
+        max_episode_steps: a time limit. It replaces an id's own.
 
     Raises:
         ValueError: there is no such environment.
@@ -115,9 +119,10 @@ def maker(env: str) -> Callable[[], gymnasium.Env[Any, Any]]:
     found = load_class(env)
     if isinstance(found, str):
         spec = find_spec(found)
-        return lambda: explain_missing(spec, partial(gymnasium.make, spec))
+        return lambda: explain_missing(spec, partial(gymnasium.make, spec, max_episode_steps))
     functional = find_functional(found, {})
-    return found if functional is None else partial(make_stepwise, functional)
+    make = found if functional is None else partial(make_stepwise, functional)
+    return make if max_episode_steps is None else lambda: gymnasium.wrappers.TimeLimit(make(), max_episode_steps)
 
 
 def load_class(env: Any) -> Any:

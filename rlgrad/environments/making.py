@@ -24,6 +24,7 @@ from rlgrad.environments.vector import (
     common_limit,
     from_vector,
     from_vector_entry_point,
+    limit_of,
     threshold,
 )
 from rlgrad.environments.wrapping import wrap_all
@@ -168,12 +169,12 @@ def _from_function(
         width = _mask_width_of_another(create, envs) if can_be_masked(envs[0]) else None
     else:
         probe = create()
-        specs, width = [probe.spec], mask_width(probe)
+        specs, limits, width = [probe.spec], [limit_of(probe)], mask_width(probe)
         probe.close()
         vector: AnyVectorEnv = Processes(
             lambda: _finish(create(), max_episode_steps), options.slots, width, options.step_timeout
         )
-        made = _reset_by_mask(vector, specs, max_episode_steps)._replace(vectorization_mode="async")
+        made = _reset_by_mask(vector, specs, [*limits, max_episode_steps])._replace(vectorization_mode="async")
     if width is None:
         return made
     for guard in guards_of(made.vector):
@@ -199,16 +200,16 @@ def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Env
         copy=False,
         autoreset_mode=AutoresetMode.DISABLED,
     )
-    return _reset_by_mask(vector, [env.spec for env in envs], max_episode_steps)
+    limits = [common_limit([limit_of(env) for env in envs]), max_episode_steps]
+    return _reset_by_mask(vector, [env.spec for env in envs], limits)
 
 
-def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], max_episode_steps: int | None) -> Environment:
-    limits = [limit for limit in (common_limit(specs), max_episode_steps) if limit is not None]
+def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], limits: list[int | None]) -> Environment:
     return Environment(
         vector,
         AutoresetMode.DISABLED,
         True,
-        min(limits, default=None),
+        min((limit for limit in limits if limit is not None), default=None),
         True,
         threshold(specs),
         owned=True,

@@ -101,4 +101,6 @@ def _made(settings: RunSettings) -> gymnasium.Env[Any, Any]:
         made = gymnasium.make(env, settings.max_episode_steps, **{**settings.env_kwargs, **asked})
     else:
         made = env(**{**settings.env_kwargs, **(asked if "render_mode" in inspect.signature(env).parameters else {})})
-    return wrap_all(settings.wrappers)(made)
+    wrapped = wrap_all(settings.wrappers)(made)
+    limit = None if isinstance(env, str) else settings.max_episode_steps
+    return wrapped if limit is None else gymnasium.wrappers.TimeLimit(wrapped, limit)

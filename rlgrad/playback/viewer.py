@@ -56,6 +56,7 @@ def drawn(
     *,
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] | None = None,
+    max_episode_steps: int | None = None,
 ) -> DrawnEnv:
     """Make one environment like a run's, that draws itself.
 
@@ -64,6 +65,7 @@ def drawn(
         render_mode: `"human"` draws into a window, `"rgb_array"` returns arrays.
         env_kwargs: added to the run's.
         wrappers: in place of the run's. `None`: the run's.
+        max_episode_steps: likewise.
 
     Raises:
         ValueError: it cannot draw itself, or cannot be made from the settings; says what is missing.
@@ -77,7 +79,7 @@ def drawn(
         render_mode,
         env_kwargs={**settings.env_kwargs, **(env_kwargs or {})},
         wrappers=settings.wrappers if wrappers is None else wrappers,
-        max_episode_steps=settings.max_episode_steps,
+        max_episode_steps=max_episode_steps or settings.max_episode_steps,
     )
 
 

@@ -197,7 +197,7 @@ def conclude(run: Run) -> None:
     if run.config.evaluation_episodes:
         try:
             run.write_evaluation()
-        except ValueError as error:  # the environment has no time limit, or cannot be made again
+        except ValueError as error:  # an episode does not end, or the environment cannot be made again
             _log.warning("Not evaluated: %s", error)
     run.plot()
 
@@ -213,6 +213,7 @@ def load(
     callbacks: Sequence[Callback] = (),
     verbose: bool = True,
     trust: bool = False,
+    max_episode_steps: int | None = None,
 ) -> Run:
     """Load a run from its folder, at its newest checkpoint. `run.train(total_timesteps)` continues from there.
 
@@ -227,6 +228,7 @@ def load(
         verbose: Show progress.
         trust: Permit what another person's folder asks for, code above all (docs/resume.md). A warning says what it is. Your
             own folders need it only where they were moved.
+        max_episode_steps: A time limit of episodes from here on, remembered once training continues. `None`: the run's.
 
     Returns:
         The run.
@@ -246,7 +248,7 @@ def load(
     if env is None and str(content.get("env")).startswith("("):
         raise ValueError(f"This run's environment was {content['env']}: pass it as env=.")
     try:
-        replaced = {"env": env, "collector": collector}
+        replaced = {"env": env, "collector": collector, "max_episode_steps": max_episode_steps}
         config = configs.from_mapping(content, agent, **{k: v for k, v in replaced.items() if v is not None})
     except ValueError as error:
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rlgrad.cli.loading import add_trust, load_run
+from rlgrad.cli.loading import add_limit, add_trust, load_run, require_limit
 from rlgrad.cli.output import Result, parser_for
 
 
@@ -17,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, help="run folder")
     add_trust(parser)
     parser.add_argument("--episodes", type=int, default=100, help="episodes of each kind (default: 100)")
+    add_limit(parser)
     return parser
 
 
@@ -25,8 +26,9 @@ def run(arguments: list[str]) -> Result:
     options = parser().parse_args(arguments)
     if options.episodes < 1:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
+    require_limit(options.max_episode_steps)
     run = load_run(options.run, options.trust)
-    results = run.write_evaluation(options.episodes)
+    results = run.write_evaluation(options.episodes, max_episode_steps=options.max_episode_steps)
     run.close()
     lines = []
     for kind in ("greedy", "sampled"):

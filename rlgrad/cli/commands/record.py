@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal
 
-from rlgrad.cli.loading import add_trust, check_run, load_run
+from rlgrad.cli.loading import add_limit, add_trust, check_run, load_run, require_limit
 from rlgrad.cli.output import Result, parser_for
 
 
@@ -41,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="seed of the first episode; each later one's is one more (default: 0)"
     )
     parser.add_argument(
-        "--max-steps", type=int, default=10_000, help="stop an episode after this many steps (default: 10000)"
+        "--max-steps", type=int, default=10_000, help="show no more than this many steps of an episode (default: 10000)"
     )
+    add_limit(parser)
     parser.add_argument("--wrappers", nargs="*", help="wrappers instead of the run's, as for rlgrad train")
     parser.add_argument(
         "--env-kwargs",
@@ -59,6 +60,7 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     kwargs = _kwargs(options.env_kwargs)
     if options.seed < 0:
         raise ValueError(f"--seed is at least 0, got {options.seed}.")
+    require_limit(options.max_episode_steps)
     from rlgrad.cli.loading import import_tensorflow
 
     import_tensorflow()
@@ -72,7 +74,9 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     with without_mujoco_gl():
         run = load_run(options.run, options.trust)
     mode: Literal["human", "rgb_array"] = "human" if output is None else "rgb_array"
-    env = viewer.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
+    env = viewer.drawn(
+        run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers, max_episode_steps=options.max_episode_steps
+    )
     settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
     if output is None:
         played = viewer.play(run.policy, env, episodes=episodes, **settings)

@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from rlgrad.cli.loading import add_trust, load_run
+from rlgrad.cli.loading import add_limit, add_trust, load_run, require_limit
 from rlgrad.cli.output import Result, parser_for
 
 
@@ -16,13 +16,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--total-timesteps", type=int, help="total steps, including those already taken (default: the run's)"
     )
+    add_limit(parser)
     return parser
 
 
 def run(arguments: list[str]) -> Result:
     """Continue from the run's last checkpoint as if training had never stopped."""
     options = parser().parse_args(arguments)
-    run = load_run(options.run, options.trust)
+    require_limit(options.max_episode_steps)
+    run = load_run(options.run, options.trust, options.max_episode_steps)
     if options.total_timesteps is not None or not (run.finished or run.ended):
         run.train(options.total_timesteps, command=shlex.join(["rlgrad", "resume", *arguments]))
     elif run.is_evaluated:
