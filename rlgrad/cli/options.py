@@ -40,7 +40,7 @@ class Beside:
 def option_types() -> dict[str, Any]:
     """Return the type of each option that does not depend on the agent, by the name of its field."""
     declared = {name: _typeable(hint) for name, hint in hints(Config).items() if name not in _NO_OPTIONS}
-    return declared | {"env_kwargs": _KWARGS} | hints(Beside)
+    return {**declared, "env_kwargs": _KWARGS, **hints(Beside)}
 
 
 def _typeable(hint: Any) -> Any:

@@ -16,6 +16,8 @@ A functional environment can be stepped alone, side by side and inside compiled 
   | `reward(state, action, next_state, rng)` | float32 (…) |
   | `terminal(state, rng)` | bool (…): the task is over; a time limit does not end it |
 
+- It can be watched if its class has a `render(state)`, which takes the state of one environment as NumPy arrays and returns a
+  picture, uint8 (height, width, 3); `render_fps`, 30 unless it says so, is the number of pictures a second.
 - An action is a value of the space, (…, its shape), not clipped to it. The next state of a terminal one means nothing.
 - The functions run eagerly, in a graph and under XLA, with static shapes. The numbers of a row do not depend on other rows.
 """
@@ -142,10 +144,15 @@ class FunctionalEnv(gymnasium.Env[Any, Any]):
 
     Args:
         functional: as this module describes it.
+        render_mode: `"rgb_array"`, for one whose class has a `render`. `None`: it is not drawn.
     """
 
-    def __init__(self, functional: AnyFuncEnv) -> None:
-        self.functional, self.metadata = functional, {"render_modes": []}
+    def __init__(self, functional: AnyFuncEnv, render_mode: str | None = None) -> None:
+        modes = ["rgb_array"] if hasattr(functional, "render") else []
+        if render_mode is not None and render_mode not in modes:
+            raise ValueError(f"render_mode of {_name(functional)} is one of {modes} or None, got {render_mode!r}.")
+        self.functional, self.render_mode = functional, render_mode
+        self.metadata = {"render_modes": modes, "render_fps": getattr(functional, "render_fps", 30)}
         self.observation_space, self.action_space = functional.observation_space, functional.action_space
         self._state: Any = None
         self._rng: Any = None
@@ -165,6 +172,13 @@ class FunctionalEnv(gymnasium.Env[Any, Any]):
         action = as_action(self.action_space, action)
         self._state, self._rng, observation, reward, over = step(self._state, self._rng, action)
         return as_numpy(observation), float(reward), bool(over), False, {}
+
+    def render(self) -> Any:
+        """Return a picture of the current state, uint8 (height, width, 3). `None` without a `render_mode`."""
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("Call reset before the first picture.")
+        functional: Any = self.functional
+        return None if self.render_mode is None else functional.render(as_numpy(self._state))
 
 
 @functools.lru_cache(maxsize=64)

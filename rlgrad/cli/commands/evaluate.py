@@ -1,9 +1,8 @@
 """`rlgrad evaluate`: play fresh episodes, greedy and sampled, and report their returns."""
 
 import argparse
-from pathlib import Path
 
-from rlgrad.cli.loading import add_trust, load_run
+from rlgrad.cli.loading import add_run, load_run
 from rlgrad.cli.output import Result, parser_for
 
 
@@ -14,8 +13,7 @@ def parser() -> argparse.ArgumentParser:
         "Play fresh episodes, greedy and sampled, and report their returns.",
         "rlgrad evaluate runs/a --episodes 20",
     )
-    parser.add_argument("run", type=Path, help="run folder")
-    add_trust(parser)
+    add_run(parser)
     parser.add_argument("--episodes", type=int, default=100, help="episodes of each kind (default: 100)")
     return parser
 
@@ -25,7 +23,7 @@ def run(arguments: list[str]) -> Result:
     options = parser().parse_args(arguments)
     if options.episodes < 1:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
-    run = load_run(options.run, options.trust)
+    run = load_run(options)
     results = run.write_evaluation(options.episodes)
     run.close()
     lines = []

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal
 
-from rlgrad.cli.loading import add_trust, check_run, load_run
+from rlgrad.cli.loading import add_run, check_run, load_run
 from rlgrad.cli.output import Result, parser_for
 
 
@@ -34,8 +34,7 @@ def run(arguments: list[str]) -> Result:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `record` and `watch` share."""
-    parser.add_argument("run", type=Path, help="run folder")
-    add_trust(parser)
+    add_run(parser)
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the most likely ones")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the first episode; each later one's is one more (default: 0)"
@@ -70,7 +69,7 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     if output is not None:
         films.check_film(output)
     with without_mujoco_gl():
-        run = load_run(options.run, options.trust)
+        run = load_run(options)
     mode: Literal["human", "rgb_array"] = "human" if output is None else "rgb_array"
     env = viewer.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
     settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
