@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, dataclass_transform
 
 from rlgrad.core.settings import as_declared
@@ -33,6 +34,11 @@ class Record(_Transformed):
         if "__init__" not in own:
             _take_as_declared(cls)
 
+    @classmethod
+    def as_given(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of fields from what was given for them, as the fields declare them."""
+        return as_declared(given, cls)
+
 
 def _take_as_declared(cls: type[Any]) -> None:
     """Let a dataclass take its fields as people have them: numbers of NumPy, `1e5` and `"1000"` for counts, lists for tuples.
@@ -43,7 +49,7 @@ def _take_as_declared(cls: type[Any]) -> None:
 
     @functools.wraps(init)
     def converted(self: Any, **given: Any) -> None:
-        init(self, **as_declared(given, cls))
+        init(self, **cls.as_given(given))
 
     cls.__init__ = converted
 

@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 from rlgrad.core.faults import OutputFault
 from rlgrad.environments.array_observations import with_arrays
-from rlgrad.environments.ids import frame_limit
+from rlgrad.environments.ids import frame_limit, require_spaces
 from rlgrad.policies.actions import action_model
 from rlgrad.policies.observations import observation_spec
 from rlgrad.spaces.masks import MASK, has_mask, nothing_allowed
@@ -92,6 +92,7 @@ def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
         The findings, errors first.
     """
     raw = make()
+    require_spaces(raw)
     found = list(_spaces(raw))
     if any(finding.level == "error" for finding in found):
         raw.close()

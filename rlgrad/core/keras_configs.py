@@ -6,6 +6,7 @@ optimizers and the like may be named, and classes that this process has register
 
 import contextlib
 import math
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -44,6 +45,14 @@ _LARGEST = 10_000_000
 _IDENTITIES = ("seed", "shared_object_id")  # numbers that are no sizes
 
 
+def reason_of(error: BaseException) -> str:
+    """Return why Keras could not call a layer: its message without the frame around it, the arguments and the colours."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).partition("Arguments received by")[0]
+    parts = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
+    told = [part for part in parts if part and not part.startswith("Exception encountered when calling")]
+    return " ".join(told) or type(error).__name__
+
+
 def require_plain(config: Any) -> None:
     """Raise a ValueError if a config names anything but Keras's own building blocks and registered classes, or a huge size.
 
@@ -80,6 +89,25 @@ def _require_known(config: Mapping[str, Any]) -> None:
 
 def _is_registered(name: Any) -> bool:
     return isinstance(name, str) and keras.saving.get_registered_object(name) is not None
+
+
+def twin(model: keras.Model) -> keras.Model:
+    """Return a model of its own layers with the same weights.
+
+    Raises:
+        ValueError: Keras cannot copy it.
+    """
+    try:
+        copied = keras.models.clone_model(model)
+        if not copied.built:
+            copied.build_from_config(model.get_build_config())
+        copied.set_weights(model.get_weights())
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Keras cannot copy {type(model).__name__} {model.name!r}, as it copies a functional model, or a class with "
+            f"get_config and build. {reason_of(error)}"
+        ) from error
+    return copied
 
 
 @contextlib.contextmanager

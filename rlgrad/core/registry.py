@@ -12,6 +12,7 @@ import importlib.util
 import json
 import re
 import sys
+from collections.abc import Collection
 from functools import lru_cache
 from importlib.metadata import EntryPoint
 from importlib.resources import files
@@ -22,6 +23,10 @@ from typing import Any
 
 from rlgrad.core import installed_code
 from rlgrad.core.checks import close_names
+
+_OFF_POLICY = frozenset(
+    ("c51", "crossq", "ddpg", "ddqn", "dqn", "iqn", "qr-dqn", "qrdqn", "rainbow", "redq", "sac", "td3", "tqc")
+)
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -65,7 +70,7 @@ def find(group: str, name: str) -> Any:
     if not place:
         known = installed(group)
         if name not in known:
-            raise ValueError(f"There is no {noun} {name!r}. {close_names(name, known)} Your own: my_{noun}.py:Name.")
+            raise ValueError(f"There is no {noun} {name!r}. {advice(name, known)} Your own: my_{noun}.py:Name.")
         return known[name].load()
     if place.endswith(".py"):
         return _from_script(Path(place), attribute) if _is_running(Path(place)) else from_file(Path(place), attribute)
@@ -73,6 +78,16 @@ def find(group: str, name: str) -> Any:
     if not hasattr(module, attribute):
         raise ValueError(f"The module {place} has no {attribute!r}. {close_names(attribute, vars(module))}")
     return getattr(module, attribute)
+
+
+def advice(name: str, known: Collection[str]) -> str:
+    """Return a sentence with the known names that are near to a wrong one, or on an algorithm that is of another kind."""
+    if name.lower() not in _OFF_POLICY:
+        return close_names(name, known)
+    return (
+        f"{name.upper()} learns from a store of old experience, and rlgrad's agents from fresh episodes, by the gradient of the "
+        f"policy: {', '.join(sorted(agents()))}. Each of them takes discrete and continuous actions."
+    )
 
 
 def split(name: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ A functional environment can be stepped alone, side by side and inside compiled 
 """
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random
+from rlgrad.core.faults import EnvironmentFault
 from rlgrad.spaces.trees import arrays, map_arrays, storage
 
 AnyFuncEnv = FuncEnv[Any, Any, Any, Any, Any, Any, Any]
@@ -53,7 +55,7 @@ def begin_episodes(functional: AnyFuncEnv, rng: Any) -> tuple[Any, Any]:
     import tensorflow as tf
 
     first, second = tf.unstack(random.split(rng, 2), axis=-2)
-    state = functional.initial(first)
+    state = _call(functional, "initial", first)
     return state, _observed(functional, state, second)
 
 
@@ -75,16 +77,31 @@ def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any
     import tensorflow as tf
 
     first, second, third, fourth = tf.unstack(random.split(rng, 4), axis=-2)
-    following = functional.transition(state, action, first)
+    following = _call(functional, "transition", state, action, first)
     _require_same_state(functional, state, following)
-    reward = _numbers(functional, "reward", functional.reward(state, action, following, second), "fiu", rng)
-    terminal = _numbers(functional, "terminal", functional.terminal(following, fourth), "b", rng)
+    reward = _numbers(functional, "reward", _call(functional, "reward", state, action, following, second), "fiu", rng)
+    terminal = _numbers(functional, "terminal", _call(functional, "terminal", following, fourth), "b", rng)
     return following, _observed(functional, following, third), reward, terminal
+
+
+def _call(functional: AnyFuncEnv, name: str, *arguments: Any) -> Any:
+    """Call a function of the environment. An exception of it gets the function's name, and keeps its own traceback."""
+    try:
+        return getattr(functional, name)(*arguments)
+    except Exception as error:
+        own = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame that caught it
+        text = next(iter(str(error).strip().splitlines()), "")
+        fault = EnvironmentFault(
+            f"{_name(functional)}.{name} raised {type(error).__name__}: {text} It takes any number of environments side by "
+            "side: all its tensors have the axes of the seeds first (docs/compiled-environments.md)."
+        )
+        fault.trace = "".join(traceback.format_exception(type(error), error, own))
+        raise fault from error
 
 
 def _observed(functional: AnyFuncEnv, state: Any, rng: Any) -> Any:
     """Return the observation of a state. Its shapes and dtypes are checked while tracing, before anything runs."""
-    observation, space = functional.observation(state, rng), functional.observation_space
+    observation, space = _call(functional, "observation", state, rng), functional.observation_space
     expected = storage(space, ())
     try:
         given = list(arrays(map_arrays(lambda _, x: x, expected, observation), "observation"))

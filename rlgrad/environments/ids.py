@@ -145,6 +145,18 @@ def find_functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
     return functional_of(env, kwargs) if isinstance(env, type) and issubclass(env, FuncEnv) else None
 
 
+def require_spaces(env: gymnasium.Env[Any, Any]) -> None:
+    """Raise a ValueError for an environment that does not say what it observes or takes."""
+    for name in ("observation_space", "action_space"):
+        given = getattr(env, name, None)
+        if not isinstance(given, gymnasium.Space):
+            has = f"no {name}" if given is None else f"{given!r} as its {name}"
+            raise ValueError(
+                f"{type(env.unwrapped).__name__} has {has}: set self.{name} to a gymnasium.Space in its __init__, such as "
+                "gymnasium.spaces.Discrete(2)."
+            )
+
+
 def make_stepwise(
     functional: AnyFuncEnv, max_episode_steps: int | None = None, render_mode: str | None = None
 ) -> gymnasium.Env[Any, Any]:
