@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
-from rlgrad.core.settings import flat
+from rlgrad.core import plain_files
+from rlgrad.core.settings import flat, read
 from rlgrad.metrics import read_csv
 
 Array = np.ndarray[Any, Any]
@@ -101,7 +101,7 @@ def read_run(path: Path) -> RunFiles:
             raise FileNotFoundError(
                 f"{path / name} is not there: the folder holds no run, or one that logged nothing yet."
             )
-    content = yaml.safe_load((path / "config.yaml").read_text())
+    content = read(path / "config.yaml", follow=False)
     settings = flat({key: value for key, value in content.items() if key not in _NOT_TRAINED_BY})
     if content.get(
         "changed"
@@ -114,7 +114,7 @@ def read_run(path: Path) -> RunFiles:
         if (path / f"{name}.json").exists():
             settings[name] = f"given-{zlib.crc32((path / f'{name}.json').read_bytes()):08x}"
     file = path / "evaluation.json"
-    evaluation = json.loads(file.read_text()) if file.exists() else None
+    evaluation = plain_files.read_json(file) if file.exists() else None
     return RunFiles(path, int(content.get("seed", 0)), settings, read_csv(path / "metrics.csv"), evaluation)
 
 

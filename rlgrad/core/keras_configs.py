@@ -91,6 +91,19 @@ def _is_registered(name: Any) -> bool:
     return isinstance(name, str) and keras.saving.get_registered_object(name) is not None
 
 
+def rebuilt(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Return a new layer of the same config, whose weights are to be set."""
+    return type(layer).from_config(_portable(layer.get_config()))
+
+
+def _portable(config: Any, key: str = "") -> Any:
+    """Return a layer's config without initializers of other packages, which a reader would need."""
+    if isinstance(config, dict):
+        own = key.endswith("initializer") and not str(config.get("module")).startswith("keras.")
+        return "zeros" if own else {name: _portable(value, name) for name, value in config.items()}
+    return [_portable(value) for value in config] if isinstance(config, list) else config
+
+
 def twin(model: keras.Model) -> keras.Model:
     """Return a model of its own layers with the same weights.
 
@@ -98,7 +111,8 @@ def twin(model: keras.Model) -> keras.Model:
         ValueError: Keras cannot copy it.
     """
     try:
-        copied = keras.models.clone_model(model)
+        own = not isinstance(model, keras.Sequential) and type(model).__module__.partition(".")[0] != "keras"
+        copied = keras.models.clone_model(model, **({} if own else {"clone_function": rebuilt}))
         if not copied.built:
             copied.build_from_config(model.get_build_config())
         copied.set_weights(model.get_weights())
@@ -123,11 +137,13 @@ def weights_within(most: int) -> Iterator[None]:
     def counted(layer: Any, shape: Any = None, *arguments: Any, **options: Any) -> Any:
         nonlocal taken
         if threading.get_ident() == thread and shape is not None:
-            taken += 4 * math.prod([shape] if isinstance(shape, int) else [size or 1 for size in shape])
+            here = 4 * math.prod([shape] if isinstance(shape, int) else [size or 1 for size in shape])
+            taken += here
             if taken > most:
                 raise ValueError(
-                    f"The network's weights need more than {most / 2**30:.1f} GiB, a quarter of the memory, at layer "
-                    f"{layer.name!r}: make the layers smaller."
+                    f"The network's weights need more than {most / 2**30:.1f} GiB, a quarter of the memory: those of layer "
+                    f"{layer.name!r}, shape {shape}, take {here / 2**30:.1f} GiB. Make the layers smaller, or the spaces, where "
+                    "each choice of a Discrete one takes a row of weights."
                 )
         return add_weight(layer, shape, *arguments, **options)
 

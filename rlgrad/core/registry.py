@@ -85,8 +85,8 @@ def advice(name: str, known: Collection[str]) -> str:
     if name.lower() not in _OFF_POLICY:
         return close_names(name, known)
     return (
-        f"{name.upper()} learns from a store of old experience, and rlgrad's agents from fresh episodes, by the gradient of the "
-        f"policy: {', '.join(sorted(agents()))}. Each of them takes discrete and continuous actions."
+        f"{name.upper()} learns from a store of old experience, and rlgrad's agents from fresh episodes, by the policy's "
+        f"gradient: {', '.join(sorted(agents()))}. Each of them takes discrete and continuous actions."
     )
 
 

@@ -30,7 +30,7 @@ _ADVICE = {
     "terminated": "Give a bool: wrap it in bool(…).",
     "truncated": "Give a bool: wrap it in bool(…).",
 }
-_OLD_GYM = (
+OLD_GYM = (
     "This is the old Gym API: Gymnasium's reset(seed=…, options=…) returns (observation, info), and its step tells terminated "
     "from truncated. Change both, or wrap the environment with the package shimmy."
 )
@@ -170,9 +170,13 @@ def blame_exception(slot: int | None, error: Exception) -> Blame:
     own = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame that caught it
     trace = "".join(traceback.format_exception(type(error), error, own))
     text = str(error).strip()
-    old = any(sign in text for sign in _SIGNS_OF_OLD_GYM)
-    how = f": {text}" + (f". {_OLD_GYM}" if old else "") if text else "."
+    how = f": {text}" + (f". {OLD_GYM}" if looks_like_old_gym(error) else "") if text else "."
     return Blame(slot, f"raised {type(error).__name__}", how, trace=trace)
+
+
+def looks_like_old_gym(error: Exception) -> bool:
+    """Return True for what Python raises where an environment has the `reset` or `step` of the old Gym."""
+    return any(sign in str(error) for sign in _SIGNS_OF_OLD_GYM)
 
 
 def _is_of_old_gym(gave: Any, space: Space[Any]) -> bool:
@@ -198,7 +202,7 @@ def _wrong_in(gave: Any, space: Space[Any], mask_width: int | None, leading: tup
     names = _STEP if isinstance(gave, tuple) and len(gave) > len(_RESET) else _RESET
     if not isinstance(gave, tuple) or len(gave) != len(names):
         both = f"a tuple ({', '.join(_RESET)}) from reset and ({', '.join(_STEP)}) from step"
-        yield Wrong("result", both, _text(gave), _OLD_GYM if _is_of_old_gym(gave, space) else "")
+        yield Wrong("result", both, _text(gave), OLD_GYM if _is_of_old_gym(gave, space) else "")
         return
     parts = dict(zip(names, gave, strict=True))
     yield from _wrong_observation(parts["observation"], space, "observation")

@@ -119,7 +119,7 @@ def _call_on_zeros(network: keras.Model, space: spaces.Space[Any], name: str) ->
         if not has_memory(network):
             return network(x, training=False)
         return one_step(network, x, zeros(state_spec(network), (2,)))[0]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, tf.errors.OpError) as error:
         shapes = tf.nest.map_structure(lambda s: "(N, " + ", ".join(map(str, s.shape[1:])) + ")", spec)
         raise ValueError(
             f"{name} does not take the environment's observations, shape {shapes}: {reason_of(error)}"

@@ -15,7 +15,6 @@ from rlgrad.agent import Agent
 from rlgrad.callbacks import Callback, make_callbacks
 from rlgrad.config import Config, Memory, VectorizationMode, agent_class
 from rlgrad.core import capacity, registry, settings
-from rlgrad.core.checks import close_names
 from rlgrad.core.keras_configs import weights_within
 from rlgrad.core.plain_files import require_plain
 from rlgrad.environments.types import EnvLike
@@ -179,9 +178,10 @@ def _shipped(name: str, given: Mapping[str, Any]) -> Config:
         return configs.from_mapping(settings.read(known[name]), **changed)
     if name.endswith((".yaml", ".yml")):
         raise ValueError(f"A config of your own is trained by the command line: rlgrad train {name}.")
+    agent_class(name)  # raises for what is no agent either
     raise ValueError(
-        f"rlgrad.train({name!r}) needs an environment, as in rlgrad.train({name!r}, 'CartPole-v1', total_timesteps=100_000); "
-        f"alone it takes a config that ships. {close_names(name, known)}"
+        f"rlgrad.train({name!r}) needs an environment, as in rlgrad.train({name!r}, 'CartPole-v1', total_timesteps=100_000). Alone "
+        "it takes a config that ships with rlgrad, such as 'cartpole' (`rlgrad configs` lists them)."
     )
 
 
@@ -369,7 +369,7 @@ def _callbacks(
         stop_at_return=config.stop_at_return,
         patience=config.patience,
     )
-    given = [given] if isinstance(given, Callback) else list(given)
+    given = [given] if isinstance(given, Callback | type) else list(given)
     for each in given:
         if not isinstance(each, Callback):
             made = f"{each.__name__}()" if isinstance(each, type) else repr(each)

@@ -36,8 +36,11 @@ def run(arguments: list[str]) -> Result:
     """Show a table with a sentence for each number, and write diagnostics.png."""
     options = parser().parse_args(arguments)
     check_run(options.run)
+    from rlgrad.analysis.plotting import check_picture, plot_diagnosis
+
+    if options.output is not None:
+        check_picture(options.output)
     import_tensorflow()
-    from rlgrad.analysis.plotting import plot_diagnosis
     from rlgrad.diagnostics import diagnosis as diagnoses
     from rlgrad.diagnostics.inspection import plural, rows
 
