@@ -142,8 +142,8 @@ def weights_within(most: int) -> Iterator[None]:
             if taken > most:
                 raise ValueError(
                     f"The network's weights need more than {most / 2**30:.1f} GiB, a quarter of the memory: those of layer "
-                    f"{layer.name!r}, shape {shape}, take {here / 2**30:.1f} GiB. Make the layers smaller, or the spaces, where "
-                    "each choice of a Discrete one takes a row of weights."
+                    f"{layer.name!r}, shape {shape}, take {here / 2**30:.1f} GiB. Make the layers smaller, or the spaces: each "
+                    "choice of a Discrete one takes a row of weights."
                 )
         return add_weight(layer, shape, *arguments, **options)
 

@@ -180,8 +180,8 @@ def _shipped(name: str, given: Mapping[str, Any]) -> Config:
         raise ValueError(f"A config of your own is trained by the command line: rlgrad train {name}.")
     agent_class(name)  # raises for what is no agent either
     raise ValueError(
-        f"rlgrad.train({name!r}) needs an environment, as in rlgrad.train({name!r}, 'CartPole-v1', total_timesteps=100_000). Alone "
-        "it takes a config that ships with rlgrad, such as 'cartpole' (`rlgrad configs` lists them)."
+        f"rlgrad.train({name!r}) needs an environment, as in rlgrad.train({name!r}, 'CartPole-v1', total_timesteps=100_000). "
+        "Alone it takes a config that ships with rlgrad, such as 'cartpole' (`rlgrad configs` lists them)."
     )
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from rlgrad.cli.loading import add_run, load_run
-from rlgrad.cli.output import Result, parser_for
+from rlgrad.cli.output import Result, count, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
         "rlgrad evaluate runs/a --episodes 20",
     )
     add_run(parser)
-    parser.add_argument("--episodes", type=int, default=100, help="episodes of each kind (default: 100)")
+    parser.add_argument("--episodes", type=count, default=100, help="episodes of each kind (default: 100)")
     return parser
 
 

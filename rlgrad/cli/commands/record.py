@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlgrad.cli.loading import add_run, check_run, load_run
-from rlgrad.cli.output import Result, parser_for
+from rlgrad.cli.output import Result, count, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, help="film to write, .mp4 or .gif (default: episode.mp4 in the run's folder)"
     )
-    parser.add_argument("--episodes", type=int, default=1, help="episodes to play, one after the other (default: 1)")
+    parser.add_argument("--episodes", type=count, default=1, help="episodes to play, one after the other (default: 1)")
     return parser
 
 
@@ -37,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the most likely ones")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first episode; each later one's is one more (default: 0)"
+        "--seed", type=count, default=0, help="seed of the first episode; each later one's is one more (default: 0)"
     )
     parser.add_argument(
-        "--max-steps", type=int, default=10_000, help="stop an episode after this many steps (default: 10000)"
+        "--max-steps", type=count, default=10_000, help="stop an episode after this many steps (default: 10000)"
     )
     parser.add_argument("--wrappers", nargs="*", help="wrappers instead of the run's, as for rlgrad train")
     parser.add_argument(

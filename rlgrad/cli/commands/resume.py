@@ -4,7 +4,7 @@ import argparse
 import shlex
 
 from rlgrad.cli.loading import add_run, load_run
-from rlgrad.cli.output import Result, parser_for
+from rlgrad.cli.output import Result, count, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -12,7 +12,7 @@ def parser() -> argparse.ArgumentParser:
     parser = parser_for("resume", "Continue training a run.", "rlgrad resume runs/a --total-timesteps 400000")
     add_run(parser)
     parser.add_argument(
-        "--total-timesteps", type=int, help="total steps, including those already taken (default: the run's)"
+        "--total-timesteps", type=count, help="total steps, including those already taken (default: the run's)"
     )
     return parser
 
