@@ -58,7 +58,7 @@ class Policy(keras.Model):
         from_logits: bool = True,
         seed: np.random.SeedSequence | int = 0,
     ) -> None:
-        super().__init__(name="policy")
+        super().__init__(name="policy", dtype="float32")  # its own arithmetic: networks have theirs
         self.network, self.value_network = network, value_network
         self.distribution, self.from_logits = distribution, from_logits
         self.observation_space, self.action_spec = observation_space, action_spec
@@ -291,6 +291,7 @@ class Policy(keras.Model):
 
     def _assemble(self, heads: dict[str, Any], observations: Any) -> dict[str, Any]:
         """Return the distribution's parameters and a value (M,) from the network's outputs (M, …)."""
+        heads = {name: tf.cast(head, tf.float32) for name, head in heads.items()}  # of networks of other precision
         output = heads["policy"]
         if not self.from_logits:
             output = tf.math.log(tf.maximum(output, np.finfo(np.float32).tiny))
@@ -309,7 +310,7 @@ class Policy(keras.Model):
         if self.value_network is None:
             return self._forward(observations)["value"]
         x = self.preparation(self._network_part(observations))
-        return tf.reshape(self.value_network(x, training=False), (-1,))
+        return tf.cast(tf.reshape(self.value_network(x, training=False), (-1,)), tf.float32)
 
     def _network_part(self, observations: Any) -> Any:
         return remove_mask(observations) if self.masked else observations
