@@ -90,9 +90,9 @@ def _call(functional: AnyFuncEnv, name: str, *arguments: Any) -> Any:
         return getattr(functional, name)(*arguments)
     except Exception as error:
         own = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame that caught it
-        text = next(iter(str(error).strip().splitlines()), "")
+        text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         fault = EnvironmentFault(
-            f"{_name(functional)}.{name} raised {type(error).__name__}: {text} It takes any number of environments side by "
+            f"{_name(functional)}.{name} raised {type(error).__name__}: {text}. It takes any number of environments side by "
             "side: all its tensors have the axes of the seeds first (docs/compiled-environments.md)."
         )
         fault.trace = "".join(traceback.format_exception(type(error), error, own))
