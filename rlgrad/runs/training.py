@@ -174,7 +174,7 @@ def _shipped(name: str, given: Mapping[str, Any]) -> Config:
     if name in known:
         defaults = {each.name: each.default for each in dataclasses.fields(Config)} | {"env_kwargs": {}}
         changed = {n: value for n, value in given.items() if n not in ("agent", "env") and value is not None}
-        changed = {n: value for n, value in changed.items() if value != defaults[n]}
+        changed = {n: v for n, v in changed.items() if type(v) is not type(defaults[n]) or v != defaults[n]}
         return configs.from_mapping(settings.read(known[name]), **changed)
     if name.endswith((".yaml", ".yml")):
         raise ValueError(f"A config of your own is trained by the command line: rlgrad train {name}.")
