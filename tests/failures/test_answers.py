@@ -1,4 +1,4 @@
-"""What people meet on the road: names of other agents, folders that were damaged, the old Gym, output that cannot hold a sign."""
+"""Answers to what people meet: names of other agents, damaged folders, the old Gym, output that cannot hold a sign."""
 
 import io
 import sys
@@ -48,7 +48,7 @@ def test_a_check_recognizes_it_too(env):
 
 def test_a_space_that_is_missing_is_named(tmp_path):
     for attempt in (lambda: check(NoSpace), lambda: rlgrad.train("a2c", NoSpace, run_dir=tmp_path / "run", **QUICK)):
-        with pytest.raises(ValueError, match="NoSpace has no observation_space: set self.observation_space"):
+        with pytest.raises(ValueError, match=r"NoSpace has no observation_space: set self.observation_space"):
             attempt()
     assert not (tmp_path / "run").exists()
 
@@ -72,7 +72,7 @@ def test_names_of_agents_that_are_not_there_are_answered(name, answer, capsys):
 
 
 def test_train_says_what_is_missing():
-    with pytest.raises(ValueError, match="rlgrad.train\\('ppo'\\) needs an environment"):
+    with pytest.raises(ValueError, match=r"rlgrad.train\('ppo'\) needs an environment"):
         rlgrad.train("ppo")
     with pytest.raises(ValueError, match="SAC learns"):
         rlgrad.train("sac")
