@@ -59,7 +59,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def hints(cls: type[Any]) -> Mapping[str, Any]:
+def hints(cls: Any) -> Mapping[str, Any]:
     """Return the types of a dataclass's fields by name, without those whose names only a type checker imports."""
     resolved: dict[str, Any] = {}
     for base in reversed(cls.__mro__):

@@ -56,8 +56,7 @@ def test_a_copy_acts_alike_and_stays_as_it_was(options):
     assert type(opponent) is type(policy)
     assert [v.shape for v in opponent.variables] == [v.shape for v in policy.variables]
     x = np.linspace(-1, 1, 60, dtype=np.float32).reshape(20, 3)
-    before = opponent.act(x)
-    np.testing.assert_array_equal(before, policy.act(x))  # the random numbers go on alike
+    np.testing.assert_array_equal(opponent.player()(x), policy.player()(x))  # the random numbers go on alike
     kept = [weight.copy() for weight in opponent.get_weights()]
     for variable in policy.trainable_variables:
         variable.assign(variable * 2.0 + 1.0)

@@ -9,8 +9,9 @@ import rlgrad
 import rlgrad.agents
 from rlgrad.cli import main
 from rlgrad.config import Config, to_yaml
-from rlgrad.core import registry, settings, yaml_documents
+from rlgrad.core import registry, yaml_documents
 from rlgrad.environments.ids import load_class
+from rlgrad.playback.viewer import drawn, play
 
 OWN = """
 import gymnasium, numpy as np
@@ -108,18 +109,37 @@ def test_a_script_is_a_place_if_importing_it_does_not_do_its_work(guard, found, 
     assert registry.place_of(cls) == (f"{script}:Own" if found else None)
 
 
-def test_a_run_on_a_class_goes_on_in_the_shell_and_one_on_a_lambda_with_env(own, tmp_path, capsys):
-    options = {**QUICK, "evaluation_episodes": 2, "max_episode_steps": 9}
-    rlgrad.train("reinforce", own.Count, env_kwargs={"pay": 3.0}, run_dir="named", **options)
-    assert main(["evaluate", "named", "--episodes", "2"]) == 0
-    assert "return 12.0" in capsys.readouterr().out
-    assert main(["watch", "named", "--output", "film.gif"]) == 0  # with keys in another order
-    assert "4 steps, return 12.0" in capsys.readouterr().out
+class Stop(rlgrad.Callback):
+    def on_start(self, run):
+        run.stop = True  # before the first update, so that nothing is compiled
 
-    config = tmp_path / "named" / "config.yaml"
-    content = settings.read(config)
-    config.write_text(config.read_text().replace(content["env"], "(<lambda>, given as an object)"))
-    assert main(["evaluate", "named"]) == 2
-    assert "command line: --env" in capsys.readouterr().err
-    assert main(["evaluate", "named", "--episodes", "2", "--env", "walking.py:Count"]) == 0
-    assert "return 12.0" in capsys.readouterr().out
+
+def test_a_run_on_a_class_is_loaded_by_itself_and_one_on_a_lambda_with_env(own, tmp_path, capsys, monkeypatch):
+    for name, env in (("named", own.Count), ("unnamed", lambda: own.Count())):
+        rlgrad.train("a2c", env, callbacks=Stop(), run_dir=name, **QUICK).close()
+    run = rlgrad.load("named", verbose=False)
+    assert run.config.env == f"{tmp_path}/walking.py:Count"
+    run.close()
+
+    with pytest.raises(ValueError, match="pass it as env="):
+        rlgrad.load("unnamed", verbose=False)
+    given = []
+    monkeypatch.setattr("rlgrad.runs.training.load", lambda path, **options: given.append(options) or 1 / 0)
+    for command in ("evaluate", "record", "resume", "inspect", "export"):
+        more = ["--format", "keras"] if command == "export" else []
+        more += ["--output", "film.gif"] if command == "record" else []
+        with pytest.raises(ZeroDivisionError):
+            main([command, "unnamed", "--env", "walking.py:Count", *more])
+    assert [options["env"] for options in given] == ["walking.py:Count"] * 5
+
+
+def test_observations_are_seen_in_the_order_of_the_policy_whatever_that_of_their_keys(own, tmp_path):
+    policy = rlgrad.make_policy(own.Count.observation_space, own.Count.action_space, hidden_sizes=(4,))
+    config = Config(agent=rlgrad.agents.A2C(), env=own.Count, total_timesteps=9, env_kwargs={"pay": 3.0})
+    env, pictures = drawn(config, "rgb_array"), []
+    try:
+        (episode,) = play(policy, env, on_picture=pictures.append)
+    finally:
+        env.close()
+    assert (episode.steps, episode.total) == (4, 12.0)
+    assert [int(picture[0, 0, 0]) for picture in pictures] == [0, 20, 40, 60, 80]
