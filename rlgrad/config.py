@@ -249,6 +249,9 @@ def _update(default: Record, options: dict[str, Any], prefix: str) -> Any:
     )  # an optimizer with options has its learning rate among them
     if own_rate and "learning_rate" in kind.__dataclass_fields__:
         options.setdefault("learning_rate", None)
+    other = "optimizer" in options and options["optimizer"] != getattr(default, "optimizer", None)
+    if other and "optimizer_options" in kind.__dataclass_fields__:  # the default's are of the default's optimizer
+        options.setdefault("optimizer_options", None)
     return _record(kind, options, prefix, default if type(default) is kind else None)
 
 

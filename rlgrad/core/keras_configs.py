@@ -5,6 +5,7 @@ optimizers and the like may be named, and classes that this process has register
 """
 
 import contextlib
+import inspect
 import math
 import re
 import threading
@@ -104,6 +105,16 @@ def _portable(config: Any, key: str = "") -> Any:
     return [_portable(value) for value in config] if isinstance(config, list) else config
 
 
+def _another(model: keras.Model) -> keras.Model:
+    """Return a model made like this one."""
+    if isinstance(model, keras.Sequential) or type(model).__module__.partition(".")[0] == "keras":
+        return keras.models.clone_model(model, clone_function=rebuilt)
+    if len(inspect.signature(type(model)).parameters) == 0:  # its config would have arguments that it does not take
+        made: keras.Model = type(model)()
+        return made
+    return keras.models.clone_model(model)
+
+
 def twin(model: keras.Model) -> keras.Model:
     """Return a model of its own layers with the same weights.
 
@@ -111,8 +122,7 @@ def twin(model: keras.Model) -> keras.Model:
         ValueError: Keras cannot copy it.
     """
     try:
-        own = not isinstance(model, keras.Sequential) and type(model).__module__.partition(".")[0] != "keras"
-        copied = keras.models.clone_model(model, **({} if own else {"clone_function": rebuilt}))
+        copied = _another(model)
         if not copied.built:
             copied.build_from_config(model.get_build_config())
         copied.set_weights(model.get_weights())

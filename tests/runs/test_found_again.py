@@ -2,8 +2,8 @@
 
 import sys
 
-import gymnasium
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 import rlgrad
 import rlgrad.agents
@@ -88,9 +88,9 @@ def test_what_no_place_leads_to_is_given_as_an_object(own):
 
 
 def test_a_class_of_an_installed_package_is_written_by_its_module():
-    place = registry.place_of(gymnasium.envs.classic_control.CartPoleEnv)
+    place = registry.place_of(CartPoleEnv)
     assert place == "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
-    assert load_class(place) is gymnasium.envs.classic_control.CartPoleEnv
+    assert load_class(place) is CartPoleEnv
 
 
 @pytest.mark.parametrize("place", ["gymnasium:make", "rlgrad:train", "gymnasium.wrappers:RecordVideo", "os:system"])

@@ -42,7 +42,7 @@ def test_a_schedule_keeps_the_other_options_of_the_optimizer_and_is_written_down
     update = Ascent(optimizer="rmsprop", optimizer_options={"rho": 0.5}, learning_rate=HALVING)
     assert update.optimizer.rho == 0.5
     config = from_mapping(BASE | {"agent": {"name": "a2c"}})
-    written = to_yaml(from_mapping(BASE, A2C(update=update), agent={"name": "a2c"}), {})
+    written = to_yaml(from_mapping(BASE | {"agent": {"name": "a2c"}}, A2C(update=update)), {})
     again = from_mapping(load(written)).agent.update
     assert again.optimizer.get_config() == update.optimizer.get_config()
     assert config.agent.update.optimizer_options == A2C().update.optimizer_options
