@@ -39,17 +39,31 @@ def import_tensorflow() -> None:
             os.close(shown)
 
 
-def load_run(path: Path, trust: bool, max_episode_steps: int | None = None) -> "Run":
-    """Load a run, after a quiet import of TensorFlow. With `trust` everything that it asks for is permitted."""
-    check_run(path)
+def load_run(options: argparse.Namespace, max_episode_steps: int | None = None) -> "Run":
+    """Load the run that a command's options name, after a quiet import of TensorFlow.
+
+    With `--trust` everything that it asks for is permitted. `max_episode_steps` is another time limit for its training.
+    """
+    check_run(options.run)
     import_tensorflow()
     from rlgrad.runs.training import load
 
-    return load(path, trust=trust, max_episode_steps=max_episode_steps)
+    return load(options.run, env=options.env, trust=options.trust, max_episode_steps=max_episode_steps)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of commands that load a run."""
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--env",
+        help="environment in place of the run's: an id, or my_env.py:MyEnv; needed where it was passed in Python as an object "
+        "that cannot be found again",
+    )
+    add_trust(parser)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Add the option of commands that load a run."""
+    """Add the option of commands that read what another person may have made."""
     parser.add_argument(
         "--trust",
         action="store_true",

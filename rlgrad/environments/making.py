@@ -15,7 +15,7 @@ from gymnasium.wrappers import TimeLimit
 from rlgrad.environments.array_observations import require_arrays, with_arrays
 from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.guarding import Guarded, guards_of
-from rlgrad.environments.ids import explain_missing, find_spec
+from rlgrad.environments.ids import explain_missing, find_spec, require_spaces
 from rlgrad.environments.masking import MaskInObservation, can_be_masked, mask_width
 from rlgrad.environments.processes import Processes
 from rlgrad.environments.vector import (
@@ -140,6 +140,7 @@ def _call(function: Callable[..., Any], options: EnvironmentOptions) -> AnyEnv:
     if not isinstance(env, Env):
         advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
         raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")
+    require_spaces(env)
     return env
 
 
@@ -148,6 +149,7 @@ def _from_instance(env: AnyEnv, options: EnvironmentOptions) -> Environment:
         raise ValueError(
             f"One environment cannot fill num_envs={options.num_envs} slots: pass a function that makes one."
         )
+    require_spaces(env)
     if options.vectorization_mode not in ("auto", "sync"):
         raise ValueError(f"An instance runs in sync only: pass a function for {options.vectorization_mode!r}.")
     return _from_environments([env], options.max_episode_steps)._replace(owned=False)

@@ -16,6 +16,7 @@ from rlgrad.analysis.plotting import plot_runs
 from rlgrad.callbacks import Callback
 from rlgrad.config import Config
 from rlgrad.core import plain_files
+from rlgrad.core.settings import count
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.learning.learner import Learner
 from rlgrad.metrics import METRICS, Journal, read_csv
@@ -226,7 +227,7 @@ class Run:
         Returns:
             `mean_return`, `std_return`, `episodes`, and `returns` and `lengths` of each.
         """
-        config = self.config
+        config, episodes = self.config, count(episodes, "episodes")
         with tf.device(self.device):
             return evaluate(
                 self.policy,

@@ -3,7 +3,7 @@
 import argparse
 
 from rlgrad.cli.loading import add_limit, import_tensorflow, require_limit
-from rlgrad.cli.output import Result, parser_for
+from rlgrad.cli.output import Result, count, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -12,7 +12,7 @@ def parser() -> argparse.ArgumentParser:
         "check", "Try an environment, and report what matters for training on it.", "rlgrad check CartPole-v1"
     )
     parser.add_argument("env", help="a Gymnasium id, module:id, or my_env.py:MyEnv")
-    parser.add_argument("--steps", type=int, default=2000, help="random steps to take (default: 2000)")
+    parser.add_argument("--steps", type=count, default=2000, help="random steps to take (default: 2000)")
     parser.add_argument("--wrappers", nargs="*", default=[], help="as for rlgrad train")
     add_limit(parser, "the environment's")
     return parser
