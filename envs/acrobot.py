@@ -28,6 +28,7 @@ import tensorflow as tf
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random
+from rlgrad.envs import pictures
 from rlgrad.envs.angles import wrapped
 
 _GRAVITY, _SECONDS = 9.8, 0.2
@@ -72,6 +73,10 @@ class Acrobot(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         """Return True where the tip is one length above the bar."""
         first, second, _, _ = tf.unstack(state, axis=-1)
         return -tf.cos(first) - tf.cos(first + second) > 1.0
+
+    def render(self, state: Any) -> pictures.Picture:
+        """Return a picture of a state, as Gymnasium's `Acrobot-v1` draws it."""
+        return pictures.by_gymnasium("Acrobot-v1", state)
 
 
 def _change(state: Any, torque: Any) -> tf.Tensor:

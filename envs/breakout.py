@@ -32,6 +32,7 @@ import tensorflow as tf
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random
+from rlgrad.envs import pictures
 
 _SIZE, _LAST = 10, 9
 _LEFT = 1
@@ -145,6 +146,11 @@ class Breakout(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
         if self.sticky_action_prob == 0.0:
             return action
         return tf.where(random.uniform(rng) < self.sticky_action_prob, state.last_action, action)
+
+    def render(self, state: State) -> pictures.Picture:
+        """Return a picture of a state: paddle, ball, its trail and the bricks."""
+        layers = self.observation(tf.nest.map_structure(tf.convert_to_tensor, state), None)
+        return pictures.of_grid(layers, [(255, 255, 255), (255, 220, 0), (90, 80, 0), (200, 60, 40)])
 
 
 def _cell(x: Any, y: Any) -> tf.Tensor:

@@ -23,6 +23,7 @@ import tensorflow as tf
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random
+from rlgrad.envs import pictures
 
 _GRAVITY, _PUSH, _SECONDS = 9.8, 10.0, 0.02
 _POLE, _BOTH, _HALF_LENGTH = 0.1, 1.1, 0.5
@@ -75,3 +76,7 @@ class CartPole(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """Return True if the cart has left the track, or the pole leans too far."""
         return (tf.abs(state[..., 0]) > _MOST_X) | (tf.abs(state[..., 2]) > _MOST_ANGLE)
+
+    def render(self, state: Any) -> pictures.Picture:
+        """Return a picture of a state, as Gymnasium's `CartPole-v1` draws it."""
+        return pictures.by_gymnasium("CartPole-v1", state)

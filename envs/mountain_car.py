@@ -20,6 +20,7 @@ import tensorflow as tf
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random
+from rlgrad.envs import pictures
 
 GRAVITY, FASTEST, LEFT_END, RIGHT_END = 0.0025, 0.07, -1.2, 0.6
 _THROTTLE, _GOAL = 0.001, 0.5
@@ -62,6 +63,10 @@ class MountainCar(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """Return True on the hill, if the car is fast enough."""
         return (state[..., 0] >= _GOAL) & (state[..., 1] >= self.goal_velocity)
+
+    def render(self, state: Any) -> pictures.Picture:
+        """Return a picture of a state, as Gymnasium's `MountainCar-v0` draws it."""
+        return pictures.by_gymnasium("MountainCar-v0", state)
 
 
 def at_rest(rng: Any) -> tf.Tensor:

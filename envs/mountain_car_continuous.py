@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.experimental.functional import FuncEnv
 
+from rlgrad.envs import pictures
 from rlgrad.envs.mountain_car import MountainCar, at_rest, drive
 
 _POWER, _GOAL, _ARRIVED, _COST = 0.0015, 0.45, 100.0, 0.1
@@ -56,3 +57,7 @@ class MountainCarContinuous(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """Return True on the hill, if the car is fast enough."""
         return (state[..., 0] >= _GOAL) & (state[..., 1] >= self.goal_velocity)
+
+    def render(self, state: Any) -> pictures.Picture:
+        """Return a picture of a state, as Gymnasium's `MountainCarContinuous-v0` draws it."""
+        return pictures.by_gymnasium("MountainCarContinuous-v0", state)

@@ -22,6 +22,7 @@ import tensorflow as tf
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random
+from rlgrad.envs import pictures
 from rlgrad.envs.angles import wrapped
 
 _SECONDS, _FASTEST, _STRONGEST = 0.05, 8.0, 2.0
@@ -68,6 +69,10 @@ class Pendulum(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """Return False: it is never over."""
         return tf.zeros_like(state[..., 0], tf.bool)
+
+    def render(self, state: Any) -> pictures.Picture:
+        """Return a picture of a state, as Gymnasium's `Pendulum-v1` draws it."""
+        return pictures.by_gymnasium("Pendulum-v1", state, last_u=None)
 
 
 def _torque(action: Any) -> tf.Tensor:

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.experimental.functional import FuncEnv
 
+from rlgrad.envs import pictures
+
 _GOAL = 3
 
 
@@ -47,3 +49,8 @@ class ShortCorridor(FuncEnv[Any, Any, Any, Any, Any, Any, Any]):
     def terminal(self, state: Any, rng: Any, params: Any = None) -> tf.Tensor:
         """Return True at the goal."""
         return tf.equal(state, _GOAL)
+
+    def render(self, state: Any) -> pictures.Picture:
+        """Return a picture of the corridor: where the actor is, and in green the end."""
+        here, end = np.arange(4) == state, np.arange(4) == 3
+        return pictures.of_grid(np.stack([end, here], axis=-1)[None], [(0, 120, 0), (255, 255, 255)], 60)

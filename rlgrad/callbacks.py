@@ -1,11 +1,13 @@
 """Callbacks follow a run while it trains, and see the part of it that `RunView` names. Two ship: evaluation and early stop."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlgrad.core.checks import require
+from rlgrad.core.faults import OutputFault
 from rlgrad.environments.types import EnvironmentSettings
 from rlgrad.metrics import EVALUATION_METRICS, WINDOW
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from rlgrad.agent import Agent
     from rlgrad.policies.policy import Policy
+
+_log = logging.getLogger("rlgrad")
 
 __all__ = ["Callback", "EarlyStop", "Evaluate", "RunView"]
 
@@ -137,7 +141,9 @@ class Callback:
 class Evaluate(Callback):
     """Plays fresh episodes at regular intervals, greedily and sampled, and adds their returns to the rows.
 
-    Every evaluation plays the same episodes, in environments of its own, at the current weights. Training is not affected.
+    Every evaluation plays the same episodes, in environments of its own, at the current weights. Training is not affected. If
+    an evaluation is not possible, as where an episode without a time limit does not end, its numbers stay empty, a warning says
+    why, and the next attempt comes after twice as many intervals.
 
     Args:
         interval: environment steps between evaluations. Each comes with the first row after them.
@@ -154,24 +160,35 @@ class Evaluate(Callback):
         require(interval >= 1, "interval", "at least 1", interval)
         require(episodes >= 1, "episodes", "at least 1", episodes)
         self._interval, self._episodes, self._next = interval, episodes, interval
+        self._wait = 1  # intervals until the next evaluation
 
     def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
         """Evaluate if an evaluation is due."""
         if run.timesteps < self._next:
             return
-        self._next = (run.timesteps // self._interval + 1) * self._interval
+        failed = False
         for kind in ("greedy", "sampled"):
-            found = run.evaluate(self._episodes, greedy=kind == "greedy")
+            try:
+                found = run.evaluate(self._episodes, greedy=kind == "greedy")
+            except OutputFault:  # a fault of the environment, which training would meet, too
+                raise
+            except ValueError as error:
+                if self._wait == 1 and not failed:
+                    _log.warning("Training continues without an evaluation at step %s: %s", f"{run.timesteps:,}", error)
+                failed = True
+                continue
             metrics[f"eval/return_{kind}"] = found.mean_return
             metrics[f"eval/length_{kind}"] = float(found.lengths.mean())
+        self._wait = 2 * self._wait if failed else 1
+        self._next = (run.timesteps // self._interval + self._wait) * self._interval
 
     def state(self) -> dict[str, Any]:
-        """Return the step of the next evaluation."""
-        return {"next": self._next}
+        """Return the step of the next evaluation, and the intervals from the last one to it."""
+        return {"next": self._next, "wait": self._wait}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
-        self._next = int(state["next"])
+        self._next, self._wait = int(state["next"]), int(state.get("wait", 1))
 
 
 class EarlyStop(Callback):

@@ -101,6 +101,8 @@ class Config:
             if isinstance(value, str) or not isinstance(value, Iterable):
                 raise ValueError(f"{name} is a sequence, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
+        for name, value in as_declared(fields(self), Config).items():
+            object.__setattr__(self, name, value)
         require_finite(self)
         require_above(
             self,
@@ -146,7 +148,8 @@ def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
     objects = ("agent", "env", "collector")
     plain = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name not in objects}
     plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
-    plain["env"] = _place(config.env) if isinstance(config.env, str) else f"({config.env_name}, given as an object)"
+    env = config.env if isinstance(config.env, str) else registry.place_of(config.env)
+    plain["env"] = f"({config.env_name}, given as an object)" if env is None else _place(env)
     plain["collector"] = _collector_name(config.collector)
     if config.from_logits:  # differs only with a model, which no config.yaml holds
         del plain["from_logits"]

@@ -1,8 +1,12 @@
 """Frozen records of hyper-parameters. Agents and updates are such records."""
 
 import dataclasses
+import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, dataclass_transform
+
+from rlgrad.core.settings import as_declared
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -18,6 +22,7 @@ class Record(_Transformed):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the subclass a dataclass. Raise for an override without an annotation, which dataclasses would ignore."""
         super().__init_subclass__(**kwargs)
+        own = set(cls.__dict__)
         records: list[Any] = [base for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)]
         inherited = {field.name for base in records for field in dataclasses.fields(base)}  # class variables are none
         for name in inherited & cls.__dict__.keys() - inspect.get_annotations(cls).keys():
@@ -26,6 +31,27 @@ class Record(_Transformed):
                 f"write `{name}: {type(cls.__dict__[name]).__name__} = {cls.__dict__[name]!r}`."
             )
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        if "__init__" not in own:
+            _take_as_declared(cls)
+
+    @classmethod
+    def as_given(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of fields from what was given for them, as the fields declare them."""
+        return as_declared(given, cls)
+
+
+def _take_as_declared(cls: type[Any]) -> None:
+    """Let a dataclass take its fields as people have them: numbers of NumPy, `1e5` and `"1000"` for counts, lists for tuples.
+
+    Its fields then hold what a file can hold, and a value of another type is refused where it is given.
+    """
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def converted(self: Any, **given: Any) -> None:
+        init(self, **cls.as_given(given))
+
+    cls.__init__ = converted
 
 
 def fields(record: Any) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from gymnasium.utils.env_checker import check_env
 
 from rlgrad.core.faults import OutputFault
 from rlgrad.environments.array_observations import with_arrays
-from rlgrad.environments.ids import frame_limit
+from rlgrad.environments.guarding import OLD_GYM, looks_like_old_gym
+from rlgrad.environments.ids import require_spaces
+from rlgrad.environments.vector import limit_of
 from rlgrad.policies.actions import action_model
 from rlgrad.policies.observations import observation_spec
 from rlgrad.spaces.masks import MASK, has_mask, nothing_allowed
@@ -92,6 +94,7 @@ def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
         The findings, errors first.
     """
     raw = make()
+    require_spaces(raw)
     found = list(_spaces(raw))
     if any(finding.level == "error" for finding in found):
         raw.close()
@@ -104,6 +107,10 @@ def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
             found += [*_rewards(played), *_observations(played), *_horizon(env, played), *_cost(played)]
         except OutputFault as error:
             found.append(Finding("error", str(error)))
+        except (TypeError, ValueError) as error:
+            if not looks_like_old_gym(error):
+                raise
+            found.append(Finding("error", f"{error}. {OLD_GYM}"))
         env.close()
     return sorted(found, key=lambda finding: ("error", "advice", "fine").index(finding.level))
 
@@ -265,12 +272,16 @@ def _observations(played: Played) -> Iterator[Finding]:
 
 
 def _horizon(env: Env, played: Played) -> Iterator[Finding]:
-    limit = None if env.spec is None else env.spec.max_episode_steps or frame_limit(env.spec)
+    limit = limit_of(env)
     if not len(played.lengths):
         yield Finding(
             "advice" if limit else "error",
             f"No episode ended in {len(played.rewards)} random steps"
-            + (f"; its limit is {limit}." if limit else ", and there is no time limit: give max_episode_steps."),
+            + (
+                f"; its limit is {limit}."
+                if limit
+                else ", and there is no time limit: if a policy may never end one, give max_episode_steps."
+            ),
         )
     told = any(isinstance(layer, gymnasium.wrappers.TimeAwareObservation) for layer in _layers(env))
     if played.truncated and not told:

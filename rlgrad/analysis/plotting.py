@@ -13,6 +13,15 @@ if TYPE_CHECKING:  # it imports TensorFlow, which a learning curve does not need
     from rlgrad.diagnostics.diagnosis import Diagnosis
 
 _BARS = 64
+_PICTURES = (".png", ".pdf", ".svg")
+
+
+def check_picture(path: Path) -> None:
+    """Raise a ValueError for a picture that could not be written, before anything is computed for it."""
+    if path.suffix.lower() not in _PICTURES:
+        raise ValueError(f"A picture's name ends in {', '.join(_PICTURES[:-1])} or {_PICTURES[-1]}, got {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"There is no folder {str(path.parent)!r} to write {path.name} into.")
 
 
 def plot_runs(runs: Sequence[Path], output: Path) -> Path:

@@ -1,6 +1,7 @@
 """The command line. `--help` imports nothing heavy: each command imports what it needs."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -73,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 if training failed. A mistake in the arguments exits with 2 and a sentence on stderr.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # of a terminal without "…" and "±"
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2

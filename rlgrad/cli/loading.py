@@ -39,22 +39,49 @@ def import_tensorflow() -> None:
             os.close(shown)
 
 
-def load_run(path: Path, trust: bool) -> "Run":
-    """Load a run, after a quiet import of TensorFlow. With `trust` everything that it asks for is permitted."""
-    check_run(path)
+def load_run(options: argparse.Namespace, max_episode_steps: int | None = None) -> "Run":
+    """Load the run that a command's options name, after a quiet import of TensorFlow.
+
+    With `--trust` everything that it asks for is permitted. `max_episode_steps` is another time limit for its training.
+    """
+    check_run(options.run)
     import_tensorflow()
     from rlgrad.runs.training import load
 
-    return load(path, trust=trust)
+    return load(options.run, env=options.env, trust=options.trust, max_episode_steps=max_episode_steps)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of commands that load a run."""
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--env",
+        help="environment in place of the run's: an id, or my_env.py:MyEnv; needed where it was passed in Python as an object "
+        "that cannot be found again",
+    )
+    add_trust(parser)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Add the option of commands that load a run."""
+    """Add the option of commands that read what another person may have made."""
     parser.add_argument(
         "--trust",
         action="store_true",
         help="permit what another person's folder asks for, such as to execute a file; it is said first (docs/resume.md)",
     )
+
+
+def add_limit(parser: argparse.ArgumentParser, instead: str = "the run's") -> None:
+    """Add the option of commands that play episodes."""
+    parser.add_argument(
+        "--max-episode-steps", type=int, metavar="N", help=f"end episodes after this many steps (default: {instead})"
+    )
+
+
+def require_limit(limit: int | None) -> None:
+    """Raise a ValueError for an option of `add_limit` that is no number of steps."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"--max-episode-steps is at least 1, got {limit}.")
 
 
 def check_run(path: Path) -> None:

@@ -21,6 +21,7 @@ _NO_OPTIONS = (
     "from_logits",  # speaks of a model, which the command line cannot take
 )
 _KWARGS = dict[str, int | float | bool | str]  # what words can hold of `env_kwargs`
+_POWER = re.compile(r"^(--[\w.-]+=)?(\d+[eE]\+?\d{1,2})$")
 _TYPE = re.compile(r"--agent\.(update(?:\.\w+)*)\.type(?:=(.*))?", re.DOTALL)
 
 
@@ -40,7 +41,7 @@ class Beside:
 def option_types() -> dict[str, Any]:
     """Return the type of each option that does not depend on the agent, by the name of its field."""
     declared = {name: _typeable(hint) for name, hint in hints(Config).items() if name not in _NO_OPTIONS}
-    return declared | {"env_kwargs": _KWARGS} | hints(Beside)
+    return {**declared, "env_kwargs": _KWARGS, **hints(Beside)}
 
 
 def _typeable(hint: Any) -> Any:
@@ -86,7 +87,7 @@ def parse(settings: Mapping[str, Any], words: Sequence[str], prog: str) -> tuple
 
         options = tyro.cli(
             _options(config, beside),
-            args=_spell_out(words),
+            args=_in_digits(_spell_out(words)),
             prog=prog,
             config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
         )
@@ -142,6 +143,11 @@ def _with_types(agent: dict[str, Any], words: list[str]) -> tuple[dict[str, Any]
             inner.clear()
         inner["type"] = name
     return agent, others
+
+
+def _in_digits(words: Sequence[str]) -> list[str]:
+    """Return the words with whole numbers such as 1e5 written out, which an option that takes a number takes as well."""
+    return [_POWER.sub(lambda found: f"{found[1] or ''}{int(float(found[2]))}", word) for word in words]
 
 
 def _spell_out(words: Sequence[str]) -> list[str]:

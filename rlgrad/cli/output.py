@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from rlgrad.core import settings
+
 
 @dataclass(frozen=True)
 class Table:
@@ -56,6 +58,14 @@ def parser_for(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, and nothing else, on stdout")
     return parser
+
+
+def count(word: str) -> int:
+    """Return a count that an option takes, as people write it: 1000 or 1e3."""
+    try:
+        return settings.count(word, "this")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {word!r}") from error
 
 
 def show(result: Result, as_json: bool) -> None:

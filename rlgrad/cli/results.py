@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 def report(run: "Run") -> Result:
     """Return how a run ended, and the commands to try next."""
     from rlgrad.config import agent_name
+    from rlgrad.environments.drawing import can_be_seen
 
     file = run.path / "evaluation.json"
     results = read_json(file) if file.exists() else None
     commands = (
-        f"rlgrad watch {run.path}",
+        *([f"rlgrad watch {run.path}"] if can_be_seen(run.config.env) else []),
         f"rlgrad evaluate {run.path}",
         f"rlgrad plot {run.path}",
         f"rlgrad inspect {run.path}",

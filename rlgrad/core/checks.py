@@ -37,7 +37,8 @@ def require_at_most(record: Any, **most: int) -> None:
 def close_names(name: str, known: Iterable[str]) -> str:
     """Return a sentence with the known names that are near to a wrong one, or with all of them if none is."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    same = [each for each in known if each.lower() == name.lower()]
+    near = same or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(sorted(known)) or 'none'}."
 
 

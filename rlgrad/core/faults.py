@@ -23,6 +23,10 @@ class OutputFault(EnvironmentFault, ValueError):
     """An environment returned a value of the wrong kind, shape or range. The message names slot, step and tensor."""
 
 
+class EndlessEpisode(ValueError):
+    """An episode of an environment without a time limit did not end in a generous number of steps."""
+
+
 class WriteFault(OSError):
     """A file of a run could not be written. Files written earlier are unchanged."""
 

@@ -5,8 +5,10 @@ optimizers and the like may be named, and classes that this process has register
 """
 
 import contextlib
+import inspect
 import math
 import operator
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -43,6 +45,14 @@ REFUSED = frozenset(
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 _LARGEST = 10_000_000
 _IDENTITIES = ("seed", "shared_object_id")  # numbers that are no sizes
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why Keras could not call a layer: its message without the frame around it, the arguments and the colours."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).partition("Arguments received by")[0]
+    parts = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
+    told = [part for part in parts if part and not part.startswith("Exception encountered when calling")]
+    return " ".join(told) or type(error).__name__
 
 
 def require_plain(config: Any, home: str | None = None) -> None:
@@ -91,6 +101,48 @@ def _is_registered(name: Any) -> bool:
     return isinstance(name, str) and keras.saving.get_registered_object(name) is not None
 
 
+def rebuilt(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Return a new layer of the same config, whose weights are to be set."""
+    return type(layer).from_config(_portable(layer.get_config()))
+
+
+def _portable(config: Any, key: str = "") -> Any:
+    """Return a layer's config without initializers of other packages, which a reader would need."""
+    if isinstance(config, dict):
+        own = key.endswith("initializer") and not str(config.get("module")).startswith("keras.")
+        return "zeros" if own else {name: _portable(value, name) for name, value in config.items()}
+    return [_portable(value) for value in config] if isinstance(config, list) else config
+
+
+def _another(model: keras.Model) -> keras.Model:
+    """Return a model made like this one."""
+    if isinstance(model, keras.Sequential) or type(model).__module__.partition(".")[0] == "keras":
+        return keras.models.clone_model(model, clone_function=rebuilt)
+    if len(inspect.signature(type(model)).parameters) == 0:  # its config would have arguments that it does not take
+        made: keras.Model = type(model)()
+        return made
+    return keras.models.clone_model(model)
+
+
+def twin(model: keras.Model) -> keras.Model:
+    """Return a model of its own layers with the same weights.
+
+    Raises:
+        ValueError: Keras cannot copy it.
+    """
+    try:
+        copied = _another(model)
+        if not copied.built:
+            copied.build_from_config(model.get_build_config())
+        copied.set_weights(model.get_weights())
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Keras cannot copy {type(model).__name__} {model.name!r}, as it copies a functional model, or a class with "
+            f"get_config and build. {reason_of(error)}"
+        ) from error
+    return copied
+
+
 @contextlib.contextmanager
 def weights_within(most: int) -> Iterator[None]:
     """Raise a ValueError for the first weight that a layer adds beyond a number of bytes, before its memory is taken.
@@ -104,11 +156,13 @@ def weights_within(most: int) -> Iterator[None]:
     def counted(layer: Any, shape: Any = None, *arguments: Any, **options: Any) -> Any:
         nonlocal taken
         if threading.get_ident() == thread and shape is not None:
-            taken += 4 * math.prod([shape] if isinstance(shape, int) else [size or 1 for size in shape])
+            here = 4 * math.prod([shape] if isinstance(shape, int) else [size or 1 for size in shape])
+            taken += here
             if taken > most:
                 raise ValueError(
-                    f"The network's weights need more than {most / 2**30:.1f} GiB, a quarter of the memory, at layer "
-                    f"{layer.name!r}: make the layers smaller."
+                    f"The network's weights need more than {most / 2**30:.1f} GiB, a quarter of the memory: those of layer "
+                    f"{layer.name!r}, shape {shape}, take {here / 2**30:.1f} GiB. Make the layers smaller, or the spaces: each "
+                    "choice of a Discrete one takes a row of weights."
                 )
         return add_weight(layer, shape, *arguments, **options)
 

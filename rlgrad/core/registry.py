@@ -12,16 +12,21 @@ import importlib.util
 import json
 import re
 import sys
+from collections.abc import Collection
 from functools import lru_cache
 from importlib.metadata import EntryPoint
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from rlgrad.core import installed_code
 from rlgrad.core.checks import close_names
+
+_OFF_POLICY = frozenset(
+    ("c51", "crossq", "ddpg", "ddqn", "dqn", "iqn", "qr-dqn", "qrdqn", "rainbow", "redq", "sac", "td3", "tqc")
+)
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -65,7 +70,7 @@ def find(group: str, name: str) -> Any:
     if not place:
         known = installed(group)
         if name not in known:
-            raise ValueError(f"There is no {noun} {name!r}. {close_names(name, known)} Your own: my_{noun}.py:Name.")
+            raise ValueError(f"There is no {noun} {name!r}. {advice(name, known)} Your own: my_{noun}.py:Name.")
         return known[name].load()
     if place.endswith(".py"):
         return _from_script(Path(place), attribute) if _is_running(Path(place)) else from_file(Path(place), attribute)
@@ -73,6 +78,16 @@ def find(group: str, name: str) -> Any:
     if not hasattr(module, attribute):
         raise ValueError(f"The module {place} has no {attribute!r}. {close_names(attribute, vars(module))}")
     return getattr(module, attribute)
+
+
+def advice(name: str, known: Collection[str]) -> str:
+    """Return a sentence with the known names that are near to a wrong one, or on an algorithm that is of another kind."""
+    if name.lower() not in _OFF_POLICY:
+        return close_names(name, known)
+    return (
+        f"{name.upper()} learns from a store of old experience, and rlgrad's agents from fresh episodes, by the policy's "
+        f"gradient: {', '.join(sorted(agents()))}. Each of them takes discrete and continuous actions."
+    )
 
 
 def split(name: str) -> tuple[str, str]:
@@ -127,6 +142,36 @@ def name_of(group: str, thing: Any) -> str:
     if file is None or "site-packages" in Path(file).parts:
         return place
     return f"{file}:{thing.__qualname__}"
+
+
+def place_of(thing: Any) -> str | None:
+    """Return where another process finds a class or function: `file.py:Name`, or `module:Name` of an installed class.
+
+    Returns:
+        The place. `None`: there is none, as of a lambda, of what a function or a notebook made, and of a script that does its
+        work when it is imported.
+    """
+    module = sys.modules.get(str(getattr(thing, "__module__", None)))
+    file, name = str(getattr(module, "__file__", None)), str(getattr(thing, "__qualname__", ""))
+    if not (isinstance(thing, type | FunctionType) and name.isidentifier() and getattr(module, name, None) is thing):
+        return None
+    if module is None or not file.endswith(".py") or not Path(file).is_file():
+        return None
+    if module.__name__ in ("__main__", "__mp_main__"):
+        return f"{Path(file).resolve()}:{name}" if _is_guarded(Path(file)) else None
+    if not module.__package__ and "site-packages" not in Path(file).parts:
+        return f"{Path(file).resolve()}:{name}"
+    known = any(Path(file).is_relative_to(folder) for folder in installed_code.searched())
+    return f"{module.__name__}:{name}" if known and isinstance(thing, type) else None
+
+
+def _is_guarded(script: Path) -> bool:
+    """Return True if a script does its work below `if __name__ == "__main__":`, so that it can be imported."""
+    try:
+        body = ast.parse(script.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return any(isinstance(each, ast.If) and "__name__" in ast.unparse(each.test) for each in body)
 
 
 def configs() -> dict[str, Traversable]:

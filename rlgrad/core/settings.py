@@ -8,6 +8,7 @@ import math
 import sys
 import types
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
@@ -57,7 +58,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def hints(cls: type[Any]) -> dict[str, Any]:
+@lru_cache(maxsize=256)
+def hints(cls: Any) -> Mapping[str, Any]:
     """Return the types of a dataclass's fields by name, without those whose names only a type checker imports."""
     resolved: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -67,7 +69,8 @@ def hints(cls: type[Any]) -> dict[str, Any]:
             with contextlib.suppress(NameError, AttributeError, TypeError):
                 one = types.SimpleNamespace(__annotations__={name: annotation})
                 resolved |= get_type_hints(one, {**vars(base)}, module)  # the module's names win over the class's
-    return {field.name: resolved[field.name] for field in dataclasses.fields(cls) if field.name in resolved}
+    found = {field.name: resolved[field.name] for field in dataclasses.fields(cls) if field.name in resolved}
+    return types.MappingProxyType(found)
 
 
 def descriptions(owner: type | types.ModuleType) -> dict[str, str]:
@@ -90,8 +93,10 @@ def _assigned(statement: ast.stmt) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def as_declared(given: Mapping[str, Any], cls: type[Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings as the fields of a dataclass declare them: numbers written as text as numbers, lists as tuples.
+def as_declared(given: Mapping[str, Any], cls: Any, prefix: str = "") -> dict[str, Any]:
+    """Return settings as the fields of a dataclass declare them: numbers as Python's own, lists as tuples.
+
+    A number may be one of NumPy, or be written as text; a count may be written as `1e5`. What is left is what YAML holds.
 
     Args:
         given: value by field name. A value stays as it is if no field has its name, or if the field's type is none that a
@@ -104,9 +109,30 @@ def as_declared(given: Mapping[str, Any], cls: type[Any], prefix: str = "") -> d
     """
     declared = hints(cls)
     return {
-        key: _fitting(value, declared[key], f"{prefix}{key}") if key in declared else value
+        key: _fitting(value, declared[key], f"{prefix}{key}") if key in declared else plain(value)
         for key, value in given.items()
     }
+
+
+def plain(value: Any) -> Any:
+    """Return a value with Python's numbers in place of NumPy's, also inside of mappings, lists and tuples."""
+    if type(value) is dict:
+        return {plain(key): plain(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    if hasattr(value, "dtype") and getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    return value
+
+
+def count(value: Any, name: str) -> int:
+    """Return a count that a person gave: an integer of Python or NumPy, `1e5`, or either as text.
+
+    Raises:
+        ValueError: it is none; the message has its name.
+    """
+    converted: int = _fitting(value, int, name)
+    return converted
 
 
 def mapping(value: Any, name: str) -> dict[str, Any]:
@@ -131,6 +157,7 @@ def require_finite(record: Any, prefix: str = "") -> None:
 
 
 def _fitting(value: Any, hint: Any, name: str) -> Any:
+    value = plain(value)
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
         fits, converted = _fits(value, option)
@@ -162,16 +189,22 @@ def _fits(value: Any, hint: Any) -> tuple[bool, Any]:
 
 def _number(value: Any, kind: type[int] | type[float]) -> int | float | None:
     """Return a value as a number, `None` if it is none. YAML takes `1e-3` for text, so text is read too."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | str)
-        or (kind is int and isinstance(value, float))
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    try:
+    with contextlib.suppress(ValueError, OverflowError):
+        if kind is int and not isinstance(value, int):
+            return _whole(value)
         return kind(value)
-    except (ValueError, OverflowError):
-        return None
+    return None
+
+
+def _whole(value: float | str) -> int | None:
+    """Return a number without a fraction, such as 1e5 or the text "1000", as an integer; `None` if it has one."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):  # in all digits, where a float would round
+            return int(value)
+    number = float(value)
+    return int(number) if number.is_integer() else None
 
 
 def _expected(hint: Any) -> str:

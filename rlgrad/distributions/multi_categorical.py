@@ -109,7 +109,7 @@ class MultiCategorical:
         largest = [keras_argmax(parameters[:, end - n : end]) for n, end in zip(self.counts, ends, strict=True)]
         flat = ops.stack(largest, axis=-1)
         if self.start:
-            flat = flat + np.asarray(self.start)
+            flat = flat - np.negative(self.start)  # Keras makes a sum BiasAdd, which LiteRT has for floats alone
         return {name: ops.reshape(flat, (-1, *self._shape))}
 
     @property

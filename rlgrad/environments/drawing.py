@@ -6,6 +6,7 @@ imports TensorFlow, and the process that draws is a fresh interpreter.
 
 import contextlib
 import ctypes.util
+import inspect
 import multiprocessing
 import os
 import signal
@@ -14,15 +15,15 @@ import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad.core import registry
-from rlgrad.environments.ids import explain_missing, find_spec
+from rlgrad.environments.ids import explain_missing, find_functional, find_spec, load_class, make_stepwise
 from rlgrad.environments.wrapping import wrap_all
 
 Picture = np.ndarray[Any, Any]
@@ -160,32 +161,60 @@ def make_drawn(
     env: str, render_mode: str, env_kwargs: dict[str, Any], wrappers: Sequence[str], max_episode_steps: int | None
 ) -> gymnasium.Env[Any, Any]:
     """Make the environment that draws. See `DrawnEnv`."""
-    path, _, name = env.rpartition(":")
-    if path.endswith(".py"):
-        cls = registry.from_file(Path(path), name)
-        if not issubclass(cls, gymnasium.Env):
-            raise ValueError(f"{env} cannot be seen: environments written in TensorFlow have no render().")
-        modes = getattr(cls, "metadata", {}).get("render_modes") or []
-        _require_mode(env, render_mode, modes)
-        single = cls(render_mode=render_mode, **env_kwargs)
+    found = load_class(env)
+    functional = find_functional(found, env_kwargs)
+    if functional is not None:
+        if not hasattr(functional, "render"):
+            raise ValueError(
+                f"{env} cannot be seen: an environment written in TensorFlow is drawn by a method render(self, state) of its "
+                f"class, which {type(functional).__name__} lacks (docs/compiled-environments.md)."
+            )
+        seen = wrap_all(wrappers)(make_stepwise(functional, max_episode_steps, "rgb_array"))
+        return gymnasium.wrappers.HumanRendering(seen) if render_mode == "human" else seen
+    if not isinstance(found, str):
+        if isinstance(found, type):  # a function that makes environments has no metadata
+            _require_mode(env, render_mode, getattr(found, "metadata", {}).get("render_modes") or [])
+        elif "render_mode" not in inspect.signature(found).parameters:
+            raise ValueError(f"{env} cannot be seen: the function takes no render_mode, which it has to pass on.")
+        single = found(render_mode=render_mode, **env_kwargs)
         limited = single if max_episode_steps is None else gymnasium.wrappers.TimeLimit(single, max_episode_steps)
         return wrap_all(wrappers)(limited)
-    if env in registry.envs():
-        raise ValueError(f"{env} cannot be seen: environments written in TensorFlow have no render().")
     spec = find_spec(env)
     if spec.entry_point is None:
         raise ValueError(f"{env} cannot be seen: it makes vector environments only.")
 
     def create() -> gymnasium.Env[Any, Any]:
-        entry_point = spec.entry_point
-        cls: Any = (
-            gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        )
+        cls = _creator(spec)
         if hasattr(cls, "metadata"):  # a function that makes environments has no metadata
             _require_mode(env, render_mode, cls.metadata.get("render_modes") or [])
         return gymnasium.make(spec, render_mode=render_mode, max_episode_steps=max_episode_steps, **env_kwargs)
 
     return wrap_all(wrappers)(explain_missing(spec, create))
+
+
+def _creator(spec: EnvSpec) -> Any:
+    """Return the class or function that makes the environments of a specification."""
+    point = spec.entry_point
+    return gymnasium.envs.registration.load_env_creator(point) if isinstance(point, str) else point
+
+
+def can_be_seen(env: Any) -> bool:
+    """Return True if `rlgrad watch` finds an environment again and it says that it draws itself.
+
+    Args:
+        env: as a run's config has it.
+    """
+    place = env if isinstance(env, str) else registry.place_of(env)
+    if place is None:
+        return False
+    try:
+        cls = registry.envs()[place].load() if place in registry.envs() else load_class(place)
+        cls = _creator(find_spec(cls)) if isinstance(cls, str) else cls
+    except (ValueError, ImportError, gymnasium.error.Error):
+        return False
+    if isinstance(cls, type) and issubclass(cls, FuncEnv):
+        return hasattr(cls, "render")
+    return bool(getattr(cls, "metadata", {"render_modes": ["rgb_array"]}).get("render_modes"))
 
 
 def _require_mode(env: str, mode: str, modes: Sequence[str]) -> None:

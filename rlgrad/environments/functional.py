@@ -16,11 +16,14 @@ A functional environment can be stepped alone, side by side and inside compiled 
   | `reward(state, action, next_state, rng)` | float32 (…) |
   | `terminal(state, rng)` | bool (…): the task is over; a time limit does not end it |
 
+- It can be watched if its class has a `render(state)`, which takes the state of one environment as NumPy arrays and returns a
+  picture, uint8 (height, width, 3); `render_fps`, 30 unless it says so, is the number of pictures a second.
 - An action is a value of the space, (…, its shape), not clipped to it. The next state of a terminal one means nothing.
 - The functions run eagerly, in a graph and under XLA, with static shapes. The numbers of a row do not depend on other rows.
 """
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +33,7 @@ from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad import random
+from rlgrad.core.faults import EnvironmentFault
 from rlgrad.spaces.trees import arrays, map_arrays, storage
 
 AnyFuncEnv = FuncEnv[Any, Any, Any, Any, Any, Any, Any]
@@ -51,7 +55,7 @@ def begin_episodes(functional: AnyFuncEnv, rng: Any) -> tuple[Any, Any]:
     import tensorflow as tf
 
     first, second = tf.unstack(random.split(rng, 2), axis=-2)
-    state = functional.initial(first)
+    state = _call(functional, "initial", first)
     return state, _observed(functional, state, second)
 
 
@@ -73,16 +77,31 @@ def move(functional: AnyFuncEnv, state: Any, action: Any, rng: Any) -> tuple[Any
     import tensorflow as tf
 
     first, second, third, fourth = tf.unstack(random.split(rng, 4), axis=-2)
-    following = functional.transition(state, action, first)
+    following = _call(functional, "transition", state, action, first)
     _require_same_state(functional, state, following)
-    reward = _numbers(functional, "reward", functional.reward(state, action, following, second), "fiu", rng)
-    terminal = _numbers(functional, "terminal", functional.terminal(following, fourth), "b", rng)
+    reward = _numbers(functional, "reward", _call(functional, "reward", state, action, following, second), "fiu", rng)
+    terminal = _numbers(functional, "terminal", _call(functional, "terminal", following, fourth), "b", rng)
     return following, _observed(functional, following, third), reward, terminal
+
+
+def _call(functional: AnyFuncEnv, name: str, *arguments: Any) -> Any:
+    """Call a function of the environment. An exception of it gets the function's name, and keeps its own traceback."""
+    try:
+        return getattr(functional, name)(*arguments)
+    except Exception as error:
+        own = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame that caught it
+        text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+        fault = EnvironmentFault(
+            f"{_name(functional)}.{name} raised {type(error).__name__}: {text}. It takes any number of environments side by "
+            "side: all its tensors have the axes of the seeds first (docs/compiled-environments.md)."
+        )
+        fault.trace = "".join(traceback.format_exception(type(error), error, own))
+        raise fault from error
 
 
 def _observed(functional: AnyFuncEnv, state: Any, rng: Any) -> Any:
     """Return the observation of a state. Its shapes and dtypes are checked while tracing, before anything runs."""
-    observation, space = functional.observation(state, rng), functional.observation_space
+    observation, space = _call(functional, "observation", state, rng), functional.observation_space
     expected = storage(space, ())
     try:
         given = list(arrays(map_arrays(lambda _, x: x, expected, observation), "observation"))
@@ -142,10 +161,15 @@ class FunctionalEnv(gymnasium.Env[Any, Any]):
 
     Args:
         functional: as this module describes it.
+        render_mode: `"rgb_array"`, for one whose class has a `render`. `None`: it is not drawn.
     """
 
-    def __init__(self, functional: AnyFuncEnv) -> None:
-        self.functional, self.metadata = functional, {"render_modes": []}
+    def __init__(self, functional: AnyFuncEnv, render_mode: str | None = None) -> None:
+        modes = ["rgb_array"] if hasattr(functional, "render") else []
+        if render_mode is not None and render_mode not in modes:
+            raise ValueError(f"render_mode of {_name(functional)} is one of {modes} or None, got {render_mode!r}.")
+        self.functional, self.render_mode = functional, render_mode
+        self.metadata = {"render_modes": modes, "render_fps": getattr(functional, "render_fps", 30)}
         self.observation_space, self.action_space = functional.observation_space, functional.action_space
         self._state: Any = None
         self._rng: Any = None
@@ -165,6 +189,13 @@ class FunctionalEnv(gymnasium.Env[Any, Any]):
         action = as_action(self.action_space, action)
         self._state, self._rng, observation, reward, over = step(self._state, self._rng, action)
         return as_numpy(observation), float(reward), bool(over), False, {}
+
+    def render(self) -> Any:
+        """Return a picture of the current state, uint8 (height, width, 3). `None` without a `render_mode`."""
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("Call reset before the first picture.")
+        functional: Any = self.functional
+        return None if self.render_mode is None else functional.render(as_numpy(self._state))
 
 
 @functools.lru_cache(maxsize=64)

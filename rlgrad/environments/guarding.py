@@ -30,6 +30,16 @@ _ADVICE = {
     "terminated": "Give a bool: wrap it in bool(…).",
     "truncated": "Give a bool: wrap it in bool(…).",
 }
+OLD_GYM = (
+    "This is the old Gym API: Gymnasium's reset(seed=…, options=…) returns (observation, info), and its step tells terminated "
+    "from truncated. Change both, or wrap the environment with the package shimmy."
+)
+_SIGNS_OF_OLD_GYM = (
+    "not enough values to unpack (expected 5, got 4)",
+    "not enough values to unpack (expected 2, got 1)",
+    "got an unexpected keyword argument 'seed'",
+    "got an unexpected keyword argument 'options'",
+)
 
 
 class Wrong(NamedTuple):
@@ -61,9 +71,12 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.slot, self.mask_width, self._remote = slot, mask_width, remote
         self.gave: Any = NOTHING
+        self.resting = False  # True: the environment is left alone, and its last observation is given again
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Reset the environment."""
+        if self.resting:
+            return self.gave[0], {}
         try:
             self.gave = self.env.reset(seed=seed, options=options)
         except Exception as error:
@@ -76,6 +89,8 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         """Step the environment."""
+        if self.resting:
+            return self.gave[0], 0.0, False, False, {}
         try:
             gave = self.gave = self.env.step(action)
         except Exception as error:
@@ -160,7 +175,19 @@ def blame_exception(slot: int | None, error: Exception) -> Blame:
     own = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame that caught it
     trace = "".join(traceback.format_exception(type(error), error, own))
     text = str(error).strip()
-    return Blame(slot, f"raised {type(error).__name__}", f": {text}" if text else ".", trace=trace)
+    how = f": {text}" + (f". {OLD_GYM}" if looks_like_old_gym(error) else "") if text else "."
+    return Blame(slot, f"raised {type(error).__name__}", how, trace=trace)
+
+
+def looks_like_old_gym(error: Exception) -> bool:
+    """Return True for what Python raises where an environment has the `reset` or `step` of the old Gym."""
+    return any(sign in str(error) for sign in _SIGNS_OF_OLD_GYM)
+
+
+def _is_of_old_gym(gave: Any, space: Space[Any]) -> bool:
+    """Return True for the result of a `step` with one `done`, or of a `reset` without an info."""
+    step = isinstance(gave, tuple) and len(gave) == 4 and isinstance(gave[3], dict)
+    return step or (not isinstance(gave, tuple) and space.contains(gave))
 
 
 def _as_info(blame: Blame) -> dict[str, Any]:
@@ -180,7 +207,7 @@ def _wrong_in(gave: Any, space: Space[Any], mask_width: int | None, leading: tup
     names = _STEP if isinstance(gave, tuple) and len(gave) > len(_RESET) else _RESET
     if not isinstance(gave, tuple) or len(gave) != len(names):
         both = f"a tuple ({', '.join(_RESET)}) from reset and ({', '.join(_STEP)}) from step"
-        yield Wrong("result", both, _text(gave), "")
+        yield Wrong("result", both, _text(gave), OLD_GYM if _is_of_old_gym(gave, space) else "")
         return
     parts = dict(zip(names, gave, strict=True))
     yield from _wrong_observation(parts["observation"], space, "observation")

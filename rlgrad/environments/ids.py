@@ -4,7 +4,6 @@ import difflib
 import functools
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import gymnasium
@@ -96,8 +95,8 @@ def register() -> None:
             )
 
 
-def _make(cls: Any, **kwargs: Any) -> FunctionalEnv:
-    return FunctionalEnv(functional_of(cls, kwargs))
+def _make(cls: Any, render_mode: str | None = None, **kwargs: Any) -> FunctionalEnv:
+    return FunctionalEnv(functional_of(cls, kwargs), render_mode)
 
 
 def _make_vector(cls: Any, num_envs: int = 1, max_episode_steps: int | None = None, **kwargs: Any) -> Any:
@@ -106,8 +105,12 @@ def _make_vector(cls: Any, num_envs: int = 1, max_episode_steps: int | None = No
     return FunctionalVectorEnv(functional_of(cls, kwargs), num_envs, max_episode_steps)
 
 
-def maker(env: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+def maker(env: str, max_episode_steps: int | None = None) -> Callable[[], gymnasium.Env[Any, Any]]:
     """Return a function that makes one environment of an id, of `module:id`, or of a class in a file, `file.py:Name`.
+
+    Args:
+        env: the id or the place.
+        max_episode_steps: a time limit. It replaces an id's own.
 
     Raises:
         ValueError: there is no such environment.
@@ -115,15 +118,22 @@ def maker(env: str) -> Callable[[], gymnasium.Env[Any, Any]]:
     found = load_class(env)
     if isinstance(found, str):
         spec = find_spec(found)
-        return lambda: explain_missing(spec, partial(gymnasium.make, spec))
+        return lambda: explain_missing(spec, partial(gymnasium.make, spec, max_episode_steps))
     functional = find_functional(found, {})
-    return found if functional is None else partial(make_stepwise, functional)
+    make = found if functional is None else partial(make_stepwise, functional)
+    return make if max_episode_steps is None else lambda: gymnasium.wrappers.TimeLimit(make(), max_episode_steps)
 
 
 def load_class(env: Any) -> Any:
-    """Return the class that `file.py:Name` names, or the argument itself if it is anything else."""
-    path, _, name = env.rpartition(":") if isinstance(env, str) else ("", "", "")
-    return registry.from_file(Path(path), name) if path.endswith(".py") else env
+    """Return what `file.py:Name` names, or the class of an environment that `module:Name` does; else the argument itself."""
+    place, name = registry.split(env) if isinstance(env, str) else ("", "")
+    if place.endswith(".py"):
+        return registry.find("rlgrad.envs", env)
+    if not place or not name.isidentifier() or name in gymnasium.registry:
+        return env
+    cls = getattr(registry.import_named(place, env), name, None)  # importing it may have registered an id of that name
+    own = isinstance(cls, type) and issubclass(cls, (gymnasium.Env, FuncEnv)) and not issubclass(cls, gymnasium.Wrapper)
+    return cls if own and name not in gymnasium.registry else env
 
 
 def find_functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
@@ -140,8 +150,22 @@ def find_functional(env: Any, kwargs: dict[str, Any]) -> AnyFuncEnv | None:
     return functional_of(env, kwargs) if isinstance(env, type) and issubclass(env, FuncEnv) else None
 
 
-def make_stepwise(functional: AnyFuncEnv) -> gymnasium.Env[Any, Any]:
-    """Return a functional environment as an ordinary one, with its time limit."""
-    limit = getattr(functional, "max_episode_steps", None)
-    single = FunctionalEnv(functional)
+def require_spaces(env: gymnasium.Env[Any, Any]) -> None:
+    """Raise a ValueError for an environment that does not say what it observes or takes."""
+    for name in ("observation_space", "action_space"):
+        given = getattr(env, name, None)
+        if not isinstance(given, gymnasium.Space):
+            has = f"no {name}" if given is None else f"{given!r} as its {name}"
+            raise ValueError(
+                f"{type(env.unwrapped).__name__} has {has}: set self.{name} to a gymnasium.Space in its __init__, such as "
+                "gymnasium.spaces.Discrete(2)."
+            )
+
+
+def make_stepwise(
+    functional: AnyFuncEnv, max_episode_steps: int | None = None, render_mode: str | None = None
+) -> gymnasium.Env[Any, Any]:
+    """Return a functional environment as an ordinary one, with this time limit or its own."""
+    limit = max_episode_steps or getattr(functional, "max_episode_steps", None)
+    single = FunctionalEnv(functional, render_mode)
     return single if limit is None else gymnasium.wrappers.TimeLimit(single, limit)

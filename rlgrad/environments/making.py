@@ -15,7 +15,7 @@ from gymnasium.wrappers import TimeLimit
 from rlgrad.environments.array_observations import require_arrays, with_arrays
 from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.guarding import Guarded, guards_of
-from rlgrad.environments.ids import explain_missing, find_spec
+from rlgrad.environments.ids import explain_missing, find_spec, require_spaces
 from rlgrad.environments.masking import MaskInObservation, can_be_masked, mask_width
 from rlgrad.environments.processes import Processes
 from rlgrad.environments.vector import (
@@ -24,6 +24,7 @@ from rlgrad.environments.vector import (
     common_limit,
     from_vector,
     from_vector_entry_point,
+    limit_of,
     threshold,
 )
 from rlgrad.environments.wrapping import wrap_all
@@ -139,6 +140,7 @@ def _call(function: Callable[..., Any], options: EnvironmentOptions) -> AnyEnv:
     if not isinstance(env, Env):
         advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
         raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")
+    require_spaces(env)
     return env
 
 
@@ -147,6 +149,7 @@ def _from_instance(env: AnyEnv, options: EnvironmentOptions) -> Environment:
         raise ValueError(
             f"One environment cannot fill num_envs={options.num_envs} slots: pass a function that makes one."
         )
+    require_spaces(env)
     if options.vectorization_mode not in ("auto", "sync"):
         raise ValueError(f"An instance runs in sync only: pass a function for {options.vectorization_mode!r}.")
     return _from_environments([env], options.max_episode_steps)._replace(owned=False)
@@ -168,12 +171,12 @@ def _from_function(
         width = _mask_width_of_another(create, envs) if can_be_masked(envs[0]) else None
     else:
         probe = create()
-        specs, width = [probe.spec], mask_width(probe)
+        specs, limits, width = [probe.spec], [limit_of(probe)], mask_width(probe)
         probe.close()
         vector: AnyVectorEnv = Processes(
             lambda: _finish(create(), max_episode_steps), options.slots, width, options.step_timeout
         )
-        made = _reset_by_mask(vector, specs, max_episode_steps)._replace(vectorization_mode="async")
+        made = _reset_by_mask(vector, specs, [*limits, max_episode_steps])._replace(vectorization_mode="async")
     if width is None:
         return made
     for guard in guards_of(made.vector):
@@ -199,16 +202,16 @@ def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Env
         copy=False,
         autoreset_mode=AutoresetMode.DISABLED,
     )
-    return _reset_by_mask(vector, [env.spec for env in envs], max_episode_steps)
+    limits = [common_limit([limit_of(env) for env in envs]), max_episode_steps]
+    return _reset_by_mask(vector, [env.spec for env in envs], limits)
 
 
-def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], max_episode_steps: int | None) -> Environment:
-    limits = [limit for limit in (common_limit(specs), max_episode_steps) if limit is not None]
+def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], limits: list[int | None]) -> Environment:
     return Environment(
         vector,
         AutoresetMode.DISABLED,
         True,
-        min(limits, default=None),
+        min((limit for limit in limits if limit is not None), default=None),
         True,
         threshold(specs),
         owned=True,

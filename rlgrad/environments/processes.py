@@ -86,6 +86,10 @@ class Processes(AsyncVectorEnv):
         """Step the environments."""
         return self._answered(super().step, actions)
 
+    def rest(self, resting: list[bool]) -> None:
+        """Say which environments are left alone from now on. See `Guarded`."""
+        self._answered(self.set_attr, "resting", resting)
+
     def end(self) -> None:
         """End all processes, busy ones too. The environments cannot be used afterwards."""
         self.closed = True

@@ -16,6 +16,8 @@ from rlgrad.environments.guarding import (
     read_fault,
     require_in_ranges,
 )
+from rlgrad.environments.masking import MaskInObservation
+from rlgrad.environments.processes import Processes
 from rlgrad.environments.vector import Environment
 from rlgrad.random import child, integer_seed
 from rlgrad.spaces.trees import put_one, ranges, slot_of
@@ -38,6 +40,7 @@ class Slots:
         restarts: how often all slots were seeded together.
         seeds_each_episode: True if each episode has a seed of its own.
         resets_late: True if an episode begins only after one more step, which resets.
+        can_rest: True if a slot can be left alone while others are stepped.
     """
 
     def __init__(self, environment: Environment, sequence: np.random.SeedSequence) -> None:
@@ -48,11 +51,16 @@ class Slots:
         self.seeds_each_episode = environment.seeds_each_episode
         self.resets_late = environment.autoreset_mode is AutoresetMode.NEXT_STEP
         self._guards = guards_of(environment.vector)
+        inner = environment.vector.env if isinstance(environment.vector, MaskInObservation) else environment.vector
+        self._processes = inner if isinstance(inner, Processes) else None
+        self.can_rest = bool(self._guards) or self._processes is not None
+        self._resting = np.zeros(environment.vector.num_envs, np.bool_)
         self._checked: set[str] = set()  # "reset" and "step", once a result of theirs was checked
         self._ranges = ranges(environment.vector.single_observation_space)
 
     def restart(self) -> Any:
         """Begin a new episode in every slot, and return the first observations (N, …)."""
+        self._rest(np.zeros_like(self._resting))
         if self.seeds_each_episode:
             self.started = [number + 1 for number in self.started]
         else:
@@ -119,8 +127,8 @@ class Slots:
             infos: from the step.
             successors: (T, N, …), to store the true successors in if the environments have already reset. `None`: not stored.
             row: the row of this step in `successors`.
-            idle: the slots have played their episodes. Reset them if they cannot be stepped otherwise, but keep the seeds of
-                later episodes for later.
+            idle: the slots have played their episodes. Let them rest until all restart, if they can. Else reset them if they
+                cannot be stepped otherwise, but keep the seeds of later episodes for later.
 
         Returns:
             (N, …).
@@ -133,11 +141,23 @@ class Slots:
                 put_one(successors, (row, slot), _final_observation(infos, slot))
             return observations
         when = f"in the reset after step {row}"
+        if idle and self.can_rest:
+            self._rest(self._resting | ended)
         if not self.seeds_each_episode or idle:
             return self._reset(None, {"reset_mask": ended}, when)
         for slot in slots:
             self.started[slot] += 1
         return self.restart_again(ended, when)
+
+    def _rest(self, resting: np.ndarray[Any, Any]) -> None:
+        """Leave some slots, bool (N,), alone. A reset only tells the vector environment that they may be stepped."""
+        if np.array_equal(resting, self._resting):
+            return
+        self._resting = resting
+        if self._processes is not None:
+            self._processes.rest(resting.tolist())
+        for guard, rests in zip(self._guards, resting.tolist(), strict=False):
+            guard.resting = rests
 
     def _seeds(self, slots: Iterable[int]) -> list[int | None]:
         """Return the seeds of the episodes that some slots have started last."""

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import TimeLimit
 
 from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.ids import ATARI_LIMIT, explain_missing, frame_limit
@@ -93,7 +94,8 @@ def from_vector(vector: AnyVectorEnv, options: EnvironmentOptions) -> Environmen
     mode, base = _autoreset_mode(vector), vector.unwrapped
     specs = [env.spec for env in base.envs] if isinstance(base, SyncVectorEnv) else [base.spec]
     specs = [spec if isinstance(spec, EnvSpec) else None for spec in specs]  # EnvPool has specifications of its own
-    own_limit = common_limit(specs)
+    limits = [limit_of(env) for env in base.envs] if isinstance(base, SyncVectorEnv) else list(map(_limit_in, specs))
+    own_limit = common_limit(limits)
     limit = min(max_episode_steps or own_limit, own_limit) if own_limit else max_episode_steps
     # Gymnasium's own two take a list of seeds with the mask; of others, only the one-seed reset is promised.
     seeds_each_episode = mode is AutoresetMode.DISABLED and isinstance(base, SyncVectorEnv | AsyncVectorEnv)
@@ -109,12 +111,28 @@ def from_vector(vector: AnyVectorEnv, options: EnvironmentOptions) -> Environmen
     )
 
 
-def common_limit(specs: list[EnvSpec | None]) -> int | None:
-    """Return the longest time limit of environments that all have one, else `None`."""
+def limit_of(env: Any) -> int | None:
+    """Return the most steps of an episode of one environment: its lowest `TimeLimit`'s, else its specification's, or `None`."""
+    limits, layer = [], env
+    while isinstance(layer, gymnasium.Wrapper):
+        if isinstance(layer, TimeLimit):
+            limits.append(int(layer.get_wrapper_attr("_max_episode_steps")))
+        layer = layer.env
+    return min(limits) if limits else _limit_in(env.spec)
+
+
+def _limit_in(spec: EnvSpec | None) -> int | None:
+    if spec is None:
+        return None
     # make_vec keeps a limit that its caller chose in the keyword arguments of the specification.
-    limits = [spec.kwargs.get("max_episode_steps") or spec.max_episode_steps for spec in specs if spec is not None]
-    known = [int(limit) for limit in limits if limit is not None]
-    return max(known) if len(known) == len(specs) else None
+    limit = spec.kwargs.get("max_episode_steps") or spec.max_episode_steps or frame_limit(spec)
+    return None if limit is None else int(limit)
+
+
+def common_limit(limits: list[int | None]) -> int | None:
+    """Return the longest time limit of environments that all have one, else `None`."""
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if len(known) == len(limits) else None
 
 
 def threshold(specs: list[EnvSpec | None]) -> float | None:

@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from rlgrad.core.keras_configs import rebuilt
 from rlgrad.distributions import DiagonalGaussian
 from rlgrad.distributions.protocol import IMPOSSIBLE
 from rlgrad.policies.networks import STATE
@@ -116,23 +117,11 @@ def _copy(network: keras.Model) -> keras.Model:
     if not isinstance(network, keras.Sequential) and type(network).__module__.partition(".")[0] != "keras":
         return network
     try:
-        twin = keras.models.clone_model(network, clone_function=_rebuild)
+        twin = keras.models.clone_model(network, clone_function=rebuilt)
     except (NotImplementedError, TypeError, ValueError):  # a layer without a config, or with code in it
         return network
     twin.set_weights(network.get_weights())
     return twin
-
-
-def _rebuild(layer: keras.layers.Layer) -> keras.layers.Layer:
-    return type(layer).from_config(_portable(layer.get_config()))
-
-
-def _portable(config: Any, key: str = "") -> Any:
-    """Return a layer's config without initializers of other packages, which a reader would need: the weights are set anyway."""
-    if isinstance(config, dict):
-        own = key.endswith("initializer") and not str(config.get("module")).startswith("keras.")
-        return "zeros" if own else {name: _portable(value, name) for name, value in config.items()}
-    return [_portable(value) for value in config] if isinstance(config, list) else config
 
 
 def _prepare(policy: Policy, tree: Any) -> Any:

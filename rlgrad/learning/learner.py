@@ -87,16 +87,17 @@ class Learner:
         self.traces = 0
         self.xla = actors.gains_from_xla(policy) if xla is None else xla
         self._mirror = policy.mirror  # made before anything is traced
-        self._program: Any = None  # compiled with the first rollout, whose arguments it takes as `_packing` packs them
-        self._packing: Any = None
-        self._measuring: Any = None  # the program of `diagnose`
+        # Programs, and how their arguments are packed, by the rows of a rollout; 0 for all rollouts by steps.
+        self._programs: dict[int, tuple[WordPacking, Any]] = {}
+        self._measuring: dict[int, Any] = {}  # the programs of `diagnose`, likewise
         self._packed: np.ndarray | None = None  # the new weights, for an actor that computes in NumPy
 
     def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
         """Move the policy's weights by one rollout.
 
         Args:
-            rollout: of the policy at its current weights; the same shapes each time.
+            rollout: of the policy at its current weights; the same shapes each time. Whole episodes may have other
+                numbers of rows, for each of which there is a program.
             progress: share of the run already done, 0 … 1.
             seed: int32 (2,), for shuffles.
 
@@ -107,12 +108,13 @@ class Learner:
             NonFiniteError: a gradient was not finite; names output, variable and step.
         """
         arguments = _unfilled(rollout), np.float32(progress), np.asarray(seed, np.int32)
-        if self._program is None:
-            _log.info("Compiling the update …")
-            self._packing = WordPacking(arguments)
-            results = with_fallback(lambda xla: self._first(arguments, xla), self.xla, self.give_up_xla)
+        key = self._key(rollout)
+        if key in self._programs:
+            packing, program = self._programs[key]
+            results = program(packing.pack(arguments))
         else:
-            results = self._program(self._packing.pack(arguments))
+            _log.info("Compiling the update …")
+            results = with_fallback(lambda xla: self._first(key, arguments, xla), self.xla, self.give_up_xla)
         numbers, count = results[0].numpy(), len(self.metrics)
         self._packed = numbers[count + 1 :] if len(numbers) > count + 1 else None
         step = int(numbers[count])
@@ -138,7 +140,7 @@ class Learner:
         """Measure the per-sample gradients of a rollout. No weight moves.
 
         Args:
-            rollout: of the policy at its current weights; the same shapes each time.
+            rollout: of the policy at its current weights, with shapes as for `learn`.
             progress: share of the run already done, 0 … 1.
             timesteps: environment steps trained so far, stored with the result.
         """
@@ -147,9 +149,13 @@ class Learner:
                 "A policy with memory has gradients of sequences, not of steps, so they cannot be measured step by step."
             )
         arguments = map_leaves(tf.constant, _unfilled(rollout)), tf.constant(progress, tf.float32)
-        if self._measuring is None:
-            self._measuring = trace(self._measure, *arguments)
-        return measuring.diagnosis_of(self._measuring(*arguments), rollout, self.whole_episodes, timesteps)
+        key = self._key(rollout)
+        if key not in self._measuring:
+            self._measuring[key] = trace(self._measure, *arguments)
+        return measuring.diagnosis_of(self._measuring[key](*arguments), rollout, self.whole_episodes, timesteps)
+
+    def _key(self, rollout: Rollout) -> int:
+        return len(rollout.mask) if self.whole_episodes else 0
 
     def _measure(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, Any]:
         batch = self._batch(rollout, progress)
@@ -158,17 +164,19 @@ class Learner:
         columns = rollout.mask.shape[1] if self.whole_episodes else None
         return measuring.measure(self.policy, batch, credit, columns)
 
-    def _first(self, arguments: Any, xla: bool) -> list[tf.Tensor]:
-        """Make the program and run it. A concrete function skips the search for one that fits the arguments."""
-        packed = self._packing.pack(arguments)
-        program = flat_call(trace(self._learn_packed, packed, jit_compile=xla or None))
-        results: list[tf.Tensor] = program(packed)
-        self._program = program
-        return results
+    def _first(self, key: int, arguments: Any, xla: bool) -> list[tf.Tensor]:
+        """Make a program and run it. A concrete function skips the search for one that fits the arguments."""
+        packing = WordPacking(arguments)
 
-    def _learn_packed(self, packed: list[tf.Tensor]) -> list[tf.Tensor]:
-        numbers = self.move(*self._packing.unpack(*packed))
-        return [numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)]
+        def learn_packed(packed: list[tf.Tensor]) -> list[tf.Tensor]:
+            numbers = self.move(*packing.unpack(*packed))
+            return [numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)]
+
+        packed = packing.pack(arguments)
+        program = flat_call(trace(learn_packed, packed, jit_compile=xla or None))
+        results: list[tf.Tensor] = program(packed)
+        self._programs[key] = packing, program
+        return results
 
     def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Learn as part of a compiled program.

@@ -8,11 +8,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad.callbacks import RunSettings
 from rlgrad.core import registry
 from rlgrad.environments.drawing import RATE, Picture, registered
+from rlgrad.environments.ids import find_functional, make_stepwise
 from rlgrad.environments.wrapping import wrap_all
 from rlgrad.logs import events
 from rlgrad.playback.films import gif
@@ -91,8 +91,11 @@ def _made(settings: RunSettings) -> gymnasium.Env[Any, Any]:
     """Make the environment, with the render mode rgb_array if it takes one."""
     env: Any = settings.env
     asked: dict[str, Any] = {"render_mode": "rgb_array"}
-    if isinstance(env, FuncEnv) or (isinstance(env, type) and issubclass(env, FuncEnv)):
-        raise ValueError("environments written in TensorFlow have no pictures.")
+    functional = None if isinstance(env, str) else find_functional(env, dict(settings.env_kwargs))
+    if functional is not None:
+        if not hasattr(functional, "render"):
+            raise ValueError("its class has no render(self, state), as one written in TensorFlow needs for pictures.")
+        return wrap_all(settings.wrappers)(make_stepwise(functional, settings.max_episode_steps, "rgb_array"))
     if isinstance(env, gymnasium.Env):
         return copy.deepcopy(env) if env.spec is None else gymnasium.make(env.spec, **asked)
     if not isinstance(env, str) and not callable(env):
@@ -101,4 +104,6 @@ def _made(settings: RunSettings) -> gymnasium.Env[Any, Any]:
         made = gymnasium.make(env, settings.max_episode_steps, **{**settings.env_kwargs, **asked})
     else:
         made = env(**{**settings.env_kwargs, **(asked if "render_mode" in inspect.signature(env).parameters else {})})
-    return wrap_all(settings.wrappers)(made)
+    wrapped = wrap_all(settings.wrappers)(made)
+    limit = None if isinstance(env, str) else settings.max_episode_steps
+    return wrapped if limit is None else gymnasium.wrappers.TimeLimit(wrapped, limit)

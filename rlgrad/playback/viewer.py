@@ -6,11 +6,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.core import registry
 from rlgrad.environments.drawing import DrawnEnv, Picture
 from rlgrad.environments.types import EnvironmentSettings
 from rlgrad.policies.policy import Policy
 from rlgrad.spaces.masks import observed
-from rlgrad.spaces.trees import arrays
 
 
 class Drawn(Protocol):
@@ -56,6 +56,7 @@ def drawn(
     *,
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] | None = None,
+    max_episode_steps: int | None = None,
 ) -> DrawnEnv:
     """Make one environment like a run's, that draws itself.
 
@@ -64,20 +65,22 @@ def drawn(
         render_mode: `"human"` draws into a window, `"rgb_array"` returns arrays.
         env_kwargs: added to the run's.
         wrappers: in place of the run's. `None`: the run's.
+        max_episode_steps: likewise.
 
     Raises:
         ValueError: it cannot draw itself, or cannot be made from the settings; says what is missing.
     """
-    if not isinstance(settings.env, str):
+    env = settings.env if isinstance(settings.env, str) else registry.place_of(settings.env)
+    if env is None:
         raise ValueError(
-            "This run's environment was given as an object: there is no id to make another from that draws."
+            "This run's environment was given as an object: there is no id to make another from that draws. Name one: --env."
         )
     return DrawnEnv(
-        settings.env,
+        env,
         render_mode,
         env_kwargs={**settings.env_kwargs, **(env_kwargs or {})},
         wrappers=settings.wrappers if wrappers is None else wrappers,
-        max_episode_steps=settings.max_episode_steps,
+        max_episode_steps=max_episode_steps or settings.max_episode_steps,
     )
 
 
@@ -116,7 +119,8 @@ def play(
 def _check_observations(policy: Policy, env: Drawn) -> None:
     # A vector environment that was trained on may wrap its observations where a single one does not.
     observation, info = env.reset(seed=0)
-    given = [np.shape(leaf) for _, leaf in arrays(policy.as_arrays(observed(policy.masked, observation, info)), "")]
+    ordered = policy.as_arrays(observed(policy.masked, observation, info))
+    given = [np.shape(leaf) for leaf in tf.nest.flatten(ordered)]  # a Dict's by their keys, as those that are expected
     expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(policy.observation_spec)]
     if given != expected:
         raise ValueError(

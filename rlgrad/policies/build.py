@@ -9,7 +9,9 @@ import numpy as np
 from gymnasium import spaces
 
 from rlgrad import random
+from rlgrad.core import capacity
 from rlgrad.core.checks import close_names
+from rlgrad.core.keras_configs import weights_within
 from rlgrad.policies import networks
 from rlgrad.policies.actions import ActionModel, action_model
 from rlgrad.policies.model_checks import check_mask, check_network, check_side_effects, check_value_network
@@ -110,9 +112,10 @@ def make_policy(
         normalize_observations=normalize_observations,
         from_logits=from_logits,
     )
-    return build_policy(
-        observation_space, action_space, options, model=model, value_model=value_model, value=value, seed=seed
-    )
+    with weights_within(capacity.memory() // 4):
+        return build_policy(
+            observation_space, action_space, options, model=model, value_model=value_model, value=value, seed=seed
+        )
 
 
 def build_policy(

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from gymnasium import spaces
 
+from rlgrad.core.keras_configs import reason_of
 from rlgrad.core.keras_internals import ends_in_probabilities
 from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Joint, MultiCategorical
 from rlgrad.policies.actions import ActionModel
@@ -118,8 +119,8 @@ def _call_on_zeros(network: keras.Model, space: spaces.Space[Any], name: str) ->
         if not has_memory(network):
             return network(x, training=False)
         return one_step(network, x, zeros(state_spec(network), (2,)))[0]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, tf.errors.OpError) as error:
         shapes = tf.nest.map_structure(lambda s: "(N, " + ", ".join(map(str, s.shape[1:])) + ")", spec)
         raise ValueError(
-            f"{name} does not take the environment's observations, shape {shapes}: {str(error).splitlines()[0]}"
+            f"{name} does not take the environment's observations, shape {shapes}: {reason_of(error)}"
         ) from error

@@ -39,11 +39,13 @@ class Preparation(keras.layers.Layer):
     """
 
     def __init__(self, space: spaces.Space[Any], normalize: bool = False, **kwargs: Any) -> None:
-        super().__init__(trainable=False, autocast=False, **kwargs)
+        super().__init__(trainable=False, autocast=False, **{"dtype": "float32", **kwargs})
         self.encoders: tuple[Encoder, ...] = tuple(tf.nest.flatten(encoder_tree(space)))
         several = len(self.encoders) > 1
         self.normalizers = [
-            RunningNormalizer(encoder.input_spec()[0], name=f"normalizer_{i}" if several else "normalizer")
+            RunningNormalizer(
+                encoder.input_spec()[0], name=f"normalizer_{i}" if several else "normalizer", dtype="float32"
+            )
             if normalize and encoder.normalizes()
             else None
             for i, encoder in enumerate(self.encoders)

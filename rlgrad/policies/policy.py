@@ -1,6 +1,7 @@
 """The policy: what acts, what is differentiated, and what is saved."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
+from rlgrad.core import keras_configs
 from rlgrad.data import Rollout
 from rlgrad.distributions import Distribution
 from rlgrad.distributions.protocol import IMPOSSIBLE
@@ -56,7 +58,7 @@ class Policy(keras.Model):
         from_logits: bool = True,
         seed: np.random.SeedSequence | int = 0,
     ) -> None:
-        super().__init__(name="policy")
+        super().__init__(name="policy", dtype="float32")  # its own arithmetic: networks have theirs
         self.network, self.value_network = network, value_network
         self.distribution, self.from_logits = distribution, from_logits
         self.observation_space, self.action_spec = observation_space, action_spec
@@ -169,6 +171,40 @@ class Policy(keras.Model):
         """
         return lambda observation: self.act(observation, greedy=greedy)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Policy":
+        """Return a policy with the same weights and statistics, which later training leaves alone: an opponent in self-play.
+
+        Raises:
+            ValueError: Keras cannot copy a model that was given, such as a subclassed one without `get_config`.
+        """
+        copied = type(self)(
+            keras_configs.twin(self.network),
+            self.distribution,
+            observation_space=self.observation_space,
+            action_spec=self.action_spec,
+            value_network=None if self.value_network is None else keras_configs.twin(self.value_network),
+            normalize_observations=any(n is not None for n in self.preparation.normalizers),
+            from_logits=self.from_logits,
+        )
+        for own, source in zip(copied.variables, self.variables, strict=True):
+            own.assign(source)
+        copied._generator = copy.deepcopy(self._generator, memo)
+        memo[id(self)] = copied
+        return copied
+
+    def save(self, *arguments: Any, **options: Any) -> None:
+        """Raise an error that says how a policy is saved."""
+        raise NotImplementedError(
+            "A policy is saved by rlgrad.export(policy, 'policy.keras'), as a model that acts without rlgrad; by its run, for "
+            "rlgrad.load; and its weights alone by policy.save_weights('policy.weights.h5'), for one like it."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Raise an error that says how a policy is copied: it holds spaces, which Keras cannot describe."""
+        raise NotImplementedError(
+            "A policy is copied by copy.deepcopy(policy), and saved as rlgrad.export and runs do."
+        )
+
     def initial_state(self, count: int) -> Any:
         """Return the memory at the beginning of `count` episodes: none."""
         del count
@@ -219,6 +255,11 @@ class Policy(keras.Model):
 
     def _batched(self, observation: Any) -> tuple[Any, bool]:
         """Return stored observations with a batch axis, and whether there was only one."""
+        if self.masked and not (isinstance(observation, Mapping) and MASK in observation):
+            raise ValueError(
+                "This policy chooses among the actions that a mask allows, and none was given: "
+                f"act({{'observation': …, {MASK!r}: …}}), with one number for each action."
+            )
         x = self.as_arrays(observation)
         shapes = [array.shape for array in tf.nest.flatten(x)]
         expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(self.observation_spec)]
@@ -250,6 +291,7 @@ class Policy(keras.Model):
 
     def _assemble(self, heads: dict[str, Any], observations: Any) -> dict[str, Any]:
         """Return the distribution's parameters and a value (M,) from the network's outputs (M, …)."""
+        heads = {name: tf.cast(head, tf.float32) for name, head in heads.items()}  # of networks of other precision
         output = heads["policy"]
         if not self.from_logits:
             output = tf.math.log(tf.maximum(output, np.finfo(np.float32).tiny))
@@ -268,7 +310,7 @@ class Policy(keras.Model):
         if self.value_network is None:
             return self._forward(observations)["value"]
         x = self.preparation(self._network_part(observations))
-        return tf.reshape(self.value_network(x, training=False), (-1,))
+        return tf.cast(tf.reshape(self.value_network(x, training=False), (-1,)), tf.float32)
 
     def _network_part(self, observations: Any) -> Any:
         return remove_mask(observations) if self.masked else observations

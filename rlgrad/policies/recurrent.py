@@ -189,7 +189,7 @@ class RecurrentPolicy(Policy):
             value = heads["value"]
         else:
             value = self.value_network(tf.nest.map_structure(_flat, x), training=False)
-        return tf.reshape(value, (-1, sequences[BEGINS].shape[1])), states
+        return tf.cast(tf.reshape(value, (-1, sequences[BEGINS].shape[1])), tf.float32), states
 
 
 def has_memory(network: keras.Model) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.capacity import memory
 from rlgrad.core.nested import leaves, map_leaves, with_leaves
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.data import Episode, Rollout
@@ -15,11 +16,14 @@ from rlgrad.environments.functional import AnyFuncEnv, begin_episodes, choose, m
 from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.compiled_rows import Ends, RolloutRow, SlotStates, row_specs
 from rlgrad.rollouts.episodes import whole_episodes
+from rlgrad.rollouts.lengths import LEAST, MOST_STEPS, endless, lengths, require_storage, size_of_row
 from rlgrad.rollouts.soundness import check_counts, require_room, require_sound
+from rlgrad.rollouts.tape import lengthened
 from rlgrad.spaces.masks import MASK
 from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
 
 _PURPOSES = 3  # of the seeds of a step: to act, to move, to begin an episode
+_LARGE = memory() // 8  # bytes of observations; the limit up to which whole episodes are part of a compiled program
 
 
 class CompiledCollector(Collector):
@@ -27,7 +31,8 @@ class CompiledCollector(Collector):
 
     Rollouts are those of `GymCollector`: by steps, or by whole episodes. When an episode ends, the next one begins in the same
     step, so no step is spent on resetting. `collect` plays one rollout in one compiled call; `play` does the same inside a
-    larger compiled program.
+    larger compiled program. Whole episodes whose limit is long or unknown are played some rows at a time instead, until the
+    last one has ended, so that they cost what they are long.
 
     The random numbers of rollout k are a pure function of the seed and of k; each slot and step has its own seeds.
 
@@ -49,7 +54,7 @@ class CompiledCollector(Collector):
         xla: compile rollouts with XLA; set to False for a model that XLA cannot compile.
 
     Raises:
-        ValueError: options that contradict each other, a space that is not supported, or whole episodes without a limit.
+        ValueError: options that contradict each other, a space that is not supported, or rollouts that do not fit into memory.
     """
 
     vectorization_mode = "compiled"
@@ -78,13 +83,15 @@ class CompiledCollector(Collector):
         self.num_envs = num_envs
         self.time_limit = max_episode_steps or getattr(functional, "max_episode_steps", None)
         self._whole = num_steps is None
-        rows = self.time_limit if num_steps is None else num_steps
-        if rows is None:
-            raise ValueError("Rollouts of whole episodes need a bound on their length: give max_episode_steps=.")
-        self.shape = (rows, num_envs * (episodes_per_env or 1))
+        columns = num_envs * (episodes_per_env or 1)
+        self._zeros = storage(self.observation_space, (0,))
+        self._row_bytes = size_of_row(self._zeros, columns)
+        self._lengths = (num_steps,) if num_steps is not None else lengths(self.time_limit, self._row_bytes, _LARGE)
+        self.shape = (self._lengths[-1], columns)
         if num_steps is not None:
             require_room(self.observation_space, self.shape)
-        self._zeros = storage(self.observation_space, (0,))
+        if len(self._lengths) == 1:
+            require_storage(self.shape[0], self._row_bytes)
         self.seed = random.seed_of(random.stream(seed, streams[0]))
         self.number = 0
         self.xla = True
@@ -92,9 +99,12 @@ class CompiledCollector(Collector):
         self._finished: list[Episode] = []
 
     @property
-    def fusible(self) -> Self:
-        """This collector: its rollouts are a part of a compiled program wherever `play` is called in one."""
-        return self
+    def fusible(self) -> Self | None:
+        """This collector: its rollouts are a part of a compiled program wherever `play` is called in one.
+
+        `None` if rollouts are as long as their episodes, which a compiled program cannot know beforehand.
+        """
+        return self if len(self._lengths) == 1 else None
 
     def collect(self, policy: Any, greedy: bool = False, *, actor: Callable[..., Any] | None = None) -> Rollout:
         """Play one rollout at the current weights.
@@ -105,21 +115,26 @@ class CompiledCollector(Collector):
             actor: not used here; part of the signature that collectors share.
 
         Returns:
-            A rollout of NumPy arrays whose two leading axes are `shape`.
+            A rollout of NumPy arrays whose two leading axes are `shape`; whole episodes may have fewer rows.
 
         Raises:
+            EndlessEpisode: an episode that no limit ends is longer than 20,000 steps.
             FloatingPointError: a reward or an observation is not finite.
             OutputFault: an observation that its space does not have, or a mask that forbids every action.
         """
         # Rollouts of whole episodes need no state in between, so all collectors of the same kind share a program.
         del actor
+        if len(self._lengths) > 1:
+            played, ends = self._play_in_parts(policy, greedy)
+            return self._checked(played, ends)
         key = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
         if key not in policy.programs:
             policy.programs[key] = self._program(policy)
         results = policy.programs[key](self.seed, np.int32(self.number), np.bool_(greedy))
-        played, ends = map_leaves(lambda x: x.numpy(), results)
+        return self._checked(*map_leaves(lambda x: x.numpy(), results))
+
+    def _checked(self, rollout: Rollout, ends: Ends) -> Rollout:
         self.advance(1, ends)
-        rollout: Rollout = played
         require_sound(rollout, self.observation_space, self.shape[1] // self.num_envs)
         return rollout
 
@@ -202,15 +217,58 @@ class CompiledCollector(Collector):
         specs = [tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.bool)]
         return trace(program, *specs)
 
+    def _play_in_parts(self, policy: Any, greedy: bool) -> tuple[Rollout, Ends]:
+        """Play whole episodes some rows at a time until the last one has ended, and pad them to one of the lengths."""
+        key = (self.functional, self.shape, self.time_limit, self.xla, LEAST)
+        if key not in policy.programs:
+            columns = self.shape[1]
+
+            def begin(seed: tf.Tensor, number: tf.Tensor) -> tuple[Any, SlotStates]:
+                own = random.fold_in(seed, number)
+                return own, self._begun(policy, random.split(random.fold_in(own, -1), columns))
+
+            def part(own: tf.Tensor, slots: Any, going: Any, first: tf.Tensor, greedy: tf.Tensor) -> Any:
+                return self._play_rows(policy, slots, own, greedy, LEAST, first, going)
+
+            options: dict[str, Any] = {"jit_compile": self.xla or None, "autograph": False}
+            policy.programs[key] = tf.function(begin, **options), tf.function(part, **options)
+        begin_program, part_program = policy.programs[key]
+        own, slots = begin_program(self.seed, tf.constant(self.number, tf.int32))
+        going, before = tf.ones((self.shape[1],), tf.bool), ()
+        parts: list[RolloutRow] = []
+        most = self.time_limit or MOST_STEPS
+        while bool(tf.reduce_any(going)):
+            first = len(parts) * LEAST
+            if first >= most:
+                raise endless(int(np.count_nonzero(going)), self.shape[1])
+            if first in self._lengths:
+                require_storage(2 * first, self._row_bytes)
+            row, slots, going = part_program(own, slots, going, tf.constant(first), tf.constant(greedy))
+            played = map_leaves(lambda x: x.numpy(), row)
+            before = before if parts else played.rollout.initial_states
+            parts.append(played._replace(rollout=played.rollout._replace(initial_states=())))
+        rows = next(length for length in self._lengths if length >= len(parts) * LEAST)
+        whole = map_arrays(lambda *arrays: lengthened(np.concatenate(arrays), rows), *map(_recorded, parts))
+        rollout, ends = whole
+        return Rollout(**rollout, initial_states=before), Ends(**ends)
+
     def _play(self, policy: Any, slots: Any, seed: Any, greedy: Any) -> tuple[Rollout, Any, Ends]:
-        rows, columns = self.shape
         if self._whole:
-            slots = self._begun(policy, random.split(random.fold_in(seed, -1), columns))
+            slots = self._begun(policy, random.split(random.fold_in(seed, -1), self.shape[1]))
+        going = tf.ones((self.shape[1],), tf.bool)
+        row, after, _ = self._play_rows(policy, slots, seed, greedy, self.shape[0], tf.constant(0), going)
+        return row.rollout, () if self._whole else after, row.ends
+
+    def _play_rows(
+        self, policy: Any, slots: SlotStates, seed: Any, greedy: Any, rows: int, first: Any, going: Any
+    ) -> tuple[RolloutRow, SlotStates, Any]:
+        """Play some rows, from row `first` of the rollout on. Return them, the slots after them, and which still play."""
+        columns = self.shape[1]
         specs = row_specs(policy, columns)
         tape = [tf.TensorArray(x.dtype, rows, element_shape=x.shape) for x in leaves(specs)]
 
         def body(t: Any, going: Any, slots: SlotStates, tape: list[Any]) -> tuple[Any, Any, SlotStates, list[Any]]:
-            now = random.split(random.fold_in(seed, t), _PURPOSES)
+            now = random.split(random.fold_in(seed, first + t), _PURPOSES)
             to_act, to_move, to_begin = tf.unstack(random.split(now, columns))
             row, after = self._step(policy, slots, (to_act, to_move), going, greedy)
             if self._whole:
@@ -220,10 +278,10 @@ class CompiledCollector(Collector):
             written = [array.write(t, x) for array, x in zip(tape, leaves(row), strict=True)]
             return t + 1, going, after, written
 
-        begin = (tf.constant(0), tf.ones((columns,), tf.bool), slots, tape)
-        _, _, after, tape = tf.while_loop(lambda t, going, *_: (t < rows) & tf.reduce_any(going), body, begin)
+        begin = (tf.constant(0), going, slots, tape)
+        _, going, after, tape = tf.while_loop(lambda t, going, *_: (t < rows) & tf.reduce_any(going), body, begin)
         played = with_leaves(specs, [array.stack() for array in tape])
-        return played.rollout._replace(initial_states=slots.memories), () if self._whole else after, played.ends
+        return played._replace(rollout=played.rollout._replace(initial_states=slots.memories)), after, going
 
     def _begun(self, policy: Any, seeds: Any) -> SlotStates:
         """Return the states of slots that begin episodes, one for each of the seeds, int32 (columns, 2)."""
@@ -278,3 +336,9 @@ class CompiledCollector(Collector):
     def _stored(self, observations: Any) -> Any:
         """Return observations in the dtypes in which rollouts hold them."""
         return map_arrays(lambda zeros, x: tf.cast(x, zeros.dtype), self._zeros, observations)
+
+
+def _recorded(row: RolloutRow) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays (T, …) of a rollout and of its ends, by name."""
+    rollout = {k: v for k, v in row.rollout._asdict().items() if k not in ("values", "next_values", "initial_states")}
+    return rollout, row.ends._asdict()

@@ -106,9 +106,9 @@ class Continuation:
         observations = replay(self._slots, interrupted, policy.distribution.to_environment)
         if observations is None:
             _log.warning(
-                "This environment is not deterministic under a seed: a replay of its episodes gave other ones. Training "
-                "continues with new episodes; weights, optimizer and counters are those that were saved, but the results are "
-                "not those of a run without interruption."
+                "This environment is not deterministic under a seed, or was changed: a replay of its episodes gave other ones. "
+                "Training continues with new episodes; weights, optimizer and counters are those that were saved, but the "
+                "results are not those of a run without interruption."
             )
             return None
         self._running.returns, self._running.lengths = interrupted.returns, interrupted.lengths
@@ -179,6 +179,8 @@ def replay(slots: Slots, running: Running, to_environment: Callable[[Array], Any
     """
     play = _each if slots.seeds_each_episode else _together
     observations, returns = play(slots, running, to_environment)
+    if observations is None:
+        return None
     again = [array for _, array in arrays(observations, "")]
     pairs = zip(again, running.observations, strict=True)
     same = all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
@@ -204,7 +206,7 @@ def _each(slots: Slots, running: Running, to_environment: Callable[[Array], Any]
 
     Slots can only be stepped together. A slot with fewer steps than the longest one repeats its episode, so that its last
     repetition ends in the last row; the rows before the first whole repetition are filled with a part of one. A slot without
-    steps is reset after each row.
+    steps is reset after each row. The observations are `None` if an episode ends before it has its steps.
     """
     rows, lengths = len(running.actions), running.lengths
     columns, period = np.arange(len(lengths)), np.maximum(lengths, 1)
@@ -215,7 +217,9 @@ def _each(slots: Slots, running: Running, to_environment: Callable[[Array], Any]
         if begins.any():
             slots.restart_again(begins)
         actions = running.actions[np.minimum(rows - lengths + at, rows - 1), columns]
-        observations, rewards, *_ = slots.step(to_environment(actions))
+        observations, rewards, terminations, truncations, _ = slots.step(to_environment(actions))
+        if (terminations | truncations).any():  # where the running episode did not end
+            return None, returns
         returns = np.where(at == 0, 0.0, returns) + rewards
     fresh = lengths == 0
     if rows and fresh.any():

@@ -1,5 +1,6 @@
 """The collector of Gymnasium environments: rollouts of so many steps, or so many whole episodes, of each slot."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +15,14 @@ from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.base import ActingPolicy, Collector
 from rlgrad.rollouts.continuation import Continuation
 from rlgrad.rollouts.episodes import whole_episodes
+from rlgrad.rollouts.lengths import size_of_row
 from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.player import Player
 from rlgrad.rollouts.soundness import check_counts, lay_out, require_room
 from rlgrad.rollouts.tape import keep_first_episodes, merge_tapes, outcomes, to_rollout
+from rlgrad.spaces.trees import storage
+
+_log = logging.getLogger("rlgrad")
 
 
 class GymCollector(Collector):
@@ -27,9 +32,11 @@ class GymCollector(Collector):
     next rollout.
 
     By whole episodes: every rollout resets all slots, and each slot plays `episodes_per_env` episodes, however long they take,
-    so that long and short episodes are met as often as they occur. A column is one episode, padded to the time limit. Column
-    `slot * episodes_per_env + episode` is fixed beforehand, whichever slot finishes first. All slots begin their next episode
-    together: a slot that is done idles (it is stepped without effect) until the others are.
+    so that long and short episodes are met as often as they occur. A column is one episode, padded to the time limit or, where
+    that is long or unknown, to a power of two (see `rlgrad.rollouts.lengths`). Column `slot * episodes_per_env + episode` is
+    fixed beforehand, whichever slot finishes first. All slots begin their next episode together: a slot that is done rests
+    until the others are. Slots of a vector entry point, or of a vector environment that was passed, cannot rest: they are
+    stepped without effect, and these steps are no part of the rollout.
 
     Same seed, same rollouts to the bit, and the same with `"sync"` as with `"async"`: there each episode has a seed of its own,
     a function of the seed, the slot and the episode's number. Vector entry points, and vector environments that reset
@@ -58,8 +65,8 @@ class GymCollector(Collector):
         vectorization_mode: the mode that `"auto"` became, or `"given"` for a vector environment that was passed.
 
     Raises:
-        ValueError: options that contradict each other, an unknown id, a space that is not supported, whole episodes
-            without a time limit, or a vector environment that does not say how it resets.
+        ValueError: options that contradict each other, an unknown id, a space that is not supported, or a vector environment
+            that does not say how it resets.
         TypeError: `env` is none of the above.
         ImportError: the environment needs a package that is not installed; the message has the command.
 
@@ -105,8 +112,10 @@ class GymCollector(Collector):
         self.num_envs, self.reward_threshold = vector.num_envs, self._environment.reward_threshold
         self.vectorization_mode = self._environment.vectorization_mode
         try:
-            rows, self._rounds = lay_out(self._environment, num_steps, episodes_per_env, max_episode_steps)
-            self.shape = (rows, self.num_envs * (self._rounds or 1))
+            row_bytes = size_of_row(storage(self.observation_space, (0,)), self.num_envs)
+            rows, self._rounds = lay_out(self._environment, num_steps, episodes_per_env, max_episode_steps, row_bytes)
+            self._limit = self._environment.time_limit
+            self.shape = (rows[-1], self.num_envs * (self._rounds or 1))
             if num_steps is not None:
                 require_room(self.observation_space, self.shape)
             self._slots = Slots(self._environment, seeds)
@@ -114,15 +123,17 @@ class GymCollector(Collector):
             self._player = Player(
                 self._slots,
                 self.observation_space,
-                (rows, self.num_envs),
+                rows,
                 self._generator,
                 one_episode=self._rounds > 0,
+                limit=self._limit,
             )
         except BaseException:
             self.close()
             raise
         self._continuation = Continuation(self._player)
         self._finished: list[Episode] = []
+        self._said = False  # that slots idle
 
     def collect(
         self, policy: ActingPolicy, greedy: bool = False, *, actor: Callable[..., Any] | None = None
@@ -135,9 +146,11 @@ class GymCollector(Collector):
             actor: the result of `policy.actor()`, if the caller has it already, as `Learner.actor` does.
 
         Returns:
-            A rollout whose two leading axes are `shape`, in arrays that no later rollout changes.
+            A rollout whose two leading axes are `shape`, in arrays that no later rollout changes; whole episodes may have fewer
+            rows.
 
         Raises:
+            EndlessEpisode: an episode that no limit ends is longer than 20,000 steps.
             FloatingPointError: a reward or an observation is not finite.
             EnvironmentFault: an environment raised, gave what its spaces do not promise, hung or lost its process.
             RuntimeError: the collector is closed.
@@ -156,6 +169,7 @@ class GymCollector(Collector):
             greedy: take the distribution's mode instead of sampling.
 
         Raises:
+            EndlessEpisode: an episode that no limit ends is longer than 20,000 steps.
             FloatingPointError: a reward or an observation is not finite.
             EnvironmentFault: an environment raised, gave what its spaces do not promise, hung or lost its process.
             RuntimeError: the collector is closed.
@@ -166,7 +180,7 @@ class GymCollector(Collector):
             raise ValueError("Outcomes are of whole episodes, one for each slot: leave num_steps out.")
         self._player.memory.begin(policy)
         tape, _ = self._player.play(policy, policy.actor(), greedy, self._slots.restart(), record=False)
-        return outcomes(tape, columns_per_slot=1)
+        return outcomes(tape, self._limit or len(tape.rewards) + 1, columns_per_slot=1)
 
     def drain_episodes(self) -> list[Episode]:
         """Return the episodes finished since the last call: by time, then slot; or by column if columns are episodes."""
@@ -234,10 +248,22 @@ class GymCollector(Collector):
         for _ in range(self._rounds):
             self._player.memory.begin(policy)
             tape, _ = self._player.play(policy, act, greedy, self._slots.restart())
-            tape, mask = keep_first_episodes(tape)
+            tape, mask = keep_first_episodes(tape, self._limit or len(tape.rewards) + 1)
             tapes.append(tape)
             masks.append(mask)
         tape, mask = merge_tapes(tapes, masks)
         initial_states = Memory(mask.shape[1]).of(policy)
         rollout = to_rollout(tape, mask, columns_per_slot=self._rounds, initial_states=initial_states)
+        self._say_idle(int(mask.sum()))
         return rollout, whole_episodes(tape.rewards, tape.terminations, mask)
+
+    def _say_idle(self, counted: int) -> None:
+        idle = self._player.idle_steps
+        if idle and not self._said:
+            _log.info(
+                "This vector environment steps all slots until the last episode of a rollout has ended: the first one took %s "
+                "steps, of which %s after a slot's own end are counted nowhere.",
+                f"{counted + idle:,}",
+                f"{idle:,}",
+            )
+            self._said = True

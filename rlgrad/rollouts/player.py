@@ -8,11 +8,15 @@ from gymnasium import Space
 
 from rlgrad.environments.slots import Slots
 from rlgrad.rollouts.base import ActingPolicy
+from rlgrad.rollouts.lengths import MOST_STEPS, endless
 from rlgrad.rollouts.memory import Memory
+from rlgrad.rollouts.recording import Recording
 from rlgrad.rollouts.soundness import Array, require_finite_row
 from rlgrad.rollouts.tape import Tape
 from rlgrad.spaces.masks import has_mask, require_allowed
 from rlgrad.spaces.trees import map_arrays, storage
+
+_BLOCK = 1024  # steps of whole episodes whose random numbers are drawn at once
 
 
 class Player:
@@ -21,14 +25,16 @@ class Player:
     Args:
         slots: the environments.
         space: of one environment's observations.
-        shape: (T, N), the most steps of a call, and the number of slots.
+        lengths: numbers of rows that a tape may have, in ascending order: T alone for rollouts by steps.
         generator: draws the random numbers of sampled actions.
         one_episode: stop when each slot has ended an episode, and begin no second one.
+        limit: the most steps of an episode that is played like this; `None`: unknown.
 
     Attributes:
         slots: the environments.
         num_envs: N.
         memory: what the policy remembers in each slot.
+        idle_steps: steps that slots were made to take after their only episode, because they cannot rest.
 
     Raises:
         ValueError: observations of this space cannot be stored.
@@ -38,12 +44,15 @@ class Player:
         self,
         slots: Slots,
         space: Space[Any],
-        shape: tuple[int, int],
+        lengths: tuple[int, ...],
         generator: np.random.Generator,
         one_episode: bool,
+        limit: int | None = None,
     ) -> None:
-        self.slots, self.num_envs, self.memory = slots, shape[1], Memory(shape[1])
-        self._shape, self._generator, self._one_episode = shape, generator, one_episode
+        self.slots, self.num_envs = slots, len(slots.started)
+        self.memory = Memory(self.num_envs)
+        self.idle_steps = 0
+        self._lengths, self._generator, self._one_episode, self._limit = lengths, generator, one_episode, limit
         self._empty, self._masked = storage(space, (0,)), has_mask(space)
 
     def play(
@@ -54,90 +63,90 @@ class Player:
         Args:
             policy: has the distribution that picks actions.
             act: its actor.
-            greedy: take the most likely actions. Else the random numbers of all steps are drawn at once.
+            greedy: take the most likely actions. Else the random numbers of many steps are drawn at once.
             observations: (N, …), to act on first.
             record: keep observations and log-probabilities. Else the tape has `()` in their place.
 
         Returns:
-            The tape, zeros where nothing was played, and the observations (N, …) to act on next.
+            The tape, as long as the first of the lengths that holds it, zeros where nothing was played; and the observations
+            (N, …) to act on next.
 
         Raises:
             FloatingPointError: an observation that is not kept, of an episode that counts, is not finite.
             OutputFault: an observation that its space does not have, or a mask that forbids every action.
+            EndlessEpisode: an episode without a limit did not end.
         """
-        (rows, num_envs), kept = self._shape, self._shape[0] if record else 1
-        seen, successors = (
-            map_arrays(lambda x: np.zeros((kept, num_envs, *x.shape[1:]), x.dtype), self._empty) for _ in range(2)
-        )
-        actions, noise, said = np.zeros(0), np.zeros(0), []
-        rewards, terminations = np.zeros(self._shape), np.zeros(self._shape, np.bool_)
-        truncations = np.zeros(self._shape, np.bool_)
-        ended, unfinished = np.zeros(num_envs, np.bool_), np.ones(num_envs, np.bool_)
         slots, memory, distribution = self.slots, self.memory, policy.distribution
-        act, late = memory.actor(policy, act), slots.resets_late
+        recording = Recording(self._empty, self.num_envs, self._lengths, keep=record)
+        noise, said, block = np.zeros(0), [], self._block
+        ended, unfinished = np.zeros(self.num_envs, np.bool_), np.ones(self.num_envs, np.bool_)
+        act, late, counts_idle = memory.actor(policy, act), slots.resets_late, self._one_episode and not slots.can_rest
         remembers = bool(memory.of(policy))
-        for row in range(rows):
-            acted_on = _put(seen, row % kept, observations)
+        for row in range(self._most):
+            recording.make_room(row)
+            acted_on = recording.see(row, observations)
             if self._masked:
-                require_allowed(acted_on, ended, row)
+                require_allowed(acted_on, ended | ~unfinished if self._one_episode else ended, row)
             parameters = act(acted_on)
             if record:
                 said.append(parameters)
-            if row == 0 and not greedy:
-                noise = distribution.noise(parameters, self._generator, rows)
-            chosen = distribution.mode(parameters)[0] if greedy else distribution.pick(parameters, noise[row])
-            if row == 0:
-                actions = np.zeros((rows, *chosen.shape), chosen.dtype)
-            actions[row] = chosen
+            if row % block == 0 and not greedy:
+                noise = distribution.noise(parameters, self._generator, block)
+            chosen = distribution.mode(parameters)[0] if greedy else distribution.pick(parameters, noise[row % block])
+            recording.act(row, chosen)
             stepped = slots.step(distribution.to_environment(chosen), row)
-            observations, rewards[row], terminations[row], truncations[row], infos = stepped
-            _put(successors, row % kept, observations)
+            observations, at = stepped[0], recording.step(row, stepped)
             if remembers and late and np.count_nonzero(ended):
                 memory.forget(ended)
             if not record:
-                slots.require_choices(seen, successors, row)
-                require_finite_row(seen, successors, unfinished, row)
-            np.logical_or(terminations[row], truncations[row], out=ended)
+                slots.require_choices(recording.seen, recording.successors, row)
+                require_finite_row(recording.seen, recording.successors, unfinished, row)
+            np.logical_or(recording.terminations[row], recording.truncations[row], out=ended)
+            if counts_idle:
+                self.idle_steps += self.num_envs - int(np.count_nonzero(unfinished))
             if not np.count_nonzero(ended):
                 continue
             unfinished &= ~ended
             if not late:
-                if remembers:
-                    memory.forget(ended)
-                observations = slots.renew(
-                    ended, observations, infos, successors=successors, row=row % kept, idle=self._one_episode
-                )
+                observations = self._begin(ended, recording.successors, at, remembers, stepped)
             if self._one_episode and not unfinished.any():
                 break
-        tape = Tape(seen, actions, rewards, terminations, truncations, successors, ())
+        else:
+            self._require_end(unfinished)
+        tape = recording.tape()
         if not record:
-            return tape._replace(observations=(), final_observations=()), observations
+            return tape, observations
         played = len(said)
-        slots.require_choices(*(map_arrays(lambda x: x[:played], tree) for tree in (seen, successors)))
-        return tape._replace(log_probs=self._log_probs(distribution, said, actions)), observations
+        slots.require_choices(
+            *(map_arrays(lambda x: x[:played], tree) for tree in (recording.seen, recording.successors))
+        )
+        return tape._replace(log_probs=self._log_probs(distribution, said, tape.actions)), observations
+
+    def _begin(self, ended: Array, successors: Any, at: int, remembers: bool, stepped: tuple[Any, ...]) -> Any:
+        """Begin the next episodes, or let slots rest that have played theirs. Return the observations to act on next."""
+        if remembers:
+            self.memory.forget(ended)
+        return self.slots.renew(ended, stepped[0], stepped[4], successors=successors, row=at, idle=self._one_episode)
+
+    def _require_end(self, unfinished: Array) -> None:
+        if self._one_episode and self._limit is None:
+            raise endless(int(np.count_nonzero(unfinished)), self.num_envs)
+
+    @property
+    def _most(self) -> int:
+        """The most steps of a call."""
+        if not self._one_episode:
+            return self._lengths[-1]
+        return MOST_STEPS if self._limit is None else self._limit
+
+    @property
+    def _block(self) -> int:
+        """The number of steps whose random numbers are drawn at once."""
+        return min(self._most, _BLOCK) if self._one_episode else self._most
 
     def _log_probs(self, distribution: Any, said: list[Any], actions: Array) -> Array:
         """Return log π(a|s) (T, N) of the rows that were played, zeros in the others, from the parameters of each row."""
-        log_probs, played = np.zeros(self._shape, np.float32), len(said)
+        log_probs, played = np.zeros(actions.shape[:2], np.float32), len(said)
         parameters = map_arrays(lambda *parts: np.concatenate(parts).reshape(played, *parts[0].shape), *said)
         log_probs[:played] = distribution.numpy_log_prob(parameters, actions[:played])
         return log_probs
-
-
-def _put(store: Any, index: int, values: Any) -> Any:
-    """Copy `values` into row `index` of a storage tree and return that row, a view in the storage's dtype.
-
-    Raises:
-        ValueError: an array has another shape than the row.
-    """
-    if isinstance(store, np.ndarray):
-        row = store[index]
-        if row.shape != values.shape:
-            raise ValueError(
-                f"An observation has the shape {values.shape} where the observation space says {row.shape}."
-            )
-        row[...] = values
-        return row
-    if isinstance(store, dict):
-        return {key: _put(inner, index, values[key]) for key, inner in store.items()}
-    return tuple(_put(inner, index, value) for inner, value in zip(store, values, strict=True))

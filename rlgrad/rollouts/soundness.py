@@ -10,6 +10,7 @@ from rlgrad.core import capacity
 from rlgrad.data import Rollout
 from rlgrad.environments.guarding import require_allowed_somewhere, require_in_ranges
 from rlgrad.environments.vector import Environment
+from rlgrad.rollouts.lengths import lengths
 from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
 
 Array = np.ndarray[Any, Any]
@@ -41,25 +42,21 @@ def lay_out(
     num_steps: int | None,
     episodes_per_env: int | None,
     max_episode_steps: int | None,
-) -> tuple[int, int]:
-    """Return the number of rows of a rollout, and of episodes that each slot plays in it: 0 for rollouts by steps.
+    row_bytes: int,
+) -> tuple[tuple[int, ...], int]:
+    """Return the numbers of rows that a rollout may have, and of episodes of each slot in it: 0 for rollouts by steps.
 
     Raises:
-        ValueError: whole episodes have no time limit, or a time limit cannot be imposed on a vector environment.
+        ValueError: a time limit cannot be imposed on a vector environment.
     """
     if num_steps is None:
-        if environment.time_limit is None:
-            raise ValueError(
-                "Rollouts of whole episodes need a bound on their length, and this environment's specification has "
-                "none: give max_episode_steps=."
-            )
-        return environment.time_limit, episodes_per_env or 1
+        return lengths(environment.time_limit, row_bytes), episodes_per_env or 1
     if max_episode_steps is not None and not environment.limits_itself:
         raise ValueError(
             "In rollouts by steps max_episode_steps cannot cut the episodes of a vector environment, which resets its "
             "slots itself: give that environment a time limit of its own."
         )
-    return num_steps, 0
+    return (num_steps,), 0
 
 
 def require_sound(rollout: Rollout, space: Space[Any], columns_per_slot: int) -> None:

@@ -25,41 +25,62 @@ class Tape(NamedTuple):
     log_probs: Any
 
 
-def keep_first_episodes(tape: Tape) -> tuple[Tape, Array]:
-    """Keep the first episode of each column, truncated in the last row if it has not ended before.
+def lengthened(tree: Any, rows: int) -> Any:
+    """Return arrays (T, …) with so many rows: copies with zeros in the new ones, or the arrays themselves if they have them."""
+
+    def longer(x: Array) -> Array:
+        if len(x) == rows:
+            return x
+        longer = np.zeros((rows, *x.shape[1:]), x.dtype)
+        longer[: len(x)] = x
+        return longer
+
+    return map_arrays(longer, tree)
+
+
+def keep_first_episodes(tape: Tape, limit: int) -> tuple[Tape, Array]:
+    """Keep the first episode of each column, truncated in row `limit` − 1 if it has not ended before.
 
     Returns:
         The tape, changed in place: zeros outside those episodes; and bool (T, N), True inside them.
     """
     over = np.logical_or.accumulate(tape.terminations | tape.truncations, axis=0)
+    if limit <= len(over):
+        tape.truncations[limit - 1] |= ~over[limit - 1]
+        over[limit - 1 :] = True
     mask = np.ones(over.shape, np.bool_)
     mask[1:] = ~over[:-1]
-    tape.truncations[-1] |= ~over[-1]
     played = int(mask.any(axis=1).sum())  # later rows were never written, and their memory need not be touched
     for _, array in arrays(tape, ""):
         array[:played][~mask[:played]] = 0
     return tape, mask
 
 
-def outcomes(tape: Tape, columns_per_slot: int) -> list[Episode]:
+def outcomes(tape: Tape, limit: int, columns_per_slot: int) -> list[Episode]:
     """Return the first episode of each column, in the order of the columns.
 
     Args:
         tape: with or without observations.
+        limit: the most steps of an episode.
         columns_per_slot: for messages.
 
     Raises:
         FloatingPointError: a reward is not finite.
     """
-    tape, mask = keep_first_episodes(tape)
+    tape, mask = keep_first_episodes(tape, limit)
     require_finite_array(tape.rewards, "reward at", columns_per_slot)
     return whole_episodes(tape.rewards, tape.terminations, mask)
 
 
 def merge_tapes(tapes: list[Tape], masks: list[Array]) -> tuple[Tape, Array]:
-    """Merge k tapes (T, N) into one (T, N · k), whose column `n · k + j` is column n of tape j; and masks likewise."""
+    """Merge k tapes (T, N) into one (T, N · k), whose column `n · k + j` is column n of tape j; and masks likewise.
+
+    T is that of the longest tape.
+    """
     if len(tapes) == 1:
         return tapes[0], masks[0]
+    rows = max(map(len, masks))
+    tapes, masks = [Tape(*lengthened(tuple(tape), rows)) for tape in tapes], [lengthened(m, rows) for m in masks]
 
     def interleave(*parts: Array) -> Array:
         stacked = np.stack(parts, axis=2)

@@ -30,14 +30,12 @@ class Watch:
     def __init__(self, learner: Learner, path: Path, on: bool) -> None:
         self._learner, self._path, self.on = learner, path, on
         self.last: Diagnosis | None = None
-        self._due = 0.0
         self._metrics: dict[str, float] = {}
 
-    def look(self, rollout: Rollout, progress: float, timesteps: int, spacing: float) -> None:
-        """Diagnose a rollout if the last diagnosis was at least `spacing` steps ago."""
-        if not self.on or timesteps < self._due:
+    def look(self, rollout: Rollout, progress: float, timesteps: int) -> None:
+        """Diagnose a rollout."""
+        if not self.on:
             return
-        self._due = timesteps + spacing
         try:
             self.last = self._learner.diagnose(rollout, progress, timesteps)
         except (MemoryError, NotImplementedError, tf.errors.OpError) as error:
@@ -54,8 +52,8 @@ class Watch:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"due": self._due, "metrics": self._metrics}
+        return {"metrics": self._metrics}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
-        self._due, self._metrics = state["due"], dict(state["metrics"])
+        self._metrics = dict(state["metrics"])

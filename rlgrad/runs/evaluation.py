@@ -76,11 +76,15 @@ def evaluate(
         seed: for resets and samples; independent of the streams that training with this seed uses.
         env_kwargs: for the environment's constructor.
         wrappers: around each environment, see `rlgrad.train`.
-        max_episode_steps: a time limit; required if the environment has none.
+        max_episode_steps: a time limit. `None`: the environment's own; if it has none, episodes are played as they end.
         vectorization_mode: see `rlgrad.train`.
 
     Returns:
         Returns and lengths.
+
+    Raises:
+        EndlessEpisode: an episode that no limit ends did not end in 20,000 steps.
+        ValueError: `env` cannot be copied, or the options contradict it.
     """
     if episodes < 1:
         raise ValueError(f"episodes is at least 1, got {episodes}.")

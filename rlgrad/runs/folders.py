@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import yaml
 
 from rlgrad import config as configs
 from rlgrad.config import Config
@@ -37,6 +38,18 @@ def write_config(path: Path, config: Config, resolved: Mapping[str, Any], models
     written = configs.to_yaml(config, {"resolved": dict(resolved)})
     checkpoints.write_text(path / "config.yaml", written)
     remember(path, yaml_documents.load(written))
+
+
+def require_written(config: Config) -> None:
+    """Raise a ValueError, before anything is written, for settings that config.yaml cannot hold."""
+    try:
+        configs.to_yaml(config, {})
+    except yaml.YAMLError as error:
+        thing = type(error.args[-1]).__name__
+        raise ValueError(
+            "A run's settings are numbers, texts, lists and mappings, which config.yaml can hold, and one of them holds a "
+            f"{thing}. Give what an environment is made with in a function instead of env_kwargs: env=lambda: MyEnv(table)."
+        ) from error
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -98,6 +111,14 @@ def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
             ) from error
 
     return build
+
+
+def remove_unbegun(path: Path) -> None:
+    """Remove a folder in which a run failed before its config.yaml was written, so that it is in nobody's way."""
+    if path.is_dir() and {each.name for each in path.iterdir()} <= BEFORE_CONFIG:
+        for left in sorted(path.rglob("*"), reverse=True):
+            left.rmdir() if left.is_dir() and not left.is_symlink() else left.unlink()
+        path.rmdir()
 
 
 def free_folder(config: Config, run_dir: str | Path | None) -> Path:

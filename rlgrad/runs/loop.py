@@ -31,13 +31,14 @@ class Pace:
         total: environment steps of the whole run.
         needed: steps that must be left for a rollout to begin.
         updates_per_row: updates that a row summarizes.
-        steps_per_diagnosis: environment steps from one diagnosis to the next, at least.
+        rows: of the run, where a row is complete when another share of the steps was taken: in whole episodes, whose number of
+            steps is not known beforehand. 0: rows have `updates_per_row` updates.
     """
 
     total: int
     needed: int
     updates_per_row: int
-    steps_per_diagnosis: float
+    rows: int = 0
 
     @classmethod
     def of(cls, total: int, needed: int, *, by_steps: bool, fused: bool) -> "Pace":
@@ -46,23 +47,23 @@ class Pace:
         Args:
             total: environment steps of the whole run.
             needed: steps that must be left for a rollout to begin.
-            by_steps: rollouts have a fixed number of steps; else they are whole episodes, each of which is a row.
-            fused: one call makes all updates of a row.
+            by_steps: rollouts have a fixed number of steps; else they are whole episodes.
+            fused: one call makes all updates of a row, or one of whole episodes.
         """
-        rows = needed * (_FUSED_ROWS if fused else _ROWS)
-        return cls(total, needed, max(1, total // rows) if by_steps else 1, 0.0 if by_steps else total / _ROWS)
+        rows = _FUSED_ROWS if fused else _ROWS
+        return cls(total, needed, max(1, total // (needed * rows))) if by_steps else cls(total, needed, 1, rows)
 
     def has_room(self, timesteps: int) -> bool:
         """True if another rollout fits after `timesteps` steps."""
         return timesteps + self.needed <= self.total
 
-    def completes_row(self, updates: int, timesteps: int) -> bool:
-        """True if a row is complete after `updates` of its updates, `timesteps` steps into the run."""
-        return updates == self.updates_per_row or not self.has_room(timesteps)
-
-    def next_completes_row(self, updates: int, timesteps: int) -> bool:
-        """True if the update that begins now completes a row: then its rollout is the one to diagnose."""
-        return updates + 1 == self.updates_per_row or timesteps + 2 * self.needed > self.total
+    def completes_row(self, updates: int, before: int, after: int) -> bool:
+        """True if a row is complete after `updates` of its updates, the last of which went from step `before` to `after`."""
+        if not self.has_room(after):
+            return True
+        if self.rows:
+            return before * self.rows // self.total != after * self.rows // self.total
+        return updates >= self.updates_per_row
 
     def passes_checkpoint(self, before: int, after: int) -> bool:
         """True if a tenth of the run ended between two numbers of steps."""
@@ -151,16 +152,16 @@ class Updater:
             timesteps: environment steps taken so far.
         """
         if self._fused is not None:
-            count = pace.updates_per_row - noted
+            count = 1 if pace.rows else max(1, pace.updates_per_row - noted)
             made = self._fused.advance(count, timesteps, pace.total, self._shuffles(updates, count))
             return Made([update.metrics for update in made], sum(update.timesteps for update in made))
         rollout = self._collector.collect(self._policy, actor=self._actor)
-        progress = min(1.0, timesteps / pace.total)
-        if pace.next_completes_row(noted, timesteps):
-            self._watch.look(rollout, progress, timesteps, pace.steps_per_diagnosis)
+        progress, steps = min(1.0, timesteps / pace.total), int(rollout.mask.sum())
+        if pace.completes_row(noted + 1, timesteps, timesteps + steps):
+            self._watch.look(rollout, progress, timesteps)
         metrics = self._learner.learn(rollout, progress, self._shuffles(updates, 1)[0])
         self._actor = self._learner.actor()
-        return Made([metrics], int(rollout.mask.sum()))
+        return Made([metrics], steps)
 
 
 class Keeper:

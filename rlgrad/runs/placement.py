@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 from gymnasium import spaces
 
@@ -26,7 +27,8 @@ def device_for(observation_space: spaces.Space[Any], hidden_sizes: Sequence[int]
     Args:
         observation_space: what the networks see.
         hidden_sizes: widths of the default networks.
-        models: Keras models that were given, or functions that build them; the size of the latter is not known.
+        models: Keras models that were given, or functions that build them. The size of the latter is not known, nor that of a
+            model that was never called.
 
     Returns:
         `"GPU:0"` or `"CPU:0"`.
@@ -37,7 +39,7 @@ def device_for(observation_space: spaces.Space[Any], hidden_sizes: Sequence[int]
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:  # TensorFlow has begun to use it, the way the user wanted
             _log.debug("Memory growth of %s stays as it is.", gpu.name)
-    weights = [model.count_params() for model in models if hasattr(model, "count_params")]
+    weights = [model.count_params() for model in models if isinstance(model, keras.Model) and model.built]
     large = (
         max(hidden_sizes, default=0) >= _WIDE or max(weights, default=0) >= _MANY or _gains_from_gpu(observation_space)
     )

@@ -16,6 +16,7 @@ from rlgrad.analysis.plotting import plot_runs
 from rlgrad.callbacks import Callback
 from rlgrad.config import Config
 from rlgrad.core import plain_files
+from rlgrad.core.settings import count
 from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.learning.learner import Learner
 from rlgrad.metrics import METRICS, Journal, read_csv
@@ -197,7 +198,7 @@ class Run:
                 before, noted = self.timesteps, len(self._journal.updates)
                 self._take(self._updater.advance(pace, self.updates, noted, before))
                 self.seconds = clock.read()
-                if clock.is_over or pace.completes_row(len(self._journal.updates), self.timesteps):
+                if clock.is_over or pace.completes_row(len(self._journal.updates), before, self.timesteps):
                     self._report((self.timesteps - first) / clock.since_begin)
                 self.stop |= clock.is_over
                 keeper.keep(before, self.timesteps)
@@ -215,17 +216,18 @@ class Run:
                 ends.callback(callback.on_end, self)
             yield interrupted
 
-    def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluation:
+    def evaluate(self, episodes: int = 100, greedy: bool = True, *, max_episode_steps: int | None = None) -> Evaluation:
         """Play fresh episodes at the current weights.
 
         Args:
             episodes: number of episodes.
             greedy: take the most likely action instead of sampling one.
+            max_episode_steps: a time limit of these episodes. `None`: the run's.
 
         Returns:
             `mean_return`, `std_return`, `episodes`, and `returns` and `lengths` of each.
         """
-        config = self.config
+        config, episodes = self.config, count(episodes, "episodes")
         with tf.device(self.device):
             return evaluate(
                 self.policy,
@@ -236,15 +238,16 @@ class Run:
                 seed=config.seed,
                 env_kwargs=config.env_kwargs,
                 wrappers=config.wrappers,
-                max_episode_steps=config.max_episode_steps,
+                max_episode_steps=max_episode_steps or config.max_episode_steps,
                 vectorization_mode=config.vectorization_mode,
             )
 
-    def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
+    def write_evaluation(self, episodes: int | None = None, *, max_episode_steps: int | None = None) -> dict[str, Any]:
         """Evaluate greedily and sampled, and write evaluation.json.
 
         Args:
             episodes: number of episodes of each kind. `None`: the config's.
+            max_episode_steps: a time limit of these episodes, which the file then mentions. `None`: the run's.
 
         Returns:
             The content of the file. `solved` is true if the greedy mean reaches the reward threshold of the environment's
@@ -252,7 +255,9 @@ class Run:
         """
         episodes = episodes or self.config.evaluation_episodes
         threshold = self.collector.reward_threshold
-        greedy, sampled = self.evaluate(episodes), self.evaluate(episodes, greedy=False)
+        greedy, sampled = (
+            self.evaluate(episodes, greedy=greedy, max_episode_steps=max_episode_steps) for greedy in (True, False)
+        )
         results = {
             "greedy": greedy.summary(),
             "sampled": sampled.summary(),
@@ -260,6 +265,8 @@ class Run:
             "solved": None if threshold is None else greedy.mean_return >= threshold,
             "timesteps": self.timesteps,
         }
+        if max_episode_steps is not None:
+            results["max_episode_steps"] = max_episode_steps
         checkpoints.write_text(self.path / "evaluation.json", json.dumps(results, indent=2) + "\n")
         return results
 

@@ -14,7 +14,7 @@ from rlgrad import config as configs
 from rlgrad.agent import Agent
 from rlgrad.callbacks import Callback, make_callbacks
 from rlgrad.config import Config, Memory, VectorizationMode, agent_class
-from rlgrad.core import capacity, settings
+from rlgrad.core import capacity, registry, settings
 from rlgrad.core.keras_configs import weights_within
 from rlgrad.core.plain_files import require_plain
 from rlgrad.environments.types import EnvLike
@@ -26,7 +26,7 @@ from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
 from rlgrad.rollouts.factory import make_collector
 from rlgrad.rollouts.gym import GymCollector
 from rlgrad.runs import provenance
-from rlgrad.runs.folders import free_folder, saved_model, write_config
+from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
@@ -40,9 +40,9 @@ _log = logging.getLogger("rlgrad")
 
 def train(
     agent: str | Agent,
-    env: EnvLike,
+    env: EnvLike | None = None,
     *,
-    total_timesteps: int,
+    total_timesteps: int | None = None,
     seed: int = 0,
     num_envs: int | None = None,
     num_steps: int | None = None,
@@ -50,7 +50,7 @@ def train(
     value_model: ModelOrBuilder | None = None,
     optimizer: str | keras.optimizers.Optimizer | None = None,
     run_dir: str | Path | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     verbose: bool = True,
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] = (),
@@ -92,7 +92,7 @@ def train(
             `model`, or a multilayer perceptron if the agent trains a value.
         optimizer: A Keras optimizer or its name. `None`: the agent's.
         run_dir: Folder for the run. `None`: a new one under `runs/`.
-        callbacks: Callbacks to call during training, in this order.
+        callbacks: Callbacks to call during training, in this order; or one.
         verbose: Show progress.
         env_kwargs: Keyword arguments for the environment's constructor; on the command line: name value name value …
         wrappers: Wrappers around each environment, the first one innermost: names of `gymnasium.wrappers` or
@@ -141,17 +141,57 @@ def train(
         FileExistsError: `run_dir` holds a run already.
 
     Example:
+        >>> run = rlgrad.train("cartpole", seed=0)  # a config that ships; arguments replace its settings
         >>> run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=100_000, seed=0)
         >>> run.evaluate(episodes=100).mean_return
     """
     given = dict(locals())
     settings = {f.name: given[f.name] for f in dataclasses.fields(Config)}  # each field is an argument: a test holds it
-    if isinstance(agent, str):
-        agent = agent_class(agent)()
-    settings |= {"agent": _resolved(agent, env, num_envs, num_steps, optimizer), "env_kwargs": dict(env_kwargs or {})}
+    settings |= {"env_kwargs": dict(env_kwargs or {})}
+    if isinstance(agent, str) and env is None:
+        config = _shipped(agent, settings)
+    else:
+        agent = agent_class(agent)() if isinstance(agent, str) else agent
+        config = Config(**_required(agent, settings))
+    agent = _resolved(config.agent, config.env, num_envs, num_steps, optimizer)
     return run_config(
-        Config(**settings), model=model, value_model=value_model, run_dir=run_dir, callbacks=callbacks, verbose=verbose
+        dataclasses.replace(config, agent=agent),
+        model=model,
+        value_model=value_model,
+        run_dir=run_dir,
+        callbacks=callbacks,
+        verbose=verbose,
     )
+
+
+def _shipped(name: str, given: Mapping[str, Any]) -> Config:
+    """Return a config that ships with rlgrad, with the settings that are not at their defaults in place of its own.
+
+    Raises:
+        ValueError: there is no config of that name; says what to give.
+    """
+    known = registry.configs()
+    if name in known:
+        defaults = {each.name: each.default for each in dataclasses.fields(Config)} | {"env_kwargs": {}}
+        changed = {n: value for n, value in given.items() if n not in ("agent", "env") and value is not None}
+        changed = {n: v for n, v in changed.items() if type(v) is not type(defaults[n]) or v != defaults[n]}
+        return configs.from_mapping(settings.read(known[name]), **changed)
+    if name.endswith((".yaml", ".yml")):
+        raise ValueError(f"A config of your own is trained by the command line: rlgrad train {name}.")
+    agent_class(name)  # raises for what is no agent either
+    raise ValueError(
+        f"rlgrad.train({name!r}) needs an environment, as in rlgrad.train({name!r}, 'CartPole-v1', total_timesteps=100_000). "
+        "Alone it takes a config that ships with rlgrad, such as 'cartpole' (`rlgrad configs` lists them)."
+    )
+
+
+def _required(agent: Agent, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run of this agent, if those without a default are given."""
+    if settings["env"] is None:
+        raise ValueError("env is missing: the environment, such as 'CartPole-v1'.")
+    if settings["total_timesteps"] is None:
+        raise ValueError("total_timesteps is missing: how many environment steps to take, such as 100_000.")
+    return settings | {"agent": agent}
 
 
 def run_config(
@@ -160,16 +200,18 @@ def run_config(
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
     run_dir: str | Path | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     verbose: bool = True,
     command: str = "rlgrad.train(...)",
 ) -> Run:
     """Train a run from a config, and evaluate it at the end. See `train` for the arguments; run.json keeps `command`."""
     chosen = _callbacks(config, callbacks, verbose)  # first: logs refuse what they cannot do before anything is written
     require_possible(config)
+    require_written(config)
     path = free_folder(config, run_dir)
     run = _assemble(config, model, value_model, path, chosen)
     # Under the default name, a folder that exists by now is another run's.
+    new = not path.exists()
     path.mkdir(parents=True, exist_ok=run_dir is not None)
     try:
         with run.locked():
@@ -188,6 +230,8 @@ def run_config(
             conclude(run)
     except BaseException:
         run.close()  # the caller never gets it
+        if new:
+            remove_unbegun(path)
         raise
     return run
 
@@ -197,7 +241,7 @@ def conclude(run: Run) -> None:
     if run.config.evaluation_episodes:
         try:
             run.write_evaluation()
-        except ValueError as error:  # the environment has no time limit, or cannot be made again
+        except ValueError as error:  # an episode does not end, or the environment cannot be made again
             _log.warning("Not evaluated: %s", error)
     run.plot()
 
@@ -210,9 +254,10 @@ def load(
     collector: str | Callable[..., Any] | None = None,
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     verbose: bool = True,
     trust: bool = False,
+    max_episode_steps: int | None = None,
 ) -> Run:
     """Load a run from its folder, at its newest checkpoint. `run.train(total_timesteps)` continues from there.
 
@@ -227,6 +272,7 @@ def load(
         verbose: Show progress.
         trust: Permit what another person's folder asks for, code above all (docs/resume.md). A warning says what it is. Your
             own folders need it only where they were moved.
+        max_episode_steps: A time limit of episodes from here on, remembered once training continues. `None`: the run's.
 
     Returns:
         The run.
@@ -244,9 +290,9 @@ def load(
     asked = {name: value for name, value in content.items() if not given.get(name)}
     withheld = require_trust(path, asked, trust=trust, training=False)
     if env is None and str(content.get("env")).startswith("("):
-        raise ValueError(f"This run's environment was {content['env']}: pass it as env=.")
+        raise ValueError(f"This run's environment was {content['env']}: pass it as env= (command line: --env).")
     try:
-        replaced = {"env": env, "collector": collector}
+        replaced = {"env": env, "collector": collector, "max_episode_steps": max_episode_steps}
         config = configs.from_mapping(content, agent, **{k: v for k, v in replaced.items() if v is not None})
     except ValueError as error:
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error
@@ -317,7 +363,7 @@ def _arguments(function: Callable[..., Any], config: Config) -> dict[str, Any]:
 
 
 def _callbacks(
-    config: Config, given: Sequence[Callback], verbose: bool, *, postpone: Mapping[str, str] | None = None
+    config: Config, given: Callback | Sequence[Callback], verbose: bool, *, postpone: Mapping[str, str] | None = None
 ) -> list[Callback]:
     """Return all callbacks of a run. Those that add to the rows come before the logs, which write them."""
     own = make_callbacks(
@@ -325,4 +371,9 @@ def _callbacks(
         stop_at_return=config.stop_at_return,
         patience=config.patience,
     )
+    given = [given] if isinstance(given, Callback | type) else list(given)
+    for each in given:
+        if not isinstance(each, Callback):
+            made = f"{each.__name__}()" if isinstance(each, type) else repr(each)
+            raise TypeError(f"callbacks are instances of subclasses of rlgrad.Callback, such as {made}; got {each!r}.")
     return [*own, *given, *make_logs(config, postpone=postpone), *([Progress()] if verbose else [])]

@@ -20,11 +20,11 @@ import keras
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.core import keras_configs
-from rlgrad.core.checks import close_names, require, require_at_most
+from rlgrad.core.checks import require, require_at_most
 from rlgrad.data import Metrics
 from rlgrad.hyperparameters import Schedule, anneal
 from rlgrad.search import Range, Space
+from rlgrad.updates import optimizers
 from rlgrad.updates.base import Objective, Update
 from rlgrad.updates.flat import Flat, flat_or_none, is_elementwise
 
@@ -46,7 +46,7 @@ class Ascent(Update):
     optimizer_options: Mapping[str, Any] | None = None
     """Arguments of the optimizer that is named, besides its learning rate: `{rho: 0.99}`. `None`: Keras's defaults."""
     learning_rate: float | None = None
-    """Step size. `None`: the optimizer's own."""
+    """Step size; in Python also a schedule of Keras. `None`: the optimizer's own."""
     learning_rate_schedule: Schedule = "constant"
     """`linear` lowers the learning rate to 0 at the end of training."""
     max_grad_norm: float | None = None
@@ -57,6 +57,18 @@ class Ascent(Update):
     """Equal parts that each pass is shuffled into, with one step each. A policy with memory has at most one per environment."""
     target_kl: float | None = None
     """Stop the steps on a rollout once the policy has moved 1.5 times this far, in nats. `None`: take all steps."""
+
+    @classmethod
+    def as_given(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a schedule of Keras as the learning rate, too: the optimizer that is named then holds it.
+
+        Raises:
+            ValueError: the rate is a function, which no config.yaml holds, or the optimizer has a rate already.
+        """
+        base = {name: cls.__dataclass_fields__[name].default for name in ("optimizer", "optimizer_options")}
+        return super().as_given(
+            optimizers.with_schedule(base | dict(given)) if callable(given.get("learning_rate")) else given
+        )
 
     def __post_init__(self) -> None:
         """Check the fields, and those that contradict a given optimizer."""
@@ -72,19 +84,15 @@ class Ascent(Update):
                 "leave it out, or take more steps."
             )
         if isinstance(self.optimizer, str):
-            names = [n.lower() for n in dir(keras.optimizers) if _is_optimizer_class(getattr(keras.optimizers, n))]
-            if self.optimizer.lower() not in names:
-                raise ValueError(
-                    f"Keras has no optimizer {self.optimizer!r}. {close_names(self.optimizer.lower(), names)}"
-                )
+            optimizers.require_known(self.optimizer)
         elif isinstance(self.optimizer, Mapping):
-            object.__setattr__(self, "optimizer", _deserialize(self.optimizer))
+            object.__setattr__(self, "optimizer", optimizers.deserialized(self.optimizer))
         elif not isinstance(self.optimizer, keras.optimizers.Optimizer):
             raise ValueError(f"optimizer is a Keras optimizer or the name of one, got {self.optimizer!r}.")
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             self._check_instance(self.optimizer)
         elif self.optimizer_options is not None:
-            _named(self.optimizer, self.optimizer_options)
+            optimizers.named(self.optimizer, self.optimizer_options)
 
     @property
     def steps_per_rollout(self) -> int:
@@ -118,7 +126,7 @@ class Ascent(Update):
                 "target_kl bounds how far a policy moves, and this ascent moves a value alone: leave it out."
             )
         if isinstance(self.optimizer, str):
-            optimizer = _named(self.optimizer, self.optimizer_options or {})
+            optimizer = optimizers.named(self.optimizer, self.optimizer_options or {})
         else:
             optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
         if self.learning_rate is not None:
@@ -126,7 +134,9 @@ class Ascent(Update):
         flat = flat_or_none(optimizer, variables)
         optimizer.build(list(variables) if flat is None else [flat.vector])
         rate = float(optimizer.learning_rate.numpy())
-        return AscentState(self, optimizer, list(variables), rate, flat)
+        own = optimizer.get_config()["learning_rate"]
+        schedule = keras.optimizers.schedules.deserialize(own) if isinstance(own, Mapping) else None
+        return AscentState(self, optimizer, list(variables), rate, flat, schedule)
 
     def apply(self, objective: Objective, state: "AscentState", seed: Any) -> Metrics:
         """Move the weights: `num_epochs` passes of `num_minibatches` steps.
@@ -154,8 +164,7 @@ class Ascent(Update):
             nonfinite_step = tf.where(finite, -1, 0)
         else:
             metrics, nonfinite_step = self._loop(objective, state, seed, minibatches)
-        rate = tf.cast(state.optimizer.learning_rate, tf.float32)
-        return metrics | {"learning_rate": rate, "nonfinite_step": nonfinite_step}
+        return metrics | {"learning_rate": state.last_rate, "nonfinite_step": nonfinite_step}
 
     def search_space(self) -> Space:
         """Return a range for the learning rate, unless the optimizer is an object, which has its own."""
@@ -224,6 +233,7 @@ class Ascent(Update):
         return means, bad
 
     def _check_instance(self, optimizer: keras.optimizers.Optimizer) -> None:
+        optimizers.require_unscaled(optimizer)
         clips = [n for n in ("clipnorm", "global_clipnorm", "clipvalue") if getattr(optimizer, n, None) is not None]
         if clips and self.max_grad_norm is not None:
             raise ValueError(
@@ -241,13 +251,21 @@ class Ascent(Update):
 
 @dataclass(frozen=True)
 class AscentState:
-    """A Keras optimizer and the variables that it moves; `flat`: side by side in one vector."""
+    """A Keras optimizer and the variables that it moves; `flat`: side by side in one vector; `schedule`: of its rate."""
 
     update: Ascent
     optimizer: keras.optimizers.Optimizer
     variables: list[keras.Variable]
     initial_rate: float
     flat: Flat | None = None
+    schedule: keras.optimizers.schedules.LearningRateSchedule | None = None
+
+    @property
+    def last_rate(self) -> tf.Tensor:
+        """The learning rate of the last step. The optimizer's own is that of its next one."""
+        if self.schedule is None:
+            return tf.cast(self.optimizer.learning_rate, tf.float32)
+        return tf.cast(self.schedule(tf.maximum(tf.convert_to_tensor(self.optimizer.iterations) - 1, 0)), tf.float32)
 
     @property
     def slots(self) -> list[keras.Variable]:
@@ -322,44 +340,3 @@ def _square(gradient: tf.Tensor) -> tf.Tensor:
     """Return the sum of squares. Of a vector it is a product, which XLA makes one kernel of; else TensorFlow's op is faster."""
     numbers = tf.cast(gradient, tf.float32)
     return tf.tensordot(numbers, numbers, 1) if numbers.shape.rank == 1 else 2.0 * tf.nn.l2_loss(numbers)
-
-
-def _named(name: str, options: Mapping[str, Any]) -> keras.optimizers.Optimizer:
-    """Return the optimizer of this name with these arguments.
-
-    Raises:
-        ValueError: it has no such argument, or not such a value.
-    """
-    optimizer = keras.optimizers.get(name)
-    config = optimizer.get_config()
-    unknown = [key for key in options if key not in config or key in ("learning_rate", "name")]
-    if unknown:
-        own = ", ".join(sorted(config.keys() - {"learning_rate", "name"}))
-        raise ValueError(
-            f"optimizer_options has {', '.join(map(repr, unknown))}, which {name!r} does not take there. It takes: {own}; the "
-            "step size is learning_rate."
-        )
-    for key, value in options.items():
-        if isinstance(config[key], float | int) and not isinstance(value, float | int):
-            raise ValueError(
-                f"optimizer_options: {key} of {name!r} is a number, such as {config[key]!r}; got {value!r}."
-            )
-    return type(optimizer).from_config(config | dict(options))
-
-
-def _deserialize(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:
-    """Return the optimizer that Keras has serialized, as a run's config.yaml keeps it."""
-    message = f"optimizer is no optimizer that Keras can make, got {dict(config)!r}."
-    try:
-        keras_configs.require_plain(config, home="keras.optimizers")
-        optimizer = keras.optimizers.deserialize(dict(config))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(message) from error
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise ValueError(message)
-    return optimizer
-
-
-def _is_optimizer_class(thing: Any) -> bool:
-    base = keras.optimizers.Optimizer
-    return isinstance(thing, type) and issubclass(thing, base) and thing is not base

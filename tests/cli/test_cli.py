@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import yaml
@@ -89,6 +90,23 @@ def test_evaluate_prints_returns(run_folder, capsys):
     assert "over 3 fresh episodes" in capsys.readouterr().out
     assert main(["evaluate", str(run_folder), "--episodes", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["greedy"]["episodes"] == 3
+
+
+def test_a_time_limit_can_be_given_wherever_episodes_are_played(run_folder, tmp_path, capsys):
+    assert main(["evaluate", str(run_folder), "--episodes", "2", "--max-episode-steps", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["greedy"]["mean_return"] == 7.0
+    film = ["record", str(run_folder), "--output", str(tmp_path / "e.gif"), "--max-episode-steps", "5", "--json"]
+    assert main(film) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == [{"steps": 5, "return": 5.0, "cut": False}]
+    main(["check", "CartPole-v1", "--steps", "50", "--max-episode-steps", "4"])
+    assert "A limit of 4 steps cut" in capsys.readouterr().out
+    copy = tmp_path / "copy"
+    shutil.copytree(run_folder, copy)
+    assert main(["resume", str(copy), "--max-episode-steps", "6", "--total-timesteps", "640"]) == 0
+    assert yaml.safe_load((copy / "config.yaml").read_text())["max_episode_steps"] == 6
+    for command in (["evaluate"], ["watch"], ["record"], ["resume"]):
+        assert main([*command, str(run_folder), "--max-episode-steps", "0"]) == 2
+    assert "--max-episode-steps is at least 1" in capsys.readouterr().err
 
 
 def test_plot_draws_one_run_or_several(run_folder, tmp_path):

@@ -9,7 +9,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
-from helpers.scripted import RandomPolicy, ScriptedEnv, ScriptedPolicy
+from helpers.scripted import TERMINATE, RandomPolicy, ScriptedEnv, ScriptedPolicy
 from helpers.slow import mostly_slow
 
 from rlgrad.rollouts import GymCollector
@@ -218,9 +218,31 @@ def test_a_functions_environment_keeps_its_own_limit(mode):
             assert rollout.truncations[-1].all()
 
 
-def test_whole_episodes_without_a_time_limit_ask_for_one():
-    for env in (ScriptedEnv, ScriptedEnv(), vector(make=ScriptedEnv), CartPoleVectorEnv(2)):
-        refused("give max_episode_steps=", env)
+def test_whole_episodes_need_no_time_limit():
+    policy = ScriptedPolicy([(3, TERMINATE)], [(2, TERMINATE)])
+    for env, lengths in ((ScriptedEnv, [3, 2]), (ScriptedEnv(), [3]), (vector(make=ScriptedEnv), [3, 2])):
+        with GymCollector(env, num_envs=len(lengths)) as collector:
+            assert collector.collect(policy).mask.sum(axis=0).tolist() == lengths
+
+
+def limited(*limits, env=ScriptedEnv):
+    """An environment with time limits around it, the first one innermost, and another wrapper between and around them."""
+    made = env()
+    for limit in limits:
+        made = gymnasium.wrappers.TimeLimit(gymnasium.wrappers.RecordEpisodeStatistics(made), limit)
+    return gymnasium.wrappers.RecordEpisodeStatistics(made)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_time_limit_anywhere_around_an_environment_is_seen(mode):
+    for limits in ((7,), (5, 9), (9, 5)):
+        with GymCollector(lambda limits=limits: limited(*limits), num_envs=2, vectorization_mode=mode) as collector:
+            assert collector.shape == (min(limits), 2)
+    assert GymCollector(limited(6)).shape == (6, 1)
+    assert GymCollector(limited(6), max_episode_steps=4).shape == (4, 1)
+    assert GymCollector(ScriptedEnv, num_envs=1, wrappers=["TimeLimit(max_episode_steps=8)"]).shape == (8, 1)
+    assert GymCollector(SyncVectorEnv([lambda: limited(3), lambda: limited(5)])).shape == (5, 2)
+    assert GymCollector(limited(6, env=lambda: gymnasium.make("CartPole-v1"))).shape == (6, 1)
 
 
 def test_a_vector_environments_limit_is_found_where_it_is_kept():

@@ -181,9 +181,9 @@ def test_a_reward_that_is_not_finite_names_slot_and_step():
         collector.collect(policy)
 
 
-def test_whole_episodes_need_a_limit():
-    with pytest.raises(ValueError, match="max_episode_steps"):
-        CompiledCollector(Clock(length=3, max_episode_steps=None))
+def test_whole_episodes_need_no_limit():
+    collector, policy = collector_and_policy(Clock(length=3, max_episode_steps=None), num_envs=2)
+    assert [episode.length for episode in collector.outcomes(policy)] == [3, 3]
 
 
 def test_rollouts_are_by_steps_or_by_episodes():

@@ -132,3 +132,85 @@ def test_evaluations_of_the_same_weights_are_the_same(run):
     np.testing.assert_array_equal(first.returns, second.returns)
     assert first.episodes == 6
     assert first.mean_return == pytest.approx(first.returns.mean())
+
+
+class Own(gymnasium.Env):
+    """Ends its own episodes after `length` steps; no specification says so."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+    length = 12
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self._steps += 1
+        return np.zeros(1, np.float32), 1.0, self._steps == self.length, False, {}
+
+
+class Endless(Own):
+    length = -1
+
+
+QUICK = {"num_envs": 2, "num_steps": 20, "verbose": False, "hidden_sizes": (4,), "logs": ("csv",)}
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Episodes without a limit are given up after 30 steps."""
+    for module in ("lengths", "player"):
+        monkeypatch.setattr(f"rlgrad.rollouts.{module}.MOST_STEPS", 30)
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_an_environment_without_a_limit_is_evaluated_during_and_after_training(limit, tmp_path):
+    options = {**QUICK, "evaluation_interval": 100, "evaluation_episodes": 3, "max_episode_steps": limit}
+    run = rlgrad.train("a2c", Own, total_timesteps=400, run_dir=tmp_path / "run", **options)
+    lengths = np.array(run.history["eval/length_greedy"])
+    assert lengths[~np.isnan(lengths)].tolist() == [12.0] * 4
+    assert run.is_evaluated
+    assert run.evaluate(5).lengths.tolist() == [12] * 5
+    assert run.evaluate(5, max_episode_steps=4).lengths.tolist() == [4] * 5
+    results = run.write_evaluation(2, max_episode_steps=4)
+    assert (results["greedy"]["mean_return"], results["max_episode_steps"]) == (4.0, 4)
+
+
+def test_a_return_to_stop_at_is_reached_without_a_limit(tmp_path):
+    options = {**QUICK, "evaluation_interval": 40, "evaluation_episodes": 0}
+    run = rlgrad.train("a2c", Own, total_timesteps=4000, stop_at_return=12.0, run_dir=tmp_path / "run", **options)
+    assert run.ended
+    assert run.timesteps < 200
+
+
+def test_whole_episodes_without_a_limit_train(tmp_path):
+    options = {**QUICK, "num_steps": None, "evaluation_episodes": 2}
+    run = rlgrad.train("reinforce", Own, total_timesteps=240, run_dir=tmp_path / "run", **options)
+    assert (run.timesteps, run.updates, run.episodes) == (240, 10, 20)
+
+
+def test_an_evaluation_without_an_end_leaves_training_alone(impatient, tmp_path, caplog):
+    class Counted(rlgrad.callbacks.Evaluate):
+        tried = 0
+
+        def on_update(self, run, metrics):
+            before = self._next
+            super().on_update(run, metrics)
+            self.tried += self._next != before
+
+    callback = Counted(interval=40, episodes=2)
+    options = {**QUICK, "evaluation_episodes": 2, "callbacks": [callback]}
+    run = rlgrad.train("a2c", Endless, total_timesteps=40 * 16, run_dir=tmp_path / "run", **options)
+    assert run.finished
+    assert np.isnan(run.history["eval/return_greedy"]).all()
+    assert callback.tried == 4  # after 1, 1 + 2, 1 + 2 + 4, … intervals, and no further one
+    warnings = [record.getMessage() for record in caplog.records if "2 of 2 episodes" in record.getMessage()]
+    assert ["without an evaluation" in text for text in warnings] == [True, False]  # the other one is of the end
+    with pytest.raises(ValueError, match=r"30 steps.*--max-episode-steps"):
+        run.evaluate(2)
+    assert run.evaluate(2, max_episode_steps=9).lengths.tolist() == [9, 9]
+    again = rlgrad.callbacks.Evaluate(interval=40)
+    again.restore(callback.state())
+    assert again.state() == callback.state()

@@ -14,9 +14,18 @@ def test_a_run_by_steps_logs_about_250_rows_and_a_fused_one_about_50():
     assert Pace.of(1_000, 40, by_steps=True, fused=False).updates_per_row == 1  # never less than one
 
 
-def test_with_whole_episodes_each_update_is_a_row_and_diagnoses_are_spaced_instead():
+def test_with_whole_episodes_a_row_is_complete_when_another_250th_of_the_run_has_passed():
     pace = Pace.of(10_000, 1, by_steps=False, fused=False)
-    assert (pace.updates_per_row, pace.steps_per_diagnosis) == (1, 40.0)
+    assert [pace.completes_row(9, *steps) for steps in ((0, 39), (39, 40), (40, 79), (79, 200))] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert pace.completes_row(1, 9_990, 10_005)  # the last of the run
+    assert Pace.of(100, 1, by_steps=False, fused=False).completes_row(1, 3, 4)  # a short run has a row for each update
+    fused = Pace.of(10_000, 1, by_steps=False, fused=True)
+    assert [fused.completes_row(1, *steps) for steps in ((0, 199), (199, 200))] == [False, True]
 
 
 def test_a_rollout_begins_only_if_all_its_steps_fit():
@@ -26,17 +35,10 @@ def test_a_rollout_begins_only_if_all_its_steps_fit():
 
 
 def test_a_row_is_complete_with_its_last_update_or_with_the_last_of_the_run():
-    pace = Pace(total=1000, needed=100, updates_per_row=3, steps_per_diagnosis=0.0)
-    assert [pace.completes_row(n, 300) for n in (1, 2, 3)] == [False, False, True]
-    assert pace.completes_row(1, 1000)
-    assert not pace.completes_row(1, 900)  # one more rollout fits
-
-
-def test_the_update_that_will_complete_a_row_is_known_before_it_is_made():
-    pace = Pace(total=1000, needed=100, updates_per_row=3, steps_per_diagnosis=0.0)
-    assert [pace.next_completes_row(n, 300) for n in (0, 1, 2)] == [False, False, True]
-    assert pace.next_completes_row(0, 900)  # the last one that fits
-    assert not pace.next_completes_row(0, 800)  # this one and another fit
+    pace = Pace(total=1000, needed=100, updates_per_row=3)
+    assert [pace.completes_row(n, 200, 300) for n in (1, 2, 3)] == [False, False, True]
+    assert pace.completes_row(1, 900, 1000)
+    assert not pace.completes_row(1, 800, 900)  # one more rollout fits
 
 
 @pytest.mark.parametrize(

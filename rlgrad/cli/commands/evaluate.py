@@ -1,10 +1,9 @@
 """`rlgrad evaluate`: play fresh episodes, greedy and sampled, and report their returns."""
 
 import argparse
-from pathlib import Path
 
-from rlgrad.cli.loading import add_trust, load_run
-from rlgrad.cli.output import Result, parser_for
+from rlgrad.cli.loading import add_limit, add_run, load_run, require_limit
+from rlgrad.cli.output import Result, count, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,9 +13,9 @@ def parser() -> argparse.ArgumentParser:
         "Play fresh episodes, greedy and sampled, and report their returns.",
         "rlgrad evaluate runs/a --episodes 20",
     )
-    parser.add_argument("run", type=Path, help="run folder")
-    add_trust(parser)
-    parser.add_argument("--episodes", type=int, default=100, help="episodes of each kind (default: 100)")
+    add_run(parser)
+    parser.add_argument("--episodes", type=count, default=100, help="episodes of each kind (default: 100)")
+    add_limit(parser)
     return parser
 
 
@@ -25,8 +24,9 @@ def run(arguments: list[str]) -> Result:
     options = parser().parse_args(arguments)
     if options.episodes < 1:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
-    run = load_run(options.run, options.trust)
-    results = run.write_evaluation(options.episodes)
+    require_limit(options.max_episode_steps)
+    run = load_run(options)
+    results = run.write_evaluation(options.episodes, max_episode_steps=options.max_episode_steps)
     run.close()
     lines = []
     for kind in ("greedy", "sampled"):

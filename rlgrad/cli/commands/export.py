@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rlgrad.cli.loading import add_trust, check_run, import_tensorflow, load_run
+from rlgrad.cli.loading import add_run, check_run, import_tensorflow, load_run
 from rlgrad.cli.output import Result, parser_for
 
 _FORMATS = ("keras", "saved_model", "onnx", "litert")
@@ -16,8 +16,7 @@ def parser() -> argparse.ArgumentParser:
         "Write a run's policy as a file that acts without rlgrad, including its normalizer.",
         "rlgrad export runs/a --format onnx",
     )
-    parser.add_argument("run", type=Path, help="run folder")
-    add_trust(parser)
+    add_run(parser)
     parser.add_argument(
         "--format", choices=_FORMATS, required=True, help="format of the file; docs/export.md lists what reads each"
     )
@@ -36,7 +35,7 @@ def run(arguments: list[str]) -> Result:
     from rlgrad.exporting.standalone import standalone
 
     output = options.output or options.run / f"policy{SUFFIXES[options.format] or '_saved_model'}"
-    run = load_run(options.run, options.trust)
+    run = load_run(options)
     try:
         model = standalone(run.policy)
     finally:

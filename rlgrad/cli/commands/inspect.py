@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlgrad.cli.loading import add_trust, check_run, import_tensorflow, load_run
+from rlgrad.cli.loading import add_run, check_run, import_tensorflow, load_run
 from rlgrad.cli.output import Result, Table, parser_for
 from rlgrad.metrics import read_csv
 
@@ -22,8 +22,7 @@ def parser() -> argparse.ArgumentParser:
     parser = parser_for(
         "inspect", "Show signal and noise of a run's gradients, and the worth of its baseline.", "rlgrad inspect runs/a"
     )
-    parser.add_argument("run", type=Path, help="run folder")
-    add_trust(parser)
+    add_run(parser)
     parser.add_argument("--output", type=Path, help="PNG to write (default: diagnostics.png in the run's folder)")
     parser.add_argument(
         "--fresh",
@@ -37,14 +36,17 @@ def run(arguments: list[str]) -> Result:
     """Show a table with a sentence for each number, and write diagnostics.png."""
     options = parser().parse_args(arguments)
     check_run(options.run)
+    from rlgrad.analysis.plotting import check_picture, plot_diagnosis
+
+    if options.output is not None:
+        check_picture(options.output)
     import_tensorflow()
-    from rlgrad.analysis.plotting import plot_diagnosis
     from rlgrad.diagnostics import diagnosis as diagnoses
     from rlgrad.diagnostics.inspection import plural, rows
 
     history = _history(options.run)
     logged = history is not None and (options.run / diagnoses.FILE).is_file() and not options.fresh
-    diagnosis = diagnoses.read(options.run) if logged else _collect(options.run, options.trust)
+    diagnosis = diagnoses.read(options.run) if logged else _collect(options)
     picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png")
     after = f"after {diagnosis.timesteps:,} environment steps"
     if diagnosis.unit == "step":
@@ -61,8 +63,8 @@ def _history(run: Path) -> dict[str, list[float]] | None:
     return columns if any(map(math.isfinite, columns.get("gradient/noise", []))) else None
 
 
-def _collect(path: Path, trust: bool) -> "Diagnosis":
-    run = load_run(path, trust)
+def _collect(options: argparse.Namespace) -> "Diagnosis":
+    run = load_run(options)
     try:
         return run.diagnose()
     finally:

@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        help="PNG to write (default: the run's learning_curve.png; comparison.png for several runs)",
+        help="PNG, PDF or SVG to write (default: the run's learning_curve.png; comparison.png for several runs)",
     )
     return parser
 
@@ -31,8 +31,10 @@ def run(arguments: list[str]) -> Result:
     for run in options.runs:
         check_run(run)
     from rlgrad.analysis.groups import curve, grouped
-    from rlgrad.analysis.plotting import plot_groups
+    from rlgrad.analysis.plotting import check_picture, plot_groups
 
+    if options.output is not None:
+        check_picture(options.output)
     groups, left_out = grouped(options.runs)
     one = options.runs[0] / "learning_curve.png" if len(options.runs) == 1 else Path("comparison.png")
     picture = plot_groups(groups, options.output or one)

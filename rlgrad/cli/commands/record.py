@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal
 
-from rlgrad.cli.loading import add_trust, check_run, load_run
-from rlgrad.cli.output import Result, parser_for
+from rlgrad.cli.loading import add_limit, add_run, check_run, load_run, require_limit
+from rlgrad.cli.output import Result, count, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, help="film to write, .mp4 or .gif (default: episode.mp4 in the run's folder)"
     )
-    parser.add_argument("--episodes", type=int, default=1, help="episodes to play, one after the other (default: 1)")
+    parser.add_argument("--episodes", type=count, default=1, help="episodes to play, one after the other (default: 1)")
     return parser
 
 
@@ -34,15 +34,18 @@ def run(arguments: list[str]) -> Result:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `record` and `watch` share."""
-    parser.add_argument("run", type=Path, help="run folder")
-    add_trust(parser)
+    add_run(parser)
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the most likely ones")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first episode; each later one's is one more (default: 0)"
+        "--seed", type=count, default=0, help="seed of the first episode; each later one's is one more (default: 0)"
     )
     parser.add_argument(
-        "--max-steps", type=int, default=10_000, help="stop an episode after this many steps (default: 10000)"
+        "--max-steps",
+        type=count,
+        default=10_000,
+        help="show no more than this many steps of an episode (default: 10000)",
     )
+    add_limit(parser)
     parser.add_argument("--wrappers", nargs="*", help="wrappers instead of the run's, as for rlgrad train")
     parser.add_argument(
         "--env-kwargs",
@@ -59,6 +62,7 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     kwargs = _kwargs(options.env_kwargs)
     if options.seed < 0:
         raise ValueError(f"--seed is at least 0, got {options.seed}.")
+    require_limit(options.max_episode_steps)
     from rlgrad.cli.loading import import_tensorflow
 
     import_tensorflow()
@@ -70,9 +74,11 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     if output is not None:
         films.check_film(output)
     with without_mujoco_gl():
-        run = load_run(options.run, options.trust)
+        run = load_run(options)
     mode: Literal["human", "rgb_array"] = "human" if output is None else "rgb_array"
-    env = viewer.drawn(run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers)
+    env = viewer.drawn(
+        run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers, max_episode_steps=options.max_episode_steps
+    )
     settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
     if output is None:
         played = viewer.play(run.policy, env, episodes=episodes, **settings)

@@ -2,27 +2,27 @@
 
 import argparse
 import shlex
-from pathlib import Path
 
-from rlgrad.cli.loading import add_trust, load_run
-from rlgrad.cli.output import Result, parser_for
+from rlgrad.cli.loading import add_limit, add_run, load_run, require_limit
+from rlgrad.cli.output import Result, count, parser_for
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = parser_for("resume", "Continue training a run.", "rlgrad resume runs/a --total-timesteps 400000")
-    parser.add_argument("run", type=Path, help="run folder")
-    add_trust(parser)
+    add_run(parser)
     parser.add_argument(
-        "--total-timesteps", type=int, help="total steps, including those already taken (default: the run's)"
+        "--total-timesteps", type=count, help="total steps, including those already taken (default: the run's)"
     )
+    add_limit(parser)
     return parser
 
 
 def run(arguments: list[str]) -> Result:
     """Continue from the run's last checkpoint as if training had never stopped."""
     options = parser().parse_args(arguments)
-    run = load_run(options.run, options.trust)
+    require_limit(options.max_episode_steps)
+    run = load_run(options, max_episode_steps=options.max_episode_steps)
     if options.total_timesteps is not None or not (run.finished or run.ended):
         run.train(options.total_timesteps, command=shlex.join(["rlgrad", "resume", *arguments]))
     elif run.is_evaluated:

@@ -12,7 +12,6 @@ from rlgrad.cli.loading import add_trust, check_run, import_tensorflow
 from rlgrad.cli.output import Result, parser_for
 from rlgrad.cli.results import report
 from rlgrad.core import registry
-from rlgrad.core.checks import close_names
 from rlgrad.core.settings import mapping, read
 from rlgrad.runs.trust import require_trust
 
@@ -103,7 +102,7 @@ def _target(arguments: list[str], trust: bool) -> tuple[dict[str, Any], list[str
         settings = {"agent": {"name": name}}
     else:
         raise ValueError(
-            f"there is no config or agent {name!r}. {close_names(name, [*configs, *agents])} Your own: my_agent.py:MyAgent."
+            f"there is no config or agent {name!r}. {registry.advice(name, [*configs, *agents])} Your own: my_agent.py:MyAgent."
         )
     return settings | ({} if env is None else {"env": env}), rest
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlgrad.cli import options
 from rlgrad.cli.commands.train import parse_command
 from rlgrad.cli.loading import add_trust
-from rlgrad.cli.output import Result, Table, parser_for
+from rlgrad.cli.output import Result, Table, count, parser_for
 
 if TYPE_CHECKING:
     from rlgrad.config import Config
@@ -46,7 +46,7 @@ def _own() -> argparse.ArgumentParser:
     )
     parser.usage = USAGE
     parser.add_argument(
-        "--trials", type=int, default=50, help="trials in total, including those of earlier calls (default: 50)"
+        "--trials", type=count, default=50, help="trials in total, including those of earlier calls (default: 50)"
     )
     parser.add_argument(
         "--search",
@@ -59,8 +59,8 @@ def _own() -> argparse.ArgumentParser:
     parser.add_argument("--study", help="name of the study (default: environment and agent)")
     parser.add_argument("--folder", type=Path, default=Path("tuning"), help="folder of all studies (default: tuning)")
     parser.add_argument("--storage", help="URL of a database (default: study.db, SQLite, in the study's folder)")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each trial, with different seeds (default: 1)")
-    parser.add_argument("--episodes", type=int, default=30, help="episodes to evaluate each run by (default: 30)")
+    parser.add_argument("--seeds", type=count, default=1, help="runs of each trial, with different seeds (default: 1)")
+    parser.add_argument("--episodes", type=count, default=30, help="episodes to evaluate each run by (default: 30)")
     parser.add_argument(
         "--greedy", action="store_true", help="evaluate the most likely actions, instead of sampled ones"
     )
