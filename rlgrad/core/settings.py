@@ -93,7 +93,7 @@ def _assigned(statement: ast.stmt) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def as_declared(given: Mapping[str, Any], cls: type[Any], prefix: str = "") -> dict[str, Any]:
+def as_declared(given: Mapping[str, Any], cls: Any, prefix: str = "") -> dict[str, Any]:
     """Return settings as the fields of a dataclass declare them: numbers as Python's own, lists as tuples.
 
     A number may be one of NumPy, or be written as text; a count may be written as `1e5`. What is left is what YAML holds.
