@@ -20,7 +20,7 @@ def policy_state(
         by_output: for each credited output, the variables that it depends on.
 
     Raises:
-        ValueError: a variable does not move the policy.
+        ValueError: a variable does not move the policy, or is not float32.
     """
     if "value" in by_output:
         raise ValueError(
@@ -33,6 +33,12 @@ def policy_state(
         raise ValueError(
             f"{update} moves the weights that log π depends on, and is to move {', '.join(others) or 'none of them'}: "
             "credit log_prob, and leave outputs with weights of their own to another update."
+        )
+    wide = next((v for v in variables if v.dtype != "float32"), None)
+    if wide is not None:
+        raise ValueError(
+            f"{update} solves for its step in float32, and {wide.path} is {wide.dtype}: give a model with weights in float32, "
+            "mixed_float16 included, or train it with Ascent."
         )
     return NoSlots(list(variables))
 

@@ -158,10 +158,14 @@ def test_an_error_in_the_environment_keeps_its_traceback():
         main(["record", "own", "--output", "f.gif", "--env-kwargs", "fail=step"])
 
 
-def test_an_environment_written_in_tensorflow_has_no_pictures():
-    options = {"env_kwargs": {}, "wrappers": (), "max_episode_steps": None}
-    with pytest.raises(ValueError, match=r"written in TensorFlow have no render\(\)"):
-        DrawnEnv("rlgrad/CartPole-v1", "rgb_array", **options)
+def test_an_environment_written_in_tensorflow_is_drawn_as_gymnasium_draws_it():
+    env = DrawnEnv("rlgrad/CartPole-v1", "rgb_array", env_kwargs={}, wrappers=(), max_episode_steps=None)
+    try:
+        env.reset(seed=0)
+        picture = env.render()
+    finally:
+        env.close()
+    assert (picture.shape, picture.dtype) == ((400, 600, 3), np.uint8)
 
 
 def test_without_imageio_ffmpeg_the_error_says_what_to_install(monkeypatch, capsys):

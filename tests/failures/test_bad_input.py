@@ -39,7 +39,7 @@ GARBAGE = st.one_of(
     st.just("much"), st.just([1, [2, {}]]), st.just({"a": {"b": [None]}}), st.just([None]), st.text("xyz%&", min_size=1)
 )
 NOT_A_NUMBER = st.one_of(GARBAGE, st.just(float("nan")), st.just(float("inf")), st.just(float("-inf")))
-NOT_AN_INTEGER = st.one_of(NOT_A_NUMBER, st.floats(0.1, 0.9), st.just("1e3"), st.just("0x"), st.just([]), st.just({}))
+NOT_AN_INTEGER = st.one_of(NOT_A_NUMBER, st.floats(0.1, 0.9), st.just("1e-3"), st.just("0x"), st.just([]), st.just({}))
 NOT_A_FLAG = st.one_of(GARBAGE, st.integers(2, 99), st.just(0.5))
 NOT_A_NAME = st.one_of(GARBAGE, st.integers(), st.just(float("nan")))
 NO_FRACTION = st.one_of(NOT_A_NUMBER, st.floats(1.001, 1e30), st.floats(-1e30, -0.001), st.just(10**400))

@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 
 import rlgrad
+from rlgrad.core.reach import walk_over
 
 OBSERVATIONS, ACTIONS = spaces.Box(-1.0, 1.0, (3,), np.float32), spaces.Discrete(2)
 
@@ -123,3 +124,8 @@ def test_the_cause_of_what_keras_cannot_call_is_not_cut_off():
 
     with pytest.raises(ValueError, match=r"model does not take .*(?i:incompatible|size)"):
         rlgrad.make_policy(OBSERVATIONS, ACTIONS, model=Wrong)
+
+
+def test_that_a_policy_can_be_copied_costs_its_gradients_nothing():
+    policy = rlgrad.make_policy(OBSERVATIONS, ACTIONS, hidden_sizes=(4,))
+    assert len(walk_over(policy).readers) < 200  # and not all that the code of `copy` and of Keras's saving can read
