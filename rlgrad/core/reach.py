@@ -206,6 +206,7 @@ def _contents(cell: Any) -> Any:
         return None
 
 
-def is_library(module: str) -> bool:
+def is_library(module: Any) -> bool:
     """Return `True` if objects of this module are taken for parts that do not change."""
-    return module.split(".", 1)[0] in _LIBRARIES
+    # Classes of compiled extensions may have a descriptor in the place of the name.
+    return not isinstance(module, str) or module.split(".", 1)[0] in _LIBRARIES

@@ -174,3 +174,23 @@ def test_a_call_that_is_a_tf_function_is_differentiated_in_every_context_and_at_
     assert isinstance(type(model).call, tf.types.experimental.PolymorphicFunction)
     assert "call" not in vars(model)
     np.testing.assert_allclose(model(X)[:, 0], lin.outputs, rtol=1e-5)
+
+
+def test_a_class_without_a_name_of_its_module_is_no_obstacle():
+    class Compiled:
+        pass
+
+    Compiled.__module__ = property(lambda _: "extension")  # as in classes of compiled extensions
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.helper = layers.Dense(1), Compiled()
+
+        def call(self, x):
+            return self.dense(x) if self.helper else x
+
+    model = Model()
+    model(X)
+    kernel = gradients.gradient(model, X)["model/dense/kernel"]
+    np.testing.assert_allclose(kernel[:, 0], X.sum(0), rtol=1e-6)
