@@ -1,4 +1,4 @@
-"""rlgrad: policy-gradient agents on Keras 3, built on the gradient of what a model says.
+"""rlgrad: reinforcement-learning agents on Keras 3, built on the gradient of what a model says.
 
 `rlgrad.gradients` needs TensorFlow and NumPy alone; everything else is imported when it is first used.
 """
@@ -15,13 +15,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rlgrad import diagnostics, estimators, gradients, random, search, spaces
-    from rlgrad.agent import Agent
+    from rlgrad.agent import Agent, ReplayAgent
     from rlgrad.core.faults import EnvironmentFault
-    from rlgrad.data import Batch, Credit, Estimates, Outputs
+    from rlgrad.data import Batch, Credit, Estimates, Outputs, ReplayBatch
     from rlgrad.exporting.formats import export
     from rlgrad.learning.learner import Learner
     from rlgrad.learning.nonfinite import NonFiniteError
     from rlgrad.policies import Policy, make_policy
+    from rlgrad.replay import Exploration, Linear, Replay, Target
     from rlgrad.rollouts import GymCollector, Rollout
     from rlgrad.rollouts.compiled import CompiledCollector
     from rlgrad.runs.training import Callback, Run, load, train
@@ -35,16 +36,22 @@ _HOME = {
     "search": "rlgrad.search",
     "spaces": "rlgrad.spaces",
     "Agent": "rlgrad.agent",
+    "ReplayAgent": "rlgrad.agent",
     "Batch": "rlgrad.data",
     "Credit": "rlgrad.data",
     "Estimates": "rlgrad.data",
     "Outputs": "rlgrad.data",
+    "ReplayBatch": "rlgrad.data",
     "EnvironmentFault": "rlgrad.core.faults",
     "Learner": "rlgrad.learning.learner",
     "NonFiniteError": "rlgrad.learning.nonfinite",
     "export": "rlgrad.exporting.formats",
     "Policy": "rlgrad.policies",
     "make_policy": "rlgrad.policies",
+    "Exploration": "rlgrad.replay",
+    "Linear": "rlgrad.replay",
+    "Replay": "rlgrad.replay",
+    "Target": "rlgrad.replay",
     "CompiledCollector": "rlgrad.rollouts.compiled",
     "GymCollector": "rlgrad.rollouts",
     "Rollout": "rlgrad.data",
@@ -66,15 +73,21 @@ __all__ = [
     "Credit",
     "EnvironmentFault",
     "Estimates",
+    "Exploration",
     "GymCollector",
     "Learner",
+    "Linear",
     "NaturalGradient",
     "NonFiniteError",
     "Outputs",
     "PerHead",
     "Policy",
+    "Replay",
+    "ReplayAgent",
+    "ReplayBatch",
     "Rollout",
     "Run",
+    "Target",
     "TrustRegion",
     "diagnostics",
     "estimators",

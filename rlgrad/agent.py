@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import tensorflow as tf
+
 from rlgrad import estimators, search
 from rlgrad.core.checks import require, require_at_most
-from rlgrad.data import Batch, Credit, Estimates, Outputs, Rollout
+from rlgrad.data import Batch, Credit, Estimates, Outputs, ReplayBatch, Rollout
 from rlgrad.hyperparameters import Record
+from rlgrad.policies.actions import ActionValues
+from rlgrad.replay.settings import Exploration, Replay, Target
 from rlgrad.updates import Ascent, Update
 
 
@@ -26,6 +30,22 @@ class Agent(Record):
     outputs: ClassVar[Mapping[str, Any]] = {}
     """Further outputs of the policy that can be credited, by name: anything that `output=` of `rlgrad.gradients` takes, such as
     the name of a head of the model."""
+
+    # Options of the agents that annotate them, as ReplayAgent does; for all others what they are here.
+    replay: ClassVar[Replay | None] = None
+    """Steps played earlier, from which batches are drawn. `None`: a batch is the rollout that was just played."""
+    target: ClassVar[Target | None] = None
+    """Slow copies of the weights, which `now.target` asks. `None`: there are none."""
+    exploration: ClassVar[Exploration] = Exploration()
+    """How acting for training differs from the policy."""
+    quantiles: ClassVar[int | None] = None
+    """Quantiles of the return that the network says of each action. `None`: its expectation."""
+    atoms: ClassVar[int | None] = None
+    """Returns, equally far apart, whose logits the network says of each action. `None`: no logits."""
+    support: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    """Lowest and highest of the atoms, in units of reward."""
+    dueling: ClassVar[bool] = False
+    """The network says a value of the state and an advantage of each action, which add up to the action values."""
 
     gamma: float = 0.99
     """Discount per step, 0 to 1."""
@@ -114,6 +134,13 @@ class Agent(Record):
         """
         return {}
 
+    @property
+    def action_values(self) -> ActionValues:
+        """Return what the network says of each Discrete action, for an agent that credits `"q"`."""
+        if self.atoms is not None:
+            return ActionValues(self.atoms, tuple(map(float, self.support)), self.dueling)
+        return ActionValues(self.quantiles or 0, None, self.dueling)
+
     def search_space(self) -> search.Space:
         """Return what `rlgrad tune` searches unless told otherwise: a range or a list of choices by field.
 
@@ -122,5 +149,78 @@ class Agent(Record):
         return {
             "gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999],
             "gae_lambda": search.Range(0.8, 1.0),
+            **search.under("update", self.update.search_space()),
+        }
+
+
+class ReplayAgent(Agent):
+    """An agent that learns from what it remembers. Subclass it, and override `credit`.
+
+    `credit` gets a `ReplayBatch`, whose rows are steps of any time. A target is `batch.rewards + batch.discounts * v`, v of
+    `batch.next_observations`, however many rewards were added up and however the episode ended.
+
+    Example:
+        >>> class Mine(ReplayAgent):
+        ...     target: Target | None = Target(rate=1.0, every=100)
+        ...     def credit(self, batch, now):
+        ...         best = now.target(batch.next_observations).value
+        ...         return {"q": batch.rewards + batch.discounts * best - now.q}
+    """
+
+    gae_lambda: ClassVar[float] = 1.0  # a ClassVar over a field: no option of these agents
+    episodes_per_env: ClassVar[int] = 1
+
+    num_envs: int = 1
+    """Environments stepped side by side."""
+    num_steps: int | None = 8
+    """Steps per environment between two calls of the learner."""
+    replay: Replay | None = Replay()
+    """Steps played earlier, from which batches are drawn."""
+    target: Target | None = None
+    """Slow copies of the weights, which `now.target` asks. `None`: there are none."""
+    exploration: Exploration = Exploration()
+    """How acting for training differs from the policy."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, each with its name in the message."""
+        super().__post_init__()
+        if self.replay is None:
+            raise ValueError(
+                f"{type(self).__name__} learns from a replay: set replay, or make it a subclass of rlgrad.Agent."
+            )
+        if self.num_steps is None:
+            raise ValueError("A replay is written every few steps, not by whole episodes: set num_steps, such as 8.")
+
+    def credit(self, batch: ReplayBatch, now: Outputs) -> Credit:  # type: ignore[override]
+        """Return how much each output's gradient counts at each step; positive raises the output. See `Agent.credit`.
+
+        Args:
+            batch: steps that the replay remembers.
+            now: the outputs at the current weights.
+
+        Returns:
+            By output: a number, or numbers of the output's shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method `credit(self, batch, now)`.")
+
+    def priority(self, batch: ReplayBatch, now: Outputs, credit: Credit) -> Any:
+        """Return how much each step is worth to be drawn again, float (M,) ≥ 0; only with `Replay(prioritized=True)`.
+
+        The default is |credit of q|, its mean where it has several numbers.
+
+        Args:
+            batch: steps that were just learned from.
+            now: the outputs at the weights before that.
+            credit: from `credit`.
+        """
+        size = tf.abs(credit["q"])
+        return tf.reduce_mean(tf.reshape(size, (tf.shape(size)[0], -1)), axis=-1)
+
+    def search_space(self) -> search.Space:
+        """Return ranges for the discount, the update and the batch, and choices for the ratio of updates to steps."""
+        return {
+            "gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999],
+            "replay.batch_size": [32, 64, 128, 256],
+            "replay.updates_per_step": [0.125, 0.25, 0.5, 1.0],
             **search.under("update", self.update.search_space()),
         }

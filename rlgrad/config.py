@@ -61,6 +61,8 @@ class Config:
     """Widths of the hidden layers of the default networks."""
     activation: str = "tanh"
     """Activation of the hidden layers, by its Keras name."""
+    layer_norm: bool = False
+    """Normalize each hidden layer of the default networks before its activation."""
     shared_trunk: bool = False
     """Share the hidden layers between the default policy and value networks."""
     memory: Memory | None = None

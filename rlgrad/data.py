@@ -68,6 +68,10 @@ class Batch(NamedTuple):
         td_errors: float (M,), likewise.
         weights: float (M,), how much each row counts: the update is Σ weights · credit · ∇f.
         progress: float (), share of the run's environment steps already taken, 0 … 1.
+        rewards: float (M,), of the step, in units of reward.
+        discounts: float (M,), γ; 0 where the task ended, and not where time ran out.
+        next_observations: (M, …), the true successor of each step. A policy with memory has none.
+        seeds: int32 (M, 2), of each row's random numbers.
     """
 
     observations: Any
@@ -79,6 +83,10 @@ class Batch(NamedTuple):
     td_errors: Any
     weights: Any
     progress: Any
+    rewards: Any = ()
+    discounts: Any = ()
+    next_observations: Any = ()
+    seeds: Any = ()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked by libraries, which look no further
@@ -86,18 +94,76 @@ class Batch(NamedTuple):
         raise AttributeError(f"A batch has no {name!r}. {close_names(name, self._fields)}")
 
 
-class Outputs:
-    """The policy's outputs at its current weights, as plain numbers: `log_prob`, `entropy`, `value`, each float (M,).
+class ReplayBatch(NamedTuple):
+    """M steps that a replay remembers, in no particular order, each with what came of it. `Batch` means the same by these names.
 
-    The agent's own `outputs` are there too, by name.
+    Attributes:
+        observations: (M, …), before each action. An array or a tree of arrays.
+        actions: (M, …), as sampled.
+        log_probs: float (M,), log of the probability with which the action was taken, in nats.
+        rewards: float (M,), Σ_{k<m} γᵏ r_k over the m ≤ n steps that are added up, in units of reward.
+        discounts: float (M,), γᵐ; 0 where the task ended, and not where time ran out.
+        next_observations: (M, …), the true successor of the last of these steps.
+        weights: float (M,), how much each row counts: the update is Σ weights · credit · ∇f.
+        seeds: int32 (M, 2), of each row's random numbers.
+        progress: float (), share of the run's environment steps already taken, 0 … 1.
+    """
+
+    observations: Any
+    actions: Any
+    log_probs: Any
+    rewards: Any
+    discounts: Any
+    next_observations: Any
+    weights: Any
+    seeds: Any
+    progress: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        advice = close_names(name, self._fields)
+        if name in Batch._fields:
+            advice = "It is of rollouts: a target here is batch.rewards + batch.discounts * v(batch.next_observations)."
+        raise AttributeError(f"A batch of a replay has no {name!r}. {advice}")
+
+
+class Outputs:
+    """The policy's outputs at its current weights, as plain numbers; and the networks, to be asked elsewhere, for numbers.
+
+    `log_prob`, `entropy` and `value` are float (M,). `q` is what the network says of the action that was taken: float (M,), or
+    (M, K) with K quantiles or atoms. The agent's own `outputs` are there too, by name. Nothing here is differentiated.
     """
 
     log_prob: Any
     entropy: Any
     value: Any
+    q: Any
 
     def __init__(self, **outputs: Any) -> None:
         self.__dict__.update(outputs)
+
+    def at(self, observations: Any, actions: Any = None) -> Any:
+        """Return the outputs at other observations, and other actions if an output needs any.
+
+        Args:
+            observations: (M, …), such as `batch.next_observations`.
+            actions: (M, …), as they are stored.
+
+        Returns:
+            An object with the outputs by name: `value`; `q_values`, what the network says of each Discrete action, (M, A) or
+            (M, A, K); `expected`, the expected return of each, (M, A); with actions `q` and `log_prob`; `entropy`; and any
+            other output of the model. A masked action has the value −1e9.
+        """
+        raise NotImplementedError("These are outputs without a policy to ask.")
+
+    def target(self, observations: Any, actions: Any = None) -> Any:
+        """Return what `at` does, at the target weights: the slow copies that the agent's field `target` describes."""
+        raise NotImplementedError("These are outputs without a policy to ask.")
+
+    def noise(self, size: int) -> Any:
+        """Return standard normal numbers, float (M, size), from the batch's seeds: other ones at each call of a method."""
+        raise NotImplementedError("These are outputs without a policy to ask.")
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"There is no output {name!r}. {close_names(name, self.__dict__)}")

@@ -66,7 +66,8 @@ class Journal:
 
 
 def _mean(numbers: Sequence[float]) -> float:
-    return math.fsum(numbers) / len(numbers) if numbers else math.nan
+    known = [number for number in numbers if not math.isnan(number)]  # an update that does nothing yet has no metrics
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 # Every run reports these, then its learner's (Learner.metrics) and with diagnose=True those of rlgrad.diagnostics.diagnosis.

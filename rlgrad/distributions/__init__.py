@@ -6,9 +6,21 @@ differentiated are written in TensorFlow, those that run at every environment st
 
 from rlgrad.distributions.bernoulli import Bernoulli
 from rlgrad.distributions.categorical import Categorical
+from rlgrad.distributions.exploring import Exploring
 from rlgrad.distributions.gaussian import DiagonalGaussian
+from rlgrad.distributions.greedy import Greedy
 from rlgrad.distributions.joint import Joint, Part
 from rlgrad.distributions.multi_categorical import MultiCategorical
 from rlgrad.distributions.protocol import Distribution
 
-__all__ = ["Bernoulli", "Categorical", "DiagonalGaussian", "Distribution", "Joint", "MultiCategorical", "Part"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "DiagonalGaussian",
+    "Distribution",
+    "Exploring",
+    "Greedy",
+    "Joint",
+    "MultiCategorical",
+    "Part",
+]

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.distributions.protocol import integers, keras_argmax, log_softmax, require_within
+from rlgrad.distributions.protocol import IMPOSSIBLE, integers, keras_argmax, log_softmax, require_within
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -23,6 +23,10 @@ class Categorical:
 
     num_actions: int | None = None
     start: int = 0
+
+    def allowed(self, parameters: Any) -> Any:
+        """NumPy and TensorFlow: return bool (…, num_actions), false for actions that a mask forbids."""
+        return parameters > IMPOSSIBLE / 2
 
     def assemble(self, raw: Any, log_std: Any) -> Any:
         """Return the logits."""

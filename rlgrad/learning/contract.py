@@ -8,28 +8,33 @@ import tensorflow as tf
 from rlgrad.agent import Agent
 from rlgrad.core.checks import close_names
 from rlgrad.core.tensorflow_internals import trace
-from rlgrad.data import Batch, Estimates, Metrics, Outputs
+from rlgrad.data import Batch, Estimates, Metrics, ReplayBatch
+from rlgrad.learning.sketch import Sketch
 from rlgrad.metrics import METRICS
 from rlgrad.updates import Update
 
 OUTPUTS = ("log_prob", "entropy", "value")  # of every policy; the value only if the policy has one
+ACTION_VALUES = ("q", "value")  # of one whose network says how good each action is
 _NONFINITE = "nonfinite_step"
 
 
-def batch_signature(observation_spec: Any, action_spec: tf.TensorSpec) -> Batch:
-    """Return the specs of a batch with these observations and actions, M unknown."""
-    specs: dict[str, Any] = dict.fromkeys(Batch._fields, tf.TensorSpec((None,), tf.float32))
+def batch_signature(observation_spec: Any, action_spec: tf.TensorSpec, *, replay: bool = False) -> Batch | ReplayBatch:
+    """Return the specs of a batch with these observations and actions, M unknown: of a rollout, or of a replay."""
+    kind: Any = ReplayBatch if replay else Batch
+    specs: dict[str, Any] = dict.fromkeys(kind._fields, tf.TensorSpec((None,), tf.float32))
     specs |= {"observations": observation_spec, "actions": action_spec, "progress": tf.TensorSpec((), tf.float32)}
-    return Batch(**specs)
+    specs |= {"next_observations": observation_spec, "seeds": tf.TensorSpec((None, 2), tf.int32)}
+    found: Batch | ReplayBatch = kind(**specs)
+    return found
 
 
-def check_credit(agent: Agent, credit: Any, like: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return a credit as tensors: by output, one number for each row or one for all.
+def check_credit(agent: Agent, credit: Any, like: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return a credit as tensors: by output, numbers of the output's shape or one number.
 
     Args:
         agent: for messages.
         credit: from `Agent.credit`.
-        like: float (M,), whose shape and dtype a credit has.
+        like: outputs whose shape and dtype a credit has, by name. Shapes of others are not looked at.
 
     Raises:
         ValueError: the credit is no mapping of such numbers. Shapes and dtypes are known before anything runs.
@@ -37,7 +42,9 @@ def check_credit(agent: Agent, credit: Any, like: tf.Tensor) -> dict[str, tf.Ten
     name = type(agent).__name__
     if not isinstance(credit, Mapping) or not credit:
         raise ValueError(f'{name}.credit returns a dict such as {{"log_prob": batch.advantages}}, got {credit!r}.')
-    return {key: _check_numbers(f"{name}.credit[{key!r}]", c, like, or_one=True) for key, c in credit.items()}
+    return {
+        key: _check_numbers(f"{name}.credit[{key!r}]", c, like.get(key, _ANY), or_one=True) for key, c in credit.items()
+    }
 
 
 def check_estimates(agent: Agent, estimates: Any, like: tf.Tensor) -> Estimates:
@@ -53,7 +60,10 @@ def check_estimates(agent: Agent, estimates: Any, like: tf.Tensor) -> Estimates:
     return Estimates(**{key: _check_numbers(f"{name}'s {key}", x, like, or_one=False) for key, x in pairs})
 
 
-def _check_numbers(name: str, x: Any, like: tf.Tensor, or_one: bool) -> tf.Tensor:
+_ANY = tf.TensorSpec(None, tf.float32)
+
+
+def _check_numbers(name: str, x: Any, like: tf.Tensor | tf.TensorSpec, or_one: bool) -> tf.Tensor:
     try:
         x = x if tf.is_tensor(x) else tf.convert_to_tensor(x, like.dtype)
     except (TypeError, ValueError) as error:
@@ -61,7 +71,8 @@ def _check_numbers(name: str, x: Any, like: tf.Tensor, or_one: bool) -> tf.Tenso
     if x.dtype != like.dtype:
         raise ValueError(f"{name} is {x.dtype.name} where {like.dtype.name} is expected: use tf.cast(…, tf.float32).")
     if not (x.shape.is_compatible_with(like.shape) or (or_one and x.shape.rank == 0)):
-        rows = "one number for each row" + (", or one for all" if or_one else "")
+        each = "one number" if like.shape.rank == 1 else "the numbers of the output"
+        rows = f"{each} for each row" + (", or one number for all" if or_one else "")
         raise ValueError(f"{name} has the shape {x.shape} where {like.shape} is expected: {rows}.")
     return x
 
@@ -73,20 +84,28 @@ class DryRun(NamedTuple):
         known: all outputs of the policy and of the agent.
         credited: the outputs whose gradients count, in the order of `known`.
         measured: names of what the agent measures.
+        asked_of_target: names of the outputs that it asks of the target weights.
     """
 
     known: tuple[str, ...]
     credited: tuple[str, ...]
     measured: tuple[str, ...]
+    asked_of_target: tuple[str, ...] = ()
+
+    @property
+    def action_values(self) -> bool:
+        """True if the network is to say how good each action is."""
+        return "q" in self.known
 
 
-def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
+def dry_run(agent: Agent, signature: Any, *, value: bool = True, num_actions: int = 0) -> DryRun:
     """Trace an agent's methods on abstract tensors, to learn which outputs it credits and what it measures.
 
     Args:
         agent: the agent.
         signature: a batch of `tf.TensorSpec`.
         value: True if there is a value, or can be.
+        num_actions: of a Discrete space; 0: actions are of another kind.
 
     Raises:
         ValueError: `credit` reads an attribute or credits an output that does not exist, branches on a tensor, or returns
@@ -94,15 +113,16 @@ def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
     """
     name = type(agent).__name__
     own = OUTPUTS if value else OUTPUTS[:-1]
-    taken = next((key for key in agent.outputs if key in OUTPUTS), None)
+    taken = next((key for key in agent.outputs if key in (*OUTPUTS, "q")), None)
     if taken is not None:
         raise ValueError(f"{name}.outputs has {taken!r}, which every policy has already: choose another name.")
-    known = (*own, *agent.outputs)
+    sketch = Sketch((*own, *agent.outputs), num_actions, agent.action_values.width, name)
 
     def result_of(method: str) -> Any:
-        def on(batch: Batch) -> Any:
-            result = getattr(agent, method)(batch, Outputs(**dict.fromkeys(known, batch.log_probs)))
-            return check_credit(agent, result, batch.log_probs) if method == "credit" else result
+        def on(batch: Any) -> Any:
+            now = sketch.of(batch)
+            result = getattr(agent, method)(batch, now)
+            return check_credit(agent, result, now.shapes) if method == "credit" else result
 
         try:
             return trace(on, signature).structured_outputs
@@ -115,13 +135,21 @@ def dry_run(agent: Agent, signature: Batch, *, value: bool = True) -> DryRun:
             ) from error
 
     credit = result_of("credit")
+    if "q" in credit or sketch.asks_action_values:
+        sketch.require_discrete()
+        known: tuple[str, ...] = (*ACTION_VALUES, *agent.outputs)
+    else:
+        known = (*own, *agent.outputs)
     for key in credit:
         if key not in known:
             raise ValueError(f"{name}.credit credits an output {key!r} that does not exist. {close_names(key, known)}")
     measured = result_of("measure")
     if not isinstance(measured, Mapping):
         raise ValueError(f'{name}.measure returns a dict such as {{"ratio": ratio}}, got {measured!r}.')
-    return DryRun(known, tuple(output for output in known if output in credit), tuple(measured))
+    asked = tuple(dict.fromkeys(sketch.asked_of_target))
+    if asked and agent.target is None:
+        raise ValueError(f"{name} asks now.target and has no target weights: give it target=Target(rate=…, every=…).")
+    return DryRun(known, tuple(output for output in known if output in credit), tuple(measured), asked)
 
 
 def require_free_names(agent: Agent, measured: Sequence[str], of_learner: Sequence[str]) -> None:

@@ -76,7 +76,7 @@ class Fused:
             arrays = map_leaves(lambda x: x.numpy(), rollout)
             require_sound(arrays, collector.observation_space, collector.shape[1] // collector.num_envs)
             progress = min(1.0, (timesteps + sum(update.timesteps for update in updates[:-1])) / total)
-            raise self._learner.failure(rollout, progress, bad)
+            raise self._learner.failure(rollout, progress, bad, shuffles[made - 1])
         return updates
 
     def _run(self, *arguments: Any) -> "_Results":
@@ -115,7 +115,8 @@ class Fused:
         def body(i: Any, good: Any, taken: Any, slots: Any, last: Any, *arrays: Any) -> tuple[Any, ...]:
             measured, steps, ends = arrays
             progress = tf.minimum(tf.cast(taken / total, tf.float32), 1.0)
-            rollout, slots, ended = collector.play(policy, slots, random.fold_in(seed, number + i))
+            acting = learner.acting(progress, taken)
+            rollout, slots, ended = collector.play(acting, slots, random.fold_in(seed, number + i))
             numbers = learner.move(rollout, progress, shuffles[i])
             played = tf.cast(tf.reduce_sum(rollout.mask), tf.int32)
             arrays = (

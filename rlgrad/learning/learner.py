@@ -9,17 +9,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad import estimators, gradients
+from rlgrad import estimators, gradients, random
 from rlgrad.agent import Agent
 from rlgrad.core.nested import map_leaves
 from rlgrad.core.tensorflow_internals import flat_call, trace
-from rlgrad.data import Batch, Outputs, Rollout
+from rlgrad.data import Batch, Metrics, ReplayBatch, Rollout
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.contract import (
     DryRun,
     batch_signature,
+    check_credit,
     check_estimates,
     check_metrics,
     dry_run,
@@ -28,14 +29,20 @@ from rlgrad.learning.contract import (
 from rlgrad.learning.nonfinite import NonFiniteError, explain
 from rlgrad.learning.objective import PolicyObjective, linearize_outputs, output_specs
 from rlgrad.learning.packing import WordPacking
+from rlgrad.learning.rehearsal import Rehearsal
 from rlgrad.learning.reward_scale import RewardScale
+from rlgrad.learning.target_weights import TargetWeights
 from rlgrad.learning.xla import with_fallback
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
+from rlgrad.replay.settings import Exploration
+from rlgrad.rollouts.explorer import Explorer
 from rlgrad.updates import State, assign_if
 
 _log = logging.getLogger("rlgrad")
+
+_OF_ROWS = 2**30  # a number that no epoch has: the seeds of a batch's rows
 
 
 class Learner:
@@ -56,6 +63,8 @@ class Learner:
         metrics: names of what `learn` returns, in order.
         state: of the update.
         reward_scale: of the rewards, if the agent asks for one.
+        rehearsal: draws batches from what was played earlier, if the agent has a replay.
+        target: the target weights, if the agent asks them.
         traces: how often the program was traced.
     """
 
@@ -63,23 +72,35 @@ class Learner:
         self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool | None = None, traced: DryRun | None = None
     ) -> None:
         self.agent, self.policy, self._num_envs = agent, policy, num_envs
-        signature = batch_signature(policy.observation_spec, policy.action_spec)
-        traced = dry_run(agent, signature, value=policy.has_value) if traced is None else traced
-        self.outputs, self.credited, self._measured = traced
+        if traced is None:
+            specs, count = (
+                (policy.observation_spec, policy.action_spec),
+                getattr(policy.distribution, "num_actions", None),
+            )
+            signature = batch_signature(*specs, replay=agent.replay is not None)
+            traced = dry_run(agent, signature, value=policy.has_value, num_actions=count or 0)
+        _require_same_kind(agent, policy, traced)
+        self.outputs, self.credited, self._measured, asked_of_target = traced
         self.variables, self._by_output = _connected(agent, policy, self.credited)
         self.layers = {name: _layers(policy, variables) for name, variables in self._by_output.items()}
         self.state: State = agent.update.build(self.variables, num_envs, self._by_output)
         self.whole_episodes = agent.num_steps is None
-        self.uses_value = policy.has_value and "value" in self.credited
+        self.rehearsal = None if agent.replay is None else Rehearsal(agent, policy, num_envs)
+        self.target = None
+        if asked_of_target and agent.target is not None:
+            self.target = TargetWeights(agent.target, _behind(agent, policy, asked_of_target))
+        trains_value = "value" in self.credited or traced.action_values
+        self.uses_value = policy.has_value and trains_value and self.rehearsal is None
         of_value = ("explained_variance",) if self.uses_value else ()
-        self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics)
-        require_free_names(agent, self._measured, of_value)
-        if not self.uses_value and not self.whole_episodes:
+        own = ("gradient_steps",) if self.rehearsal is not None else ()
+        self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics, *own)
+        require_free_names(agent, self._measured, (*of_value, *own, "q_mean"))
+        if not self.uses_value and not self.whole_episodes and self.rehearsal is None:
             raise ValueError(
                 f"{type(agent).__name__} trains no value output, so nothing estimates the rewards after the end of a rollout: "
                 "collect whole episodes, with num_steps set to None."
             )
-        if not self.uses_value:
+        if not self.uses_value and self.rehearsal is None:
             _log.info("No value output: a time limit counts as the end of the task, with no reward after it.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         scale = [] if self.reward_scale is None else self.reward_scale.variables
@@ -119,18 +140,41 @@ class Learner:
         self._packed = numbers[count + 1 :] if len(numbers) > count + 1 else None
         step = int(numbers[count])
         if step >= 0:
-            raise self.failure(rollout, progress, step)
+            raise self.failure(rollout, progress, step, seed)
         return dict(zip(self.metrics, numbers[:count].tolist(), strict=True))
 
-    def failure(self, rollout: Rollout, progress: float, step: int) -> NonFiniteError:
+    def failure(self, rollout: Rollout, progress: float, step: int, seed: Any) -> NonFiniteError:
         """Return the error for a step that was not finite. To say where, compute the gradient again, without compilation."""
+        now, seed = tf.constant(progress, tf.float32), tf.constant(seed)
+        if self.rehearsal is not None:  # it still holds what it held, and draws the same rows
+            batch, _ = self.rehearsal.draw(random.fold_in(seed, step), now)
+            return NonFiniteError(
+                explain(self._objective(self._scaled(batch)), self._by_output, None, self._num_envs, step)
+            )
         tensors: Rollout = map_leaves(tf.constant, rollout)
-        objective = self._objective(self._batch(tensors, tf.constant(progress, tf.float32)))
+        objective = self._objective(self._batch(tensors, now, seed))
         return NonFiniteError(explain(objective, self._by_output, rollout, self._num_envs, step))
 
     def give_up_xla(self) -> None:
         """Compile no program of this learner with XLA from now on."""
         self.xla = False
+
+    def acting(self, progress: Any, timesteps: Any) -> Any:
+        """Return what acts for training: the policy, or where the agent explores, the policy with random actions.
+
+        Args:
+            progress: share of the run already done, 0 … 1; a tensor in programs.
+            timesteps: environment steps taken so far, likewise.
+        """
+        replay, exploration = self.agent.replay, self.agent.exploration
+        warmup = 0 if replay is None else replay.warmup
+        if not warmup and exploration == Exploration():
+            return self.policy
+        share = exploration.share(progress)
+        if warmup:
+            early = timesteps < warmup
+            share = tf.where(early, 1.0, share) if tf.is_tensor(early) else 1.0 if early else share
+        return Explorer(self.policy, share)
 
     def actor(self) -> Any:
         """Return the policy's actor at the weights that the last `learn` left. They must not have changed since."""
@@ -158,9 +202,9 @@ class Learner:
         return len(rollout.mask) if self.whole_episodes else 0
 
     def _measure(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, Any]:
-        batch = self._batch(rollout, progress)
-        now = self._objective(batch).linearize().outputs
-        credit = self.agent.credit(batch, Outputs(**now))
+        batch = self._batch(rollout, progress, tf.zeros((2,), tf.int32))
+        objective = self._objective(batch)
+        credit = self.agent.credit(batch, objective.now(objective.linearize().outputs))
         columns = rollout.mask.shape[1] if self.whole_episodes else None
         return measuring.measure(self.policy, batch, credit, columns)
 
@@ -189,21 +233,63 @@ class Learner:
         before = [tf.identity(variable.value) for variable in self._statistics]
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
-        update = self.agent.update
-        first = self._linearization(rollout) if self.uses_value and update.is_one_step else None
-        batch = self._batch(rollout, progress, None if first is None else first.outputs["value"])
-        objective = self._objective(batch, first)
-        metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
-        if self.uses_value:
-            metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
-        self.policy.normalize(batch.observations, self.policy.rows(rollout.mask))
+        if self.rehearsal is not None:
+            metrics = self._rehearse(self.rehearsal, rollout, progress, seed)
+        else:
+            metrics = self._learn(rollout, progress, seed)
+        self.policy.normalize(self.policy.inputs(rollout), self.policy.rows(rollout.mask))
         if before:  # numbers that stopped the update must not stay in the statistics
             assign_if(metrics["nonfinite_step"] >= 0, self._statistics, before)
         return tf.stack([tf.cast(metrics[name], tf.float32) for name in (*self.metrics, "nonfinite_step")])
 
+    def _learn(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> Metrics:
+        """Move the weights by the rollout alone."""
+        update = self.agent.update
+        first = self._linearization(rollout) if self.uses_value and update.is_one_step else None
+        batch = self._batch(rollout, progress, seed, None if first is None else first.outputs["value"])
+        objective = self._objective(batch, first)
+        metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
+        if self.uses_value:
+            metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
+        return metrics
+
+    def _rehearse(self, rehearsal: Rehearsal, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> Metrics:
+        """Remember the rollout, and make the updates that are due from all that is remembered."""
+        rehearsal.remember(rollout)
+        names = [name for name in self.metrics if name != "gradient_steps"]
+        metrics, bad = rehearsal.updates(self._update_once, names, progress, seed)
+        return metrics | {"nonfinite_step": bad}
+
+    def _update_once(self, batch: ReplayBatch, seed: tf.Tensor) -> tuple[Metrics, Any]:
+        """Make one update from a batch of the replay. Return its metrics, and the rows' new priorities if they have any."""
+        update, objective = self.agent.update, self._objective(self._scaled(batch))
+        priorities = self._priorities(objective) if self.agent.replay and self.agent.replay.prioritized else None
+        metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
+        if self.target is not None:
+            self.target.follow()
+        return metrics, priorities
+
+    def _priorities(self, objective: PolicyObjective) -> tf.Tensor:
+        at_theta, batch = objective.linearize().outputs, objective.batch
+        now = objective.now(at_theta)
+        credit = check_credit(self.agent, self.agent.credit(batch, now), at_theta)
+        priorities: tf.Tensor = self.agent.priority(batch, now, credit)  # type: ignore[attr-defined]
+        return priorities
+
+    def _scaled(self, batch: ReplayBatch) -> ReplayBatch:
+        return batch if self.reward_scale is None else batch._replace(rewards=self.reward_scale.scale(batch.rewards))
+
     def _objective(self, batch: Any, first: gradients.Linearization | None = None) -> PolicyObjective:
         return PolicyObjective(
-            self.agent, self.policy, batch, self.outputs, self.credited, self.variables, self._measured, first
+            self.agent,
+            self.policy,
+            batch,
+            self.outputs,
+            self.credited,
+            self.variables,
+            self._measured,
+            None if self.target is None else self.target.placed,
+            first,
         )
 
     def _linearization(self, rollout: Rollout) -> gradients.Linearization:
@@ -212,7 +298,7 @@ class Learner:
         actions = tf.nest.map_structure(policy.rows, rollout.actions)
         return linearize_outputs(self.agent, policy, policy.inputs(rollout), actions, self.outputs, self.variables)
 
-    def _batch(self, rollout: Rollout, progress: tf.Tensor, value: tf.Tensor | None = None) -> Batch:
+    def _batch(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor, value: tf.Tensor | None = None) -> Batch:
         """Return the rollout in rows, with its estimates. `value`: that of its states, if it is known already."""
         if self.uses_value:
             values, next_values = self.policy.values(rollout, value)
@@ -231,10 +317,38 @@ class Learner:
             values=tf.zeros_like(mask) if values is None else values,
             weights=mask / (whole if self.whole_episodes else tf.maximum(tf.reduce_sum(mask), 1.0)),
             progress=mask,
+            rewards=tf.convert_to_tensor(rollout.rewards),
+            discounts=self.agent.gamma * (1.0 - tf.cast(rollout.terminations, mask.dtype)),
             **estimates._asdict(),
         )
         batch: Batch = tf.nest.map_structure(self.policy.rows, by_step)
-        return batch._replace(observations=self.policy.inputs(rollout), progress=progress)
+        batch = batch._replace(observations=self.policy.inputs(rollout), progress=progress)
+        if isinstance(self.policy, RecurrentPolicy):
+            return batch
+        successors = tf.nest.map_structure(self.policy.rows, rollout.final_observations)
+        seeds = random.split(random.fold_in(seed, _OF_ROWS), batch.weights.shape[0])
+        return batch._replace(next_observations=successors, seeds=seeds)
+
+
+def _require_same_kind(agent: Agent, policy: Policy, traced: DryRun) -> None:
+    """Raise a ValueError if the policy's network says something else than the agent learns, or has a memory beside a replay."""
+    if traced.action_values != policy.says_action_values:
+        wants = "how good each action is (it credits q)" if traced.action_values else "how likely each action is"
+        raise ValueError(
+            f"{type(agent).__name__} learns {wants}, and the policy's network says something else: build it with "
+            f"make_policy(…, action_values={'agent.action_values' if traced.action_values else None})."
+        )
+    if agent.replay is not None and isinstance(policy, RecurrentPolicy):
+        raise ValueError(
+            f"{type(agent).__name__} learns from single steps of a replay, and a memory needs sequences: leave the memory out, or "
+            "take an agent without a replay, such as pqn."
+        )
+
+
+def _behind(agent: Agent, policy: Policy, asked: Sequence[str]) -> list[keras.Variable]:
+    """Return the variables behind outputs that target weights are asked for, by the names of `Outputs.at`."""
+    names = dict.fromkeys("q" if name in ("q_values", "expected") else name for name in asked)
+    return _connected(agent, policy, tuple(names))[0]
 
 
 def _connected(

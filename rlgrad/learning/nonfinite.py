@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from rlgrad.data import Batch, Rollout
+from rlgrad.data import ReplayBatch, Rollout
 from rlgrad.learning.objective import PolicyObjective
 
 _ESTIMATES = ("returns", "advantages", "td_errors", "values", "log_probs")  # of a batch, that a credit is made of
@@ -18,7 +18,7 @@ class NonFiniteError(FloatingPointError):
 def explain(
     objective: PolicyObjective,
     by_output: Mapping[str, Sequence[keras.Variable]],
-    rollout: Rollout,
+    rollout: Rollout | None,
     num_envs: int,
     step: int,
 ) -> str:
@@ -27,14 +27,16 @@ def explain(
     Args:
         objective: of the whole rollout, at the weights before the step; its batch holds eager tensors.
         by_output: for each credited output, the variables that it depends on.
-        rollout: that the batch was made of.
+        rollout: that the batch was made of; `None`: a replay drew it.
         num_envs: slots that the rollout was played in.
         step: of the update, counted from 0.
     """
     _, now, credits = objective.credited_outputs()
     causes = {}
     for name, credit in credits.items():
-        output = tf.where(objective.batch.weights > 0.0, getattr(now, name), 0.0)
+        counts = objective.batch.weights > 0.0
+        counts = tf.reshape(counts, [*counts.shape, *[1] * (credit.shape.rank - counts.shape.rank)])
+        output = tf.where(counts, getattr(now, name), 0.0)
         suspects = {"the output itself": output, "its credit": credit}
         bad = [
             f"{noun}, {_place(x, objective, rollout, num_envs)}" for noun, x in suspects.items() if not _is_finite(x)
@@ -61,17 +63,27 @@ def _bad_variables(objective: PolicyObjective, name: str, credit: tf.Tensor) -> 
     return [path for path, g in gradient.items() if not _is_finite(g)]
 
 
-def _place(x: tf.Tensor, objective: PolicyObjective, rollout: Rollout, num_envs: int) -> str:
+def _place(x: tf.Tensor, objective: PolicyObjective, rollout: Rollout | None, num_envs: int) -> str:
     """Return the first number of a batch that is not finite, with its slot, its step and the estimates that are not either."""
+    batch = objective.batch
+    if isinstance(batch, ReplayBatch) or rollout is None:
+        row = int(tf.where(~tf.math.is_finite(x))[0][0])
+        too = [name for name in ("rewards", "log_probs") if not _is_finite(getattr(batch, name)[row])]
+        return f"{float(x[row] if x.shape.rank == 1 else tf.reduce_sum(x[row]))} in row {row} of the batch" + _because(
+            too
+        )
     steps, columns = rollout.mask.shape
-    batch: Batch = objective.batch
     # A policy with memory has rows in another order than a rollout.
     numbers = objective.policy.rows(tf.reshape(tf.range(steps * columns), (steps, columns)))
     at = tuple(tf.where(~tf.math.is_finite(x))[0].numpy())
-    step, column = divmod(int(numbers[at]), columns)
-    too = [name for name in _ESTIMATES if not _is_finite(getattr(batch, name)[at])]
-    because = f", where {', '.join(too)} of the batch {'are' if too[1:] else 'is'} not finite" if too else ""
-    return f"{float(x[at])} in slot {column // (columns // num_envs)} at step {step}{because}"
+    row, number = at[: batch.weights.shape.rank], x[at]
+    step, column = divmod(int(numbers[row]), columns)
+    too = [name for name in _ESTIMATES if not _is_finite(getattr(batch, name)[row])]
+    return f"{float(number)} in slot {column // (columns // num_envs)} at step {step}" + _because(too)
+
+
+def _because(names: Sequence[str]) -> str:
+    return f", where {', '.join(names)} of the batch {'are' if names[1:] else 'is'} not finite" if names else ""
 
 
 def _is_finite(x: tf.Tensor) -> bool:

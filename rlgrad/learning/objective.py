@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from rlgrad import gradients
 from rlgrad.agent import Agent
-from rlgrad.data import Batch, Metrics, Outputs
+from rlgrad.data import Batch, Metrics, Outputs, ReplayBatch
 from rlgrad.gradients import Entropy, LogProb
 from rlgrad.gradients.questions.selection import keys_of
+from rlgrad.learning.asking import Now, Placed
 from rlgrad.learning.contract import check_credit
 from rlgrad.policies.policy import Policy
 
@@ -30,23 +31,27 @@ class PolicyObjective:
         credited: names of those whose gradients count.
         variables: what may move, in order.
         measured: names of what the agent measures.
+        target: the target weights; `None`: the agent has none.
         first: a linearization at the current weights, if one was already computed to build the batch. `None`: computed on
             demand. An objective of other rows, outputs or weights has none.
     """
 
     agent: Agent
     policy: Policy
-    batch: Batch
+    batch: Batch | ReplayBatch
     outputs: tuple[str, ...]
     credited: tuple[str, ...]
     variables: Sequence[keras.Variable]
     measured: tuple[str, ...] = ()
+    target: Placed | None = None
     first: gradients.Linearization | None = None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Return the names of `metrics`: how the policy moves, and what the agent measures; none if only a value moves."""
-        return ("entropy", "approx_kl", *self.measured) if "log_prob" in self.credited else ()
+        if "log_prob" in self.credited:
+            return ("entropy", "approx_kl", *self.measured)
+        return ("q_mean", *self.measured) if "q" in self.credited else ()
 
     def on(self, rows: Any, share: float) -> "PolicyObjective":
         """Return the same objective on some rows.
@@ -83,17 +88,31 @@ class PolicyObjective:
             self.policy, batch.observations, output=LogProb(batch.actions), weights=list(self.variables)
         )
 
+    def now(self, outputs: Mapping[str, tf.Tensor]) -> Now:
+        """Return outputs at the current weights as what `Agent.credit` is given."""
+        return Now(dict(outputs), self.policy, self.batch.seeds, self.target)
+
     def credited_outputs(self) -> tuple[gradients.Linearization, Outputs, dict[str, tf.Tensor]]:
-        """Return the outputs at the current weights, as gradients and as numbers, and w c of each credited one, (M,)."""
+        """Return the outputs at the current weights, as gradients and as numbers, and w c of each credited one."""
         at_theta = self.linearize()
-        now = Outputs(**at_theta.outputs)
-        weights = self.batch.weights
-        credit = check_credit(self.agent, self.agent.credit(self.batch, now), weights)
-        # Where w is 0 the product is 0 too, whatever the credit of padding may be.
-        credits = {
-            name: tf.where(weights > 0.0, weights * c, 0.0) for name, c in credit.items() if name in self.credited
-        }
-        return at_theta, now, credits
+        now = self.now(at_theta.outputs)
+        credit = check_credit(self.agent, self.agent.credit(self.batch, now), at_theta.outputs)
+        return at_theta, now, self.weighted(credit, at_theta.outputs)
+
+    def weighted(self, credit: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return w c of each credited output, of its shape. Where w is 0 that is 0, whatever the credit of padding may be."""
+        products = {}
+        for name in (name for name in credit if name in self.credited):
+            weights, c, extra = (
+                self.batch.weights,
+                credit[name],
+                outputs[name].shape.rank - self.batch.weights.shape.rank,
+            )
+            if extra:
+                weights = tf.reshape(weights, tf.concat([tf.shape(weights), [1] * extra], axis=0))
+                c = tf.broadcast_to(c, tf.shape(outputs[name]))
+            products[name] = tf.where(weights > 0.0, weights * c, 0.0)
+        return products
 
     def gradient(self) -> tuple[dict[str, tf.Tensor], Metrics]:
         """Return Σ_k Σ_t w_t c_k,t ∇f_k by variable path, and the objective's metrics."""
@@ -104,10 +123,24 @@ class PolicyObjective:
         """Return weighted means of what `metric_names` names, of these outputs."""
         if not self.metric_names:
             return {}
-        log_ratio = now.log_prob - self.batch.log_probs
-        # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
-        rows = {"entropy": now.entropy, "approx_kl": tf.exp(log_ratio) - 1.0 - log_ratio}
+        if "log_prob" in self.credited:
+            log_ratio = now.log_prob - self.batch.log_probs
+            # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
+            rows = {"entropy": now.entropy, "approx_kl": tf.exp(log_ratio) - 1.0 - log_ratio}
+        else:
+            rows = {"q_mean": self._expected(now.q)}
         return self.means({**rows, **self.agent.measure(self.batch, now)})
+
+    def _expected(self, q: tf.Tensor) -> tf.Tensor:
+        """Return the expected return of the actions that were taken, of the batch's shape."""
+        distribution = self.policy.distribution
+        if not distribution.width:
+            return q
+        return (
+            distribution.expected(q)
+            if distribution.support is None
+            else tf.linalg.matvec(tf.nn.softmax(q), distribution.atoms)
+        )
 
     def means(self, rows: Mapping[str, Any]) -> Metrics:
         """Return means of numbers, or of one for each row, under the batch's weights; 0 if no row counts."""
@@ -132,7 +165,7 @@ class PolicyObjective:
         placed = {key: mine[id(variable)] for variable, key in keys_of(self.policy) if id(variable) in mine}
         there = gradients.linearize(self.policy, self.batch.observations, output=specs).at(placed).outputs
         kl = self.means({_KL: there.pop(_KL)})[_KL]
-        return Outputs(**there), kl
+        return self.now(there), kl
 
 
 def linearize_outputs(
@@ -159,5 +192,24 @@ def linearize_outputs(
 
 def output_specs(agent: Agent, actions: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return what `output=` of `rlgrad.gradients` takes for each name of an output, the agent's own included."""
-    known = {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value", **agent.outputs}
+    known = {
+        "log_prob": LogProb(actions),
+        "entropy": Entropy(),
+        "value": "value",
+        "q": _chosen(actions),
+        **agent.outputs,
+    }
     return {name: known[name] for name in names}
+
+
+def _chosen(actions: Any) -> Any:
+    actions = tf.convert_to_tensor(actions)
+
+    def q(heads: Any) -> Any:
+        values = heads["policy"]
+        mask = tf.one_hot(actions, values.shape[actions.shape.rank], on_value=True, off_value=False, dtype=tf.bool)
+        extra = values.shape.rank - mask.shape.rank
+        mask = tf.reshape(mask, tf.concat([tf.shape(mask), [1] * extra], axis=0)) if extra else mask
+        return tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)), axis=actions.shape.rank)
+
+    return q

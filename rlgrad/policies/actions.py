@@ -8,7 +8,16 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from rlgrad.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, Joint, MultiCategorical, Part
+from rlgrad.distributions import (
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    Greedy,
+    Joint,
+    MultiCategorical,
+    Part,
+)
 from rlgrad.spaces.branches import branch, branches, leaves
 
 _ADVICE = {
@@ -32,6 +41,40 @@ class ActionModel:
     distribution: Distribution
     raw_shape: tuple[int, ...]
     spec: tf.TensorSpec
+
+
+@dataclass(frozen=True)
+class ActionValues:
+    """What a network says of each Discrete action, where an agent learns how good each is.
+
+    Attributes:
+        width: numbers of each action: quantiles of its return, or logits of atoms; 0: one, the expected return.
+        support: lowest and highest of the atoms; `None`: there are none.
+        dueling: the network says a value of the state and an advantage of each action, which add up.
+    """
+
+    width: int = 0
+    support: tuple[float, float] | None = None
+    dueling: bool = False
+
+
+def action_value_model(space: spaces.Space[Any], values: ActionValues) -> ActionModel:
+    """Return the distribution that takes the action of the largest value, with its shapes.
+
+    Raises:
+        ValueError: the space is not Discrete, or has a single action.
+    """
+    if not isinstance(space, spaces.Discrete):
+        raise ValueError(
+            f"An agent that credits q learns a value of each action of a Discrete space, and this is {space}: wrap it with "
+            "gymnasium.wrappers.TransformAction, or take an agent that credits log_prob, such as ppo."
+        )
+    count = int(space.n)
+    if count == 1:
+        raise ValueError(f"{space} has a single action: there is nothing to choose, and nothing to learn.")
+    shape = (count, values.width) if values.width else (count,)
+    greedy = Greedy(count, int(space.start), values.width, values.support)
+    return ActionModel(greedy, shape, tf.TensorSpec((None,), tf.int64))
 
 
 def action_model(space: spaces.Space[Any], squash: bool = False) -> ActionModel:

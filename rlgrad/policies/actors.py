@@ -1,6 +1,6 @@
 """Acting: from observations to distribution parameters, at every environment step, without TensorFlow's overhead.
 
-A chain of dense layers is mirrored into NumPy, which costs a tenth of a compiled call at these sizes. Any other model runs as
+A chain of dense layers, and of what stands between them, is mirrored into NumPy, which costs a tenth of a compiled call at these sizes. Any other model runs as
 one program: a plain graph for convolutions on a CPU, through XLA otherwise. The rule depends on the model alone, never on
 timings, so that a seed always gives the same numbers.
 """
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from rlgrad.core.keras_internals import all_layers
 from rlgrad.core.tensorflow_internals import trace
+from rlgrad.policies.networks import Dueling
 
 Actor = Callable[[np.ndarray], Any]
 
@@ -140,7 +141,13 @@ def _path(network: keras.Model) -> list[keras.layers.Layer]:
 def _mirrored(layer: keras.layers.Layer) -> bool:
     if type(layer) is keras.layers.Flatten:
         return bool(layer.data_format == "channels_last")
-    return type(layer) in (keras.layers.InputLayer, keras.layers.Reshape) or _is_dense(layer)
+    if type(layer) is keras.layers.LayerNormalization:
+        options = layer.get_config()
+        plain = options["center"] and options["scale"] and not options.get("rms_scaling")
+        return plain and options["axis"] in (-1, [-1], (-1,)) and layer.compute_dtype == "float32"
+    if type(layer) is keras.layers.Activation:
+        return layer.activation in _ACTIVATIONS
+    return type(layer) in (keras.layers.InputLayer, keras.layers.Reshape, Dueling) or _is_dense(layer)
 
 
 def _is_dense(layer: keras.layers.Layer) -> bool:
@@ -158,6 +165,12 @@ def _stage(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
         return lambda x: x.reshape(len(x), -1)
     if type(layer) is keras.layers.Reshape:
         return lambda x: x.reshape(len(x), *layer.target_shape)
+    if type(layer) is Dueling:
+        return lambda x: x[:, :1] + (x[:, 1:] - x[:, 1:].mean(axis=1, keepdims=True))
+    if type(layer) is keras.layers.Activation:
+        return _ACTIVATIONS[layer.activation]
+    if type(layer) is keras.layers.LayerNormalization:
+        return _layer_norm(*weights, np.float32(layer.epsilon))
     kernel, activate = weights[0], _ACTIVATIONS[layer.activation]
     if not layer.use_bias:
         return lambda x: activate(x.dot(kernel))
@@ -170,3 +183,13 @@ def _stage(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
         return result
 
     return dense
+
+
+def _layer_norm(scale: np.ndarray, shift: np.ndarray, epsilon: np.float32) -> Actor:
+    def normalize(x: np.ndarray) -> np.ndarray:
+        centered = x - x.mean(axis=-1, keepdims=True)
+        variance = np.square(centered).mean(axis=-1, keepdims=True)
+        result: np.ndarray = centered / np.sqrt(variance + epsilon) * scale + shift
+        return result
+
+    return normalize

@@ -13,7 +13,7 @@ from rlgrad.core import capacity
 from rlgrad.core.checks import close_names
 from rlgrad.core.keras_configs import weights_within
 from rlgrad.policies import networks
-from rlgrad.policies.actions import ActionModel, action_model
+from rlgrad.policies.actions import ActionModel, ActionValues, action_model, action_value_model
 from rlgrad.policies.model_checks import check_mask, check_network, check_side_effects, check_value_network
 from rlgrad.policies.networks import NetworkOptions
 from rlgrad.policies.observations import observation_spec
@@ -48,6 +48,7 @@ class PolicyOptions(NetworkOptions):
         return NetworkOptions(
             hidden_sizes=self.hidden_sizes,
             activation=self.activation,
+            layer_norm=self.layer_norm,
             memory=self.memory,
             memory_size=self.memory_size,
         )
@@ -60,8 +61,10 @@ def make_policy(
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
     value: bool = True,
+    action_values: ActionValues | None = None,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
+    layer_norm: bool = False,
     shared_trunk: bool = False,
     memory: Literal["gru", "lstm"] | None = None,
     memory_size: int = 64,
@@ -84,8 +87,11 @@ def make_policy(
             default network that fits the space (`rlgrad.policies.networks`).
         value_model: observation to (N, 1), or a function that builds one.
         value: the policy needs a value estimate. If neither model gives one, add a default network.
+        action_values: the network says how good each of the Discrete actions is, and the policy takes the best. `None`: it says
+            how likely each action is.
         hidden_sizes: widths of the hidden layers of the default networks.
         activation: of these hidden layers, a Keras name.
+        layer_norm: normalize each hidden layer of the default networks before its activation.
         shared_trunk: let the default policy and value networks share their hidden layers.
         memory: the recurrent cell of the default networks; `None`: they see the current observation only.
         memory_size: units of that cell.
@@ -104,6 +110,7 @@ def make_policy(
     options = PolicyOptions(
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
+        layer_norm=layer_norm,
         memory=memory,
         memory_size=memory_size,
         shared_trunk=shared_trunk,
@@ -114,7 +121,14 @@ def make_policy(
     )
     with weights_within(capacity.memory() // 4):
         return build_policy(
-            observation_space, action_space, options, model=model, value_model=value_model, value=value, seed=seed
+            observation_space,
+            action_space,
+            options,
+            model=model,
+            value_model=value_model,
+            value=value,
+            action_values=action_values,
+            seed=seed,
         )
 
 
@@ -126,16 +140,21 @@ def build_policy(
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
     value: bool = True,
+    action_values: ActionValues | None = None,
     seed: int = 0,
 ) -> Policy:
     """Do what `make_policy` does, with its settings in one record."""
-    actions = action_model(action_space, options.squash_actions)
+    if action_values is None:
+        actions = action_model(action_space, options.squash_actions)
+    else:
+        _check_action_values(options, value_model)
+        actions, value = action_value_model(action_space, action_values), False
     space = unmasked_space(observation_space)
     if has_mask(observation_space):
         check_mask(observation_space, actions)
     _check_options(options, model, value_model, value)
     init = random.stream(seed, "init")
-    network = _policy_network(space, actions, options, model, random.child(init, 0))
+    network = _policy_network(space, actions, options, model, action_values, random.child(init, 0))
     value_network = None if value_model is None else _build_model(value_model, random.child(init, 1), "value_model")
     # A default network fits, and has a value if it shares its layers with one.
     own_value = options.shared_trunk if model is None else check_network(network, space, actions, options.from_logits)
@@ -176,12 +195,16 @@ def _policy_network(
     actions: ActionModel,
     options: PolicyOptions,
     model: ModelOrBuilder | None,
+    values: ActionValues | None,
     seed: np.random.SeedSequence,
 ) -> keras.Model:
     if model is not None:
         return _build_model(model, seed, "model")
     if options.shared_trunk:
         return networks.shared_trunk(space, actions.raw_shape, options.network, seed=seed)
+    if values is not None:
+        dueling = values.dueling
+        return networks.network(space, actions.raw_shape, options.network, dueling=dueling, seed=seed, name="policy")
     return networks.network(space, actions.raw_shape, options.network, last_gain=0.01, seed=seed, name="policy")
 
 
@@ -205,6 +228,21 @@ def _check_options(
     if given or not value:
         why = f"{given[0]} was given" if given else "no value is needed"
         raise ValueError(f"shared_trunk is a setting of the default networks, and {why}: leave it out.")
+
+
+def _check_action_values(options: PolicyOptions, value_model: ModelOrBuilder | None) -> None:
+    """Raise a ValueError for settings of policies that say how likely actions are."""
+    given = {
+        "value_model": value_model is not None,
+        "shared_trunk": options.shared_trunk,
+        "squash_actions": options.squash_actions,
+        "from_logits=False": not options.from_logits,
+    }
+    for name in (name for name, is_given in given.items() if is_given):
+        raise ValueError(
+            f"This agent credits q, so its one network says how good each action is, and the value of a state is the best of "
+            f"them: {name} has no meaning here, leave it out."
+        )
 
 
 def _require_activation(name: Any) -> None:

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from rlgrad.core.keras_configs import reason_of
 from rlgrad.core.keras_internals import ends_in_probabilities
-from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Joint, MultiCategorical
+from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Greedy, Joint, MultiCategorical
 from rlgrad.policies.actions import ActionModel
 from rlgrad.policies.observations import Preparation, observation_spec
 from rlgrad.policies.policy import Policy, zeros
@@ -22,13 +22,14 @@ _log = logging.getLogger("rlgrad")
 
 def check_mask(observation_space: Any, actions: ActionModel) -> None:
     """Raise a ValueError for a mask that does not fit the actions."""
-    if not isinstance(actions.distribution, Categorical | MultiCategorical):
+    if not isinstance(actions.distribution, Categorical | Greedy | MultiCategorical):
         raise ValueError(
             f"Observations bring an {MASK!r}, and only Discrete and MultiDiscrete actions can be masked: take it out, with "
             "gymnasium.wrappers.FilterObservation."
         )
     shape = observation_space[MASK].shape
-    if shape != actions.raw_shape:
+    count = actions.raw_shape[:1]  # of actions, each of which may have several numbers
+    if shape != count:
         raise ValueError(
             f"The {MASK!r} in the observations has shape {shape}, and there are {actions.raw_shape[0]} actions: one number for "
             "each, those of the first choice first."
@@ -59,6 +60,8 @@ def check_network(network: keras.Model, space: spaces.Space[Any], actions: Actio
         )
     activation = ends_in_probabilities(network, head)
     takes_logits = not isinstance(distribution, DiagonalGaussian)
+    if activation and isinstance(distribution, Greedy):
+        raise ValueError(f"model ends in a {activation}, and a value of an action may be any number: leave it out.")
     if activation and takes_logits and from_logits:
         fix = ", or declare that it gives probabilities with from_logits=False" if discrete else ""
         raise ValueError(
@@ -71,6 +74,10 @@ def check_network(network: keras.Model, space: spaces.Space[Any], actions: Actio
             f"{_describe(distribution, output_shape)}: leave it out."
         )
     if isinstance(raw, dict) and "value" in raw:
+        if isinstance(distribution, Greedy):
+            raise ValueError(
+                'model returns a "value", and this agent\'s is the best of its action values: leave it out.'
+            )
         _check_value(raw["value"], 'model\'s "value"')
         return True
     return False
@@ -79,6 +86,8 @@ def check_network(network: keras.Model, space: spaces.Space[Any], actions: Actio
 def _describe(distribution: Distribution, shape: tuple[int, ...]) -> str:
     if isinstance(distribution, Categorical):
         return f"{shape[0]} actions: one logit each"
+    if isinstance(distribution, Greedy):
+        return f"{shape[0]} actions: {shape[1] if shape[1:] else 'one'} number{'s' if shape[1:] else ''} each, how good it is"
     if isinstance(distribution, DiagonalGaussian):
         return f"actions of shape {shape}: their mean"
     if isinstance(distribution, Joint):

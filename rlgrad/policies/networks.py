@@ -22,6 +22,7 @@ from rlgrad.spaces.masks import OBSERVATION
 from rlgrad.spaces.table import encoder_for, is_ours
 
 STATE = "state"
+_EPSILON = 1e-5  # of layer normalization, as in PyTorch
 _LONGEST = 100  # steps that a memory is initialized to span
 
 
@@ -32,12 +33,14 @@ class NetworkOptions:
     Attributes:
         hidden_sizes: widths of the hidden layers.
         activation: of the hidden layers, a Keras name.
+        layer_norm: normalize each hidden layer before its activation.
         memory: the recurrent cell after the hidden layers; `None`: no memory.
         memory_size: units of that cell.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    layer_norm: bool = False
     memory: Literal["gru", "lstm"] | None = None
     memory_size: int = 64
 
@@ -48,6 +51,7 @@ def network(
     options: NetworkOptions,
     *,
     last_gain: float = 1.0,
+    dueling: bool = False,
     seed: np.random.SeedSequence,
     name: str,
 ) -> keras.Model:
@@ -58,6 +62,7 @@ def network(
         output_shape: of its output for one observation.
         options: hidden layers and memory.
         last_gain: scale of the last layer's orthogonal weights; small for a policy, so that it begins near uniform.
+        dueling: the head is a value of the state and an advantage of each action, of which the first axis of the output is.
         seed: for the initial weights.
         name: of the model; of a vector's, the variables are `name/hidden_1/kernel`, ….
 
@@ -65,7 +70,7 @@ def network(
         A built model, (N, …) to (N, *output_shape); with memory to a dict in which this stands under `name`.
     """
     last = random.child(seed, len(options.hidden_sizes))
-    head = _head(output_shape, last_gain, last, "output")
+    head = (_dueling_head if dueling else _head)(output_shape, last_gain, last, "output")
     if options.memory is not None:
         inputs, features, after = _recurrent_features(space, options, seed)
         return keras.Model(inputs, {name: _apply(head, features), **after}, name=name)
@@ -150,16 +155,39 @@ def _encode(space: spaces.Space[Any], seed: np.random.SeedSequence, path: tuple[
 
 
 def _hidden(options: NetworkOptions, seed: np.random.SeedSequence) -> list[Any]:
-    return [
-        dense(width, options.activation, GAIN, random.child(seed, i), f"hidden_{i + 1}")
-        for i, width in enumerate(options.hidden_sizes)
-    ]
+    layers: list[Any] = []
+    for i, width in enumerate(options.hidden_sizes):
+        name, own = f"hidden_{i + 1}", random.child(seed, i)
+        if options.layer_norm:
+            layers.append(dense(width, "linear", GAIN, own, name))
+            layers.append(keras.layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_norm"))
+            layers.append(keras.layers.Activation(options.activation, name=f"{name}_{options.activation}"))
+        else:
+            layers.append(dense(width, options.activation, GAIN, own, name))
+    return layers
 
 
 def _head(shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str) -> list[Any]:
     """Return a linear layer, and a reshape if its units have more than one axis."""
     linear = dense(math.prod(shape), "linear", gain, seed, name)
     return [linear] if len(shape) == 1 else [linear, keras.layers.Reshape(shape)]
+
+
+@keras.saving.register_keras_serializable("rlgrad")
+class Dueling(keras.layers.Layer):
+    """A value and advantages, (N, 1 + A, …), to action values, (N, A, …): v + (advantage − mean of the advantages).
+
+    Source: Wang et al. (2016), "Dueling network architectures for deep reinforcement learning", equation 9.
+    """
+
+    def call(self, x: Any) -> Any:
+        """Return the action values."""
+        advantages = x[:, 1:]
+        return x[:, :1] + advantages - keras.ops.mean(advantages, axis=1, keepdims=True)
+
+
+def _dueling_head(shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str) -> list[Any]:
+    return [*_head((shape[0] + 1, *shape[1:]), gain, seed, f"{name}_parts"), Dueling(name=name)]
 
 
 def _apply(layers: list[Any], x: Any) -> Any:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from rlgrad.core import keras_configs
 from rlgrad.data import Rollout
-from rlgrad.distributions import Distribution
+from rlgrad.distributions import Distribution, Greedy
 from rlgrad.distributions.protocol import IMPOSSIBLE
 from rlgrad.policies import actors
 from rlgrad.policies.observations import Preparation, observation_spec
@@ -74,7 +74,7 @@ class Policy(keras.Model):
         if shape is not None:
             start = keras.initializers.Constant(initial_log_std)
             self.log_std = self.add_weight(shape=shape, initializer=start, name="log_std")
-        self.has_value = value_network is not None or "value" in shapes
+        self.has_value = value_network is not None or "value" in shapes or self.says_action_values
         self(self.zeros(2))
         self._compiled_actor: Callable[..., Any] | None = None
 
@@ -82,6 +82,11 @@ class Policy(keras.Model):
     def observation_spec(self) -> Any:
         """A tree of `tf.TensorSpec` of a batch of stored observations, (None, …)."""
         return observation_spec(self.observation_space)
+
+    @property
+    def says_action_values(self) -> bool:
+        """True if the network says how good each action is: then `"policy"` holds that, and `"value"` is of the best action."""
+        return isinstance(self.distribution, Greedy)
 
     @cached_property
     def programs(self) -> dict[Any, Any]:
@@ -226,7 +231,13 @@ class Policy(keras.Model):
             prepare, assemble = self.preparation.numpy_function(*rest), self.distribution.assemble
             if not self.masked:
                 return lambda x: assemble(forward(prepare(x)), log_std)
-            return lambda x: np.where(x[MASK], forward(prepare(remove_mask(x))), np.float32(IMPOSSIBLE))
+            axes = (1,) * (len(self._head_shapes()["policy"]) - 1)  # of an action's numbers, if it has several
+
+            def act(x: Any) -> Any:
+                output, allowed = forward(prepare(remove_mask(x))), x[MASK]
+                return np.where(allowed.reshape(*allowed.shape, *axes), output, np.float32(IMPOSSIBLE))
+
+            return act
         if self._compiled_actor is None:
             self._compiled_actor = actors.compiled(
                 lambda x: self(x, training=False)["policy"], self.observation_spec, xla=self.acts_in == "xla"
@@ -296,13 +307,17 @@ class Policy(keras.Model):
         if not self.from_logits:
             output = tf.math.log(tf.maximum(output, np.finfo(np.float32).tiny))
         if self.masked:
-            output = tf.where(tf.cast(observations[MASK], tf.bool), output, IMPOSSIBLE)
+            allowed = tf.cast(observations[MASK], tf.bool)
+            allowed = tf.reshape(allowed, [-1, allowed.shape[1], *[1] * (output.shape.rank - 2)])
+            output = tf.where(allowed, output, IMPOSSIBLE)
         log_std = None
         if self.log_std is not None:  # one row for each observation
             log_std = tf.convert_to_tensor(self.log_std.value)
             log_std = tf.broadcast_to(log_std, tf.concat([tf.shape(output)[:1], tf.shape(log_std)], axis=0))
         heads["policy"] = self.distribution.assemble(output, log_std)
-        if "value" in heads:
+        if self.says_action_values:
+            heads["value"] = self.distribution.state_value(heads["policy"])
+        elif "value" in heads:
             heads["value"] = tf.reshape(heads["value"], (-1,))
         return heads
 

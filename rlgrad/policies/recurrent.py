@@ -108,11 +108,11 @@ class RecurrentPolicy(Policy):
         successors = {**sequences, OBSERVATION: tf.nest.map_structure(self.rows, rollout.final_observations)}
         x = tf.nest.map_structure(_flat, self._prepare(successors))
         network = self.network if self.value_network is None else self.value_network
-        following = (
-            one_step(network, x, tf.nest.map_structure(_flat, states))[0]["value"]
-            if has_memory(network)
-            else network(x, training=False)
-        )
+        if has_memory(network):
+            heads = one_step(network, x, tf.nest.map_structure(_flat, states))[0]
+            following = self._value_of(heads, tf.nest.map_structure(_flat, successors[OBSERVATION]))
+        else:
+            following = network(x, training=False)
         return self.rows(value), self.rows(_unflat(tf.reshape(following, (-1,)), value.shape[1]))
 
     def normalize(self, inputs: Any, mask: tf.Tensor) -> None:
@@ -178,6 +178,12 @@ class RecurrentPolicy(Policy):
         steps = sequences[BEGINS].shape[1]
         return tf.nest.map_structure(lambda y: _unflat(y, steps), self.preparation(self._network_part(flat)))
 
+    def _value_of(self, heads: dict[str, Any], observations: Any) -> Any:
+        """Return the value in a network's outputs for stored observations, with one batch axis."""
+        if self.says_action_values:
+            return self._assemble({"policy": heads["policy"]}, observations)["value"]
+        return heads["value"]
+
     def _scan(self, name: str, x: Any, sequences: Any) -> tuple[dict[str, Any], Any]:
         return scan(self._recurrent_networks[name], x, sequences[BEGINS], sequences[STATE][name])
 
@@ -186,7 +192,8 @@ class RecurrentPolicy(Policy):
         states = None
         if self.value_network is None or "value" in self._recurrent_networks:
             heads, states = self._scan("policy" if self.value_network is None else "value", x, sequences)
-            value = heads["value"]
+            flat = tf.nest.map_structure(_flat, (heads, sequences[OBSERVATION]))
+            value = self._value_of(*flat)
         else:
             value = self.value_network(tf.nest.map_structure(_flat, x), training=False)
         return tf.cast(tf.reshape(value, (-1, sequences[BEGINS].shape[1])), tf.float32), states

@@ -128,9 +128,11 @@ class CompiledCollector(Collector):
             played, ends = self._play_in_parts(policy, greedy)
             return self._checked(played, ends)
         key = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
+        share = getattr(policy, "share", None)
+        key = key, share is None
         if key not in policy.programs:
             policy.programs[key] = self._program(policy)
-        results = policy.programs[key](self.seed, np.int32(self.number), np.bool_(greedy))
+        results = policy.programs[key](self.seed, np.int32(self.number), np.bool_(greedy), np.float32(share or 0.0))
         return self._checked(*map_leaves(lambda x: x.numpy(), results))
 
     def _checked(self, rollout: Rollout, ends: Ends) -> Rollout:
@@ -206,15 +208,16 @@ class CompiledCollector(Collector):
         self.close()
 
     def _program(self, policy: Any) -> Any:
-        slots = self.slots(policy)
+        slots, explores = self.slots(policy), getattr(policy, "share", None) is not None
 
-        def program(seed: tf.Tensor, number: tf.Tensor, greedy: tf.Tensor) -> tuple[Rollout, Ends]:
-            own = random.fold_in(seed, number)
-            rollout, after, ends = self.play(policy, tf.nest.map_structure(tf.identity, slots), own, greedy)
+        def program(seed: tf.Tensor, number: tf.Tensor, greedy: tf.Tensor, share: tf.Tensor) -> tuple[Rollout, Ends]:
+            own, acting = random.fold_in(seed, number), policy.with_share(share) if explores else policy
+            rollout, after, ends = self.play(acting, tf.nest.map_structure(tf.identity, slots), own, greedy)
             tf.nest.map_structure(lambda variable, x: variable.assign(x), slots, after)
             return rollout, ends
 
-        specs = [tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.bool)]
+        numbers = [tf.TensorSpec((), dtype) for dtype in (tf.int32, tf.bool, tf.float32)]
+        specs = [tf.TensorSpec((2,), tf.int32), *numbers]
         return trace(program, *specs)
 
     def _play_in_parts(self, policy: Any, greedy: bool) -> tuple[Rollout, Ends]:

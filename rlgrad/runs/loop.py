@@ -155,8 +155,9 @@ class Updater:
             count = 1 if pace.rows else max(1, pace.updates_per_row - noted)
             made = self._fused.advance(count, timesteps, pace.total, self._shuffles(updates, count))
             return Made([update.metrics for update in made], sum(update.timesteps for update in made))
-        rollout = self._collector.collect(self._policy, actor=self._actor)
-        progress, steps = min(1.0, timesteps / pace.total), int(rollout.mask.sum())
+        progress = min(1.0, timesteps / pace.total)
+        rollout = self._collector.collect(self._learner.acting(progress, timesteps), actor=self._actor)
+        steps = int(rollout.mask.sum())
         if pace.completes_row(noted + 1, timesteps, timesteps + steps):
             self._watch.look(rollout, progress, timesteps)
         metrics = self._learner.learn(rollout, progress, self._shuffles(updates, 1)[0])

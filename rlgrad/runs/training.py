@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from gymnasium.spaces import Discrete
 
 from rlgrad import config as configs
 from rlgrad.agent import Agent
@@ -61,6 +62,7 @@ def train(
     encoders: Sequence[str] = (),
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
+    layer_norm: bool = False,
     shared_trunk: bool = False,
     memory: Memory | None = None,
     memory_size: int = 64,
@@ -110,6 +112,7 @@ def train(
             (docs/encoders.md).
         hidden_sizes: Widths of the hidden layers of the default networks.
         activation: Activation of the hidden layers, by its Keras name.
+        layer_norm: Normalize each hidden layer of the default networks before its activation.
         shared_trunk: Share the hidden layers between the default policy and value networks.
         memory: Recurrent cell of the default networks. `None`: they see the current observation only.
         memory_size: Units of the recurrent cell.
@@ -341,11 +344,17 @@ def _assemble(
         foreign = foreign_encoders(spaces[0])
         config = config if foreign == config.encoders else dataclasses.replace(config, encoders=foreign)
         device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
-        traced = dry_run(agent, batch_signature(*specs_for(*spaces)))
+        signature = batch_signature(*specs_for(*spaces), replay=agent.replay is not None)
+        traced = dry_run(agent, signature, num_actions=int(spaces[1].n) if isinstance(spaces[1], Discrete) else 0)
         value = "value" in traced.credited
         with tf.device(device), weights_within(capacity.memory() // 4):
             policy = make_policy(
-                *spaces, model=model, value_model=value_model, value=value, **_arguments(make_policy, config)
+                *spaces,
+                model=model,
+                value_model=value_model,
+                value=value,
+                action_values=agent.action_values if traced.action_values else None,
+                **_arguments(make_policy, config),
             )
             # Without a value the agent is traced again, on outputs that have none.
             learner = Learner(agent, policy, num_envs=collector.num_envs, traced=traced if policy.has_value else None)

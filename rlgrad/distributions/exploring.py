@@ -1,0 +1,94 @@
+"""Acting for training: a policy's own actions, with a share of uniformly random ones, and noise on continuous ones."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rlgrad import random
+
+
+@dataclass(frozen=True)
+class Exploring:
+    """Discrete actions of another distribution, but for a share that is uniformly random among those that no mask forbids.
+
+    A mixture is no member of the family, so this has what collectors ask for, and neither entropy nor divergence.
+
+    Args:
+        policy: the distribution whose parameters are given, one over Discrete actions: it has `allowed`.
+        share: of random actions, 0 … 1; a tensor in compiled programs.
+    """
+
+    policy: Any
+    share: Any
+
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> "Draws":
+        """Return the random numbers of `count` samples, indexed by the sample."""
+        own = self.policy.noise(parameters, generator, count)
+        shape = self.policy.allowed(parameters).shape
+        coins = generator.random((count, *shape[:-1]), np.float32)
+        return Draws(own, coins, generator.random((count, *shape), np.float32))
+
+    def pick(self, parameters: Any, noise: "Draws") -> np.ndarray:
+        """Return the policy's action, or where the coin says so, the allowed action of the largest number."""
+        chosen = self.policy.pick(parameters, noise.own)
+        at_random = noise.coins < np.float32(self.share)
+        if not at_random.any():
+            return chosen
+        numbers = np.where(self.policy.allowed(parameters), noise.numbers, np.float32(-1.0))
+        return np.where(at_random, numbers.argmax(axis=-1), chosen)
+
+    def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
+        """Return the log of the mixture's probabilities, shape (…)."""
+        share = np.float32(self.share)
+        possible = np.count_nonzero(self.policy.allowed(parameters), axis=-1)
+        own = np.exp(self.policy.numpy_log_prob(parameters, actions))
+        mixed = (1.0 - share) * own + share / np.maximum(possible, 1).astype(np.float32)
+        log_probs: np.ndarray = np.log(np.maximum(mixed, np.finfo(np.float32).tiny)).astype(np.float32)
+        return log_probs
+
+    def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the policy's most likely actions: nothing is explored."""
+        return self.policy.mode(parameters)
+
+    def to_environment(self, actions: np.ndarray) -> Any:
+        """Return these actions as `env.step` takes them."""
+        return self.policy.to_environment(actions)
+
+    def draw(self, parameters: Any, seeds: Any) -> tf.Tensor:
+        """TensorFlow: return sampled actions, one for each of the seeds, int32 (…, 2)."""
+        to_act, to_toss, to_choose = tf.unstack(random.split(seeds, 3), axis=-2)
+        allowed = self.policy.allowed(parameters)
+        numbers = tf.where(allowed, random.uniform(to_choose, (allowed.shape[-1],)), -1.0)
+        chosen = self.policy.draw(parameters, to_act)
+        return tf.where(
+            random.uniform(to_toss) < self.share, tf.argmax(numbers, axis=-1, output_type=chosen.dtype), chosen
+        )
+
+    def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
+        """TensorFlow: return what `numpy_log_prob` does."""
+        possible = tf.reduce_sum(tf.cast(self.policy.allowed(parameters), tf.float32), axis=-1)
+        own = tf.exp(self.policy.log_prob(parameters, actions))
+        mixed = (1.0 - self.share) * own + self.share / tf.maximum(possible, 1.0)
+        return tf.math.log(tf.maximum(mixed, np.finfo(np.float32).tiny))
+
+    def most_likely(self, parameters: Any) -> tf.Tensor:
+        """TensorFlow: return the actions of `mode`."""
+        return self.policy.most_likely(parameters)
+
+    def for_environment(self, actions: tf.Tensor) -> Any:
+        """TensorFlow: return the actions of `to_environment`."""
+        return self.policy.for_environment(actions)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of samples: the policy's own, a coin, and a number for each action. `draws[i]` are those of sample i."""
+
+    own: Any
+    coins: np.ndarray
+    numbers: np.ndarray
+
+    def __getitem__(self, sample: int) -> "Draws":
+        return Draws(self.own[sample], self.coins[sample], self.numbers[sample])

@@ -1,0 +1,91 @@
+"""Updates from what a replay remembers: draw, credit, move, follow, as often as the steps that were played allow."""
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import tensorflow as tf
+
+from rlgrad import random
+from rlgrad.agent import Agent
+from rlgrad.data import Metrics, ReplayBatch, Rollout
+from rlgrad.policies.policy import Policy
+from rlgrad.replay.ring import Ring
+
+_FINEST = 10_000  # denominator of the ratio of updates to steps
+
+Update = Callable[[ReplayBatch, Any], tuple[Metrics, Any]]
+"""Make one update from a batch, with a seed. Return its metrics, and the priorities of the rows, `None` if they have none."""
+
+
+class Rehearsal:
+    """A replay, and how many updates it is due.
+
+    Args:
+        agent: has the replay's settings.
+        policy: says what is stored.
+        num_envs: slots that rollouts are played in.
+
+    Attributes:
+        ring: the replay.
+        variables: for checkpoints, besides those of the ring.
+    """
+
+    def __init__(self, agent: Agent, policy: Policy, num_envs: int) -> None:
+        assert agent.replay is not None and agent.num_steps is not None
+        self._settings = agent.replay
+        steps, specs = agent.num_steps, (policy.observation_spec, policy.action_spec)
+        self.ring = Ring(self._settings, *specs, num_envs, steps=steps, gamma=agent.gamma)
+        self._ratio = Fraction(self._settings.updates_per_step).limit_denominator(_FINEST)
+        self._most = math.ceil(steps * num_envs * self._ratio) + 1
+        self._made = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates_made")
+        self.variables = [self._made]
+
+    def remember(self, rollout: Rollout) -> None:
+        """Write a rollout into the replay. Part of a compiled program, as is all below."""
+        self.ring.write(rollout)
+
+    def draw(self, seed: Any, progress: Any) -> tuple[ReplayBatch, Any]:
+        """Return a batch of the replay, and where its rows are."""
+        drawn = self.ring.draw(seed, self._settings.batch_size, progress)
+        numbers = {name: getattr(drawn, name) for name in ReplayBatch._fields if name != "progress"}
+        return ReplayBatch(**numbers, progress=progress), drawn.rows
+
+    def updates(self, update: Update, names: Sequence[str], progress: Any, seed: Any) -> tuple[Metrics, tf.Tensor]:
+        """Make the updates that are due.
+
+        Args:
+            update: makes one.
+            names: of the metrics that it returns, without `nonfinite_step`.
+            progress: share of the run already done, 0 … 1.
+            seed: int32 (2,).
+
+        Returns:
+            Means of the metrics over the updates, NaN if there was none, with `gradient_steps`, how many there were; and the
+            number of the first update that was left out because it was not finite, −1 if there was none.
+        """
+        count = self._due()
+
+        def body(i: tf.Tensor, bad: tf.Tensor, sums: Metrics) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
+            own = random.fold_in(seed, i)
+            batch, rows = self.draw(own, progress)
+            metrics, priorities = update(batch, own)
+            bad = tf.where(metrics["nonfinite_step"] >= 0, i, bad)
+            if priorities is not None:
+                self.ring.reprioritize(rows, priorities)
+            return i + 1, bad, {name: sums[name] + tf.cast(metrics[name], tf.float32) for name in names}
+
+        start = (tf.constant(0), tf.constant(-1), {name: tf.constant(0.0) for name in names})
+        made, bad, sums = tf.while_loop(
+            lambda i, bad, _: (i < count) & (bad < 0), body, start, maximum_iterations=self._most
+        )
+        self._made.assign_add(tf.cast(made, tf.int64))
+        means: Metrics = {name: total / tf.cast(made, tf.float32) for name, total in sums.items()}  # 0/0 is NaN
+        return means | {"gradient_steps": tf.cast(made, tf.float32)}, bad
+
+    def _due(self) -> tf.Tensor:
+        """Return how many updates the steps that were played allow and that were not made yet, int32 ()."""
+        beyond = tf.maximum(self.ring.steps - self._settings.warmup, 0)
+        allowed = beyond * self._ratio.numerator // self._ratio.denominator
+        return tf.cast(tf.clip_by_value(allowed - self._made, 0, self._most), tf.int32)

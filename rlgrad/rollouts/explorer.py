@@ -1,0 +1,35 @@
+"""Acting for training: the policy, with the random actions that its agent's exploration asks for."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rlgrad.distributions import Exploring
+from rlgrad.distributions.protocol import Distribution
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """A policy to collectors, whose distribution explores. Everything else is the policy's own.
+
+    Args:
+        policy: the policy.
+        share: of random actions, 0 … 1. It changes from rollout to rollout, so programs take it as an argument: see `with_share`.
+    """
+
+    policy: Any
+    share: Any
+
+    @property
+    def distribution(self) -> Distribution:
+        """The policy's distribution, mixed with random actions."""
+        mixed: Any = Exploring(self.policy.distribution, self.share)
+        return mixed
+
+    def with_share(self, share: Any) -> "Explorer":
+        """Return the same with another share, such as a tensor in a program."""
+        return replace(self, share=share)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked by libraries, before there is a policy
+            raise AttributeError(name)
+        return getattr(self.policy, name)
