@@ -1,7 +1,7 @@
 """Drawing numbered rows in proportion to their priorities, by sums of blocks that are kept.
 
-Level 0 holds a weight for each row, and level l + 1 the sums of blocks of 64 of level l, up to a single block. A draw goes down
-from there, and at each level takes one of a block's 64 in proportion to it, by a random number of its own. The shares multiply
+Level 0 holds a weight for each row, and level l + 1 the sums of blocks of 16 of level l, up to a single block. A draw goes down
+from there, and at each level takes one of a block's 16 in proportion to it, by a random number of its own. The shares multiply
 to weight / total, and 24 bits are enough for any number of rows. When a weight changes, its blocks are added up anew, so
 rounding does not build up.
 """
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from rlgrad import random
 
-_WIDTH = 64
+_WIDTH = 16
 
 
 class Priorities:
@@ -43,7 +43,7 @@ class Priorities:
             above.scatter_update(tf.IndexedSlices(tf.reduce_sum(_block(below, rows), axis=-1), rows))
 
     def draw(self, seed: Any, count: int) -> Any:
-        """Return rows, int32 (count,), each drawn in proportion to its weight. Needs a weight above 0.
+        """Return rows, int32 (count,), each drawn in proportion to its weight; row 0 if all weights are 0.
 
         Args:
             seed: int32 (2,).
@@ -57,7 +57,7 @@ class Priorities:
             # Sums may be rounded so that they do not rise: rows of weight 0 are left out one by one.
             beyond = (sums > number[:, None] * tf.reduce_max(sums, axis=-1, keepdims=True)) & (weights > 0.0)
             first = tf.argmax(beyond, axis=-1, output_type=tf.int32)
-            last = _WIDTH - 1 - tf.argmax(tf.reverse(weights, [-1]) > 0.0, axis=-1, output_type=tf.int32)
+            last = tf.reduce_max(tf.where(weights > 0.0, tf.range(_WIDTH), 0), axis=-1)
             at = _WIDTH * at + tf.where(tf.reduce_any(beyond, axis=-1), first, last)
         return at
 
@@ -81,5 +81,5 @@ def _sizes(count: int) -> Iterator[int]:
 
 
 def _block(level: tf.Variable, blocks: Any) -> Any:
-    """Return blocks of a level by their numbers, (M,): float32 (M, 64)."""
+    """Return blocks of a level by their numbers, (M,): float32 (M, 16)."""
     return tf.gather(level, _WIDTH * blocks[:, None] + tf.range(_WIDTH))

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from rlgrad import random
 from rlgrad.core import capacity
+from rlgrad.core.checks import require
 from rlgrad.data import Rollout
 from rlgrad.replay.priorities import Priorities, sizes
 from rlgrad.replay.records import Replay
@@ -106,7 +107,7 @@ class Ring:
     @property
     def num_bytes(self) -> int:
         """The bytes of all variables."""
-        return sum(v.dtype.size * math.prod(v.shape) for v in self.variables)
+        return sum(int(v.dtype.size) * math.prod(v.shape) for v in self.variables)
 
     @property
     def steps(self) -> Any:
@@ -209,6 +210,15 @@ class Ring:
                 f"This replay takes rollouts of at most {(self.rows - 2) // 2} steps in {self.num_envs} environments, got "
                 f"{steps} steps in {slots}."
             )
+        for name in ("observations", "actions", "log_probs", "rewards"):
+            for stored, given in zip(
+                tf.nest.flatten(self._stored[name]), tf.nest.flatten(getattr(rollout, name)), strict=True
+            ):
+                expected, got = (
+                    (stored.dtype.name, *stored.shape[1:]),
+                    (tf.as_dtype(given.dtype).name, *given.shape[2:]),
+                )
+                require(expected == got, name, f"{expected} in this replay", got)
         return steps, slots
 
     def _number(self, row: Any, valid: Any) -> Any:
@@ -228,7 +238,7 @@ class Ring:
             same &= tf.reduce_all(tf.reshape(equal, (self.num_envs, -1)), axis=1)
         broken = tf.reduce_any(valid, axis=0) & (flags == _STEP) & ~same
         spare = self.num_envs * self.rows
-        self._put(tf.where(broken, before, spare), {"flags": tf.where(broken, flags | _CUT, 0)})
+        self._put(tf.where(broken, before, spare), {"flags": flags | _CUT})
         return self._at + tf.cast(broken, tf.int32)
 
     def _steps_in(self, begin: Any, count: Any, most: int) -> Any:
@@ -241,8 +251,8 @@ class Ring:
         """Let new steps be drawn."""
         here, after, is_step = (tf.reshape(x, (-1,)) for x in (here, after, valid))
         if self.settings.prioritized:
-            self._priorities.set(after, tf.zeros(after.shape))
-            self._priorities.set(here, tf.where(is_step, self._largest, 0.0))
+            weights = tf.where(is_step, self._largest, 0.0)
+            self._priorities.set(tf.concat([after, here], axis=0), tf.concat([tf.zeros(after.shape), weights], axis=0))
             return
         number = self._written + tf.cumsum(tf.cast(valid, tf.int64), axis=0, exclusive=True)
         place = self._number(tf.cast(number % self.rows, tf.int32), valid)
@@ -289,7 +299,7 @@ class Ring:
         indices = tf.reshape(numbers, (-1,))
         for name, tree in values.items():
             for variable, x in zip(tf.nest.flatten(self._stored[name]), tf.nest.flatten(tree), strict=True):
-                rows = tf.reshape(tf.cast(x, variable.dtype), (-1, *variable.shape[1:]))
+                rows = tf.reshape(x, (-1, *variable.shape[1:]))
                 variable.scatter_update(tf.IndexedSlices(rows, indices))
 
     def _take(self, name: str, numbers: Any) -> Any:
@@ -307,7 +317,7 @@ def size_of(settings: Replay, observation_spec: Any, action_spec: Any, num_envs:
     """Return the bytes of a ring, without making it. The arguments are those of `Ring`."""
     total = num_envs * _rows(settings, num_envs) + 1
     specs = tf.nest.flatten([observation_spec, action_spec, _NUMBERS])
-    stored = sum(spec.dtype.size * math.prod(spec.shape[1:]) for spec in specs)
+    stored = sum(int(spec.dtype.size) * math.prod(spec.shape[1:]) for spec in specs)
     order = 4 * sum(sizes(total)) + 4 if settings.prioritized else 4 * total
     return total * stored + 16 * num_envs + order
 
