@@ -1,0 +1,123 @@
+"""The options of an agent that learns from what was stored: its replay, its slow copies, and how it explores."""
+
+import numbers
+from typing import Any
+
+from rlgrad.core.checks import require, require_at_most
+from rlgrad.hyperparameters import Record
+
+MOST_STEPS = 2**30
+"""The most steps of a replay. Rows are numbered by int32."""
+
+
+class Replay(Record):
+    """Steps played earlier, from which batches are drawn."""
+
+    capacity: int = 1_000_000
+    """Steps kept, over all environments together. The last observation of each episode takes the room of a step."""
+    batch_size: int = 256
+    """Steps drawn for each gradient step."""
+    warmup: int = 1_000
+    """Steps played with uniformly random actions before the first gradient step, over all environments together."""
+    updates_per_step: float = 1.0
+    """Gradient steps for each environment step. Fractions are carried over to the next rollout."""
+    n_steps: int = 1
+    """Steps whose rewards are added up before the value of the state after them is taken; fewer where an episode ends."""
+    prioritized: bool = False
+    """Draw steps in proportion to a power of their priority instead of uniformly."""
+    priority_exponent: float = 0.6
+    """Power of the priority, if prioritized: 0 draws uniformly, 1 in proportion to the priority."""
+    importance_exponent: float = 0.4
+    """Power of the importance weights at the start of training, if prioritized; it rises linearly to 1 at the end."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, each with its name in the message."""
+        for name in ("capacity", "batch_size", "n_steps"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.warmup >= 0, "warmup", "at least 0", self.warmup)
+        require(
+            0.0 < self.updates_per_step <= 2**16, "updates_per_step", "above 0, at most 65,536", self.updates_per_step
+        )
+        require_at_most(self, capacity=MOST_STEPS, batch_size=2**24, n_steps=2**10)
+        for name in ("priority_exponent", "importance_exponent"):
+            require(0.0 <= getattr(self, name) <= 1.0, name, "between 0 and 1", getattr(self, name))
+        if self.warmup > self.capacity:
+            raise ValueError(
+                f"warmup is at most capacity, {self.capacity:,}, since more steps are never held at once; got {self.warmup:,}."
+            )
+
+
+class Target(Record):
+    """Copies of weights that follow them slowly: θ′ ← θ′ + rate · (θ − θ′)."""
+
+    rate: float = 0.005
+    """Share of the way to the current weights that the copies go at once. 1: they become equal."""
+    every: int = 1
+    """Gradient steps from one such move to the next."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, each with its name in the message."""
+        require(0.0 < self.rate <= 1.0, "rate", "above 0, at most 1", self.rate)
+        require(self.every >= 1, "every", "at least 1", self.every)
+        require_at_most(self, every=2**30)
+
+
+class Linear(Record):
+    """A number that goes linearly from `start` to `end`, and stays there."""
+
+    start: float = 1.0
+    """Value at the start of training."""
+    end: float = 0.0
+    """Value from then on."""
+    over: float = 1.0
+    """Share of training, counted in environment steps, after which `end` is reached."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, each with its name in the message."""
+        require(0.0 < self.over <= 1.0, "over", "above 0, at most 1", self.over)
+
+    def at(self, progress: Any) -> Any:
+        """Return the value at a moment of training.
+
+        Args:
+            progress: share of the run's environment steps already taken, 0 … 1: a number, or a tensor of them.
+        """
+        if isinstance(progress, numbers.Real):
+            done = min(float(progress) / self.over, 1.0)
+        else:
+            import tensorflow as tf
+
+            done = tf.minimum(progress / self.over, 1.0)
+        return self.start + (self.end - self.start) * done
+
+
+class Exploration(Record):
+    """How acting for training differs from the policy."""
+
+    random: float | Linear = 0.0
+    """Share of actions that are drawn uniformly instead (ε of ε-greedy)."""
+    noise: float | Linear = 0.0
+    """Standard deviation of Gaussian noise on continuous actions."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, at the start and at the end of a schedule."""
+        for value in _ends(self.random):
+            require(0.0 <= value <= 1.0, "random", "between 0 and 1", value)
+        for value in _ends(self.noise):
+            require(value >= 0.0, "noise", "at least 0", value)
+
+    def share(self, progress: Any) -> Any:
+        """Return the share of actions that are random at a moment of training. See `Linear.at`."""
+        return _at(self.random, progress)
+
+    def deviation(self, progress: Any) -> Any:
+        """Return the standard deviation of the noise at a moment of training. See `Linear.at`."""
+        return _at(self.noise, progress)
+
+
+def _ends(value: float | Linear) -> tuple[float, float]:
+    return (value.start, value.end) if isinstance(value, Linear) else (value, value)
+
+
+def _at(value: float | Linear, progress: Any) -> Any:
+    return value.at(progress) if isinstance(value, Linear) else value
