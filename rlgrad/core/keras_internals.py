@@ -5,7 +5,9 @@ What is relied on:
 - `layer.call` is looked up on the instance at each call, so an entry in `layer.__dict__` is what runs (`replaced_calls`).
 - A layer's `activation` is the last thing that its `call` does, and `None` leaves it out (`split_activation`).
 - `_remat_mode`, `quantization_mode` and `lora_enabled` say that a layer does not run its own `call` (`altered`).
-- `keras.StatelessScope` decides what `variable.value` is, for everything that runs inside, in place of an outer one.
+- `keras.StatelessScope` decides what `variable.value` is, for everything that runs inside, in place of an outer one; the
+  innermost one is what `get_stateless_scope` returns, and its `state_mapping` holds the values by the variables' ids
+  (`values_in_place`, `placed_values`).
 - `layer._flatten_layers()` lists a layer and everything below it (`all_layers`).
 - `layer._losses` and `layer._loss_ids` hold what `add_loss` and activity regularizers left behind (`kept_losses`).
 - Assignments to Keras variables inside a `StatelessScope` are not kept (`untouched.untouched`).
@@ -30,6 +32,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from tensorflow.types.experimental import PolymorphicFunction
 
 from rlgrad.core.code_names import without_compilation
@@ -114,6 +117,28 @@ def all_layers(model: Any) -> list[Any]:
 def tape_sources(variables: Iterable[Any]) -> list[Any]:
     """The `tf.Variable`s behind Keras variables (a `tf.Variable` is returned as it is)."""
     return [variable.value if isinstance(variable, keras.Variable) else variable for variable in variables]
+
+
+def placed_values() -> dict[int, Any]:
+    """Return the values that the caller's `keras.StatelessScope` gives to variables, by the ids of these."""
+    scope = get_stateless_scope()
+    return {} if scope is None else scope.state_mapping
+
+
+@contextlib.contextmanager
+def values_in_place(values: Iterable[tuple[Any, Any]]) -> Iterator[None]:
+    """While this context is open, Keras variables have other values, and assignments to them are not kept.
+
+    Variables that are left out keep the value that an outer scope gives them; Keras's own scope would hide it.
+
+    Args:
+        values: variables, each with its value.
+    """
+    scope = keras.StatelessScope(state_mapping=values)
+    outer = placed_values()
+    with scope:
+        scope.state_mapping = {**outer, **scope.state_mapping}
+        yield
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import keras
 import tensorflow as tf
 from tensorflow.types.experimental import PolymorphicFunction
 
@@ -65,7 +64,7 @@ def untouched(model: Any, in_place: Iterable[tuple[Any, Any]] = ()) -> Iterator[
         stack.enter_context(_kept_attributes(layers))
         stack.enter_context(_kept_values(snapshots.current(model).loose))
         stack.enter_context(_inlined(layers))
-        stack.enter_context(keras.StatelessScope(state_mapping=in_place))
+        stack.enter_context(keras_internals.values_in_place(in_place))
         yield
 
 

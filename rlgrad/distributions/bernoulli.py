@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.distributions.protocol import integers, require_within
+from rlgrad.distributions.protocol import integers, rank_of, refuse_reparameterization, require_within
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Bernoulli:
         signed = tf.where(tf.cast(actions, tf.bool), parameters, -parameters)
         return -tf.reduce_sum(tf.nn.softplus(-signed), axis=self._event_axes)
 
+    def batch_rank(self, parameters: Any) -> int:
+        """Return the number of axes before those of the logits."""
+        return rank_of(parameters) - self.rank
+
     def entropy(self, parameters: Any) -> tf.Tensor:
         """Return −Σ_i p_i log p_i + (1 − p_i) log(1 − p_i) in nats, shape (…)."""
         p = tf.nn.sigmoid(parameters)
@@ -47,6 +51,14 @@ class Bernoulli:
         """Return each switch's p (1 − p) times v, shape (…, *shape)."""
         p = tf.nn.sigmoid(parameters)
         return p * (1.0 - p) * tangents
+
+    def reparameterized(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Raise a TypeError: a switch is on or off."""
+        raise refuse_reparameterization(self)
+
+    def reparameterized_log_prob(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Raise a TypeError: a switch is on or off."""
+        raise refuse_reparameterization(self)
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return integer actions. Raise if they are not 0 or 1, as far as they are known when called."""

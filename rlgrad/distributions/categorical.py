@@ -7,7 +7,15 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.distributions.protocol import IMPOSSIBLE, integers, keras_argmax, log_softmax, require_within
+from rlgrad.distributions.protocol import (
+    IMPOSSIBLE,
+    integers,
+    keras_argmax,
+    log_softmax,
+    rank_of,
+    refuse_reparameterization,
+    require_within,
+)
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -41,6 +49,10 @@ class Categorical:
         chosen = tf.one_hot(actions, tf.shape(parameters)[-1], on_value=True, off_value=False, dtype=tf.bool)
         return tf.reduce_sum(tf.where(chosen, log_probs, tf.zeros_like(log_probs)), axis=-1)
 
+    def batch_rank(self, parameters: Any) -> int:
+        """Return the number of axes before those of the logits."""
+        return rank_of(parameters) - 1
+
     def entropy(self, parameters: Any) -> tf.Tensor:
         """Return −Σ_a π(a) log π(a) in nats, shape (…)."""
         log_probs = tf.nn.log_softmax(parameters)
@@ -55,6 +67,14 @@ class Categorical:
         """Return (diag(p) − p pᵀ) v of each row: the Fisher matrix of the logits times v, shape (…, num_actions)."""
         p = tf.nn.softmax(parameters)
         return p * (tangents - tf.reduce_sum(p * tangents, axis=-1, keepdims=True))
+
+    def reparameterized(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Raise a TypeError: an action is one of several."""
+        raise refuse_reparameterization(self)
+
+    def reparameterized_log_prob(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Raise a TypeError: an action is one of several."""
+        raise refuse_reparameterization(self)
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return integer actions. Raise if they are not within `0 … num_actions − 1`, as far as they are known when called."""

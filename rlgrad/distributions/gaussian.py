@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.distributions.protocol import rank_of, require_noise
 
 _LOG_2PI = math.log(2.0 * math.pi)
 # E[g(z)] for a standard normal z is Σ_k weight_k g(node_k), to 1e-6 for the integrand in `entropy`.
@@ -50,11 +51,11 @@ class DiagonalGaussian:
         """Return Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
         mean, log_std = parameters["mean"], parameters["log_std"]
         u = tf.cast(actions, tf.as_dtype(mean.dtype))
-        z = (u - mean) * tf.exp(-log_std)
-        terms = -0.5 * z * z - log_std - 0.5 * _LOG_2PI
-        if self.squash:
-            terms -= self._log_slope(u, tf.nn.softplus)
-        return tf.reduce_sum(terms, axis=self._event_axes)
+        return self._log_prob((u - mean) * tf.exp(-log_std), u, log_std)
+
+    def batch_rank(self, parameters: Any) -> int:
+        """Return the number of axes before those of an action."""
+        return rank_of(parameters["mean"]) - self.rank
 
     def entropy(self, parameters: Any) -> tf.Tensor:
         """Return Σ_i log σ_i + ½ log 2πe, of u or, with `squash`, as `entropy_of` says; in nats, shape (…)."""
@@ -78,6 +79,20 @@ class DiagonalGaussian:
         """Return the Fisher matrix of each row times v: v/σ² for the mean, 2 v for log σ (one log σ per component)."""
         precision = tf.exp(-2.0 * parameters["log_std"])
         return {"mean": tangents["mean"] * precision, "log_std": 2.0 * tangents["log_std"]}
+
+    def reparameterized(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Return u = μ + σ ε, before it is clipped or squashed."""
+        mean = tf.convert_to_tensor(parameters["mean"])
+        return mean + tf.exp(parameters["log_std"]) * require_noise(noise, mean)
+
+    def reparameterized_log_prob(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Return Σ_i −½ ε_i² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…).
+
+        It is `log_prob` of `reparameterized`, without the difference of u and μ that loses the digits of a small σ ε.
+        """
+        mean = tf.convert_to_tensor(parameters["mean"])
+        log_std = tf.broadcast_to(parameters["log_std"], tf.shape(mean))
+        return self._log_prob(require_noise(noise, mean), self.reparameterized(parameters, noise), log_std)
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return floating-point actions. Raise a TypeError for others."""
@@ -156,6 +171,13 @@ class DiagonalGaussian:
             inside = mean if unbounded else ops.minimum(ops.maximum(mean, low), high)
         dtype = np.dtype(self.dtype)
         return {name: ops.cast(ops.round(inside) if np.issubdtype(dtype, np.integer) else inside, dtype.name)}
+
+    def _log_prob(self, z: Any, u: Any, log_std: Any) -> tf.Tensor:
+        """Return the log-probability of u = μ + σ z."""
+        terms = -0.5 * z * z - log_std - 0.5 * _LOG_2PI
+        if self.squash:
+            terms -= self._log_slope(u, tf.nn.softplus)
+        return tf.reduce_sum(terms, axis=self._event_axes)
 
     @property
     def _event_axes(self) -> tuple[int, ...]:

@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.distributions.protocol import IMPOSSIBLE, integers, keras_argmax, require_within
+from rlgrad.distributions.protocol import (
+    IMPOSSIBLE,
+    integers,
+    keras_argmax,
+    rank_of,
+    refuse_reparameterization,
+    require_within,
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,18 @@ class Greedy:
             "Policies that take the action of the largest value have no KL divergence, so no trust region or natural gradient: "
             "let Ascent move an agent that credits q."
         )
+
+    def batch_rank(self, parameters: Any) -> int:
+        """Return the number of axes before that of the actions."""
+        return rank_of(parameters) - (2 if self.width else 1)
+
+    def reparameterized(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Raise a TypeError: an action is one of several."""
+        raise refuse_reparameterization(self)
+
+    def reparameterized_log_prob(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Raise a TypeError: an action is one of several."""
+        raise refuse_reparameterization(self)
 
     def fisher_product(self, parameters: Any, tangents: Any) -> Any:
         """Raise, as `kl_divergence` does."""

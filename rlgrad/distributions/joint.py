@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.distributions.protocol import rank_of, refuse_reparameterization, require_noise
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Joint:
         each = zip(self.parts, self._parameters(parameters), self._actions(actions), strict=True)
         return tf.add_n([part.distribution.log_prob(p, a) for part, p, a in each])
 
+    def batch_rank(self, parameters: Any) -> int:
+        """Return the number of axes before that of the parts."""
+        return rank_of(parameters["heads"]) - 1
+
     def entropy(self, parameters: Any) -> tf.Tensor:
         """Return the sum over the parts in nats, shape (…)."""
         each = zip(self.parts, self._parameters(parameters), strict=True)
@@ -93,6 +98,17 @@ class Joint:
                 scales.append(_flat(log_std, len(part.raw_shape)))
         result = {"heads": tf.concat(heads, axis=-1)}
         return result | {"log_std": tf.concat(scales, axis=-1)} if scales else result
+
+    def reparameterized(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Return the parts' actions, side by side. Raise a TypeError if one of them is one of several."""
+        return self._concatenated(
+            part.distribution.reparameterized(p, own) for part, p, own in self._moved(parameters, noise)
+        )
+
+    def reparameterized_log_prob(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Return the sum over the parts, shape (…). Raise a TypeError as `reparameterized`."""
+        each = self._moved(parameters, noise)
+        return tf.add_n([part.distribution.reparameterized_log_prob(p, own) for part, p, own in each])
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return float (…, D), the parts side by side. Each distribution checks its own."""
@@ -171,6 +187,14 @@ class Joint:
             path = re.sub(r"\W", "_", "_".join(map(str, part.path)))
             actions |= part.distribution.keras_actions(own, f"{name}_{path}")
         return actions
+
+    def _moved(self, parameters: Any, noise: Any) -> list[tuple[Part, Any, Any]]:
+        """Return each part with its parameters and its noise."""
+        for part in self.parts:
+            if not _continuous(part):
+                raise refuse_reparameterization(part.distribution)
+        noise = require_noise(noise, parameters["heads"])  # all heads are means, so they have an action's shape
+        return list(zip(self.parts, self._parameters(parameters), self._actions(noise), strict=True))
 
     def _tree(self, path: tuple[Any, ...], leaves: dict[tuple[Any, ...], Any]) -> Any:
         if path in leaves:

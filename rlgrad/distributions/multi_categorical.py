@@ -8,7 +8,14 @@ import tensorflow as tf
 
 from rlgrad import random
 from rlgrad.distributions.categorical import Categorical
-from rlgrad.distributions.protocol import IMPOSSIBLE, integers, keras_argmax, require_within
+from rlgrad.distributions.protocol import (
+    IMPOSSIBLE,
+    integers,
+    keras_argmax,
+    rank_of,
+    refuse_reparameterization,
+    require_within,
+)
 
 _ONE = Categorical()
 
@@ -39,6 +46,10 @@ class MultiCategorical:
         table = self._table(parameters)
         return tf.reduce_sum(_ONE.log_prob(table, tf.reshape(actions, tf.shape(table)[:-1])), axis=-1)
 
+    def batch_rank(self, parameters: Any) -> int:
+        """Return the number of axes before those of the logits."""
+        return rank_of(parameters) - 1
+
     def entropy(self, parameters: Any) -> tf.Tensor:
         """Return the sum of the choices' entropies in nats, shape (…)."""
         return tf.reduce_sum(_ONE.entropy(self._table(parameters)), axis=-1)
@@ -53,6 +64,14 @@ class MultiCategorical:
         rows, columns = self._places
         flat = tf.reshape(moved, tf.concat([tf.shape(moved)[:-2], [-1]], axis=0))
         return tf.gather(flat, rows * max(self.counts) + columns, axis=-1)
+
+    def reparameterized(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Raise a TypeError: each choice is one of several."""
+        raise refuse_reparameterization(self)
+
+    def reparameterized_log_prob(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Raise a TypeError: each choice is one of several."""
+        raise refuse_reparameterization(self)
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return integer actions. Raise if one is outside of its choice's range, as far as they are known when called."""

@@ -21,6 +21,9 @@ class Distribution(Protocol):
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
         """Return log π(a|s), shape (…)."""
 
+    def batch_rank(self, parameters: Any) -> int:
+        """Return the number of batch axes that these parameters have, the … of all shapes here."""
+
     def entropy(self, parameters: Any) -> tf.Tensor:
         """Return H(π(·|s)) in nats, shape (…)."""
 
@@ -29,6 +32,20 @@ class Distribution(Protocol):
 
     def fisher_product(self, parameters: Any, tangents: Any) -> Any:
         """Return the Fisher matrix of each row's parameters times a tangent, a tree like the parameters."""
+
+    def reparameterized(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """TensorFlow: return the actions a(s; ε) (…, event), as they are stored, as a function of parameters and noise.
+
+        Args:
+            parameters: the distribution's.
+            noise: ε, float (…, event): standard normal numbers make a sample of them, zeros the most likely action.
+
+        Raises:
+            TypeError: an action is one of several, and does not move when the parameters do.
+        """
+
+    def reparameterized_log_prob(self, parameters: Any, noise: Any) -> tf.Tensor:
+        """Return log π(a(s; ε)|s), shape (…): of `reparameterized` actions, as a function of parameters and noise alone."""
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return `actions` as a tensor of the right dtype. Raise if they cannot be actions of this distribution."""
@@ -67,6 +84,41 @@ class Distribution(Protocol):
             parameters: Keras tensors.
             name: of the action; its parts append theirs.
         """
+
+
+def rank_of(tensor: Any) -> int:
+    """Return the number of axes of a distribution's parameters.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    rank = tensor.shape.rank if tf.is_tensor(tensor) else len(tensor.shape)
+    if rank is None:
+        raise ValueError("The policy's output has an unknown number of axes; give it a shape (tf.ensure_shape).")
+    return int(rank)
+
+
+def require_noise(noise: Any, like: Any) -> tf.Tensor:
+    """Return noise as a tensor of the dtype of `like`.
+
+    Raises:
+        TypeError: it is not floating-point.
+        ValueError: it has not exactly the shape of `like`: broadcasting would give several actions the same noise.
+    """
+    noise = tf.convert_to_tensor(noise)
+    if not noise.dtype.is_floating:
+        raise TypeError(f"The noise of actions is made of floating-point numbers, got {noise.dtype.name}.")
+    if not noise.shape.is_compatible_with(like.shape):
+        raise ValueError(f"The noise has the shape of the actions, {tuple(like.shape)}; got {tuple(noise.shape)}.")
+    return tf.cast(noise, like.dtype)
+
+
+def refuse_reparameterization(distribution: Any) -> TypeError:
+    """Return the error of a distribution over actions that cannot be moved."""
+    return TypeError(
+        f"An action of {type(distribution).__name__} is one of several, which cannot be reparameterized: it does not move "
+        "when the parameters do. Credit LogProb(actions), or the log-probabilities of all actions (Each)."
+    )
 
 
 def integers(actions: Any, name: str) -> tf.Tensor:

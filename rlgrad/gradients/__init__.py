@@ -13,6 +13,7 @@ from rlgrad.gradients.closed_forms.outer_products import OuterProduct
 from rlgrad.gradients.closed_forms.rule_table import register_rule
 from rlgrad.gradients.curvature import hessian_vector_product
 from rlgrad.gradients.dicts import by_layer, dot, flatten, norm, unflatten
+from rlgrad.gradients.evaluation import evaluate
 from rlgrad.gradients.functions import forget, gradient, input_gradient, value_and_gradient
 from rlgrad.gradients.gauss_newton import gauss_newton_vector_product
 from rlgrad.gradients.input_derivatives import input_jacobian, input_jvp
@@ -25,13 +26,18 @@ from rlgrad.gradients.planning import Plan, plan
 from rlgrad.gradients.programs.backward import DisconnectedGradientError
 from rlgrad.gradients.programs.coupling import BatchCoupledError
 from rlgrad.gradients.questions.outputs import Entropy, LogProb, Output, PerSequence
+from rlgrad.gradients.questions.vector_outputs import Action, ActionLogProb, Chosen, Each
 
 require_tensorflow_backend()
 
 __all__ = [
+    "Action",
+    "ActionLogProb",
     "BatchCoupledError",
+    "Chosen",
     "Direct",
     "DisconnectedGradientError",
+    "Each",
     "Entropy",
     "Linearization",
     "LogProb",
@@ -44,6 +50,7 @@ __all__ = [
     "by_layer",
     "clipped_gradient",
     "dot",
+    "evaluate",
     "flatten",
     "forget",
     "gauss_newton_vector_product",

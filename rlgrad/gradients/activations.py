@@ -96,11 +96,11 @@ def _at_layer(question: Question, hidden: Any) -> Computed:
             forward = question.forward()
     watched.require_one_output(question.model)
     require_separate_function(question, forward)
-    value, leaves = forward.values[SINGLE], tf.nest.flatten(watched.returned)
+    value, units, leaves = forward.values[SINGLE], forward.units[SINGLE], tf.nest.flatten(watched.returned)
     if weights is None:
-        gradients = tape.gradient(value, leaves, output_gradients=weight_for(question, value))
+        gradients = tape.gradient(value, leaves, output_gradients=weight_for(question, value, units))
     else:  # a layer's output may have other rows than samples
-        gradients = pull_back_wide({SINGLE: value}, {SINGLE: weights.weight(value)}, leaves, tape)
+        gradients = pull_back_wide({SINGLE: value}, {SINGLE: weights.weight(value, units)}, leaves, tape)
     names = leaf_names(watched.returned)
     missing = [name.removeprefix("x") for name, gradient in zip(names, gradients, strict=True) if gradient is None]
     if missing:

@@ -18,8 +18,9 @@ from rlgrad.gradients.programs.backward import (
     weight_for,
     wide,
 )
+from rlgrad.gradients.programs.coupling import require_separate_samples
 from rlgrad.gradients.programs.half_precision import in_ranges, near_one, without_weights
-from rlgrad.gradients.programs.products import second_derivatives
+from rlgrad.gradients.programs.products import JacobianProducts, second_derivatives
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.inputs import as_tensor
@@ -96,7 +97,8 @@ def hessian_product(question: Question, v: Any, credits: Mapping[str, Any] | Non
                 values = [forward.values[name] for name in names]
                 return values, [question.extra[f"{_CREDIT}{name}"] for name in names], forward.ranges
             value = forward.values[SINGLE]
-            c = weight_for(question, value) if weights is None else weights.weight(value)
+            units = forward.units[SINGLE]
+            c = weight_for(question, value, units) if weights is None else weights.weight(value, units)
             return [value], [c], forward.ranges
 
         with second_derivatives():
@@ -105,6 +107,36 @@ def hessian_product(question: Question, v: Any, credits: Mapping[str, Any] | Non
     kind = ("hessian", names)
     computed = compute(kind, question, computation, without_rows=_zeros, traced=True)
     return by_key(question, computed)
+
+
+def push_weights(question: Question, v: Any) -> Any:
+    """Return J v, float (N, …), for a question about one output: how each unit of each sample moves with the weights.
+
+    Raises:
+        BatchCoupledError: the model mixes its samples.
+        NotImplementedError: TensorFlow has no second derivative of an operation.
+        ValueError: v has other keys or shapes than the weights that the output depends on.
+    """
+    require_repeatable(question, "jvp of a vector")
+    question, given = with_direction(question, v)
+
+    def computation(question: Question) -> Computed:
+        require_separate_samples(question)
+        sources, half = question.sources, computes_in_half(question.model)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            forward = question.forward()
+        y = forward.values[SINGLE]
+        positions = tuple(i for i, gradient in enumerate(tape.gradient(y, sources)) if gradient is not None)
+        require_connected(question, positions)
+        targets = [sources[i] for i in positions]
+        direction = direction_for(question, given, positions)
+        direction, size = near_one(direction) if half else (direction, None)
+        (moved,) = JacobianProducts(tape, [y], targets).push(like(targets, direction))
+        moved = moved if size is None else wide(moved) * tf.cast(size, wide(moved).dtype)
+        return Computed([moved], positions, forward.ranges)
+
+    return compute("jvp", question, computation, traced=True).results[0]
 
 
 def with_direction(question: Question, v: Any) -> tuple[Question, list[str]]:

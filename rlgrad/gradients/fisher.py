@@ -19,6 +19,7 @@ from rlgrad.gradients.questions.heads import Heads
 from rlgrad.gradients.questions.policy_recipes import DistributionEntropy, LogProbability, distribution_of
 from rlgrad.gradients.questions.question import SINGLE, Question
 from rlgrad.gradients.questions.recipes import Recipe, Sum
+from rlgrad.gradients.questions.reparameterized import ReparameterizedAction, ReparameterizedLogProbability
 
 
 @dataclass(frozen=True)
@@ -90,4 +91,7 @@ def parameters_of(question: Question) -> Parameters:
 def _about_distribution(recipe: Recipe) -> LogProbability | DistributionEntropy | None:
     if isinstance(recipe, Sum):
         return next((r for r in map(_about_distribution, recipe.terms) if r is not None), None)
+    if isinstance(recipe, ReparameterizedAction | ReparameterizedLogProbability):
+        deterministic = isinstance(recipe, ReparameterizedAction) and not recipe.noisy and recipe.distribution is None
+        return None if deterministic else LogProbability(recipe.head, recipe.distribution)
     return recipe if isinstance(recipe, LogProbability | DistributionEntropy) else None

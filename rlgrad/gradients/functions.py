@@ -13,7 +13,7 @@ from rlgrad.gradients.programs.half_precision import pull_back_rows, value_and_s
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
-from rlgrad.gradients.questions.question import SINGLE, Question
+from rlgrad.gradients.questions.question import Question, place
 
 
 def gradient(
@@ -92,6 +92,7 @@ def input_gradient(
     target: Any = None,
     inputs: Any = None,
     layer: Any = None,
+    at: Any = None,
     sample_weight: Any = None,
 ) -> Any:
     """c_n ∇x f(x_n): how each number of the input moves the output (saliency).
@@ -106,6 +107,7 @@ def input_gradient(
             Else a key of a dict (for a dict in a dict "a/b"), the name of a `keras.Input`, a position in a list; or a
             list of these.
         layer: see `gradient`.
+        at: other values of the weights, as `evaluate` takes them; the model keeps its own.
         sample_weight: see `gradient`.
 
     Returns:
@@ -121,9 +123,11 @@ def input_gradient(
     Example:
         >>> input_gradient(model, {"numbers": numbers, "category": category}, inputs="numbers")
     """
-    return answer(
-        _input_gradient, model, x, Output.of(output, target=target), sample_weight, inputs=inputs, layer=layer
-    )
+    f = Output.of(output, target=target)
+    if at is None:
+        return answer(_input_gradient, model, x, f, sample_weight, inputs=inputs, layer=layer)
+    answered = _input_gradient(model, x, output=f, inputs=inputs, layer=layer, sample_weight=sample_weight, at=at)
+    return answered.pack(answered.computed.results)
 
 
 def forget(model: Any) -> None:
@@ -168,10 +172,14 @@ def _value_and_sum(
     return computed, [question.weights.keys[i] for i in computed.positions]
 
 
-def _input_gradient(model: Any, x: Any, *, output: Any, inputs: Any, layer: Any, sample_weight: Any) -> Answer[Any]:
+def _input_gradient(
+    model: Any, x: Any, *, output: Any, inputs: Any, layer: Any, sample_weight: Any, at: Any = None
+) -> Answer[Any]:
     question = ask(
         model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True, inputs=inputs
     )
+    if at is not None:
+        question = place(question, at)
     computed = compute("input_gradient", question, _leaf_gradients)
     return Answer(computed, question.inputs.packed)
 
@@ -184,8 +192,7 @@ def _leaf_gradients(question: Question) -> Computed:
         tape.watch(list(floating.values()))
         forward = question.forward()
     require_separate_function(question, forward)
-    value = forward.values[SINGLE]
-    found = pull_back_rows(question, weights, value, list(floating.values()), tape)
+    found = pull_back_rows(question, weights, forward, list(floating.values()), tape)
     # Those of leaves that were not chosen are for the message; a compiled program does not compute them.
     gradients = {i: tf.convert_to_tensor(g) for i, g in zip(floating, found, strict=True) if g is not None}
     require_inputs(question.inputs, gradients)

@@ -1,52 +1,39 @@
 """A model's outputs at its current weights, with their gradient: one forward pass, and one backward pass per credit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.core import keras_internals
 from rlgrad.gradients import norms
 from rlgrad.gradients.closed_forms.factors import Factor
-from rlgrad.gradients.curvature import hessian_product
+from rlgrad.gradients.curvature import hessian_product, push_weights
 from rlgrad.gradients.gauss_newton import gauss_newton_product
 from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
 from rlgrad.gradients.programs.answers import read_call
-from rlgrad.gradients.programs.backward import (
-    credits_by_name,
-    credits_for,
-    dense,
-    require_connected,
-    require_repeatable,
-    tangents_for,
-)
-from rlgrad.gradients.programs.half_precision import pull_back
-from rlgrad.gradients.programs.program import Computed, Program, is_compilable, program_for
+from rlgrad.gradients.programs.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients.programs.coupling import require_separate_samples
+from rlgrad.gradients.programs.recorded_runs import RecordedRun, record_program, record_run
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.inputs import as_weight
-from rlgrad.gradients.questions.outputs import Output, OutputLike
-from rlgrad.gradients.questions.question import SINGLE, Question, place
+from rlgrad.gradients.questions.outputs import OutputLike, named_outputs
+from rlgrad.gradients.questions.question import SINGLE, place, single_output
 
 
 class Linearization:
     """A model's outputs and their derivatives with respect to its weights. Made by `linearize`."""
 
-    def __init__(
-        self, question: Question, tape: Any, values: Mapping[str, Any], half: bool, connected: Any = None
-    ) -> None:
-        self._question = question
-        self._half = half  # the model computes in half precision, where credits would lose their digits
-        self._tape = tape
-        self._values = dict(values)
-        self._factors = LazyFactors(question, self._values)
-        # The variables that each output depends on, by position. `None`: the tape tells. Of a compiled program it
-        # cannot tell, since it returns zeros.
-        self._connected: Mapping[str, frozenset[int]] | None = connected
+    def __init__(self, run: RecordedRun) -> None:
+        self._run = run
+        self._question = run.question
+        self._tape = run.tape
+        self._values = dict(run.values)
+        self._factors = LazyFactors(run.question, self._values)
 
     @property
     def outputs(self) -> Any:
-        """The outputs' values, float (batch…), or a dict of them by name; they carry no gradient."""
+        """The outputs' values, float (batch…), of a vector (batch…, units…), or a dict by name; they carry no gradient."""
         values = {name: tf.stop_gradient(value) for name, value in self._values.items()}
         return values.get(SINGLE, values)
 
@@ -59,19 +46,20 @@ class Linearization:
         selected = self._question.weights
         if selected.explicit:
             return list(selected.variables)
-        if self._connected is None:
+        if self._run.weights is None:
             gradients = self._tape.gradient(list(self._values.values()), self._question.sources)
             positions = {i for i, gradient in enumerate(gradients) if gradient is not None}
         else:
-            positions = set().union(*self._connected.values())
+            positions = set().union(*self._run.weights.values())
         return [variable for i, variable in enumerate(selected.variables) if i in positions]
 
     def gradient(self, credit: Any = None) -> dict[str, Any]:
         """Σ credit · ∇f, over all samples and all credited outputs, in one backward pass.
 
         Args:
-            credit: the weight of each value: float, exactly the shape of `outputs`, or one number for all. For outputs
-                with names a dict; an output that is left out does not count. Default: 1 for all.
+            credit: the weight of each value: float, exactly the shape of `outputs`, or one number for all; of a vector
+                output also one number per sample, for all of its units. For outputs with names a dict; an output that is
+                left out does not count. Default: 1 for all.
 
         Returns:
             For each variable its gradient, of the variable's shape, under the variable's path. Without `weights=`, the
@@ -82,23 +70,36 @@ class Linearization:
             ValueError: the credit has a name that no output has, or another shape than the output.
         """
         selected, sources = self._question.weights, self._question.sources
-        credits = credits_for(self._values, credit)
-        if self._half:
-            gradients = pull_back(self._values, credits, sources, self._tape)
-        else:
-            gradients = self._tape.gradient(
-                [self._values[name] for name in credits], sources, output_gradients=list(credits.values())
-            )
-        if self._connected is None:
+        credits = credits_for(self._values, credit, self._run.units)
+        gradients = self._run.weight_gradients(credits)
+        if self._run.weights is None:
             positions = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
         else:
-            positions = frozenset().union(*(self._connected[name] for name in credits))
+            positions = frozenset().union(*(self._run.weights[name] for name in credits))
         require_connected(self._question, positions, list(credits))
         return {
             key: dense(gradient, variable)
             for i, (key, variable, gradient) in enumerate(zip(selected.keys, sources, gradients, strict=True))
             if i in positions
         }
+
+    def input_gradient(self, credit: Any = None, *, inputs: Any = None) -> Any:
+        """Σ credit · ∂f/∂x of each sample, over all credited outputs, in one backward pass of the same run.
+
+        Args:
+            credit: as for `gradient`.
+            inputs: the arrays of x to differentiate; see `input_gradient`.
+
+        Returns:
+            See `input_gradient`.
+
+        Raises:
+            BatchCoupledError: the model mixes its samples in a credited output.
+            DisconnectedGradientError: no credited output depends on a chosen input.
+            TypeError: a chosen input holds integers, truth values or strings, which have no gradient.
+            ValueError: as `gradient`; an input that the model does not have.
+        """
+        return self._run.input_gradient(credits_for(self._values, credit, self._run.units), inputs)
 
     def per_sample(self, *, segments: Any = None, num_segments: int | None = None) -> dict[str, Any]:
         """∇f of each sample by itself: for each variable (N, *variable.shape); for named outputs a dict of such dicts.
@@ -113,7 +114,7 @@ class Linearization:
         Raises:
             DisconnectedGradientError: an output does not depend on a variable that was named, or on any variable.
             MemoryError: the result would take more than 2 GB; `per_sample_gradient` has a limit to raise.
-            ValueError: an output has not exactly one number per sample.
+            ValueError: an output is neither one number per sample nor a vector, whose units are added up.
         """
 
         def use(factors: dict[str, Factor]) -> dict[str, Any]:
@@ -134,7 +135,9 @@ class Linearization:
         return self._factors.contract(lambda f: norms.gram_of(f.values(), f.values()), segments, num_segments)
 
     def jvp(self, tangent: Mapping[str, Any]) -> Any:
-        """J v: the derivative of f of each sample along v; (N,), for named outputs a dict of these.
+        """J v: the derivative of f of each sample along v; float, of the shape of f, for named outputs a dict of these.
+
+        Of a vector each unit moves by itself, which takes one more pass of the model and two backward passes.
 
         Args:
             tangent: v, a dict as `gradient` returns it: for each variable that the output depends on a tensor.
@@ -151,18 +154,28 @@ class Linearization:
             ]
             return tf.add_n(norms.in_widest_dtype(parts))
 
-        return self._factors.contract(use)
+        def push(name: str) -> Any:
+            if not self._run.units[name]:
+                return use(self._factors.of(name))
+            question = self._question if name == SINGLE else single_output(self._question, name)
+            with self._factors.scope:
+                return push_weights(question, tangent)
+
+        results = {name: push(name) for name in self._values}
+        return results.get(SINGLE, results)
 
     def vjp(self, credit: Any = None) -> dict[str, Any]:
         """Jᵀ c = Σ credit · ∇f, as `gradient`, but from the recorded inputs of the layers: no further backward pass.
 
+        A vector, whose factors are about the sum of its units, takes one.
+
         Args:
-            credit: as for `gradient`, (N,).
+            credit: as for `gradient`.
         """
         result: dict[str, Any] = {}
-        for name, c in credits_for(self._values, credit).items():
-            for key, factor in self._factors.of(name).items():
-                part = tf.cast(factor.vjp(tf.cast(c, factor.tensors[-1].dtype)), self._dtype(key))
+        for name, c in credits_for(self._values, credit, self._run.units).items():
+            parts = self._of_units(name, c) if self._run.units[name] else self._of_samples(name, c)
+            for key, part in parts.items():
                 result[key] = result[key] + part if key in result else part
         return {key: result[key] for key in self._question.weights.keys if key in result}
 
@@ -212,7 +225,7 @@ class Linearization:
             v: a direction, as `gradient(credit)` returns one.
             credit: as for `gradient`.
         """
-        return hessian_product(self._question, v, credits_for(self._values, credit))
+        return hessian_product(self._question, v, credits_for(self._values, credit, self._run.units))
 
     def gauss_newton_vector_product(
         self, v: Mapping[str, Any], *, loss: Any, target: Any = None, sample_weight: Any = None
@@ -221,19 +234,31 @@ class Linearization:
         weight = None if sample_weight is None else as_weight(sample_weight)
         return gauss_newton_product(replace(self._question, sample_weight=weight), v, loss, target)
 
-    def at(self, weights: Mapping[str, Any]) -> "Linearization":
+    def at(self, weights: Mapping[str, Any] | Sequence[Any]) -> "Linearization":
         """The same question at other weights; the model keeps its own.
 
         Args:
-            weights: values of variables, under their paths; variables that are left out keep their value.
+            weights: values of variables, under their paths; variables that are left out keep their value. Or a list of
+                values in the order of `variables`.
 
         Raises:
-            ValueError: a key that no variable has, or another shape than the variable's.
+            TypeError: neither a dict nor a list.
+            ValueError: a key that no variable has, or another shape than the variable's; a list of another length.
         """
-        question = place(self._question, weights)
-        if not is_compilable(question):
-            return _linearize_directly(question)
-        return _linearize_with(program_for("forward", question, _connections), question)
+        order = None if isinstance(weights, Mapping) else self.variables
+        return Linearization(record_run(replace(place(self._question, weights, order), inputs=self._run.inputs)))
+
+    def _of_samples(self, name: str, credit: Any) -> dict[str, Any]:
+        """Return Σ credit · ∇f of an output with one number per sample, from its factors."""
+        return {
+            key: tf.cast(factor.vjp(tf.cast(credit, factor.tensors[-1].dtype)), self._dtype(key))
+            for key, factor in self._factors.of(name).items()
+        }
+
+    def _of_units(self, name: str, credit: Any) -> dict[str, Any]:
+        """Return Σ credit · ∇f of a vector."""
+        require_separate_samples(self._question if name == SINGLE else single_output(self._question, name))
+        return self.gradient(credit if name == SINGLE else {name: credit})
 
     def _dtype(self, key: str) -> Any:
         selected = self._question.weights
@@ -264,9 +289,9 @@ def linearize(
         weights: see `gradient`.
 
     Returns:
-        A `Linearization`: `.outputs`, `.variables`, `.gradient(credit)`, `.per_sample()`, `.norm()`, `.gram()`, `.jvp(v)`,
-        `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`, `.hessian_vector_product(v)`,
-        `.gauss_newton_vector_product(v, loss=…)`, `.at(weights)`; each computed on demand.
+        A `Linearization`: `.outputs`, `.variables`, `.gradient(credit)`, `.input_gradient(credit)`, `.per_sample()`,
+        `.norm()`, `.gram()`, `.jvp(v)`, `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`,
+        `.hessian_vector_product(v)`, `.gauss_newton_vector_product(v, loss=…)`, `.at(weights)`; each computed on demand.
 
     Raises:
         TypeError, ValueError: the question is wrong; the message says what was expected, what came and what to do.
@@ -276,66 +301,16 @@ def linearize(
         >>> credit = returns - lin.outputs["value"]
         >>> gradients = lin.gradient({"log_prob": credit, "value": 0.5 * credit})
     """
-    if isinstance(output, Mapping):
-        if not output:
-            raise ValueError("output={} names nothing to differentiate.")
-        if target is not None:
-            raise TypeError("target= is of one output; in a dict each has its own: Output.of(function, target=…).")
-        outputs = {name: Output.of(spec) for name, spec in output.items()}
-        if SINGLE in outputs:
-            raise ValueError("The empty name is taken for outputs without a name; choose another.")
-    else:
-        outputs = {SINGLE: Output.of(output, target=target)}
+    outputs = named_outputs(output, target)
     options = {"layer": layer, "weights": weights}
     call = read_call((linearize, *outputs), model, x, tuple(outputs.values()), None, options)
     if call is not None and call.program is not None:
         arrays = [tensor for output in outputs.values() for tensor in output.tensors(model)]
         numbers = call.program.numbers(call.leaves, arrays, None)
-        return _linearize_with(call.program, call.program.question(model, numbers, call.rows))
+        question = call.program.question(model, numbers, call.rows)
+        return Linearization(record_program(call.program, question, call.pack))
     question = ask(model, x, outputs=outputs, layer=layer, weights=weights)
-    if not is_compilable(question):
-        return _linearize_directly(question)
-    program = program_for("forward", question, _connections)
-    if call is not None:
-        call.cache.keep_call(call.key, call.rows, program, None)
-    return _linearize_with(program, question)
-
-
-def _linearize_with(program: Program, question: Question) -> Linearization:
-    """Linearize with a compiled forward pass."""
-    sources = question.sources
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(sources)
-        computed = program(question)
-    return Linearization(question, tape, computed.results, *computed.detail)
-
-
-def _linearize_directly(question: Question) -> Linearization:
-    """Linearize with the operations of the current context."""
-    require_repeatable(question, "linearize")
-    sources = question.sources
-    # In a traced function a persistent tape costs nothing: it keeps symbols, and unused ones are pruned.
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(sources)
-        values = question.forward().values
-    return Linearization(question, tape, values, keras_internals.computes_in_half(question.model))
-
-
-def _connections(question: Question) -> Computed:
-    """Compute the outputs; the detail is `half` and `connected` of a `Linearization`.
-
-    Differentiating here only finds these; the gradients are not among the results, so they are never computed.
-    """
-    sources = question.sources
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(sources)
-        forward = question.forward()
-    connected = {}
-    for name, value in forward.values.items():
-        gradients = tape.gradient(value, sources)
-        connected[name] = frozenset(i for i, gradient in enumerate(gradients) if gradient is not None)
-    every = frozenset().union(*connected.values())
-    if not every:
-        require_connected(question, every, question.recipes)
-    detail = (keras_internals.computes_in_half(question.model), connected)
-    return Computed(forward.values, tuple(sorted(every)), forward.ranges, detail=detail)
+    run = record_run(question)
+    if call is not None and run.program is not None:
+        call.cache.keep_call(call.key, call.rows, run.program, question.inputs)
+    return Linearization(run)

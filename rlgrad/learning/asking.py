@@ -1,20 +1,19 @@
 """What `credit` may ask of the networks: their outputs at other observations and at the target weights, for numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from rlgrad import random
+from rlgrad import gradients, random
 from rlgrad.core.checks import close_names
 from rlgrad.data import Outputs
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 
-Placed = Sequence[tuple[keras.Variable, Any]]
-"""Variables, and what stands in their place."""
+Placed = Mapping[str, Any]
+"""Values in the place of a policy's own, by the variables' keys, as `at=` of `rlgrad.gradients` takes them."""
 
 
 class Now(Outputs):
@@ -54,10 +53,10 @@ class Answers:
         policy: gives them.
         observations: (M, …).
         actions: (M, …), as stored; `None`: outputs of actions are not asked for.
-        placed: weights in the place of the policy's own.
+        placed: weights in the place of the policy's own; `None`: none.
     """
 
-    def __init__(self, policy: Policy, observations: Any, actions: Any = None, placed: Placed = ()) -> None:
+    def __init__(self, policy: Policy, observations: Any, actions: Any = None, placed: Placed | None = None) -> None:
         if isinstance(policy, RecurrentPolicy):
             raise ValueError(
                 "A policy with memory cannot be asked about single observations, since it remembers others: learn from "
@@ -67,10 +66,8 @@ class Answers:
 
     @cached_property
     def _heads(self) -> dict[str, Any]:
-        with keras.StatelessScope(state_mapping=list(self._placed)):
-            heads = self._policy(self._observations, training=False)
-        numbers: dict[str, Any] = tf.nest.map_structure(tf.stop_gradient, heads)
-        return numbers
+        heads: dict[str, Any] = gradients.evaluate(self._policy, self._observations, at=self._placed)
+        return heads
 
     @property
     def q_values(self) -> tf.Tensor:

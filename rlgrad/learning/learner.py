@@ -345,10 +345,11 @@ def _require_same_kind(agent: Agent, policy: Policy, traced: DryRun) -> None:
         )
 
 
-def _behind(agent: Agent, policy: Policy, asked: Sequence[str]) -> list[keras.Variable]:
-    """Return the variables behind outputs that target weights are asked for, by the names of `Outputs.at`."""
+def _behind(agent: Agent, policy: Policy, asked: Sequence[str]) -> dict[str, keras.Variable]:
+    """Return the variables behind outputs that target weights are asked for, by the names of `Outputs.at`; by their keys."""
     names = dict.fromkeys("q" if name in ("q_values", "expected") else name for name in asked)
-    return _connected(agent, policy, tuple(names))[0]
+    mine = {id(v) for v in _connected(agent, policy, tuple(names))[0]}
+    return {key: variable for variable, key in keys_of(policy) if id(variable) in mine}
 
 
 def _connected(

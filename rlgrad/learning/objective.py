@@ -10,7 +10,7 @@ import tensorflow as tf
 from rlgrad import gradients
 from rlgrad.agent import Agent
 from rlgrad.data import Batch, Metrics, Outputs, ReplayBatch
-from rlgrad.gradients import Entropy, LogProb
+from rlgrad.gradients import Chosen, Entropy, LogProb
 from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.asking import Now, Placed
 from rlgrad.learning.contract import check_credit
@@ -200,16 +200,3 @@ def output_specs(agent: Agent, actions: Any, names: Sequence[str]) -> dict[str, 
         **agent.outputs,
     }
     return {name: known[name] for name in names}
-
-
-def _chosen(actions: Any) -> Any:
-    actions = tf.convert_to_tensor(actions)
-
-    def q(heads: Any) -> Any:
-        values = heads["policy"]
-        mask = tf.one_hot(actions, values.shape[actions.shape.rank], on_value=True, off_value=False, dtype=tf.bool)
-        extra = values.shape.rank - mask.shape.rank
-        mask = tf.reshape(mask, tf.concat([tf.shape(mask), [1] * extra], axis=0)) if extra else mask
-        return tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)), axis=actions.shape.rank)
-
-    return q

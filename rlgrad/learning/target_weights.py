@@ -1,6 +1,6 @@
 """Target weights: copies of variables that follow them slowly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
@@ -14,25 +14,25 @@ class TargetWeights:
 
     Args:
         settings: how fast they follow.
-        followed: the variables.
+        followed: the variables, by their keys in the policy's gradients.
 
     Attributes:
         variables: for checkpoints.
     """
 
-    def __init__(self, settings: Target, followed: Sequence[keras.Variable]) -> None:
-        self._settings, self._followed = settings, list(followed)
+    def __init__(self, settings: Target, followed: Mapping[str, keras.Variable]) -> None:
+        self._settings, self._keys, self._followed = settings, list(followed), list(followed.values())
         self._copies = [
             keras.Variable(v.numpy(), dtype=v.dtype, trainable=False, name=f"target_{i}")  # of v itself, it would be v
-            for i, v in enumerate(followed)
+            for i, v in enumerate(self._followed)
         ]
         self._steps = keras.Variable(0, dtype="int32", trainable=False, name="target_steps")
         self.variables = [*self._copies, self._steps]
 
     @property
     def placed(self) -> Placed:
-        """Return each variable with its copy's value."""
-        return [(v, c.value) for v, c in zip(self._followed, self._copies, strict=True)]
+        """Return the copies' values."""
+        return {key: copy.value for key, copy in zip(self._keys, self._copies, strict=True)}
 
     def follow(self) -> None:
         """Count a gradient step, and move the copies if it is their turn. Part of a compiled program."""

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 import keras
 import tensorflow as tf
 
-from rlgrad.core.keras_internals import expected_inputs
+from rlgrad.core.keras_internals import expected_inputs, placed_values
 from rlgrad.gradients.programs.cache import ARRAYS, Cache, cache_of, call_key
 from rlgrad.gradients.programs.program import Computed, Program
 from rlgrad.gradients.questions.inputs import prepare
@@ -84,7 +84,8 @@ def read_call(
     ask: Hashable, model: Any, x: Any, outputs: Sequence[Output], sample_weight: Any, options: Mapping[str, Any]
 ) -> Call | None:
     """Return the call if it can be known again; `None` if it has to be asked each time."""
-    if not (isinstance(model, keras.layers.Layer) and model.built and tf.executing_eagerly()):
+    known_again = isinstance(model, keras.layers.Layer) and model.built and tf.executing_eagerly()
+    if not known_again or placed_values():  # values in place are numbers of a question too
         return None
     parts: list[Any] = [ask]
     if isinstance(x, ARRAYS):

@@ -31,7 +31,7 @@ def value_and_sum(question: Question) -> Computed:
         tape.watch(sources)
         forward = question.forward()
     value = forward.values[SINGLE]
-    gradients = tape.gradient(value, sources, output_gradients=weight_for(question, value))
+    gradients = tape.gradient(value, sources, output_gradients=weight_for(question, value, forward.units[SINGLE]))
     positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
     require_connected(question, positions)
     sums = [dense(gradients[i], sources[i]) for i in positions]
@@ -114,29 +114,42 @@ def dense(gradient: Any, variable: Any) -> Any:
     return gradient
 
 
-def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None) -> Any:
+def cotangent(value: Any, credit: Any, what: str, batch_size: int | None = None, units: int = 0) -> Any:
     """Return a credit as a tensor of the value's dtype and shape.
+
+    Args:
+        value: f.
+        credit: one number, one for each number of the value, or one for each of its samples.
+        what: what it is, for a message.
+        batch_size: the number of rows, for a message.
+        units: the number of axes of the value's units, which one number per sample is for all of.
 
     Raises:
         TypeError: the credit is not a number.
-        ValueError: the credit is neither one number nor of the value's shape.
+        ValueError: the credit is neither one number nor of these shapes.
     """
     credit = tf.cast(as_tensor(credit), value.dtype)
     if credit.shape.rank == 0:
         return tf.fill(tf.shape(value), credit) if value.shape.rank != 0 else credit
-    if not credit.shape.is_compatible_with(value.shape):
-        raise ValueError(
-            f"{what} must have the output's shape {shape_text(value.shape, batch_size)}, got "
-            f"{shape_text(credit.shape, batch_size)}."
-        )
-    return credit
+    if credit.shape.is_compatible_with(value.shape):
+        # With axes of unknown sizes, other shapes show at run time.
+        return credit if not units or value.shape[1:].is_fully_defined() else tf.reshape(credit, tf.shape(value))
+    rank = value.shape.rank - units
+    if units and credit.shape.is_compatible_with(value.shape[:rank]):
+        per_sample = tf.reshape(credit, tf.concat([tf.shape(credit), [1] * units], axis=0))
+        return tf.broadcast_to(per_sample, tf.shape(value))
+    samples = f", or one number for each sample {shape_text(value.shape[:rank], batch_size)}" if units else ""
+    raise ValueError(
+        f"{what} must have the output's shape {shape_text(value.shape, batch_size)}{samples}, got "
+        f"{shape_text(credit.shape, batch_size)}."
+    )
 
 
-def weight_for(question: Question, value: Any) -> Any:
+def weight_for(question: Question, value: Any, units: int = 0) -> Any:
     """Return the question's sample weights as a cotangent of `value`; 1 if there are none."""
     if question.sample_weight is None:
         return tf.ones_like(value)
-    return cotangent(value, question.sample_weight, "sample_weight", question.batch_size)
+    return cotangent(value, question.sample_weight, "sample_weight", question.batch_size, units)
 
 
 def wide(tensor: Any) -> Any:
@@ -144,12 +157,13 @@ def wide(tensor: Any) -> Any:
     return tf.cast(tensor, tf.float32) if tensor.dtype.is_floating and tensor.dtype.size < 4 else tensor
 
 
-def credits_for(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:
+def credits_for(values: Mapping[str, Any], credit: Any, units: Mapping[str, int]) -> dict[str, Any]:
     """Return credits as cotangents of the outputs' values, by output name, in float32 or wider."""
-    return {
-        name: cotangent(wide(values[name]), c, f"The credit of {name!r}" if name != SINGLE else "The credit")
-        for name, c in credits_by_name(values, credit).items()
-    }
+    found = {}
+    for name, c in credits_by_name(values, credit).items():
+        what = f"The credit of {name!r}" if name != SINGLE else "The credit"
+        found[name] = cotangent(wide(values[name]), c, what, units=units[name])
+    return found
 
 
 def credits_by_name(values: Mapping[str, Any], credit: Any) -> dict[str, Any]:

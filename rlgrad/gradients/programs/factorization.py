@@ -8,14 +8,14 @@ from rlgrad.core import keras_internals
 from rlgrad.gradients.closed_forms.factors import Direct, Factor
 from rlgrad.gradients.programs.backward import require_connected, weight_for, wide
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
-from rlgrad.gradients.programs.half_precision import Unweighted, is_concerned, weigh_factor
+from rlgrad.gradients.programs.half_precision import Unweighted, is_concerned, rows_near_one, weigh_factor
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import RecordedCall, Recording, record, replay
 from rlgrad.gradients.programs.vectorization import gradients_one_by_one
 from rlgrad.gradients.programs.whole_batch import IN_BATCH
 from rlgrad.gradients.questions.heads import shape_text
-from rlgrad.gradients.questions.question import SINGLE, Question
+from rlgrad.gradients.questions.question import SINGLE, ForwardPass, Question
 from rlgrad.gradients.questions.selection import Selection
 
 METHODS = ("auto", "factors", "vmap", "loop")
@@ -26,7 +26,7 @@ class Factorization:
     """The factors of f of each sample.
 
     Args:
-        value: f, float (N,).
+        value: f, float (N,), or (N, …) with units.
         factors: for each variable that f depends on, by position.
         free: positions of the variables that have no closed form.
         ranges: see `ForwardPass.ranges`.
@@ -54,7 +54,7 @@ def factorize(question: Question, method: str = "auto", *, mixed: bool = False) 
     """Run the model forward and backward once; variables outside of the closed forms take the vectorized route.
 
     Args:
-        question: a question with one number per sample.
+        question: a question with one number per sample, or a vector.
         method: `"auto"`; `"factors"`: nothing but closed forms; `"vmap"`, `"loop"`: none.
         mixed: go on although the samples are mixed, for `plan`.
 
@@ -69,8 +69,12 @@ def factorize(question: Question, method: str = "auto", *, mixed: bool = False) 
     if not is_concerned(question):
         return _factorize(question, method, mixed)
     bare = Unweighted.of(question)
+    if question.sample_weight is not None and question.sample_weight.shape.rank != 1:
+        # Weights of units cannot be multiplied afterwards: those of a sample have the size of 1 on the way.
+        (of_units,), size = rows_near_one([wide(question.sample_weight)])
+        bare = replace(bare, question=replace(bare.question, sample_weight=of_units), sample_weight=size)
     found = _factorize(bare.question, method, mixed)
-    weight = bare.weight(found.value)
+    weight = bare.of_rows() if found.value.shape.rank != 1 else bare.weight(found.value)
     factors = {i: weigh_factor(factor, weight) for i, factor in found.factors.items()}
     return replace(found, value=bare.value(found.value), factors=factors)
 
@@ -78,7 +82,7 @@ def factorize(question: Question, method: str = "auto", *, mixed: bool = False) 
 def _factorize(question: Question, method: str, mixed: bool) -> Factorization:
     if method in ("vmap", "loop") or keras_internals.has_saved_loops(question.model):
         forward = question.forward()
-        require_scalars(question, forward.values[SINGLE])
+        require_samples(forward)
         require_separate_function(question, forward)
         others = gradients_one_by_one(replace(question, loop=question.loop or method == "loop"))
         rows = zip(others.positions, others.results, strict=True)
@@ -89,10 +93,10 @@ def _factorize(question: Question, method: str, mixed: bool) -> Factorization:
     taps, _ = survey(question)
     forward, recording = record(question, taps, question.forward)
     value = forward.values[SINGLE]
-    require_scalars(question, value)
+    require_samples(forward)
     if not mixed:
         require_separate_function(question, forward)
-    cotangents, free = recording.pull_back(value, weight_for(question, value))
+    cotangents, free = recording.pull_back(value, weight_for(question, value, forward.units[SINGLE]))
     factors = recording.factors(question, cotangents, set(free))
     require_connected(question, {*free, *factors})
     if not free:
@@ -106,13 +110,14 @@ def _factorize(question: Question, method: str, mixed: bool) -> Factorization:
     return Factorization(value, {i: factors[i] for i in sorted(factors)}, free, ranges, others.vectorized, whole)
 
 
-def require_scalars(question: Question, value: Any) -> None:
-    """Raise if f is not one number per sample.
+def require_samples(forward: ForwardPass) -> None:
+    """Raise if f is neither one number per sample nor a vector, whose units are added up.
 
     Raises:
         ValueError: with the shape that f has.
     """
-    if value.shape.rank != 1:
+    value = forward.values[SINGLE]
+    if value.shape.rank - forward.units[SINGLE] != 1:
         raise ValueError(
             f"One number per sample is needed, got {shape_text(value.shape[1:])} numbers for each row of the input. "
             "Flatten the time and environment axes first, or add up the steps of sequences with PerSequence(output); for "

@@ -20,7 +20,7 @@ from rlgrad.gradients.programs.coupling import are_separate
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import record
-from rlgrad.gradients.questions.question import SINGLE, Question
+from rlgrad.gradients.questions.question import SINGLE, ForwardPass, Question
 from rlgrad.gradients.questions.recipes import OverTime
 
 # Three ranges of 2⁸ each: what is smaller than the largest weight by more than 2²⁴ is lost in a float32 sum anyway.
@@ -70,12 +70,12 @@ class Unweighted:
         """Return f, of f as the question without weights has it."""
         return value if self.size is None else value * tf.cast(self.size, value.dtype)
 
-    def weight(self, value: Any) -> Any:
+    def weight(self, value: Any, units: int = 0) -> Any:
         """Return the weights in float32 or wider, of the shape of f."""
         value = wide(value)
         weight = tf.ones_like(value)
         if self.sample_weight is not None:
-            weight = cotangent(value, self.sample_weight, "sample_weight", self.question.batch_size)
+            weight = cotangent(value, self.sample_weight, "sample_weight", self.question.batch_size, units)
         return weight if self.size is None else weight * tf.cast(self.size, weight.dtype)
 
     def of_rows(self) -> Any:
@@ -145,21 +145,22 @@ def value_and_sum(question: Question) -> Computed:
 
 
 def pull_back_rows(
-    question: Question, weights: Unweighted | None, value: Any, targets: Sequence[Any], tape: Any
+    question: Question, weights: Unweighted | None, forward: ForwardPass, targets: Sequence[Any], tape: Any
 ) -> list[Any]:
     """Return c_n ∂f_n for each target, which has a row for each sample; `None` for one that f does not depend on.
 
     Args:
         question: see `without_weights`.
         weights: see `without_weights`.
-        value: f.
+        forward: the run of the model that made f.
         targets: tensors.
         tape: has seen how f is made; persistent if there are `weights`.
     """
+    value, units = forward.values[SINGLE], forward.units[SINGLE]
     if weights is None:
-        found: list[Any] = tape.gradient(value, targets, output_gradients=weight_for(question, value))
+        found: list[Any] = tape.gradient(value, targets, output_gradients=weight_for(question, value, units))
         return found
-    weight = weights.weight(value)
+    weight = weights.weight(value, units)
     if value.shape.rank == 1:
         return [g if g is None else weigh_rows(g, weight) for g in tape.gradient(value, targets)]
     return pull_back({SINGLE: value}, {SINGLE: weight}, targets, tape)
@@ -223,7 +224,8 @@ def _value_and_sum_in_ranges(question: Question) -> Computed:
         tape.watch(sources)
         forward = bare.question.forward()
     value = forward.values[SINGLE]
-    gradients = pull_back({SINGLE: value}, {SINGLE: bare.weight(value)}, sources, tape)
+    weight = bare.weight(value, forward.units[SINGLE])
+    gradients = pull_back({SINGLE: value}, {SINGLE: weight}, sources, tape)
     positions = tuple(i for i, gradient in enumerate(gradients) if gradient is not None)
     require_connected(question, positions)
     return Computed(

@@ -44,7 +44,8 @@ class Probe:
 
 def probe(question: Question) -> Probe:
     """Run the model eagerly on made-up rows, also if a function is being traced; it is left as it was."""
-    with tf.init_scope():
+    # Values that the caller has put in place may be symbols.
+    with tf.init_scope(), keras.StatelessScope(initialize_variables=False):
         if not tf.executing_eagerly():
             return Probe()
         for rows in dict.fromkeys((_ROWS, question.batch_size or _ROWS)):

@@ -90,9 +90,14 @@ class Program:
 
 
 def is_compilable(question: Question) -> bool:
-    """Return `False` inside a caller's `tf.function`, for a user's function (it may capture anything), and for saved loops."""
+    """Return `False` inside a caller's `tf.function`, for a user's function (it may capture anything), and for saved loops.
+
+    Also inside of a caller's `StatelessScope` that gives values to variables of other models, which this one may read.
+    """
     cacheable = all(recipe.cacheable for recipe in question.recipes.values())
-    return tf.executing_eagerly() and cacheable and not keras_internals.has_saved_loops(question.model)
+    if not (tf.executing_eagerly() and cacheable) or keras_internals.has_saved_loops(question.model):
+        return False
+    return keras_internals.placed_values().keys() <= set(map(id, question.placed))
 
 
 def program_for(kind: Hashable, question: Question, computation: Computation, *, anew: bool = False) -> Program:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import keras
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
@@ -133,12 +132,12 @@ def _replacement(
     """Return a function that runs a layer in place of its own call, and records that."""
     home = current_graph()
     values = {name: constants[id(variable)] for name, variable in tap.variables.items()}
-    # The scope of the whole run is not seen inside of another, so all values are given again.
+    # A rerun comes after the run, whose scope is then closed, so all values are given again.
     mapping = [*in_place, *((variable, values[name]) for name, variable in tap.variables.items())]
 
     def call(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def run(place: list[tuple[Any, Any]], watch: Callable[[Any], None]) -> LayerRun:
-            with keras.StatelessScope(state_mapping=place):
+            with keras_internals.values_in_place(place):
                 return tap.rule.run(tap.layer, original, watch, *args, **kwargs)
 
         def rerun(others: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.gradients.programs.backward import dense, require_connected
+from rlgrad.gradients.programs.backward import dense, require_connected, weight_for
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.questions.question import SINGLE, Question
 
@@ -54,8 +54,16 @@ def _in_batch(question: Question, per_unit: bool) -> Computed:
     count = y.shape.num_elements()
     if rows is None or count is None or y.shape[0] != rows:
         raise ValueError(f"{rows} rows of input gave an output of shape {y.shape}.")
-    weight = tf.ones([rows], y.dtype) if question.sample_weight is None else tf.cast(question.sample_weight, y.dtype)
-    cotangents = tf.eye(count, dtype=y.dtype) * tf.repeat(tf.ensure_shape(weight, [rows]), count // rows)[:, None]
+    shape, cotangents = y.shape, tf.eye(count, dtype=y.dtype)
+    if per_unit or not forward.units[SINGLE]:
+        weight = (
+            tf.ones([rows], y.dtype) if question.sample_weight is None else tf.cast(question.sample_weight, y.dtype)
+        )
+        cotangents *= tf.repeat(tf.ensure_shape(weight, [rows]), count // rows)[:, None]
+    else:  # one row for each sample, with the weights of all its units
+        cotangents *= tf.reshape(weight_for(question, y, forward.units[SINGLE]), [-1, 1])
+        cotangents = tf.reduce_sum(tf.reshape(cotangents, [rows, -1, count]), axis=1)
+        shape = y.shape[:1]
     positions = tuple(i for i, gradient in enumerate(tape.gradient(y, sources)) if gradient is not None)
     require_connected(question, positions)
 
@@ -64,9 +72,9 @@ def _in_batch(question: Question, per_unit: bool) -> Computed:
         return [tf.convert_to_tensor(dense(gradients[i], sources[i])) for i in positions]
 
     if count <= _UNROLLED:
-        stacked = [tf.stack(parts) for parts in zip(*map(of_one, tf.unstack(cotangents, count)), strict=True)]
+        stacked = [tf.stack(parts) for parts in zip(*map(of_one, tf.unstack(cotangents)), strict=True)]
     else:
         signature = [tf.TensorSpec(sources[i].shape, sources[i].dtype) for i in positions]
         stacked = tf.map_fn(of_one, cotangents, fn_output_signature=signature)
-    results = [tf.reshape(g, [*y.shape, *g.shape[1:]]) for g in stacked]
+    results = [tf.reshape(g, [*shape, *g.shape[1:]]) for g in stacked]
     return Computed(results, positions, forward.ranges, detail=IN_BATCH)

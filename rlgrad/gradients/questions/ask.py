@@ -8,10 +8,10 @@ from rlgrad.core import keras_internals
 from rlgrad.core.untouched import build_layers
 from rlgrad.gradients.questions import selection
 from rlgrad.gradients.questions.arguments import call_model
-from rlgrad.gradients.questions.chosen_inputs import NO_INPUTS, choose_inputs
+from rlgrad.gradients.questions.chosen_inputs import choose_inputs, no_inputs_of
 from rlgrad.gradients.questions.inputs import as_weight, prepare
 from rlgrad.gradients.questions.outputs import Output
-from rlgrad.gradients.questions.question import SINGLE, Question
+from rlgrad.gradients.questions.question import SINGLE, Question, place_outer_values
 
 
 def ask(
@@ -52,11 +52,12 @@ def ask(
             "change the model. Use stateful=False."
         )
     expected = keras_internals.expected_inputs(model)
-    prepared, chosen_inputs = prepare(model, x, expected), NO_INPUTS
+    prepared = prepare(model, x, expected)
+    chosen_inputs = no_inputs_of(prepared)
     build_layers(model, lambda x: call_model(model, x, prepared.spread), prepared.structure, prepared.signature)
     chosen = None if layer is None else selection.select_layer(model, layer)
     if differentiate_x:
-        chosen_inputs = choose_inputs(prepared, expected, inputs)
+        chosen_inputs = choose_inputs(chosen_inputs, prepared.leaves, expected, inputs)
         selected = selection.NO_WEIGHTS
     else:
         selected = weights if weights is selection.NO_WEIGHTS else selection.select_weights(model, weights)
@@ -75,7 +76,7 @@ def ask(
         spread=prepared.spread,
         batch_size=prepared.batch_size,
     )
-    return about(question, outputs)
+    return about(place_outer_values(question), outputs)
 
 
 def about(question: Question, outputs: Mapping[str, Output] | Output) -> Question:

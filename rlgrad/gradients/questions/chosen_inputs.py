@@ -18,7 +18,7 @@ class ChosenInputs:
         positions: the leaves, by position.
         names: how the caller writes each leaf of the whole input.
         entries: how `inputs=` says each leaf of the whole input.
-        tree: the caller's tree of those chosen, with the position of each leaf in its place.
+        tree: the caller's tree of those chosen, with the position of each leaf in its place; of the whole input if none is.
     """
 
     positions: tuple[int, ...] = ()
@@ -47,11 +47,17 @@ class ChosenInputs:
 NO_INPUTS = ChosenInputs()
 
 
-def choose_inputs(prepared: Inputs, expected: Any, inputs: Any) -> ChosenInputs:
+def no_inputs_of(prepared: Inputs) -> ChosenInputs:
+    """Return none of the leaves of an input, with what `choose_inputs` needs to choose some later."""
+    return ChosenInputs(names=prepared.names, tree=prepared.given)
+
+
+def choose_inputs(whole: ChosenInputs, leaves: Sequence[Any], expected: Any, inputs: Any) -> ChosenInputs:
     """Return the leaves that `inputs=` means.
 
     Args:
-        prepared: the whole input.
+        whole: the names and the tree of the whole input.
+        leaves: its tensors.
         expected: see `keras_internals.expected_inputs`.
         inputs: `None`: all leaves, which must then be floating-point. A key, the name of a `keras.Input`, a path of keys
             ("a/b"), or a position in a list or tuple; or a list of these.
@@ -60,23 +66,23 @@ def choose_inputs(prepared: Inputs, expected: Any, inputs: Any) -> ChosenInputs:
         TypeError: a leaf that is not floating-point; an entry that is no name or position.
         ValueError: a name or position that the input does not have.
     """
-    entries = tuple(_entry(path) for _, path in sorted(_paths(prepared.given), key=lambda found: found[0]))
+    given = whole.tree
+    entries = tuple(_entry(path) for _, path in sorted(_paths(given), key=lambda found: found[0]))
     if inputs is None:
-        tree = prepared.given
+        tree = given
     elif isinstance(inputs, list | tuple):
         if not inputs:
             raise ValueError("inputs=[] selects nothing. Leave inputs= out to select all inputs.")
-        tree = {entry: _find(prepared, expected, entry, entries) for entry in inputs}
+        tree = {entry: _find(given, expected, entry, entries) for entry in inputs}
     else:
-        tree = _find(prepared, expected, inputs, entries)
+        tree = _find(given, expected, inputs, entries)
     positions = tuple(sorted({position for position, _ in _paths(tree)}))
-    _require_floating(prepared, positions, entries)
-    return ChosenInputs(positions, prepared.names, entries, tree)
+    _require_floating(whole.names, leaves, positions, entries)
+    return ChosenInputs(positions, whole.names, entries, tree)
 
 
-def _find(prepared: Inputs, expected: Any, entry: Any, entries: Sequence[Any]) -> Any:
+def _find(given: Any, expected: Any, entry: Any, entries: Sequence[Any]) -> Any:
     """Return the part of the caller's tree that one entry of `inputs=` means."""
-    given = prepared.given
     if isinstance(entry, str):
         found = _at_path(given, (entry,))
         if found is None:
@@ -115,13 +121,15 @@ def _at_path(tree: Any, path: Sequence[str]) -> Any:
     return tree
 
 
-def _require_floating(prepared: Inputs, positions: Sequence[int], entries: Sequence[Any]) -> None:
+def _require_floating(
+    names: Sequence[str], leaves: Sequence[Any], positions: Sequence[int], entries: Sequence[Any]
+) -> None:
     """Raise if a chosen leaf is not made of floating-point numbers: nothing else has a gradient."""
-    without = [i for i in positions if not prepared.leaves[i].dtype.is_floating]
+    without = [i for i in positions if not leaves[i].dtype.is_floating]
     if not without:
         return
-    what = ", ".join(f"{prepared.names[i]} ({prepared.leaves[i].dtype.name})" for i in without)
-    floating = [entry for entry, leaf in zip(entries, prepared.leaves, strict=True) if leaf.dtype.is_floating]
+    what = ", ".join(f"{names[i]} ({leaves[i].dtype.name})" for i in without)
+    floating = [entry for entry, leaf in zip(entries, leaves, strict=True) if leaf.dtype.is_floating]
     if floating:
         raise TypeError(
             f"Input {what} is not made of floating-point numbers, and nothing else has a gradient. Say what is to be "

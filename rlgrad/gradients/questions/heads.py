@@ -25,6 +25,7 @@ class Heads:
         batch_size: the number of samples, where it is known when tracing; for messages.
         ranges: integers that are not known while tracing, and are to be checked later: the position of the array, the
             count, and what they are.
+        units: the number of axes of units that the value of an output has after its batch axes; set by recipes of vectors.
     """
 
     model: Any
@@ -32,6 +33,7 @@ class Heads:
     is_layer: bool = False
     batch_size: int | None = None
     ranges: list[tuple[int, int, str]] = field(default_factory=list)
+    units: int = 0
 
     @cached_property
     def by_name(self) -> dict[str, Any]:
@@ -50,14 +52,9 @@ class Heads:
 
     @cached_property
     def batch_rank(self) -> int:
-        """The number of leading batch axes: 1, or as many as the entropy of a policy's own distribution has."""
+        """The number of leading batch axes: 1, or as many as the parameters of a policy's own distribution have."""
         if self.distribution is not None and "policy" in self.by_name:
-            rank = self.distribution.entropy(self.by_name["policy"]).shape.rank
-            if rank is None:
-                raise ValueError(
-                    "The policy's output has an unknown number of axes; give it a shape (tf.ensure_shape)."
-                )
-            return int(rank)
+            return batch_rank_of(self.distribution, self.by_name["policy"])
         return 1
 
     def find(self, name: str | None) -> Any:
@@ -136,6 +133,21 @@ class Heads:
             return f"{self._who} has one output, without a name; got output={name!r}. Leave output= out."
         meant = f" Did you mean {close[0]!r}?" if close else ""
         return f"{self._who} has no output {name!r}, only {', '.join(map(repr, names))}.{meant}"
+
+
+def batch_rank_of(distribution: Any, parameters: Any) -> int:
+    """Return the number of batch axes of a distribution's parameters.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    if hasattr(distribution, "batch_rank"):
+        return int(distribution.batch_rank(parameters))
+    # Another library's distribution says it by the shape of its entropy.
+    rank = distribution.entropy(parameters).shape.rank
+    if rank is None:
+        raise ValueError("The policy's output has an unknown number of axes; give it a shape (tf.ensure_shape).")
+    return int(rank)
 
 
 def check_range(array: Any, count: int, what: str) -> None:

@@ -4,7 +4,7 @@ An `Output` is two things: a recipe (hashable, says how to compute the number, a
 program) and arrays (actions, unit numbers, scales; passed to the program at each call).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from rlgrad.gradients.questions.custom import Custom, require_arguments, target_leaves
 from rlgrad.gradients.questions.policy_recipes import DistributionEntropy, LogProbability, by_value
+from rlgrad.gradients.questions.question import SINGLE
 from rlgrad.gradients.questions.recipes import OverTime, Recipe, Sum, Unit, Whole
 
 
@@ -142,6 +143,25 @@ class PerSequence(Output):
         term = Output.of(output)
         has_axes = len(weights.shape if tf.is_tensor(weights) else np.shape(weights)) > 0
         super().__init__(OverTime(term.recipe), (weights, *term.arrays), (has_axes, *term.batched))
+
+
+def named_outputs(output: Any, target: Any = None) -> dict[str, Output]:
+    """Return a caller's `output=`, a dict of outputs or one, as a dict; one without a name has the empty name.
+
+    Raises:
+        TypeError: a target beside a dict.
+        ValueError: an empty dict, or an empty name.
+    """
+    if not isinstance(output, Mapping):
+        return {SINGLE: Output.of(output, target=target)}
+    if not output:
+        raise ValueError("output={} names nothing to differentiate.")
+    if target is not None:
+        raise TypeError("target= is of one output; in a dict each has its own: Output.of(function, target=…).")
+    outputs = {name: Output.of(spec) for name, spec in output.items()}
+    if SINGLE in outputs:
+        raise ValueError("The empty name is taken for outputs without a name; choose another.")
+    return outputs
 
 
 def _of_function(function: Any, target: Any = None) -> Output:

@@ -33,12 +33,14 @@ class ForwardPass:
         ranges: integers that are not known while tracing, and must lie in 0 … count − 1: their position among
             `Question.numbers`, the count, and what they are.
         returned: what the model, or the chosen layer, returned.
+        units: by output name the number of axes of units, which are the last ones; 0 for one number per sample.
     """
 
     values: dict[str, Any]
     batch_rank: int
     ranges: tuple[tuple[int, int, str], ...]
     returned: Any = None
+    units: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ class Question:
         returned = self.run_model()
         values: dict[str, Any] = {}
         ranges: list[tuple[int, int, str]] = []
+        units: dict[str, int] = {}
         rank, first = 1, len(self.leaves)
         for name, recipe in self.recipes.items():
             heads = Heads(self.model, returned, self.layer is not None, self.batch_size)
@@ -188,8 +191,8 @@ class Question:
             require_floating(values[name], f"Output {name!r}" if name else "The output")
             for position, count, what in heads.ranges:
                 ranges.append((first + position, count, what))
-            rank, first = heads.batch_rank, first + len(self.arrays[name])
-        return ForwardPass(values, rank, tuple(ranges), returned)
+            rank, first, units[name] = heads.batch_rank, first + len(self.arrays[name]), heads.units
+        return ForwardPass(values, rank, tuple(ranges), returned, units)
 
     def _layer_output(self, x: Any) -> Any:
         with keras_internals.capture(self.layer) as captured:
@@ -207,17 +210,22 @@ class Question:
         return captured.output
 
 
-def place(question: Question, values: Mapping[str, Any]) -> Question:
+def place(
+    question: Question, values: Mapping[str, Any] | Sequence[Any], order: Sequence[Any] | None = None
+) -> Question:
     """Return the same question at other values of variables.
 
     Args:
         question: the question.
-        values: by the variables' keys; variables that are left out keep their value.
+        values: by the variables' keys; variables that are left out keep their value. Or a list in the order of variables.
+        order: these variables; default `model.trainable_variables`.
 
     Raises:
-        TypeError: a variable that is not Keras's own cannot be replaced.
-        ValueError: a key that no variable has, or another shape than the variable's.
+        TypeError: a variable that is not Keras's own cannot be replaced; neither a dict nor a list.
+        ValueError: a key that no variable has, or another shape than the variable's; a list of another length.
     """
+    if not isinstance(values, Mapping):
+        values = _by_key(question, values, order)
     known = {key: variable for variable, key in selection.keys_of(question.model)}
     known |= dict(zip(question.weights.keys, question.weights.variables, strict=True))
     tensors = {id(variable): (variable, value) for variable, value in question.in_place}
@@ -238,6 +246,30 @@ def place(question: Question, values: Mapping[str, Any]) -> Question:
         placed=tuple(variable for variable, _ in tensors.values()),
         placed_values=tuple(tensor for _, tensor in tensors.values()),
     )
+
+
+def place_outer_values(question: Question) -> Question:
+    """Return the question at the values that the caller's own scope gives to the model's variables."""
+    values = keras_internals.placed_values()
+    placed = [variable for variable in question.model.variables if id(variable) in values]
+    if not placed:
+        return question
+    return replace(question, placed=tuple(placed), placed_values=tuple(values[id(variable)] for variable in placed))
+
+
+def _by_key(question: Question, values: Any, order: Sequence[Any] | None) -> dict[str, Any]:
+    """Return a list of values as a dict by the keys of the variables."""
+    if not isinstance(values, list | tuple):
+        raise TypeError(
+            "Other values of weights are a dict by the variables' paths, or a list in the order of "
+            f"model.trainable_variables; got a {type(values).__name__}."
+        )
+    variables = list(question.model.trainable_variables) if order is None else list(order)
+    if len(values) != len(variables):
+        raise ValueError(f"A list of weights has a value for each of {len(variables)} variables; got {len(values)}.")
+    keys = {id(variable): key for variable, key in selection.keys_of(question.model)}
+    keys |= {id(v): key for v, key in zip(question.weights.variables, question.weights.keys, strict=True)}
+    return {keys[id(variable)]: value for variable, value in zip(variables, values, strict=True)}
 
 
 def single_output(question: Question, name: str) -> Question:

@@ -40,7 +40,7 @@ class Whole:
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """Return Σ_k y_k, or all y_k."""
         y = heads.tensor(self.head)
-        return y if per_unit else _sum_after(y, heads.batch_rank)
+        return y if per_unit else sum_units(y, heads.batch_rank)
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Unit:
             )
         heads.require_range(position, unit, y.shape[-1], "Units of this output")
         if unit.shape.rank:
-            _require_batch(unit, y.shape[: heads.batch_rank], heads, "Units (one per sample)")
+            require_batch(unit, y.shape[: heads.batch_rank], heads, "Units (one per sample)")
             between = y.shape.rank - 1 - heads.batch_rank
             unit = tf.reshape(unit, tf.concat([tf.shape(unit), [1] * between], axis=0))
         else:
             unit = tf.where(unit < 0, unit + tf.cast(tf.shape(y)[-1], unit.dtype), unit)
         # A mask rather than a gather: its gradient is dense, and nothing in it loops when vectorized.
         chosen = tf.one_hot(unit, tf.shape(y)[-1], on_value=True, off_value=False, dtype=tf.bool)
-        return _sum_after(tf.where(chosen, y, tf.zeros_like(y)), heads.batch_rank)
+        return sum_units(tf.where(chosen, y, tf.zeros_like(y)), heads.batch_rank)
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,23 @@ class Sum:
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """Add the terms, which must have one shape: adding (N,) to (N, K) would broadcast."""
-        total = None
+        total, units = None, 0
         for term in self.terms:
             _, scale = next(arrays)
+            heads.units = 0
             value = _wide(term.value(heads, arrays, False))
             scaled = tf.cast(scale, value.dtype) * value
             if total is None:
-                total = scaled
+                total, units = scaled, heads.units
                 continue
-            if scaled.shape.rank != total.shape.rank:
+            if not scaled.shape.is_compatible_with(total.shape) or scaled.shape.rank != total.shape.rank:
+                sum_of = "one number per sample" if not units and not heads.units else "one vector per sample"
                 raise ValueError(
                     f"Outputs of shapes {shape_text(total.shape, heads.batch_size)} and "
-                    f"{shape_text(scaled.shape, heads.batch_size)} do not add up to one number per sample."
+                    f"{shape_text(scaled.shape, heads.batch_size)} do not add up to {sum_of}."
                 )
-            total = total + tf.cast(scaled, total.dtype)
+            total, units = total + tf.cast(scaled, total.dtype), max(units, heads.units)
+        heads.units = units
         return total
 
 
@@ -143,11 +146,17 @@ class OverTime:
                 f"{shape_text(value.shape, heads.batch_size)}: leave PerSequence out."
             )
         if weights.shape.rank:
-            _require_batch(weights, value.shape, heads, "Weights of the steps")
-        return _sum_after(tf.cast(weights, value.dtype) * value, 1)
+            if weights.shape.rank == 2 < value.shape.rank:  # one number for all units of a step
+                require_batch(weights, value.shape[:2], heads, "Weights of the steps")
+                weights = tf.reshape(weights, tf.concat([tf.shape(weights), [1] * (value.shape.rank - 2)], axis=0))
+            else:
+                require_batch(weights, value.shape, heads, "Weights of the steps")
+        heads.units = 0
+        return sum_units(tf.cast(weights, value.dtype) * value, 1)
 
 
-def _require_batch(array: Any, expected: Any, heads: Heads, what: str) -> None:
+def require_batch(array: Any, expected: Any, heads: Heads, what: str) -> None:
+    """Raise unless an array has the expected shape: broadcasting would give wrong numbers."""
     if not array.shape.is_compatible_with(expected):
         raise ValueError(
             f"{what} have shape {shape_text(expected, heads.batch_size)}, got "
@@ -164,6 +173,6 @@ def _as_integers(array: Any) -> Any:
     return array if tf.is_tensor(array) else tf.constant(array, tf.int32)
 
 
-def _sum_after(y: Any, batch_rank: int) -> Any:
+def sum_units(y: Any, batch_rank: int) -> Any:
     """Sum over the axes that follow the first `batch_rank` ones."""
     return y if y.shape.rank == batch_rank else tf.reduce_sum(y, axis=list(range(batch_rank, y.shape.rank)))
