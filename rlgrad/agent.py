@@ -10,7 +10,7 @@ from rlgrad.core.checks import require, require_at_most
 from rlgrad.data import Batch, Credit, Estimates, Outputs, ReplayBatch, Rollout
 from rlgrad.hyperparameters import Record
 from rlgrad.policies.actions import ActionValues
-from rlgrad.replay.settings import Exploration, Replay, Target
+from rlgrad.replay.records import Exploration, Replay, Target
 from rlgrad.updates import Ascent, Update
 
 

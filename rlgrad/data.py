@@ -95,7 +95,7 @@ class Batch(NamedTuple):
 
 
 class ReplayBatch(NamedTuple):
-    """M steps that a replay remembers, in no particular order, each with what came of it. `Batch` means the same by these names.
+    """M steps that a replay remembers, in no particular order, each with what came of it. `Batch` has the same names.
 
     Attributes:
         observations: (M, …), before each action. An array or a tree of arrays.

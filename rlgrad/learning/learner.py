@@ -36,7 +36,7 @@ from rlgrad.learning.xla import with_fallback
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
-from rlgrad.replay.settings import Exploration
+from rlgrad.replay.records import Exploration
 from rlgrad.rollouts.explorer import Explorer
 from rlgrad.updates import State, assign_if
 
@@ -154,6 +154,12 @@ class Learner:
         tensors: Rollout = map_leaves(tf.constant, rollout)
         objective = self._objective(self._batch(tensors, now, seed))
         return NonFiniteError(explain(objective, self._by_output, rollout, self._num_envs, step))
+
+    @property
+    def memories(self) -> dict[str, list[Any]]:
+        """Return what a checkpoint keeps besides the policy and the update's slots: variables by group, in order."""
+        parts = {"reward_scale": self.reward_scale, "target": self.target, "replay": self.rehearsal}
+        return {name: list(part.variables) for name, part in parts.items() if part is not None}
 
     def give_up_xla(self) -> None:
         """Compile no program of this learner with XLA from now on."""
@@ -340,8 +346,8 @@ def _require_same_kind(agent: Agent, policy: Policy, traced: DryRun) -> None:
         )
     if agent.replay is not None and isinstance(policy, RecurrentPolicy):
         raise ValueError(
-            f"{type(agent).__name__} learns from single steps of a replay, and a memory needs sequences: leave the memory out, or "
-            "take an agent without a replay, such as pqn."
+            f"{type(agent).__name__} learns from single steps of a replay, and a memory needs sequences: leave the memory out, "
+            "or take an agent without a replay, such as pqn."
         )
 
 

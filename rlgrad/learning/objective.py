@@ -192,11 +192,7 @@ def linearize_outputs(
 
 def output_specs(agent: Agent, actions: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return what `output=` of `rlgrad.gradients` takes for each name of an output, the agent's own included."""
-    known = {
-        "log_prob": LogProb(actions),
-        "entropy": Entropy(),
-        "value": "value",
-        "q": _chosen(actions),
-        **agent.outputs,
-    }
+    known = {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value", **agent.outputs}
+    if "q" in names:
+        known["q"] = Chosen("policy", actions)
     return {name: known[name] for name in names}

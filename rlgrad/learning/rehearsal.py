@@ -29,18 +29,22 @@ class Rehearsal:
 
     Attributes:
         ring: the replay.
-        variables: for checkpoints, besides those of the ring.
     """
 
     def __init__(self, agent: Agent, policy: Policy, num_envs: int) -> None:
-        assert agent.replay is not None and agent.num_steps is not None
+        assert agent.replay is not None
+        assert agent.num_steps is not None
         self._settings = agent.replay
         steps, specs = agent.num_steps, (policy.observation_spec, policy.action_spec)
         self.ring = Ring(self._settings, *specs, num_envs, steps=steps, gamma=agent.gamma)
         self._ratio = Fraction(self._settings.updates_per_step).limit_denominator(_FINEST)
         self._most = math.ceil(steps * num_envs * self._ratio) + 1
         self._made = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates_made")
-        self.variables = [self._made]
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Return the replay and the number of updates."""
+        return [self._made, *self.ring.variables]
 
     def remember(self, rollout: Rollout) -> None:
         """Write a rollout into the replay. Part of a compiled program, as is all below."""

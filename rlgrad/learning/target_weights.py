@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad.learning.asking import Placed
-from rlgrad.replay.settings import Target
+from rlgrad.replay.records import Target
 
 
 class TargetWeights:

@@ -396,11 +396,10 @@ class Run:
         self.save(best)
 
     def _variables(self) -> dict[str, Any]:
-        scale = self.learner.reward_scale
-        saved = {"policy": self.policy.variables, "update": self.learner.state.slots}
+        saved = {"policy": self.policy.variables, "update": self.learner.state.slots, **self.learner.memories}
         if collected := self.collector.variables(self.policy):
             saved["slots"] = collected
-        return saved if scale is None else saved | {"reward_scale": scale.variables}
+        return saved
 
     def _callbacks_by_key(self) -> Iterator[tuple[str, Callback]]:
         """Yield each callback with the key of its state in a checkpoint: its class's name, with `#2`, `#3` for further ones."""
