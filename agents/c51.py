@@ -1,8 +1,8 @@
 """C51: learn the distribution of each action's return over fixed atoms, by moving it towards the one that was sampled.
 
-The network says K logits f_k(s)[a] of the returns x_k, equally far apart from support[0] to support[1]; p = softmax(f). With R, d
-and s′ as in DQN, and a* the action of the largest mean Σ_k p̄_k x_k at s′, the atoms R + d x_j with probabilities p̄_j(s′)[a*] are the
-sampled distribution. Each is split between its two neighbors x_k in proportion to its nearness:
+The network says K logits f_k(s)[a] of the returns x_k, equally far apart from support[0] to support[1]; p = softmax(f). With
+R, d and s′ as in DQN, and a* the action of the largest mean Σ_k p̄_k x_k at s′, the atoms R + d x_j with the probabilities
+p̄_j(s′)[a*] are the sampled distribution. Each is split between its two neighbors x_k in proportion to its nearness:
 
     m_k = Σ_j p̄_j(s′)[a*] max(0, 1 − |clip(R + d x_j, support) − x_k| / Δ),    Δ = x_2 − x_1
 

@@ -2,8 +2,9 @@
 
 Along each rollout, with the value of a state v(s) = max_a q(s)[a]:
 
-    G_t = r_t + γ (1 − term_t) [(1 − λ) v(s_t+1) + λ G_t+1]        at the rollout's end, and where time ran out, G_t+1 is v(s_t+1)
+    G_t = r_t + γ (1 − term_t) [(1 − λ) v(s_t+1) + λ G_t+1]
 
+where at the rollout's end, and where time ran out, G_t+1 is v(s_t+1).
 G is a target for q of the action that was taken, also where that action was a random one: it is Peng's Q(λ), which λ = 0 makes
 one-step Q-learning. As credits, positive raising the output:
 

@@ -1,7 +1,7 @@
 """QR-DQN: learn quantiles of the return of each action, by the slopes of their quantile losses.
 
-The network says K numbers z_i(s)[a], which become the quantiles τ_i = (i − ½) / K of the return. With R, d and s′ as in DQN, and
-a* the action whose quantiles at s′ have the largest mean,
+The network says K numbers z_i(s)[a], which become the quantiles τ_i = (i − ½) / K of the return. With R, d and s′ as in DQN,
+and a* the action whose quantiles at s′ have the largest mean,
 
     u_ij = R + d z̄_j(s′)[a*] − z_i(s)[a]
 

@@ -13,6 +13,8 @@ from rlgrad.policies.actions import ActionValues
 from rlgrad.replay.records import Exploration, Replay, Target
 from rlgrad.updates import Ascent, Update
 
+_NO_EXPLORATION = Exploration()
+
 
 class Agent(Record):
     """A frozen dataclass of hyper-parameters: no weights, no state. Override `credit`, and nothing else is needed.
@@ -31,22 +33,6 @@ class Agent(Record):
     """Further outputs of the policy that can be credited, by name: anything that `output=` of `rlgrad.gradients` takes, such as
     the name of a head of the model."""
 
-    # Options of the agents that annotate them, as ReplayAgent does; for all others what they are here.
-    replay: ClassVar[Replay | None] = None
-    """Steps played earlier, from which batches are drawn. `None`: a batch is the rollout that was just played."""
-    target: ClassVar[Target | None] = None
-    """Slow copies of the weights, which `now.target` asks. `None`: there are none."""
-    exploration: ClassVar[Exploration] = Exploration()
-    """How acting for training differs from the policy."""
-    quantiles: ClassVar[int | None] = None
-    """Quantiles of the return that the network says of each action. `None`: its expectation."""
-    atoms: ClassVar[int | None] = None
-    """Returns, equally far apart, whose logits the network says of each action. `None`: no logits."""
-    support: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    """Lowest and highest of the atoms, in units of reward."""
-    dueling: ClassVar[bool] = False
-    """The network says a value of the state and an advantage of each action, which add up to the action values."""
-
     gamma: float = 0.99
     """Discount per step, 0 to 1."""
     gae_lambda: float = 0.95
@@ -63,6 +49,44 @@ class Agent(Record):
     """Divide rewards by the standard deviation of their discounted sum. Logged returns stay in the environment's units."""
     update: Update = Ascent()
     """How the weights move."""
+
+    @property
+    def replay(self) -> Replay | None:
+        """Steps played earlier, from which batches are drawn. `None`: a batch is the rollout that was just played.
+
+        This and the six below are no options of agents, until a subclass annotates them, as `ReplayAgent` does.
+        """
+        return None
+
+    @property
+    def target(self) -> Target | None:
+        """Slow copies of the weights, which `now.target` asks. `None`: there are none."""
+        return None
+
+    @property
+    def exploration(self) -> Exploration:
+        """How acting for training differs from the policy: not at all."""
+        return _NO_EXPLORATION
+
+    @property
+    def quantiles(self) -> int | None:
+        """Quantiles of the return that the network says of each action. `None`: its expectation."""
+        return None
+
+    @property
+    def atoms(self) -> int | None:
+        """Returns, equally far apart, whose logits the network says of each action. `None`: no logits."""
+        return None
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """Lowest and highest of the atoms, in units of return."""
+        return (0.0, 1.0)
+
+    @property
+    def dueling(self) -> bool:
+        """True if the network says a value of the state and an advantage of each action, which add up."""
+        return False
 
     def __post_init__(self) -> None:
         """Check the fields, each with its name in the message."""
@@ -138,7 +162,8 @@ class Agent(Record):
     def action_values(self) -> ActionValues:
         """Return what the network says of each Discrete action, for an agent that credits `"q"`."""
         if self.atoms is not None:
-            return ActionValues(self.atoms, tuple(map(float, self.support)), self.dueling)
+            low, high = self.support
+            return ActionValues(self.atoms, (float(low), float(high)), self.dueling)
         return ActionValues(self.quantiles or 0, None, self.dueling)
 
     def search_space(self) -> search.Space:
@@ -167,8 +192,9 @@ class ReplayAgent(Agent):
         ...         return {"q": batch.rewards + batch.discounts * best - now.q}
     """
 
-    gae_lambda: ClassVar[float] = 1.0  # a ClassVar over a field: no option of these agents
-    episodes_per_env: ClassVar[int] = 1
+    # A ClassVar over a field: no option of these agents.
+    gae_lambda: ClassVar[float] = 1.0  # type: ignore[misc]
+    episodes_per_env: ClassVar[int] = 1  # type: ignore[misc]
 
     num_envs: int = 1
     """Environments stepped side by side."""

@@ -32,12 +32,13 @@ class Exploring:
 
     def pick(self, parameters: Any, noise: "Draws") -> np.ndarray:
         """Return the policy's action, or where the coin says so, the allowed action of the largest number."""
-        chosen = self.policy.pick(parameters, noise.own)
+        chosen: np.ndarray = self.policy.pick(parameters, noise.own)
         at_random = noise.coins < np.float32(self.share)
         if not at_random.any():
             return chosen
         numbers = np.where(self.policy.allowed(parameters), noise.numbers, np.float32(-1.0))
-        return np.where(at_random, numbers.argmax(axis=-1), chosen)
+        mixed: np.ndarray = np.where(at_random, numbers.argmax(axis=-1), chosen)
+        return mixed
 
     def numpy_log_prob(self, parameters: Any, actions: np.ndarray) -> np.ndarray:
         """Return the log of the mixture's probabilities, shape (…)."""
@@ -50,7 +51,8 @@ class Exploring:
 
     def mode(self, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the policy's most likely actions: nothing is explored."""
-        return self.policy.mode(parameters)
+        actions: tuple[np.ndarray, np.ndarray] = self.policy.mode(parameters)
+        return actions
 
     def to_environment(self, actions: np.ndarray) -> Any:
         """Return these actions as `env.step` takes them."""

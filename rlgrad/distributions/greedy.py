@@ -66,7 +66,8 @@ class Greedy:
         highest = parameters.max(axis=-1)
         weights = np.exp(parameters - highest[..., None])
         means = (weights * self.atoms).sum(axis=-1) / weights.sum(axis=-1)
-        return np.where(self.allowed(parameters), means, np.float32(IMPOSSIBLE))
+        masked: np.ndarray = np.where(self.allowed(parameters), means, np.float32(IMPOSSIBLE))
+        return masked
 
     def state_value(self, parameters: Any) -> tf.Tensor:
         """Return the largest expected return of an action, (…)."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from rlgrad.data import ReplayBatch, Rollout
+from rlgrad.data import Rollout
 from rlgrad.learning.objective import PolicyObjective
 
 _ESTIMATES = ("returns", "advantages", "td_errors", "values", "log_probs")  # of a batch, that a credit is made of
@@ -66,11 +66,11 @@ def _bad_variables(objective: PolicyObjective, name: str, credit: tf.Tensor) -> 
 def _place(x: tf.Tensor, objective: PolicyObjective, rollout: Rollout | None, num_envs: int) -> str:
     """Return the first number of a batch that is not finite, with its slot, its step and the estimates that are not either."""
     batch = objective.batch
-    if isinstance(batch, ReplayBatch) or rollout is None:
-        row = int(tf.where(~tf.math.is_finite(x))[0][0])
-        too = [name for name in ("rewards", "log_probs") if not _is_finite(getattr(batch, name)[row])]
-        return f"{float(x[row] if x.shape.rank == 1 else tf.reduce_sum(x[row]))} in row {row} of the batch" + _because(
-            too
+    if rollout is None:
+        place = int(tf.where(~tf.math.is_finite(x))[0][0])
+        number = float(tf.reduce_sum(x[place]))  # of several, the sum is not finite either
+        return f"{number} in row {place} of the batch" + _because(
+            [name for name in ("rewards", "log_probs") if not _is_finite(getattr(batch, name)[place])]
         )
     steps, columns = rollout.mask.shape
     # A policy with memory has rows in another order than a rollout.

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from rlgrad import gradients
 from rlgrad.agent import Agent
-from rlgrad.data import Batch, Metrics, Outputs, ReplayBatch
+from rlgrad.data import Metrics, Outputs
 from rlgrad.gradients import Chosen, Entropy, LogProb
 from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.asking import Now, Placed
@@ -26,7 +26,7 @@ class PolicyObjective:
     Attributes:
         agent: gives the credits.
         policy: gives the outputs f and their gradients.
-        batch: M rows.
+        batch: M rows, a `Batch` or a `ReplayBatch`.
         outputs: names of the outputs f_k that are computed, credited or not.
         credited: names of those whose gradients count.
         variables: what may move, in order.
@@ -38,7 +38,7 @@ class PolicyObjective:
 
     agent: Agent
     policy: Policy
-    batch: Batch | ReplayBatch
+    batch: Any
     outputs: tuple[str, ...]
     credited: tuple[str, ...]
     variables: Sequence[keras.Variable]
@@ -133,7 +133,7 @@ class PolicyObjective:
 
     def _expected(self, q: tf.Tensor) -> tf.Tensor:
         """Return the expected return of the actions that were taken, of the batch's shape."""
-        distribution = self.policy.distribution
+        distribution: Any = self.policy.distribution
         if not distribution.width:
             return q
         return (

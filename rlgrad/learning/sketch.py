@@ -63,7 +63,7 @@ class SketchedOutputs(Outputs):
         return found | ({"q": self._sketch.like(self._rows, "q")} if self._sketch.num_actions else {})
 
     @property
-    def q(self) -> tf.Tensor:  # type: ignore[override]
+    def q(self) -> tf.Tensor:
         """What the network says of the actions that were taken."""
         self._sketch.asks_action_values = True
         return self._sketch.like(self._rows, "q")

@@ -1,8 +1,8 @@
 """Acting: from observations to distribution parameters, at every environment step, without TensorFlow's overhead.
 
-A chain of dense layers, and of what stands between them, is mirrored into NumPy, which costs a tenth of a compiled call at these sizes. Any other model runs as
-one program: a plain graph for convolutions on a CPU, through XLA otherwise. The rule depends on the model alone, never on
-timings, so that a seed always gives the same numbers.
+A chain of dense layers, and of what stands between them, is mirrored into NumPy, which costs a tenth of a compiled call at
+these sizes. Any other model runs as one program: a plain graph for convolutions on a CPU, through XLA otherwise. The rule
+depends on the model alone, never on timings, so that a seed always gives the same numbers.
 """
 
 import logging
@@ -139,15 +139,12 @@ def _path(network: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _mirrored(layer: keras.layers.Layer) -> bool:
-    if type(layer) is keras.layers.Flatten:
-        return bool(layer.data_format == "channels_last")
-    if type(layer) is keras.layers.LayerNormalization:
-        options = layer.get_config()
-        plain = options["center"] and options["scale"] and not options.get("rms_scaling")
-        return plain and options["axis"] in (-1, [-1], (-1,)) and layer.compute_dtype == "float32"
-    if type(layer) is keras.layers.Activation:
-        return layer.activation in _ACTIVATIONS
-    return type(layer) in (keras.layers.InputLayer, keras.layers.Reshape, Dueling) or _is_dense(layer)
+    rule = _STAGES.get(type(layer))
+    return type(layer) is keras.layers.InputLayer or (rule is not None and rule[0](layer))
+
+
+def _stage(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
+    return _STAGES[type(layer)][1](layer, weights)
 
 
 def _is_dense(layer: keras.layers.Layer) -> bool:
@@ -160,17 +157,13 @@ def _is_dense(layer: keras.layers.Layer) -> bool:
     )
 
 
-def _stage(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
-    if type(layer) is keras.layers.Flatten:
-        return lambda x: x.reshape(len(x), -1)
-    if type(layer) is keras.layers.Reshape:
-        return lambda x: x.reshape(len(x), *layer.target_shape)
-    if type(layer) is Dueling:
-        return lambda x: x[:, :1] + (x[:, 1:] - x[:, 1:].mean(axis=1, keepdims=True))
-    if type(layer) is keras.layers.Activation:
-        return _ACTIVATIONS[layer.activation]
-    if type(layer) is keras.layers.LayerNormalization:
-        return _layer_norm(*weights, np.float32(layer.epsilon))
+def _is_plain_norm(layer: keras.layers.Layer) -> bool:
+    options = layer.get_config()
+    plain = options["center"] and options["scale"] and not options.get("rms_scaling")
+    return plain and options["axis"] in (-1, [-1]) and layer.compute_dtype == "float32"
+
+
+def _dense(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
     kernel, activate = weights[0], _ACTIVATIONS[layer.activation]
     if not layer.use_bias:
         return lambda x: activate(x.dot(kernel))
@@ -185,7 +178,9 @@ def _stage(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
     return dense
 
 
-def _layer_norm(scale: np.ndarray, shift: np.ndarray, epsilon: np.float32) -> Actor:
+def _norm(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
+    (scale, shift), epsilon = weights, np.float32(layer.epsilon)
+
     def normalize(x: np.ndarray) -> np.ndarray:
         centered = x - x.mean(axis=-1, keepdims=True)
         variance = np.square(centered).mean(axis=-1, keepdims=True)
@@ -193,3 +188,29 @@ def _layer_norm(scale: np.ndarray, shift: np.ndarray, epsilon: np.float32) -> Ac
         return result
 
     return normalize
+
+
+def _duel(x: np.ndarray) -> np.ndarray:
+    advantages = x[:, 1:]
+    result: np.ndarray = x[:, :1] + advantages - advantages.mean(axis=1, keepdims=True)
+    return result
+
+
+# By kind of layer: whether NumPy can compute one, and a function of arrays that does, from the layer and its weights.
+_STAGES: dict[Any, tuple[Callable[[Any], bool], Callable[[Any, list[np.ndarray]], Actor]]] = {
+    keras.layers.Dense: (_is_dense, _dense),
+    keras.layers.LayerNormalization: (_is_plain_norm, _norm),
+    keras.layers.Activation: (
+        lambda layer: layer.activation in _ACTIVATIONS,
+        lambda layer, _: _ACTIVATIONS[layer.activation],
+    ),
+    keras.layers.Flatten: (
+        lambda layer: bool(layer.data_format == "channels_last"),
+        lambda *_: lambda x: x.reshape(len(x), -1),
+    ),
+    keras.layers.Reshape: (
+        lambda _: True,
+        lambda layer, _: lambda x: x.reshape(len(x), *layer.target_shape),
+    ),
+    Dueling: (lambda _: True, lambda *_: _duel),
+}

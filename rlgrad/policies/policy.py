@@ -316,7 +316,8 @@ class Policy(keras.Model):
             log_std = tf.broadcast_to(log_std, tf.concat([tf.shape(output)[:1], tf.shape(log_std)], axis=0))
         heads["policy"] = self.distribution.assemble(output, log_std)
         if self.says_action_values:
-            heads["value"] = self.distribution.state_value(heads["policy"])
+            greedy: Any = self.distribution
+            heads["value"] = greedy.state_value(heads["policy"])
         elif "value" in heads:
             heads["value"] = tf.reshape(heads["value"], (-1,))
         return heads

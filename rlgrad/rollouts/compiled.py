@@ -127,9 +127,9 @@ class CompiledCollector(Collector):
         if len(self._lengths) > 1:
             played, ends = self._play_in_parts(policy, greedy)
             return self._checked(played, ends)
-        key = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
+        kind = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
         share = getattr(policy, "share", None)
-        key = key, share is None
+        key = kind, share is None
         if key not in policy.programs:
             policy.programs[key] = self._program(policy)
         results = policy.programs[key](self.seed, np.int32(self.number), np.bool_(greedy), np.float32(share or 0.0))

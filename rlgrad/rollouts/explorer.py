@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlgrad.distributions import Exploring
-from rlgrad.distributions.protocol import Distribution
 
 
 @dataclass(frozen=True)
@@ -13,17 +12,16 @@ class Explorer:
 
     Args:
         policy: the policy.
-        share: of random actions, 0 … 1. It changes from rollout to rollout, so programs take it as an argument: see `with_share`.
+        share: of random actions, 0 … 1. It changes from rollout to rollout, so programs take it as an argument (`with_share`).
     """
 
     policy: Any
     share: Any
 
     @property
-    def distribution(self) -> Distribution:
+    def distribution(self) -> Any:
         """The policy's distribution, mixed with random actions."""
-        mixed: Any = Exploring(self.policy.distribution, self.share)
-        return mixed
+        return Exploring(self.policy.distribution, self.share)
 
     def with_share(self, share: Any) -> "Explorer":
         """Return the same with another share, such as a tensor in a program."""
