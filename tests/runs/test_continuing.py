@@ -195,7 +195,7 @@ def test_a_training_killed_before_it_began_says_so_and_its_folder_is_free(tmp_pa
         raise Gone
 
     with monkeypatch.context() as patch:
-        patch.setattr(rlgrad.runs.training, "write_config", gone)
+        patch.setattr("rlgrad.runs.training.write_config", gone)
         with pytest.raises(Gone):
             train(tmp_path / "run")
     assert (tmp_path / "run" / "checkpoints").is_dir()
