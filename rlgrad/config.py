@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlgrad.core import registry
 from rlgrad.core.checks import check_keys, require, require_above, require_at_most
-from rlgrad.core.settings import as_declared, mapping, require_finite
+from rlgrad.core.settings import alternatives, as_declared, hints, mapping, record_type, require_finite
 from rlgrad.hyperparameters import Record, fields
 
 if TYPE_CHECKING:  # the command line asks this module for its options before anything heavy is imported
@@ -237,11 +237,27 @@ def _record(cls: type[Any], options: Mapping[str, Any], prefix: str, base: Any =
         f.name: f.default if base is None else getattr(base, f.name) for f in dataclasses.fields(cls)
     }
     check_keys(options, known, f"option of {prefix.rstrip('.')} ({cls.__name__})")
-    values = as_declared(options, cls, prefix)
-    for name, value in options.items():
-        if isinstance(known[name], Record) and not isinstance(value, Record):
-            values[name] = _update(known[name], mapping(value, f"{prefix}{name}"), f"{prefix}{name}.")
+    declared = hints(cls)
+    inner = {
+        name: _inner_record(known[name], declared.get(name, type(known[name])), value, f"{prefix}{name}")
+        for name, value in options.items()
+    }
+    values = as_declared(inner, cls, prefix)
     return cls(**values) if base is None else dataclasses.replace(base, **values)
+
+
+def _inner_record(default: Any, hint: Any, value: Any, name: str) -> Any:
+    """Return the record that settings of a field stand for; or the value as it is, if the field takes none, or others too."""
+    kind = record_type(hint)
+    if kind is None or isinstance(value, Record) or (len(alternatives(hint)) > 1 and not isinstance(value, Mapping)):
+        return value
+    from rlgrad.updates import Update
+
+    options = mapping(value, name)
+    if isinstance(default, Update):
+        return _update(default, options, f"{name}.")
+    base = default if isinstance(default, kind) else None
+    return _record(kind if base is None else type(base), options, f"{name}.", base)
 
 
 def _update(default: Record, options: dict[str, Any], prefix: str) -> Any:

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from rlgrad.config import Config, from_mapping
+from rlgrad.cli import alternatives
+from rlgrad.config import Config, agent_class, from_mapping
 from rlgrad.core.settings import as_declared, descriptions, hints, mapping
 from rlgrad.hyperparameters import fields
 
@@ -63,8 +64,8 @@ def choices(hint: Any) -> list[str]:
 def parse(settings: Mapping[str, Any], words: Sequence[str], prog: str) -> tuple[Config, Path | None]:
     """Return the config that settings and command-line words give together, and the folder for the run if they name one.
 
-    The settings give a config, as everywhere; the words then replace its fields. Words that name the type of an update decide
-    which options there are, and count as settings.
+    The settings give a config, as everywhere; the words then replace its fields. Words that decide which options there are, by
+    the type of an update or a record in the place of a number, count as settings.
 
     Args:
         settings: as a YAML file holds them, `run_dir`, `num_envs` and `num_steps` included. Without `env` the config's is "".
@@ -80,17 +81,20 @@ def parse(settings: Mapping[str, Any], words: Sequence[str], prog: str) -> tuple
         **as_declared({f.name: given.pop(f.name) for f in dataclasses.fields(Beside) if f.name in given}, Beside)
     )
     given["agent"], words = _with_types(mapping(given.get("agent"), "agent"), list(words))
+    if words and isinstance(name := given["agent"].get("name"), str):
+        given["agent"], words = alternatives.with_records(given["agent"], agent_class(name), words)
     config = from_mapping(given)
     changes: dict[str, Any] = {"agent": config.agent} | fields(beside)
     if words:
         import tyro
 
-        options = tyro.cli(
-            _options(config, beside),
-            args=_in_digits(_spell_out(words)),
-            prog=prog,
-            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-        )
+        with alternatives.registry():
+            options = tyro.cli(
+                _options(config, beside),
+                args=_in_digits(_spell_out(words)),
+                prog=prog,
+                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+            )
         changes = fields(options)
         changes["env_kwargs"] = {**config.env_kwargs, **changes["env_kwargs"]}
     run_dir = changes.pop("run_dir")

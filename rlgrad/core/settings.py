@@ -73,6 +73,18 @@ def hints(cls: Any) -> Mapping[str, Any]:
     return types.MappingProxyType(found)
 
 
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a union joins, or the type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def record_type(hint: Any) -> type[Any] | None:
+    """Return the dataclass among the alternatives of a type; `None` if there is none."""
+    return next(
+        (kind for kind in alternatives(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None
+    )
+
+
 def descriptions(owner: type | types.ModuleType) -> dict[str, str]:
     """Return the strings that stand below the assignments of a class or module in its source, by assigned name."""
     try:
@@ -100,7 +112,7 @@ def as_declared(given: Mapping[str, Any], cls: Any, prefix: str = "") -> dict[st
 
     Args:
         given: value by field name. A value stays as it is if no field has its name, or if the field's type is none that a
-            file can hold.
+            file can hold, and no dataclass.
         cls: the dataclass.
         prefix: of the names in messages, such as `agent.`.
 
@@ -158,7 +170,7 @@ def require_finite(record: Any, prefix: str = "") -> None:
 
 def _fitting(value: Any, hint: Any, name: str) -> Any:
     value = plain(value)
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    options = alternatives(hint)
     for option in options:
         fits, converted = _fits(value, option)
         if fits:
@@ -176,7 +188,7 @@ def _fits(value: Any, hint: Any) -> tuple[bool, Any]:
     if origin in (tuple, list) and arguments[1:] in ((), (...,)):
         each = [_fits(x, arguments[0]) for x in value] if isinstance(value, list | tuple) else [(False, None)]
         return all(fits for fits, _ in each), origin(converted for _, converted in each)
-    if hint in (bool, str, type(None)):
+    if hint in (bool, str, type(None)) or dataclasses.is_dataclass(hint):
         fits = isinstance(value, hint)
     elif origin is Literal:
         fits = isinstance(value, str | int) and value in arguments
@@ -213,5 +225,7 @@ def _expected(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (tuple, list):
         return f"a list, each {_expected(arguments[0])}"
+    if dataclasses.is_dataclass(hint):
+        return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
     kind = dict if isinstance(origin, type) and issubclass(origin, Mapping) else hint
     return _NAMES.get(kind, str(hint))

@@ -1,5 +1,6 @@
 """The options of an agent that learns from what was stored: its replay, its slow copies, and how it explores."""
 
+import math
 import numbers
 from typing import Any
 
@@ -74,6 +75,8 @@ class Linear(Record):
 
     def __post_init__(self) -> None:
         """Check the fields, each with its name in the message."""
+        for name in ("start", "end"):
+            require(math.isfinite(getattr(self, name)), name, "a finite number", getattr(self, name))
         require(0.0 < self.over <= 1.0, "over", "above 0, at most 1", self.over)
 
     def at(self, progress: Any) -> Any:
@@ -104,7 +107,7 @@ class Exploration(Record):
         for value in _ends(self.random):
             require(0.0 <= value <= 1.0, "random", "between 0 and 1", value)
         for value in _ends(self.noise):
-            require(value >= 0.0, "noise", "at least 0", value)
+            require(0.0 <= value < math.inf, "noise", "a number ≥ 0", value)
 
     def share(self, progress: Any) -> Any:
         """Return the share of actions that are random at a moment of training. See `Linear.at`."""

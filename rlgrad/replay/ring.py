@@ -319,7 +319,7 @@ def size_of(settings: Replay, observation_spec: Any, action_spec: Any, num_envs:
     specs = tf.nest.flatten([observation_spec, action_spec, _NUMBERS])
     stored = sum(int(spec.dtype.size) * math.prod(spec.shape[1:]) for spec in specs)
     order = 4 * sum(sizes(total)) + 4 if settings.prioritized else 4 * total
-    return total * stored + 16 * num_envs + order
+    return int(total * stored + 16 * num_envs + order)
 
 
 def require_room(settings: Replay, observation_spec: Any, action_spec: Any, num_envs: int) -> None:

@@ -235,7 +235,7 @@ def test_rollouts_that_would_overwrite_themselves_are_refused():
     with pytest.raises(ValueError, match="got 5 steps in 2"):
         ring.write(tensors(Player(2).play(5)))
     wrong = tensors(Player(3).play(5))
-    with pytest.raises(ValueError, match="actions is .'int64',. in this replay, got .'int32',."):
+    with pytest.raises(ValueError, match=r"actions is .*int64.* in this replay, got .*int32"):
         ring.write(wrong._replace(actions=tf.cast(wrong.actions, tf.int32)))
     with pytest.raises(ValueError, match="prioritized=True"):
         ring.reprioritize(tf.constant([0]), tf.constant([1.0]))

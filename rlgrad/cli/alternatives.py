@@ -1,0 +1,107 @@
+"""Options that are a record or something plainer, such as `Replay | None` and `float | Linear`.
+
+Tyro takes the kind that the value has: the options of a record, or the number. A word for the other kind, such as
+`--agent.replay None` or `--agent.target.rate 0.1` where the agent has no target, counts as a setting, as in a YAML file.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Union
+
+from rlgrad.core.settings import alternatives, descriptions, hints, record_type
+
+_PREFIX = "--agent."
+
+
+def with_records(agent: dict[str, Any], cls: type[Any], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the agent's settings with those that words give for the other kind of a field, and the other words.
+
+    Args:
+        agent: settings by name.
+        cls: the agent's class.
+        words: options with their values.
+
+    Raises:
+        ValueError: such a word has no value.
+    """
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        path = name.removeprefix(_PREFIX).replace("-", "_").split(".") if name.startswith(_PREFIX) else []
+        if not path or not _is_of_the_other_kind(agent, cls, path):
+            others.append(word)
+            continue
+        following = value if equals else next(rest, None)
+        if following is None:
+            raise ValueError(f"{word} needs a value.")
+        _put(agent, path, _value(following))
+    return agent, others
+
+
+def registry() -> Any:
+    """Return tyro's rules with one more: a field that may be a record, and is none, takes the plainer kinds alone."""
+    from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
+
+    rules = ConstructorRegistry()
+
+    @rules.struct_rule
+    def narrowed(info: Any) -> Any:
+        record, cls = info.default, type(info.default)
+        if not (isinstance(info.type, type) and dataclasses.is_dataclass(cls) and isinstance(record, info.type)):
+            return None
+        declared, values = hints(cls), {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        plain = {name: kinds for name, hint in declared.items() if (kinds := _plain_kinds(hint, values[name]))}
+        if not plain:
+            return None
+        texts: dict[str, str] = {}
+        for base in reversed(cls.__mro__):
+            texts |= descriptions(base) if dataclasses.is_dataclass(base) else {}
+        fields = (
+            StructFieldSpec(name, plain.get(name, declared.get(name, Any)), value, texts.get(name))
+            for name, value in values.items()
+        )
+        return StructConstructorSpec(instantiate=cls, fields=tuple(fields))
+
+    return rules
+
+
+def _plain_kinds(hint: Any, value: Any) -> Any:
+    """Return a type without its record if it has other kinds, and the value is of those; `None` if nothing is left out."""
+    kinds = alternatives(hint)
+    record = record_type(hint)
+    if record is None or len(kinds) == 1 or isinstance(value, record):
+        return None
+    return Union[tuple(kind for kind in kinds if kind is not record)]  # noqa: UP007
+
+
+def _is_of_the_other_kind(settings: Any, cls: type[Any], path: Sequence[str]) -> bool:
+    """Return True if the path leads to, or into, a field that may be a record and that tyro has no such option for."""
+    default: Any = None
+    for depth, name in enumerate(path):
+        hint = hints(cls).get(name)
+        record = record_type(hint)
+        if record is None:
+            return False
+        default = getattr(default, name) if default is not None else cls.__dataclass_fields__[name].default
+        settings = settings.get(name, default) if isinstance(settings, Mapping) else default
+        is_last, is_record = depth == len(path) - 1, isinstance(settings, Mapping | record)
+        if len(alternatives(hint)) > 1 and is_last == is_record:
+            return True
+        default = default if isinstance(default, record) else None
+        cls = record if default is None else type(default)
+    return False
+
+
+def _put(settings: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for name in path[:-1]:
+        inner = settings.get(name)
+        settings[name] = dict(inner) if isinstance(inner, Mapping) else {}
+        settings = settings[name]
+    settings[path[-1]] = value
+
+
+def _value(word: str) -> Any:
+    import yaml
+
+    return None if word == "None" else yaml.safe_load(word)
