@@ -7,6 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
+from rlgrad.core.rowwise_layers import is_made_of_rowwise_layers
+from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import sum_after
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import require_inputs, wide, with_own_inputs
@@ -14,10 +16,9 @@ from rlgrad.gradients.programs.coupling import require_separate_function, requir
 from rlgrad.gradients.programs.half_precision import rows_near_one, weigh_results, weigh_rows
 from rlgrad.gradients.programs.products import JacobianProducts
 from rlgrad.gradients.programs.program import Computed, compute
-from rlgrad.gradients.programs.surveys import PROBE_ROWS
+from rlgrad.gradients.programs.surveys import PROBE_ROWS, rows_per_sample
 from rlgrad.gradients.programs.unit_factors import (
     MAX_UNITS,
-    output_rows,
     require_one_batch_axis,
     require_weight_per_sample,
     unit_cotangents,
@@ -250,12 +251,31 @@ def _record(question: Question) -> _Recorded:
 def _require_one_row_per_sample(question: Question, y: Any) -> None:
     """Raise if y has several rows for each sample: which of them are whose is not known."""
     known = (question.leaves[0].shape[0], y.shape[0])
-    count = question.batch_size or PROBE_ROWS
-    if (known[0] != known[1]) if None not in known else (output_rows(question, count) != 1):
+    if (known[0] != known[1]) if None not in known else (_output_rows(question) != 1):
         raise ValueError(
             f"Model {question.model.name!r} does not return one row for each row of its input, and which rows are whose "
             "is not known. Let it return the rows of a sample along an axis after the first, (N, R, …)."
         )
+
+
+def _output_rows(question: Question) -> int | None:
+    """Return the number of rows that the model returns for each row of its input; see `Survey.rows`."""
+    if is_made_of_rowwise_layers(question.model):
+        return 1
+
+    def count_rows(rows: int) -> int | None:
+        def traced(leaves: list[Any]) -> tuple[list[Any], int | None]:
+            return [], rows_per_sample(replace(question, leaves=tuple(leaves)).run_model(), rows)
+
+        specs = [tf.TensorSpec([rows, *spec.shape[1:]], spec.dtype) for spec in question.signature]
+        return trace_facts(traced, specs)[1]
+
+    try:
+        return count_rows(PROBE_ROWS)
+    except Exception:  # the model runs at its own batch size only
+        if question.batch_size is None:
+            raise
+        return count_rows(question.batch_size)
 
 
 def _inner_products(gradients: list[Any], v: list[Any]) -> Any:

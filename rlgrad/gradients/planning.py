@@ -133,7 +133,7 @@ def _bytes_per_row(tensor: Any) -> int:
 
 def _rows(question: Question, routes: dict[int, _Route]) -> list[LayerPlan]:
     owners = _owners(question.model)
-    _, findings = survey(question)
+    findings = survey(question).findings
     grouped: dict[tuple[int, str], list[int]] = {}
     for i, route in routes.items():
         grouped.setdefault((owners.get(id(question.weights.variables[i]), -1), route.name), []).append(i)
