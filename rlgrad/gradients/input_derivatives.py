@@ -10,7 +10,7 @@ from rlgrad.core import keras_internals
 from rlgrad.core.rowwise_layers import is_made_of_rowwise_layers
 from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import sum_after
-from rlgrad.gradients.programs.answers import Answer, answer
+from rlgrad.gradients.programs.answers import Answer, Beside, answer
 from rlgrad.gradients.programs.backward import require_inputs, wide, with_own_inputs
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.half_precision import rows_near_one, weigh_results, weigh_rows
@@ -115,19 +115,29 @@ def input_jvp(
     Example:
         >>> velocity = input_jvp(encoder, x, x_next - x)
     """
-    question = ask(
+    return answer(
+        _input_jvp,
         model,
         x,
-        outputs=Output.of(output, target=target),
-        layer=layer,
-        sample_weight=sample_weight,
-        differentiate_x=True,
+        Output.of(output, target=target),
+        sample_weight,
+        beside=Beside("tangent", tangent, batched=True),
         inputs=inputs,
+        layer=layer,
+    )
+
+
+def _input_jvp(
+    model: Any, x: Any, *, tangent: Any, output: Any, inputs: Any, layer: Any, sample_weight: Any
+) -> Answer[Any]:
+    question = ask(
+        model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True, inputs=inputs
     )
     require_weight_per_sample(question)
     v = _direction(question, tangent)
     question = replace(question, extra=v, extra_batched=frozenset(v))
-    return compute("input_jvp", question, weigh_results(_along_direction), traced=True).results[0]
+    computed = compute("input_jvp", question, weigh_results(_along_direction), traced=True)
+    return Answer(computed, lambda results: results[0])
 
 
 def _input_jacobian(
@@ -284,7 +294,7 @@ def _inner_products(gradients: list[Any], v: list[Any]) -> Any:
 
 
 def _direction(question: Question, tangent: Any) -> dict[str, Any]:
-    """Return a direction of the chosen inputs as tensors, by name and in the order of their positions.
+    """Return a direction of the chosen inputs as tensors, by the caller's names and in the order of their positions.
 
     Raises:
         ValueError: another structure or other shapes than theirs.
@@ -299,5 +309,5 @@ def _direction(question: Question, tangent: Any) -> dict[str, Any]:
             raise ValueError(
                 f"tangent= has the shapes of x: {shape_text(leaf.shape)} for {written}; got {shape_text(v.shape)}."
             )
-        direction[written] = v
+        direction[name] = v
     return direction

@@ -212,7 +212,8 @@ class Linearization:
             v: a direction, as `gradient(credit)` returns one.
             credit: as for `gradient`.
         """
-        return hessian_product(self._question, v, credits_for(self._values, credit))
+        answered = hessian_product(self._question, v, credits_for(self._values, credit))
+        return answered.pack(answered.computed.results)
 
     def gauss_newton_vector_product(
         self, v: Mapping[str, Any], *, loss: Any, target: Any = None, sample_weight: Any = None
