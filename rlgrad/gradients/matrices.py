@@ -90,13 +90,13 @@ def matrix_of_pair(
         together: makes the matrix of the question about both.
         written_out: gradients with a row for each row or column, (R, …), by variable.
     """
-    cache, sizes = cache_of(a.model), (a.batch_size, b.batch_size)
-    apart = (cache.state(a.model), "apart", *sizes)
+    cache, m, n = cache_of(a.model), a.batch_size, b.batch_size
+    apart = (cache.state(a.model), "apart", m, n)
     if apart not in cache.surveys:
         try:
             return together(both_chunks(a, b))
         except Exception:
-            if None in sizes or runs_on(a, sum(sizes)) or not all(map(runs_on, (a, b), sizes)):
+            if m is None or n is None or runs_on(a, m + n) or not (runs_on(a, m) and runs_on(b, n)):
                 raise
             cache.surveys[apart] = True
     rows, columns = ([tf.reshape(wide(g), [tf.shape(g)[0], -1]) for g in written_out(each)] for each in (a, b))

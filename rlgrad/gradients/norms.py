@@ -272,6 +272,7 @@ def _pair(asked: SampleQuestion, a: Question, b: Question) -> Any:
         def gradients(question: Question, factors: dict[int, Factor]) -> list[Any]:
             return [factor.per_sample() for factor in factors.values()]
 
-        return asked.compute(["gram", "written out"], question, gradients).results
+        written: list[Any] = asked.compute(["gram", "written out"], question, gradients).results
+        return written
 
     return matrix_of_pair(a, b, together, written_out)

@@ -122,8 +122,9 @@ class SampleQuestion:
             return compute(kind, chunk, computation, **options)
         except Exception as error:
             whole, rows = self.question.batch_size, chunk.batch_size
-            chunked = self.chunk_size is not None and whole and rows and rows != whole
-            if not chunked or runs_on(chunk, rows) or not runs_on(chunk, whole):
+            if self.chunk_size is None or not rows or not whole or rows == whole:
+                raise
+            if runs_on(chunk, rows) or not runs_on(chunk, whole):
                 raise
             raise ValueError(
                 f"Model {chunk.model.name!r} runs on its whole batch of {whole} rows, but not on {rows}, so that "

@@ -105,9 +105,9 @@ def answer(
     if beside is not None:
         options[beside.name] = beside.tree
     answered = ask(model, x, output=output, sample_weight=sample_weight, **options)
-    result, program = answered.pack(answered.computed.results), answered.computed.program
-    if call is not None and program is not None and program.extra_dtypes.keys() == call.extra.keys():
-        call.cache.keep_call(call.key, call.rows, program, answered.pack)
+    result, used = answered.pack(answered.computed.results), answered.computed.program
+    if call is not None and used is not None and used.extra_dtypes.keys() == call.extra.keys():
+        call.cache.keep_call(call.key, call.rows, used, answered.pack)
     return result
 
 
@@ -146,8 +146,8 @@ def read_call(
     parts += extra
     arrays += [(array, beside is not None and beside.batched) for array in extra.values()]
     cache = cache_of(model)
-    known = all(isinstance(array, ARRAYS) for array in extra.values())
-    key = call_key(cache, model, parts, options, arrays, rows) if rows and known else None
+    plain = all(isinstance(array, ARRAYS) for array in extra.values())
+    key = call_key(cache, model, parts, options, arrays, rows) if rows and plain else None
     if key is None:
         return None
     known = cache.calls.get(key)

@@ -54,7 +54,8 @@ def runs_on(question: Question, rows: int) -> bool:
 
     cache, layer = cache_of(question.model), question.layer and weakref.ref(question.layer)
     key = (cache.state(question.model), "runs on", rows, repr(question.structure), question.signature, layer)
-    return find_or_make(cache.surveys, key, lambda: (runs(),))[0]
+    found: tuple[bool] = find_or_make(cache.surveys, key, lambda: (runs(),))
+    return found[0]
 
 
 def _in_batch(question: Question, per_unit: bool) -> Computed:
