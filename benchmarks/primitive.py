@@ -4,9 +4,10 @@
 
 The peers' Python needs torch, opacus, backpack-for-pytorch and jax, in a virtual environment of its own. Functions that the
 peers have no counterpart of stand beside plain TensorFlow (`peers/primitive_by_hand.py`); with `--works` of these alone no
-peers are needed. The gradient is that of log π of the action taken, for the networks of `peers/primitive_common.py`. Every side gets the same weights, inputs
-and actions and is a process that stays, with the same number of threads on the same cores; before anything is timed, its
-results are compared with rlgrad's. Then rounds go over all sides in turn, so that whatever else the machine does meets all.
+peers are needed. The gradient is that of log π of the action taken, for the networks of `peers/primitive_common.py`. Every side
+gets the same weights, inputs and actions and is a process that stays, with the same number of threads on the same cores; before
+anything is timed, its results are compared with rlgrad's. Then rounds go over all sides in turn, so that whatever else the
+machine does meets all.
 
 A result of hundreds of megabytes costs more to find memory for than to compute, where the C library gives freed memory back to
 the system and asks for it anew at every call. TensorFlow keeps its memory, torch and JAX on a CPU do not. So everything is

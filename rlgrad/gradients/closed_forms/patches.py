@@ -19,7 +19,8 @@ def patches(x: Any, kernel: Sequence[int], strides: Sequence[int], dilation: Seq
         kernel: sizes of the kernel.
         strides: one per spatial axis.
         dilation: one per spatial axis.
-        padding: `"valid"`, `"same"` (as TensorFlow pads: of an odd number of zeros, the extra one comes last) or `"causal"` (all before).
+        padding: `"valid"`, `"same"` (as TensorFlow pads: of an odd number of zeros, the extra one comes last) or
+            `"causal"` (all before).
 
     Returns:
         float (N, *positions, prod(kernel), C).
