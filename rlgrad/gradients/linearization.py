@@ -8,19 +8,11 @@ import tensorflow as tf
 
 from rlgrad.core import keras_internals
 from rlgrad.gradients import norms
-from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.curvature import hessian_product
 from rlgrad.gradients.gauss_newton import gauss_newton_product
-from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
+from rlgrad.gradients.lazy_factors import LazyFactors
 from rlgrad.gradients.programs.answers import read_call
-from rlgrad.gradients.programs.backward import (
-    credits_by_name,
-    credits_for,
-    dense,
-    require_connected,
-    require_repeatable,
-    tangents_for,
-)
+from rlgrad.gradients.programs.backward import credits_for, dense, require_connected, require_repeatable
 from rlgrad.gradients.programs.half_precision import pull_back
 from rlgrad.gradients.programs.program import Computed, Program, is_compilable, program_for
 from rlgrad.gradients.questions.ask import ask
@@ -115,13 +107,7 @@ class Linearization:
             MemoryError: the result would take more than 2 GB; `per_sample_gradient` has a limit to raise.
             ValueError: an output has not exactly one number per sample.
         """
-
-        def use(factors: dict[str, Factor]) -> dict[str, Any]:
-            self._factors.require_memory(factors)
-            return {key: tf.cast(factor.per_sample(), self._dtype(key)) for key, factor in factors.items()}
-
-        found: dict[str, Any] = self._factors.contract(use, segments, num_segments)
-        return found
+        return self._factors.per_sample(segments, num_segments)
 
     def norm(
         self, per: str = "model", *, squared: bool = False, segments: Any = None, num_segments: int | None = None
@@ -142,16 +128,7 @@ class Linearization:
         Raises:
             ValueError: other keys or shapes.
         """
-
-        def use(factors: dict[str, Factor]) -> Any:
-            directions = tangents_for(self._question, tangent, list(factors))
-            parts = [
-                factor.jvp(tf.cast(v, factor.tensors[-1].dtype))
-                for v, factor in zip(directions, factors.values(), strict=True)
-            ]
-            return tf.add_n(norms.in_widest_dtype(parts))
-
-        return self._factors.contract(use)
+        return self._factors.jvp(tangent)
 
     def vjp(self, credit: Any = None) -> dict[str, Any]:
         """Jᵀ c = Σ credit · ∇f, as `gradient`, but from the recorded inputs of the layers: no further backward pass.
@@ -159,12 +136,7 @@ class Linearization:
         Args:
             credit: as for `gradient`, (N,).
         """
-        result: dict[str, Any] = {}
-        for name, c in credits_for(self._values, credit).items():
-            for key, factor in self._factors.of(name).items():
-                part = tf.cast(factor.vjp(tf.cast(c, factor.tensors[-1].dtype)), self._dtype(key))
-                result[key] = result[key] + part if key in result else part
-        return {key: result[key] for key in self._question.weights.keys if key in result}
+        return self._factors.vjp(credit)
 
     def sum_of_squares(self, credit: Any = None, *, segments: Any = None, num_segments: int | None = None) -> Any:
         """Σ_n c_n (∇f_n)²: the diagonal of the empirical Fisher matrix; component-wise baselines use it.
@@ -177,11 +149,7 @@ class Linearization:
         Returns:
             For each variable a tensor of its shape; for named outputs a dict of such dicts.
         """
-        results = {}
-        for name, c in credits_by_name(self._values, credit).items():
-            factors = self._factors.of(name, segments, num_segments)
-            results[name] = {key: factor.sum_of_squares(row_weights(factor, c)) for key, factor in factors.items()}
-        return results.get(SINGLE, results)
+        return self._factors.sum_of_squares(credit, segments, num_segments)
 
     def fisher_vector_product(
         self, v: Mapping[str, Any], *, sample_weight: Any = 1.0, damping: Any = 0.0
@@ -212,7 +180,8 @@ class Linearization:
             v: a direction, as `gradient(credit)` returns one.
             credit: as for `gradient`.
         """
-        return hessian_product(self._question, v, credits_for(self._values, credit))
+        answered = hessian_product(self._question, v, credits_for(self._values, credit))
+        return answered.pack(answered.computed.results)
 
     def gauss_newton_vector_product(
         self, v: Mapping[str, Any], *, loss: Any, target: Any = None, sample_weight: Any = None
@@ -234,10 +203,6 @@ class Linearization:
         if not is_compilable(question):
             return _linearize_directly(question)
         return _linearize_with(program_for("forward", question, _connections), question)
-
-    def _dtype(self, key: str) -> Any:
-        selected = self._question.weights
-        return tf.as_dtype(selected.variables[selected.keys.index(key)].dtype)
 
 
 def linearize(
