@@ -69,6 +69,8 @@ class Run:
         self.timesteps = self.updates = 0
         self.seconds = 0.0
         self.stop = False
+        self._begins_anew = False  # True if the checkpoint's episodes cannot continue in this collector
+        self._undeclared: set[str] = set()  # what callbacks added to rows without declaring it
         self._restored = False  # True between loading a checkpoint and training
         self._settings: dict[str, Any] = {}  # those of the checkpoint that was loaded
         self._locked = False  # True while the folder is this run's alone
@@ -303,11 +305,20 @@ class Run:
             ValueError: it holds the state of another kind of run.
         """
         variables = self._variables()
+        mine = self.collector.state().keys()
+
+        def check(state: Mapping[str, Any]) -> None:
+            self._require_update(state)
+            theirs = state.get("collector")
+            self._begins_anew = bool(mine and theirs) and isinstance(theirs, Mapping) and mine.isdisjoint(theirs)
+            if self._begins_anew:
+                variables.pop("slots", None)
+
         if checkpoint is None:
-            state = checkpoints.load_newest(self.path / "checkpoints", variables, self._require_update)
+            state = checkpoints.load_newest(self.path / "checkpoints", variables, check)
             checkpoints.complete(self.path / "checkpoints", state)
         else:
-            state = checkpoints.load(checkpoint, variables, self._require_update)
+            state = checkpoints.load(checkpoint, variables, check)
         try:
             self._continue_from(state)
         except (AttributeError, LookupError, TypeError, ArithmeticError) as error:
@@ -329,7 +340,13 @@ class Run:
         self._require_rows(state.get("rows"))
         older = {name: self.history[name][-1:] for name in _JUDGED if name in self.history}
         self._returns = state.get("returns", {name: values[0] for name, values in older.items() if values})
-        self.collector.restore(state["collector"])
+        if self._begins_anew:
+            _log.warning(
+                "The environments of this run were stepped in another way than those of now, compiled or not: weights, "
+                "optimizer and counters continue, and new episodes begin."
+            )
+        else:
+            self.collector.restore(state["collector"])
         self._restored, self._settings = True, state.get("settings", {})
         if hasattr(self.learner.state, "renew") and changes(self._settings, self.config):
             self.learner.state.renew()
@@ -380,6 +397,14 @@ class Run:
         metrics |= self._journal.row() | self._watch.take()
         for callback in self.callbacks:
             callback.on_update(self, metrics)
+        if undeclared := metrics.keys() - {*self.metrics, *self._undeclared}:
+            self._undeclared |= undeclared
+            _log.warning(
+                "A callback added %s to the metrics, which is not logged: a column is declared, as in `metrics = (%r,)` in its "
+                "class.",
+                ", ".join(sorted(undeclared)),
+                min(undeclared),
+            )
         self._journal.log(metrics)
         self._returns |= {name: metrics[name] for name in _JUDGED if not math.isnan(metrics.get(name, math.nan))}
         if not all(callback.only_looks for callback in self.callbacks):
