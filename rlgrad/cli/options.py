@@ -10,6 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from rlgrad.cli.keyword_arguments import apart
 from rlgrad.config import Config, from_mapping
 from rlgrad.core.settings import as_declared, descriptions, hints, mapping
 from rlgrad.hyperparameters import fields
@@ -87,7 +88,7 @@ def parse(settings: Mapping[str, Any], words: Sequence[str], prog: str) -> tuple
 
         options = tyro.cli(
             _options(config, beside),
-            args=_in_digits(_spell_out(words)),
+            args=_in_digits(_spell_out(apart(words))),
             prog=prog,
             config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
         )

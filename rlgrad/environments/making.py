@@ -12,10 +12,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from rlgrad.core import registry
 from rlgrad.environments.array_observations import ArrayObservations, require_arrays
 from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.guarding import Guarded, guards_of
-from rlgrad.environments.ids import explain_missing, find_spec, require_spaces
+from rlgrad.environments.ids import explain_missing, find_spec, require_spaces, with_kwargs
 from rlgrad.environments.masking import MaskInObservation, can_be_masked, mask_width
 from rlgrad.environments.processes import Processes
 from rlgrad.environments.vector import (
@@ -110,7 +111,7 @@ def _from_id(spec: EnvSpec, options: EnvironmentOptions) -> Environment:
     kwargs, limit = options.env_kwargs, options.max_episode_steps
 
     def make() -> AnyEnv:
-        return _with_kwargs(kwargs, spec.id, lambda: gymnasium.make(spec, max_episode_steps=limit, **kwargs))
+        return with_kwargs(kwargs, spec.id, lambda: gymnasium.make(spec, max_episode_steps=limit, **kwargs))
 
     try:
         return _from_function(lambda: explain_missing(spec, make), None, options)
@@ -118,21 +119,9 @@ def _from_id(spec: EnvSpec, options: EnvironmentOptions) -> Environment:
         raise FileNotFoundError(f"{spec.id} needs a file that its package has not brought: {error}") from error
 
 
-def _with_kwargs(kwargs: Mapping[str, Any], name: str, create: Callable[[], AnyEnv]) -> AnyEnv:
-    """Call `create`, and explain it if the environment does not take its keyword arguments."""
-    try:
-        return create()
-    except TypeError as error:
-        if not kwargs or "argument" not in str(error):
-            raise
-        raise ValueError(
-            f"env_kwargs={dict(kwargs)} are not what {name} takes: {str(error).splitlines()[0]}"
-        ) from error
-
-
 def _call(function: Callable[..., Any], options: EnvironmentOptions) -> AnyEnv:
-    kwargs, name = options.env_kwargs, getattr(function, "__name__", "the function")
-    env = _with_kwargs(kwargs, name, lambda: function(**kwargs))
+    kwargs, name = options.env_kwargs, registry.spoken_name(function)
+    env = with_kwargs(kwargs, name, lambda: function(**kwargs))
     if not isinstance(env, Env):
         advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
         raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")

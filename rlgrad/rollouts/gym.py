@@ -218,7 +218,10 @@ class GymCollector(Collector):
             ValueError: the number of slots differs.
         """
         if len(state["episodes"]) != self.num_envs:
-            raise ValueError(f"The state is of {len(state['episodes'])} slots, and this collector has {self.num_envs}.")
+            raise ValueError(
+                f"The state is of {len(state['episodes'])} environments, and this collector has {self.num_envs}: a run "
+                "continues with as many as it had. For another number begin a new run, with this run's policy as its model."
+            )
         self._generator.bit_generator.state = state["actions"]
         self._slots.started, self._slots.restarts = list(state["episodes"]), state["restarts"]
         self._continuation.restore(state["running"])

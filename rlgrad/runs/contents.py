@@ -47,7 +47,8 @@ class Contents:
 
     def restore(self, config: Config, file: Path | None) -> dict[str, Any]:
         """Load a checkpoint, and return the settings that the run had when it was written; see `Run.restore`."""
-        update = config.agent.update.kind
+        update, mine, variables = config.agent.update.kind, self.collector.state().keys(), self._variables()
+        begins_anew = False  # the episodes of the checkpoint cannot continue in this collector
 
         def check(state: Mapping[str, Any]) -> None:
             before = state.get("update")
@@ -56,15 +57,19 @@ class Contents:
                     f"{self.path} was trained by {before}, and the agent has {update}: what one remembers says nothing to the "
                     "other. Begin a new run, with this run's policy as its model."
                 )
+            nonlocal begins_anew
+            theirs = state.get("collector")
+            begins_anew = bool(mine and theirs) and isinstance(theirs, Mapping) and mine.isdisjoint(theirs)
+            if begins_anew:
+                variables.pop("slots", None)
 
-        variables = self._variables()
         if file is None:
             state = checkpoints.load_newest(self._folder, variables, check)
             checkpoints.complete(self._folder, state)
         else:
             state = checkpoints.load(file, variables, check)
         try:
-            return self._continue_from(state, config)
+            return self._continue_from(state, config, begins_anew)
         except (AttributeError, LookupError, TypeError, ArithmeticError) as error:
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"The checkpoint of {self.path} holds no state of such a run ({what}).") from error
@@ -92,7 +97,7 @@ class Contents:
             "collector": self.collector.state(),
         }
 
-    def _continue_from(self, state: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    def _continue_from(self, state: Mapping[str, Any], config: Config, begins_anew: bool) -> dict[str, Any]:
         self.standing.restore(state)
         file = self.path / "metrics.csv"
         logged = read_csv(file, self.standing.timesteps) if file.is_file() else {}
@@ -101,7 +106,13 @@ class Contents:
             self.standing.note({name: column[-1] for name, column in self.journal.history.items() if column})
         self._require_rows(state.get("rows"))
         self.watch.restore(state["watch"])
-        self.collector.restore(state["collector"])
+        if begins_anew:
+            _log.warning(
+                "The environments of this run were stepped in another way than those of now, compiled or not: weights, "
+                "optimizer and counters continue, and new episodes begin."
+            )
+        else:
+            self.collector.restore(state["collector"])
         settings: dict[str, Any] = state.get("settings", {})
         if hasattr(self.learner.state, "renew") and changes(settings, config):
             self.learner.state.renew()

@@ -1,11 +1,14 @@
 """The callbacks of a run, together."""
 
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlgrad.callbacks import Callback, RunView
+
+_log = logging.getLogger("rlgrad")
 
 
 class Followers:
@@ -17,6 +20,7 @@ class Followers:
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = callbacks
+        self._told: set[str] = set()  # what they added to rows without declaring it
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -36,6 +40,14 @@ class Followers:
         """Show them a row, to which they may add. Return False if they may have changed the weights."""
         for callback in self._callbacks:
             callback.on_update(run, row)
+        if undeclared := row.keys() - {*run.metrics, *self._told}:
+            self._told |= undeclared
+            _log.warning(
+                "A callback added %s to the metrics, which is not logged: a column is declared, as in `metrics = (%r,)` in its "
+                "class.",
+                ", ".join(sorted(undeclared)),
+                min(undeclared),
+            )
         return all(callback.only_looks for callback in self._callbacks)
 
     def state(self) -> dict[str, Any]:

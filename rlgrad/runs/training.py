@@ -16,8 +16,10 @@ from rlgrad.core import registry, settings
 from rlgrad.core.plain_files import require_plain
 from rlgrad.environments.types import EnvLike
 from rlgrad.logs import require_possible
+from rlgrad.logs.progress import say
 from rlgrad.policies.build import ModelOrBuilder
 from rlgrad.runs import provenance
+from rlgrad.runs.advice import advice
 from rlgrad.runs.assembly import assemble, callbacks_of
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
@@ -27,6 +29,7 @@ from rlgrad.runs.trust import refusal, require_trust
 __all__ = ["Callback", "Run", "load", "train"]
 
 _log = logging.getLogger("rlgrad")
+_IN_PYTHON = "rlgrad.train(...)"
 
 
 def train(
@@ -139,7 +142,7 @@ def train(
     given = dict(locals())
     settings = {f.name: given[f.name] for f in dataclasses.fields(Config)}  # each field is an argument: a test holds it
     settings |= {"env_kwargs": dict(env_kwargs or {})}
-    if isinstance(agent, str) and env is None:
+    if isinstance(agent, str) and (env is None or (agent in registry.configs() and agent not in registry.agents())):
         config = _shipped(agent, settings)
     else:
         agent = agent_class(agent)() if isinstance(agent, str) else agent
@@ -158,13 +161,15 @@ def train(
 def _shipped(name: str, given: Mapping[str, Any]) -> Config:
     """Return a config that ships with rlgrad, with the settings that are not at their defaults in place of its own.
 
+    The environment is one of these settings, as on the command line.
+
     Raises:
         ValueError: there is no config of that name; says what to give.
     """
     known = registry.configs()
     if name in known:
         defaults = {each.name: each.default for each in dataclasses.fields(Config)} | {"env_kwargs": {}}
-        changed = {n: value for n, value in given.items() if n not in ("agent", "env") and value is not None}
+        changed = {n: value for n, value in given.items() if n != "agent" and value is not None}
         changed = {n: v for n, v in changed.items() if type(v) is not type(defaults[n]) or v != defaults[n]}
         return configs.from_mapping(settings.read(known[name]), **changed)
     if name.endswith((".yaml", ".yml")):
@@ -193,7 +198,7 @@ def run_config(
     run_dir: str | Path | None = None,
     callbacks: Callback | Sequence[Callback] = (),
     verbose: bool = True,
-    command: str = "rlgrad.train(...)",
+    command: str = _IN_PYTHON,
 ) -> Run:
     """Train a run from a config, and evaluate it at the end. See `train` for the arguments; run.json keeps `command`."""
     chosen = callbacks_of(
@@ -202,6 +207,8 @@ def run_config(
     require_possible(config)
     require_written(config)
     path = free_folder(config, run_dir)
+    if verbose and (line := advice(config, from_python=command == _IN_PYTHON)):
+        say(line)
     run = assemble(config, model, value_model, path, chosen)
     # Under the default name, a folder that exists by now is another run's.
     new = not path.exists()
