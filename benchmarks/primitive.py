@@ -2,10 +2,12 @@
 
     python benchmarks/primitive.py --peer-python /path/to/peers/bin/python
 
-The peers' Python needs torch, opacus, backpack-for-pytorch and jax, in a virtual environment of its own. The gradient is
-that of log π of the action taken, for the networks of `peers/primitive_common.py`. Every side gets the same weights, inputs
-and actions and is a process that stays, with the same number of threads on the same cores; before anything is timed, its
-results are compared with rlgrad's. Then rounds go over all sides in turn, so that whatever else the machine does meets all.
+The peers' Python needs torch, opacus, backpack-for-pytorch and jax, in a virtual environment of its own. Functions that the
+peers have no counterpart of stand beside plain TensorFlow (`peers/primitive_by_hand.py`); with `--works` of these alone no
+peers are needed. The gradient is that of log π of the action taken, for the networks of `peers/primitive_common.py`. Every side
+gets the same weights, inputs and actions and is a process that stays, with the same number of threads on the same cores; before
+anything is timed, its results are compared with rlgrad's. Then rounds go over all sides in turn, so that whatever else the
+machine does meets all.
 
 A result of hundreds of megabytes costs more to find memory for than to compute, where the C library gives freed memory back to
 the system and asks for it anew at every call. TensorFlow keeps its memory, torch and JAX on a CPU do not. So everything is
@@ -23,13 +25,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "peers"))
-from primitive_common import NETS, write_numbers  # noqa: E402
+from primitive_common import BY_HAND, NETS, write_numbers  # noqa: E402
 from primitive_tables import FLOORS, MEMORY, write_tables  # noqa: E402
 
 BATCHES = {"4-64-64-2": (32, 256, 1024), "17-256-256-6": (32, 256, 1024), "MinAtar CNN": (32, 256, 1024)}
@@ -42,7 +45,7 @@ SYSTEMS = {
     "norms": [*OURS, *PEERS, "JAX written out", "Opacus ghost", "BackPACK L2", "nothing"],
     "Gram": [*OURS, *PEERS, "JAX written out", "nothing"],
     "gradient": [*OURS, "tape XLA", "tape", "nothing"],
-}
+} | {work: [*OURS, "by hand XLA", "by hand", "nothing"] for work in BY_HAND}
 # Settings of glibc's malloc with which freed memory stays with the process.
 KEPT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
@@ -93,7 +96,7 @@ class Side:
 
 
 class Sides:
-    """The three processes, each of which holds several systems."""
+    """The three processes, each of which holds several systems and is started when one of them is asked."""
 
     def __init__(self, peer_python: str, threads: int, memory: str) -> None:
         commands = {
@@ -101,7 +104,8 @@ class Sides:
             "torch": (peer_python, "primitive_torch.py"),
             "jax": (peer_python, "primitive_jax.py"),
         }
-        self.sides = {name: Side(*command, threads, memory) for name, command in commands.items()}
+        self._start = {name: partial(Side, *command, threads, memory) for name, command in commands.items()}
+        self.sides = {}
 
     def prepare(self, system, task, check):
         return self.of(system).ask(do="prepare", task={"system": system, **task}, check=check)["first"]
@@ -110,7 +114,10 @@ class Sides:
         return self.of(system).ask(do="time", system=system, times=times)["seconds"]
 
     def of(self, system):
-        return self.sides["jax" if system.startswith("JAX") else "torch" if system in TORCH else "tensorflow"]
+        name = "jax" if system.startswith("JAX") else "torch" if system in TORCH else "tensorflow"
+        if name not in self.sides:
+            self.sides[name] = self._start[name]()
+        return self.sides[name]
 
     def forget(self):
         for side in self.sides.values():
@@ -177,7 +184,19 @@ def chosen(options):
     for net in options.nets:
         for batch in BATCHES[net]:
             if not options.batches or batch in options.batches:
-                yield from ((net, batch, work) for work in options.works)
+                yield from ((net, batch, work) for work in options.works if work not in BY_HAND or is_small(net, batch))
+
+
+def is_small(net, batch):
+    """Return True if what one writes by hand fits into memory: some of it takes N · K · P numbers."""
+    return "CNN" not in net and batch <= 256
+
+
+def versions_of(python):
+    """The versions of the peers."""
+    listing = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
+    listed = {p["name"]: p["version"] for p in json.loads(listing.stdout)}
+    return {name: listed[name] for name in ("torch", "opacus", "backpack-for-pytorch", "jax")}
 
 
 def main():
@@ -201,15 +220,11 @@ def main():
     if options.tables:
         write_tables(kept, tables)
         return
-    if not options.peer_python:
-        parser.error("--peer-python is needed, except with --tables")
+    if not options.peer_python and not set(options.works) <= set(BY_HAND):
+        parser.error(f"--peer-python is needed, except with --tables or with --works of {', '.join(BY_HAND)}")
     if options.quick:
         options.nets, options.batches, options.rounds, kept = ["4-64-64-2"], [32], 5, []
-    versions = subprocess.run(
-        [options.peer_python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True
-    )
-    listed = {p["name"]: p["version"] for p in json.loads(versions.stdout)}
-    versions = {name: listed[name] for name in ("torch", "opacus", "backpack-for-pytorch", "jax")}
+    versions = versions_of(options.peer_python) if options.peer_python else {}
     if hasattr(os, "sched_setaffinity"):  # which the processes of the sides inherit
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     for memory in options.memory:

@@ -1,6 +1,7 @@
 """The settings of a run as one record, and the config.yaml that holds them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlgrad.core import registry
 from rlgrad.core.checks import check_keys, require, require_above, require_at_most
-from rlgrad.core.settings import alternatives, as_declared, hints, mapping, record_type, require_finite
+from rlgrad.core.settings import alternatives, as_declared, hints, mapping, plain, record_type, require_finite
 from rlgrad.hyperparameters import Record, fields
 
 if TYPE_CHECKING:  # the command line asks this module for its options before anything heavy is imported
@@ -103,6 +104,7 @@ class Config:
             if isinstance(value, str) or not isinstance(value, Iterable):
                 raise ValueError(f"{name} is a sequence, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
+        self._take_arguments_apart()
         for name, value in as_declared(fields(self), Config).items():
             object.__setattr__(self, name, value)
         require_finite(self)
@@ -129,13 +131,31 @@ class Config:
         if (self.histograms or self.videos) and "tensorboard" not in self.logs:
             raise ValueError("histograms and videos go to TensorBoard: add tensorboard to logs, or leave them out.")
 
+    def _take_arguments_apart(self) -> None:
+        """Take a `functools.partial` of a class that another process finds as that class and its keyword arguments."""
+        made, own = self.env, self.env_kwargs
+        if not isinstance(made, functools.partial) or made.args or not isinstance(made.func, type):
+            return
+        if registry.place_of(made.func) is not None and isinstance(own, Mapping) and _is_plain(plain(made.keywords)):
+            object.__setattr__(self, "env", made.func)
+            object.__setattr__(self, "env_kwargs", {**made.keywords, **own})
+
     @property
     def env_name(self) -> str:
-        """The environment's id, or the name of its class or function."""
+        """The environment's id, or the name of its class or function; of a `functools.partial`, with the arguments."""
         if isinstance(self.env, str):
             return self.env
         name = getattr(getattr(self.env, "spec", None), "id", None)
-        return str(name or getattr(self.env, "__name__", type(self.env).__name__))
+        return str(name or registry.spoken_name(self.env))
+
+
+def _is_plain(value: Any) -> bool:
+    """Return True for what YAML holds, and gives back as it was."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
@@ -148,18 +168,18 @@ def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
     import yaml
 
     objects = ("agent", "env", "collector")
-    plain = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name not in objects}
-    plain["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
+    written = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name not in objects}
+    written["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
     env = config.env if isinstance(config.env, str) else registry.place_of(config.env)
-    plain["env"] = f"({config.env_name}, given as an object)" if env is None else _place(env)
-    plain["collector"] = _collector_name(config.collector)
+    written["env"] = f"({config.env_name}, given as an object)" if env is None else _place(env)
+    written["collector"] = _collector_name(config.collector)
     if config.from_logits:  # differs only with a model, which no config.yaml holds
-        del plain["from_logits"]
+        del written["from_logits"]
     if not config.encoders:
-        del plain["encoders"]
-    plain["logs"] = [_place(log) for log in config.logs]
-    order = [f.name for f in dataclasses.fields(config) if f.name in plain]
-    return yaml.safe_dump({name: plain[name] for name in order} | dict(notes), sort_keys=False)
+        del written["encoders"]
+    written["logs"] = [_place(log) for log in config.logs]
+    order = [f.name for f in dataclasses.fields(config) if f.name in written]
+    return yaml.safe_dump({name: written[name] for name in order} | dict(notes), sort_keys=False)
 
 
 def _place(text: str) -> str:

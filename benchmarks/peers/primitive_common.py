@@ -28,6 +28,16 @@ NETS: dict[str, tuple[tuple[int, ...], tuple[tuple[Any, ...], ...], str]] = {
         "relu",
     ),
 }
+# Works that no peer is asked for: rlgrad beside plain TensorFlow, in the dense networks.
+BY_HAND = (
+    "clipped gradient",
+    "Hessian product",
+    "Gauss-Newton product",
+    "input Jacobian",
+    "input jvp",
+    "activation gradient",
+    "Jacobian Gram",
+)
 
 
 @dataclass(frozen=True)

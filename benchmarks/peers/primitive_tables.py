@@ -6,6 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from primitive_common import BY_HAND
+
 # Not competitors: what writing the result costs at least, and a call that computes nothing.
 FLOORS = ("write", "write anew", "nothing")
 PEERS = ("torch.func", "JAX", "Opacus", "BackPACK")
@@ -16,7 +18,7 @@ MEMORY = {
 }
 NET_ORDER = ("4-64-64-2", "17-256-256-6", "MinAtar CNN", "Nature CNN")
 
-WORKS = ("per-sample gradients", "norms", "Gram", "gradient")
+WORKS = ("per-sample gradients", "norms", "Gram", "gradient", *BY_HAND)
 
 Row = dict[str, Any]
 
@@ -187,6 +189,29 @@ def beside_surrogate(rows: list[Row]) -> list[str]:
     return [*lines, ""]
 
 
+def beside_by_hand(rows: list[Row]) -> list[str]:
+    lines = [
+        "### Other functions, beside plain TensorFlow",
+        "",
+        "Each beside the nearest that one writes without rlgrad (`peers/primitive_by_hand.py`): `vectorized_map` and a sum "
+        "for the clipped gradient, a tape in a tape for the Hessian, `ForwardAccumulator` for the Gauss-Newton product and "
+        "the input jvp, "
+        "`batch_jacobian` for the input Jacobian, the layers one after the other for the activation gradient, `tape.jacobian` "
+        "and a product for the Jacobian Gram. Both compiled with XLA, then both in plain graphs.",
+        "",
+        "| function | network | N | rlgrad | by hand | by hand / rlgrad | rlgrad, graph | by hand, graph | by hand / rlgrad |",
+        "|" + "---|" * 9,
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['work']} | {row['net']} | {row['batch']} | {milliseconds(row, 'rlgrad')} | "
+            f"{milliseconds(row, 'by hand XLA')} | {interval(ratios(row, 'by hand XLA', 'rlgrad'))} | "
+            f"{milliseconds(row, 'concrete')} | {milliseconds(row, 'by hand')} | "
+            f"{interval(ratios(row, 'by hand', 'concrete'))} |"
+        )
+    return [*lines, ""]
+
+
 def overhead(rows: list[Row]) -> list[str]:
     lines = [
         "### Calling overhead",
@@ -224,6 +249,9 @@ def tables(rows: list[Row]) -> list[str]:
         lines += beside_materializing(of["Gram"], "Gram matrix", ("JAX",))
     if of["gradient"]:
         lines += beside_surrogate(of["gradient"])
+    by_hand = [row for work in BY_HAND for row in of[work]]
+    if by_hand:
+        lines += beside_by_hand(by_hand)
     lines += overhead([row for row in rows if row["net"] in NET_ORDER[:2]])
     return lines
 
@@ -231,7 +259,8 @@ def tables(rows: list[Row]) -> list[str]:
 def write_tables(rows: list[Row], path: Path | None) -> str:
     """The tables as text, also written to `path`."""
     rows = sorted(rows, key=lambda row: (NET_ORDER.index(row["net"]), row["batch"]))
-    versions = ", ".join(f"{name} {version}" for name, version in rows[-1]["versions"].items())
+    found = {name: version for row in rows for name, version in row["versions"].items()}
+    versions = ", ".join(f"{name} {version}" for name, version in found.items()) or "no peers"
     threads = sorted({row["threads"] for row in rows})
     largest = max(max(row["largest_difference"].values()) for row in rows)
     lines = [

@@ -4,7 +4,9 @@ import os
 
 import keras
 import numpy as np
+import primitive_by_hand
 import tensorflow as tf
+from primitive_by_hand import log_prob
 from primitive_common import NETS, Task, serve
 
 from rlgrad import gradients
@@ -41,13 +43,10 @@ def function_of(body, jit_compile):
     return tf.function(body, jit_compile=jit_compile, autograph=False)
 
 
-def log_prob(model, x, actions):
-    """By hand, as in a script without rlgrad."""
-    return -tf.nn.sparse_softmax_cross_entropy_with_logits(actions, model(x, training=False))
-
-
 def rlgrad_call(model, task):
     """The function of rlgrad that does the task's work, of inputs, actions and weights of the samples."""
+    if task.work in primitive_by_hand.WORKS:
+        return primitive_by_hand.WORKS[task.work](model)[0]
     function = getattr(gradients, FUNCTIONS[task.work])
     if task.work == "gradient":
         return lambda x, actions, c: function(model, x, output=LogProb(actions), sample_weight=c)
@@ -62,7 +61,7 @@ def eager(model, task, arguments):
     for rows in (slice(None), slice(0, 7), slice(None)):
         function(*(argument[rows] for argument in arguments))
     if program.programs_of(model) != kept:
-        raise AssertionError(f"A repeated call of {FUNCTIONS[task.work]} compiled something.")
+        raise AssertionError(f"A repeated call for the {task.work} compiled something.")
     return lambda: function(*arguments)
 
 
@@ -106,6 +105,7 @@ def build(task: Task):
 
     def collect(result):
         result = list(result.values()) if isinstance(result, dict) else result
+        result = list(result) if isinstance(result, tuple) else result
         return [np.asarray(part) for part in result] if isinstance(result, list) else np.asarray(result)
 
     def concrete(body, jit_compile, rows=batch):
@@ -131,6 +131,8 @@ def build(task: Task):
         run = eager(model, task, arguments)
     elif task.system == "concrete":
         run = concrete(rlgrad_call(model, task), None, rows=None)
+    elif task.system.startswith("by hand"):
+        run = concrete(primitive_by_hand.WORKS[task.work](model)[1], xla or None)
     elif task.system.startswith("tape.jacobian"):
         run = concrete(tape_jacobian(model), xla or None)
     else:

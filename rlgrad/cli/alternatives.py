@@ -47,7 +47,8 @@ def registry() -> Any:
 
     @rules.struct_rule
     def narrowed(info: Any) -> Any:
-        record, cls = info.default, type(info.default)
+        record: Any = info.default
+        cls: Any = type(record)
         if not (isinstance(info.type, type) and dataclasses.is_dataclass(cls) and isinstance(record, info.type)):
             return None
         declared, values = hints(cls), {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

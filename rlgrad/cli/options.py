@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from rlgrad.cli import alternatives
+from rlgrad.cli.keyword_arguments import apart
 from rlgrad.config import Config, agent_class, from_mapping
 from rlgrad.core.settings import as_declared, descriptions, hints, mapping
 from rlgrad.hyperparameters import fields
@@ -91,7 +92,7 @@ def parse(settings: Mapping[str, Any], words: Sequence[str], prog: str) -> tuple
         with alternatives.registry():
             options = tyro.cli(
                 _options(config, beside),
-                args=_in_digits(_spell_out(words)),
+                args=_in_digits(_spell_out(apart(words))),
                 prog=prog,
                 config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
             )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.types.experimental import PolymorphicFunction
 
 # Code that calls one of these may read any attribute.
 _READERS_OF_ALL = {"vars", "locals", "globals", "eval", "exec", "__dict__", "attrgetter", "getmembers"}
@@ -50,26 +49,6 @@ def names_of(code: types.CodeType) -> Names:
         # A name that is put together, as in f"scale_{i}", can be any.
         every = every or not constants or any(_builds_strings(each) for each in _nested(code))
     return Names(frozenset(attributes), frozenset(global_names), every)
-
-
-def function_of(thing: Any) -> types.FunctionType | None:
-    """Return the Python function behind a method, a property, a `tf.function` or another wrapper; `None` if there is none."""
-    for _ in range(8):
-        if isinstance(thing, types.FunctionType):
-            return thing
-        if isinstance(thing, types.MethodType | classmethod | staticmethod):
-            thing = thing.__func__
-        elif isinstance(thing, property):
-            thing = thing.fget
-        elif isinstance(thing, functools.partial | functools.cached_property):
-            thing = thing.func
-        elif isinstance(thing, PolymorphicFunction):
-            thing = thing.python_function
-        elif isinstance(thing, functools._lru_cache_wrapper):
-            thing = thing.__wrapped__
-        else:
-            return None
-    return None
 
 
 def without_compilation(function: Any) -> Any:

@@ -88,7 +88,8 @@ def _require_known(config: Mapping[str, Any], home: str | None) -> None:
         or (isinstance(module, str) and module.startswith(("keras.src.ops.", "keras.src.models.")))
     )
     if not known:
-        raise ValueError(f"It names {module}.{name}, which is neither a building block of Keras nor registered here.")
+        called = name if module is None else f"{module}.{name}"
+        raise ValueError(f"It names {called}, which is neither a building block of Keras nor registered here.")
 
 
 def _has(home: str, name: Any) -> bool:

@@ -4,11 +4,11 @@ Only names that the code of `call`, and of the functions that it reaches, contai
 attribute that no code reads, such as a counter of training steps, does not count as a part of the model.
 """
 
+import functools
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from functools import partial
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -16,9 +16,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.types.experimental import PolymorphicFunction
 
 from rlgrad.core import keras_internals
-from rlgrad.core.code_names import function_of, names_of
+from rlgrad.core.code_names import names_of
 
 MAX_ARRAY_BYTES = 65536  # of NumPy arrays whose numbers are compared
 # Values of these types say the same if they are equal.
@@ -86,7 +87,7 @@ class Walk:
             listed = sorted(present)
             self.labels[len(self.readers)] = listed
             # The getter of one name returns what it finds, of several a tuple of it: the first is asked for twice.
-            self.readers.append(partial(itemgetter(listed[0], *listed), place))
+            self.readers.append(functools.partial(itemgetter(listed[0], *listed), place))
             self._take(*map(place.get, listed))
 
     def _visit(self, thing: Any) -> None:
@@ -104,8 +105,8 @@ class Walk:
                 self._read(vars(thing), self.names)
         elif isinstance(thing, type):
             self._visit_class(thing)
-        elif function_of(thing) is not None:
-            self._visit_callable(thing)
+        elif (function := function_of(thing)) is not None:
+            self._visit_callable(thing, function)
         elif not is_library(type(thing).__module__):
             self._visit_object(thing)
 
@@ -120,7 +121,7 @@ class Walk:
         slots = [name for cls in type(thing).__mro__ for name in _names(getattr(cls, "__slots__", ()))]
         for name in slots:
             if (name in self.names or self.every) and hasattr(thing, name):
-                self.readers.append(partial(_slot, thing, name))
+                self.readers.append(functools.partial(_slot, thing, name))
                 self._take(getattr(thing, name))
         self._visit_class(type(thing))
 
@@ -144,19 +145,18 @@ class Walk:
             self.readers.append(lambda: chain(thing, thing.values()))
             self._take(*thing.values())
         elif not isinstance(thing, tuple):
-            self.readers.append(partial(iter, thing))
+            self.readers.append(functools.partial(iter, thing))
             self._take(*thing)
         else:
             self._take(*thing)
 
-    def _visit_callable(self, thing: Any) -> None:
+    def _visit_callable(self, thing: Any, function: types.FunctionType) -> None:
         owner = getattr(thing, "__self__", None)
         if owner is not None:
             self._take(owner)
-        if isinstance(thing, partial):
+        if isinstance(thing, functools.partial):
             self._take(thing.func, *thing.args, *thing.keywords.values())
-        function = function_of(thing)
-        if function is None or is_library(function.__module__ or ""):
+        if is_library(function.__module__ or ""):
             return
         if function is not thing:
             self._take(function)
@@ -165,7 +165,7 @@ class Walk:
         reads = names_of(function.__code__)
         self._read(function.__globals__, reads.globals)
         if function.__closure__:
-            self.readers.append(partial(map, _CONTENTS, function.__closure__))
+            self.readers.append(functools.partial(map, _CONTENTS, function.__closure__))
             self._take(*(_contents(cell) for cell in function.__closure__))
         self.readers.append(lambda: (function.__code__, function.__defaults__, function.__kwdefaults__))
         self._take(function.__defaults__, function.__kwdefaults__)
@@ -189,6 +189,26 @@ def walk_over(model: Any) -> Walk:
             if not (walk.every or names & _ASSIGNING):
                 walk.loose = []
             return walk
+
+
+def function_of(thing: Any) -> types.FunctionType | None:
+    """Return the Python function behind a method, a property, a `tf.function` or another wrapper; `None` if there is none."""
+    for _ in range(8):
+        if isinstance(thing, types.FunctionType):
+            return thing
+        if isinstance(thing, types.MethodType | classmethod | staticmethod):
+            thing = thing.__func__
+        elif isinstance(thing, property):
+            thing = thing.fget
+        elif isinstance(thing, functools.partial | functools.cached_property):
+            thing = thing.func
+        elif isinstance(thing, PolymorphicFunction):
+            thing = thing.python_function
+        elif isinstance(thing, functools._lru_cache_wrapper):
+            thing = thing.__wrapped__
+        else:
+            return None
+    return None
 
 
 def _slot(thing: Any, name: str) -> tuple[Any]:

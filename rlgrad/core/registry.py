@@ -6,6 +6,7 @@ and without being imported first.
 """
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -13,7 +14,6 @@ import json
 import re
 import sys
 from collections.abc import Collection
-from functools import lru_cache
 from importlib.metadata import EntryPoint
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -34,7 +34,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
     return dict(_points(installed_code.searched()).get(group, {}))
 
 
-@lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=8)
 def _points(path: tuple[str, ...]) -> dict[str, dict[str, EntryPoint]]:
     """Return rlgrad's groups of entry points on an import path. Reading all metadata takes some 10 ms, hence the cache."""
     groups: dict[str, dict[str, EntryPoint]] = {}
@@ -142,6 +142,20 @@ def name_of(group: str, thing: Any) -> str:
     if file is None or "site-packages" in Path(file).parts:
         return place
     return f"{file}:{thing.__qualname__}"
+
+
+def spoken_name(thing: Any) -> str:
+    """Return what people call a function, a class, or a `functools.partial` of one, whose arguments belong to its name."""
+    if not isinstance(thing, functools.partial):
+        return str(getattr(thing, "__name__", type(thing).__name__))
+    named = [_spoken(value) for value in thing.args] + [f"{k}={_spoken(value)}" for k, value in thing.keywords.items()]
+    return f"{spoken_name(thing.func)}({', '.join(named)})"
+
+
+def _spoken(value: Any) -> str:
+    """Return an argument as it is written, if it is short and plain, else its type: an address would differ each time."""
+    written = repr(value) if isinstance(value, str | int | float | bool | tuple | list | None) else ""
+    return written if 0 < len(written) <= 40 and " at 0x" not in written else f"<{type(value).__name__}>"
 
 
 def place_of(thing: Any) -> str | None:

@@ -58,9 +58,14 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-@lru_cache(maxsize=256)
 def hints(cls: Any) -> Mapping[str, Any]:
     """Return the types of a dataclass's fields by name, without those whose names only a type checker imports."""
+    found: Mapping[str, Any] = _hints(cls)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _hints(cls: Any) -> Mapping[str, Any]:
     resolved: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         module = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
@@ -225,7 +230,7 @@ def _expected(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (tuple, list):
         return f"a list, each {_expected(arguments[0])}"
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
     kind = dict if isinstance(origin, type) and issubclass(origin, Mapping) else hint
     return _NAMES.get(kind, str(hint))

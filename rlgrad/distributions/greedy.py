@@ -57,17 +57,15 @@ class Greedy:
 
     def numpy_expected(self, parameters: Any) -> np.ndarray:
         """NumPy: return what `expected` does."""
-        parameters = np.asarray(parameters)
+        numbers: np.ndarray = np.asarray(parameters)
         if not self.width:
-            return parameters
+            return numbers
+        means: np.ndarray = numbers.mean(axis=-1)
         if self.support is None:
-            means: np.ndarray = parameters.mean(axis=-1)
             return means
-        highest = parameters.max(axis=-1)
-        weights = np.exp(parameters - highest[..., None])
+        weights = np.exp(numbers - numbers.max(axis=-1, keepdims=True))
         means = (weights * self.atoms).sum(axis=-1) / weights.sum(axis=-1)
-        masked: np.ndarray = np.where(self.allowed(parameters), means, np.float32(IMPOSSIBLE))
-        return masked
+        return np.asarray(np.where(self.allowed(numbers), means, np.float32(IMPOSSIBLE)))
 
     def state_value(self, parameters: Any) -> tf.Tensor:
         """Return the largest expected return of an action, (…)."""

@@ -1,7 +1,6 @@
 """From the id or the place of an environment to what makes it, and advice where there is nothing of that name."""
 
 import difflib
-import functools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -88,8 +87,8 @@ def register() -> None:
         if cls is not None and name not in gymnasium.registry:
             gymnasium.register(
                 name,
-                entry_point=functools.partial(_make, cls),
-                vector_entry_point=functools.partial(_make_vector, cls),
+                entry_point=partial(_make, cls),
+                vector_entry_point=partial(_make_vector, cls),
                 max_episode_steps=getattr(cls, "max_episode_steps", None),
                 reward_threshold=getattr(cls, "reward_threshold", None),
             )
@@ -105,22 +104,44 @@ def _make_vector(cls: Any, num_envs: int = 1, max_episode_steps: int | None = No
     return FunctionalVectorEnv(functional_of(cls, kwargs), num_envs, max_episode_steps)
 
 
-def maker(env: str, max_episode_steps: int | None = None) -> Callable[[], gymnasium.Env[Any, Any]]:
+def with_kwargs(kwargs: Mapping[str, Any], name: str, create: Callable[[], Made]) -> Made:
+    """Return the result of `create`, which makes an environment of this name with these keyword arguments.
+
+    Raises:
+        ValueError: it does not take them.
+    """
+    try:
+        return create()
+    except TypeError as error:
+        if not kwargs or "argument" not in str(error):
+            raise
+        raise ValueError(
+            f"env_kwargs={dict(kwargs)} are not what {name} takes: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def maker(
+    env: str, max_episode_steps: int | None = None, env_kwargs: Mapping[str, Any] | None = None
+) -> Callable[[], gymnasium.Env[Any, Any]]:
     """Return a function that makes one environment of an id, of `module:id`, or of a class in a file, `file.py:Name`.
 
     Args:
         env: the id or the place.
         max_episode_steps: a time limit. It replaces an id's own.
+        env_kwargs: for its constructor.
 
     Raises:
-        ValueError: there is no such environment.
+        ValueError: there is no such environment, or it does not take these arguments.
     """
-    found = load_class(env)
+    found, kwargs = load_class(env), dict(env_kwargs or {})
     if isinstance(found, str):
         spec = find_spec(found)
-        return lambda: explain_missing(spec, partial(gymnasium.make, spec, max_episode_steps))
-    functional = find_functional(found, {})
-    make = found if functional is None else partial(make_stepwise, functional)
+        create = partial(gymnasium.make, spec, max_episode_steps, **kwargs)
+        return lambda: with_kwargs(kwargs, spec.id, lambda: explain_missing(spec, create))
+    name = registry.spoken_name(found)
+    functional = with_kwargs(kwargs, name, partial(find_functional, found, kwargs))
+    stepwise = partial(with_kwargs, kwargs, name, partial(found, **kwargs))
+    make = stepwise if functional is None else partial(make_stepwise, functional)
     return make if max_episode_steps is None else lambda: gymnasium.wrappers.TimeLimit(make(), max_episode_steps)
 
 

@@ -12,10 +12,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from rlgrad.environments.array_observations import require_arrays, with_arrays
+from rlgrad.core import registry
+from rlgrad.environments.array_observations import ArrayObservations, require_arrays
 from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.guarding import Guarded, guards_of
-from rlgrad.environments.ids import explain_missing, find_spec, require_spaces
+from rlgrad.environments.ids import explain_missing, find_spec, require_spaces, with_kwargs
 from rlgrad.environments.masking import MaskInObservation, can_be_masked, mask_width
 from rlgrad.environments.processes import Processes
 from rlgrad.environments.vector import (
@@ -27,7 +28,7 @@ from rlgrad.environments.vector import (
     limit_of,
     threshold,
 )
-from rlgrad.environments.wrapping import wrap_all
+from rlgrad.environments.wrapping import wrapper
 from rlgrad.spaces.conversion import converts
 
 AnyEnv = Env[Any, Any]
@@ -66,8 +67,7 @@ def _make(env: Any, options: EnvironmentOptions) -> Environment:
         )
     if mode == "vector_entry_point":
         raise ValueError('vectorization_mode="vector_entry_point" needs an id; for a function use "sync" or "async".')
-    wrap = wrap_all(options.wrappers)
-    return _from_function(lambda: wrap(_call(env, options)), options.max_episode_steps, options)
+    return _from_function(lambda: _call(env, options), options.max_episode_steps, options)
 
 
 def _resolved_mode(env: Any, options: EnvironmentOptions) -> str:
@@ -108,35 +108,20 @@ def _from_id(spec: EnvSpec, options: EnvironmentOptions) -> Environment:
         return from_vector_entry_point(spec, options)
     if spec.entry_point is None:
         raise ValueError(f'{spec.id} makes vector environments only: use vectorization_mode="vector_entry_point".')
-    kwargs, limit, wrap = options.env_kwargs, options.max_episode_steps, wrap_all(options.wrappers)
+    kwargs, limit = options.env_kwargs, options.max_episode_steps
 
-    def create() -> AnyEnv:
-        def make() -> AnyEnv:
-            return _with_kwargs(kwargs, spec.id, lambda: gymnasium.make(spec, max_episode_steps=limit, **kwargs))
-
-        return wrap(explain_missing(spec, make))
+    def make() -> AnyEnv:
+        return with_kwargs(kwargs, spec.id, lambda: gymnasium.make(spec, max_episode_steps=limit, **kwargs))
 
     try:
-        return _from_function(create, None, options)
+        return _from_function(lambda: explain_missing(spec, make), None, options)
     except FileNotFoundError as error:  # in making one, or in the reset that looks for a mask
         raise FileNotFoundError(f"{spec.id} needs a file that its package has not brought: {error}") from error
 
 
-def _with_kwargs(kwargs: Mapping[str, Any], name: str, create: Callable[[], AnyEnv]) -> AnyEnv:
-    """Call `create`, and explain it if the environment does not take its keyword arguments."""
-    try:
-        return create()
-    except TypeError as error:
-        if not kwargs or "argument" not in str(error):
-            raise
-        raise ValueError(
-            f"env_kwargs={dict(kwargs)} are not what {name} takes: {str(error).splitlines()[0]}"
-        ) from error
-
-
 def _call(function: Callable[..., Any], options: EnvironmentOptions) -> AnyEnv:
-    kwargs, name = options.env_kwargs, getattr(function, "__name__", "the function")
-    env = _with_kwargs(kwargs, name, lambda: function(**kwargs))
+    kwargs, name = options.env_kwargs, registry.spoken_name(function)
+    env = with_kwargs(kwargs, name, lambda: function(**kwargs))
     if not isinstance(env, Env):
         advice = ": pass the vector environment itself" if isinstance(env, VectorEnv) else ""
         raise TypeError(f"The function must return a gymnasium.Env, it returned a {type(env).__name__}{advice}.")
@@ -156,15 +141,23 @@ def _from_instance(env: AnyEnv, options: EnvironmentOptions) -> Environment:
 
 
 def _from_function(
-    create: Callable[[], AnyEnv], max_episode_steps: int | None, options: EnvironmentOptions
+    function: Callable[[], AnyEnv], max_episode_steps: int | None, options: EnvironmentOptions
 ) -> Environment:
     """Make environments by a function.
 
     Args:
-        create: makes one.
-        max_episode_steps: a time limit that `create` does not set itself.
-        options: how they are stepped.
+        function: makes one, without wrappers.
+        max_episode_steps: a time limit that the function does not set itself.
+        options: how they are wrapped and stepped.
     """
+    wraps = [wrapper(text) for text in options.wrappers]
+
+    def create() -> AnyEnv:
+        env = function()
+        for wrap in wraps:
+            env = wrap(env)
+        return env
+
     if options.vectorization_mode == "sync":
         envs = [create() for _ in range(options.slots)]
         made = _from_environments(envs, max_episode_steps)
@@ -172,9 +165,10 @@ def _from_function(
     else:
         probe = create()
         specs, limits, width = [probe.spec], [limit_of(probe)], mask_width(probe)
+        convert = converts(probe.observation_space)
         probe.close()
         vector: AnyVectorEnv = Processes(
-            lambda: _finish(create(), max_episode_steps), options.slots, width, options.step_timeout
+            lambda: _finish(create(), max_episode_steps, convert), options.slots, width, options.step_timeout
         )
         made = _reset_by_mask(vector, specs, [*limits, max_episode_steps])._replace(vectorization_mode="async")
     if width is None:
@@ -197,8 +191,10 @@ def _mask_width_of_another(create: Callable[[], AnyEnv], envs: list[AnyEnv]) -> 
 def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Environment:
     if len({id(env.unwrapped) for env in envs}) < len(envs):
         raise ValueError("The function returned the same environment twice: it must make a new one at each call.")
+    # The others have the spaces of the first, or the vector environment refuses them.
+    convert = converts(envs[0].observation_space)
     vector: AnyVectorEnv = SyncVectorEnv(
-        [partial(Guarded, _finish(env, max_episode_steps), slot) for slot, env in enumerate(envs)],
+        [partial(Guarded, _finish(env, max_episode_steps, convert), slot) for slot, env in enumerate(envs)],
         copy=False,
         autoreset_mode=AutoresetMode.DISABLED,
     )
@@ -219,7 +215,7 @@ def _reset_by_mask(vector: AnyVectorEnv, specs: list[EnvSpec | None], limits: li
     )
 
 
-def _finish(env: AnyEnv, max_episode_steps: int | None) -> AnyEnv:
-    """Add what every environment needs before it is guarded: a time limit if one is given, and arrays as observations."""
-    made: AnyEnv = with_arrays(env if max_episode_steps is None else TimeLimit(env, max_episode_steps))
-    return made
+def _finish(env: AnyEnv, max_episode_steps: int | None, convert: bool) -> AnyEnv:
+    """Add what an environment needs before it is guarded: a time limit if one is given, and arrays as observations."""
+    limited = env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+    return ArrayObservations(limited) if convert else limited

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.norms import groups, norms, require_per
+from rlgrad.gradients.programs.answers import Answer, Beside, answer
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.questions.inputs import as_tensor
 from rlgrad.gradients.questions.outputs import Output, OutputLike
@@ -68,22 +70,29 @@ def clipped_gradient(
         >>> g = clipped_gradient(model, x, max_norm=1.0, output=lambda y, t: losses(y, t), target=labels)
         >>> noisy = {path: (v + sigma * tf.random.normal(v.shape)) / len(x) for path, v in g.items()}
     """
-    require_per(per)
-    asked = ask_samples(
+    return answer(
+        _clipped_gradient,
         model,
         x,
-        output=Output.of(output, target=target),
+        Output.of(output, target=target),
+        sample_weight,
+        beside=Beside("max_norm", _positive(max_norm)),
         layer=layer,
         weights=weights,
-        sample_weight=sample_weight,
+        per=per,
         segments=segments,
         num_segments=num_segments,
         method=method,
         chunk_size=chunk_size,
         memory_limit=memory_limit,
     )
+
+
+def _clipped_gradient(model: Any, x: Any, *, max_norm: Any, per: str, **options: Any) -> Answer[dict[str, Any]]:
+    require_per(per)
+    asked = ask_samples(model, x, **options)
     question = asked.question
-    asked = replace(asked, question=replace(question, extra={**question.extra, "max_norm": _positive(max_norm)}))
+    asked = replace(asked, question=replace(question, extra={**question.extra, "max_norm": as_tensor(max_norm)}))
     keys, dtypes = question.weights.keys, [tf.as_dtype(variable.dtype) for variable in question.weights.variables]
 
     def contract(question: Question, factors: dict[int, Factor]) -> list[Any]:
@@ -99,8 +108,10 @@ def clipped_gradient(
     parts: list[Computed] = [
         asked.compute(("clipped", per), chunk, contract, without_rows=of_no_rows) for chunk in asked.chunks
     ]
-    sums = [tf.add_n(each) for each in zip(*(part.results for part in parts), strict=True)]
-    return dict(zip([keys[i] for i in parts[0].positions], sums, strict=True))
+    found = [keys[i] for i in parts[0].positions]
+    sums = [tf.add_n(each) for each in zip(*(part.results for part in parts), strict=True)] if len(parts) > 1 else None
+    computed = parts[0] if sums is None else Computed(sums)
+    return Answer(computed, lambda results: dict(zip(found, results, strict=True)))
 
 
 def _scales(factors: dict[str, Factor], per: str, max_norm: Any) -> dict[str, Any]:
@@ -120,13 +131,14 @@ def _scales(factors: dict[str, Factor], per: str, max_norm: Any) -> dict[str, An
 
 
 def _positive(max_norm: Any) -> Any:
-    """Return C as a tensor.
+    """Return C in float32: an array if it is one of Python's numbers, else a tensor.
 
     Raises:
         ValueError: it is not one positive number.
     """
-    c = tf.cast(as_tensor(max_norm), tf.float32)
-    known = tf.get_static_value(c)
-    if c.shape.rank != 0 or (known is not None and not known > 0):
+    plain = isinstance(max_norm, int | float)
+    c = np.asarray(max_norm, np.float32) if plain else tf.cast(as_tensor(max_norm), tf.float32)
+    known = c if plain else tf.get_static_value(c)
+    if len(c.shape) != 0 or (known is not None and not known > 0):
         raise ValueError(f"max_norm= is one positive number, got {max_norm!r}.")
     return c

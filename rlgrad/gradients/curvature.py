@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.core.keras_internals import computes_in_half
+from rlgrad.gradients.programs.answers import Answer, Beside, answer
 from rlgrad.gradients.programs.backward import (
     dense,
     require_connected,
@@ -68,12 +69,26 @@ def hessian_vector_product(
         >>> g = gradient(model, x)
         >>> curvature = dot(g, hessian_vector_product(model, x, g)) / dot(g, g)  # along the gradient
     """
-    f = Output.of(output, target=target)
-    question = ask(model, x, outputs=f, layer=layer, weights=weights, sample_weight=sample_weight)
+    return answer(
+        _hessian_vector_product,
+        model,
+        x,
+        Output.of(output, target=target),
+        sample_weight,
+        beside=Beside("v", v),
+        layer=layer,
+        weights=weights,
+    )
+
+
+def _hessian_vector_product(
+    model: Any, x: Any, *, v: Any, output: Any, layer: Any, weights: Any, sample_weight: Any
+) -> Answer[dict[str, Any]]:
+    question = ask(model, x, outputs=output, layer=layer, weights=weights, sample_weight=sample_weight)
     return hessian_product(question, v)
 
 
-def hessian_product(question: Question, v: Any, credits: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def hessian_product(question: Question, v: Any, credits: Mapping[str, Any] | None = None) -> Answer[dict[str, Any]]:
     """Return the product of the Hessian of a question's outputs with v.
 
     Args:
@@ -106,7 +121,8 @@ def hessian_product(question: Question, v: Any, credits: Mapping[str, Any] | Non
 
     kind = ("hessian", names)
     computed = compute(kind, question, computation, without_rows=_zeros, traced=True)
-    return by_key(question, computed)
+    keys = [question.weights.keys[i] for i in computed.positions]
+    return Answer(computed, lambda results: dict(zip(keys, results, strict=True)))
 
 
 def push_weights(question: Question, v: Any) -> Any:
@@ -145,14 +161,19 @@ def with_direction(question: Question, v: Any) -> tuple[Question, list[str]]:
     given = [key for key in keys if isinstance(v, Mapping) and key in v]
     if not isinstance(v, Mapping) or len(given) != len(v):
         tangents_for(question, v, list(keys))  # says what is wrong
-    extra = dict(zip(given, tangents_for(question, {key: v[key] for key in given}, given), strict=True))
-    return replace(question, extra=extra), given
+    tensors = tangents_for(question, {key: v[key] for key in given}, given)
+    return replace(question, extra=dict(zip(map(_name, given), tensors, strict=True))), given
+
+
+def _name(key: str) -> str:
+    """Return the name of a part of v among a question's arrays; see `named_leaves`."""
+    return f"v[{key!r}]"
 
 
 def direction_for(question: Question, given: list[str], positions: Sequence[int]) -> list[Any]:
     """Return v in the order of the connected variables, and require that it has no others."""
     keys = [question.weights.keys[i] for i in positions]
-    return tangents_for(question, {key: question.extra[key] for key in given}, keys)
+    return tangents_for(question, {key: question.extra[_name(key)] for key in given}, keys)
 
 
 def by_key(question: Question, computed: Computed, like: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Dicts of gradients as vectors: flattened, compared, and arranged by layer. Everything here only sees the dict."""
+"""Dicts of gradients as vectors: flattened, compared, and arranged by layer. These functions know no model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,15 @@ import tensorflow as tf
 
 
 def by_layer(g: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A dict of paths as a dict of layers: `{"first": {"kernel": …, "bias": …}, …}`.
+    """Arrange a dict of paths by layer: `{"first": {"kernel": …, "bias": …}, …}`.
 
-    A path's last component is the variable's name, the rest the layer's. Components that all layers begin with (the
-    model's name, in a Sequential model) are left out, but a layer keeps at least its last one. The second layer of one
-    path, whose variables end in `#2`, is called `dense#2`. A variable outside of all layers is under `""`.
+    The last component of a path is the variable's name, the rest is the layer's. Components that all layers begin with
+    (in a Sequential model the model's name) are left out, but each layer keeps at least its last one. Where two layers
+    have the same path, the variables of the second end in `#2`, and it is called `dense#2`. A variable outside of all
+    layers is under `""`.
 
     Args:
-        g: what `gradient` and the like return; any values.
+        g: a dict by path, as `gradient` returns it; with any values.
 
     Returns:
         The same values, in the same order.
@@ -36,7 +37,7 @@ def by_layer(g: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def flatten(g: Mapping[str, Any], batch_axes: int = 0) -> Any:
-    """All values as one vector, in the dict's order.
+    """Return all values as one vector, in the dict's order.
 
     Args:
         g: float (…, *variable.shape) by path.
@@ -66,7 +67,7 @@ def flatten(g: Mapping[str, Any], batch_axes: int = 0) -> Any:
 
 
 def unflatten(vector: Any, like: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`.
+    """Return the dict that `flatten` made this vector of.
 
     Args:
         vector: float (…, P).
@@ -92,7 +93,7 @@ def unflatten(vector: Any, like: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dot(g: Mapping[str, Any], h: Mapping[str, Any]) -> Any:
-    """Σ over all weights of g · h, a scalar.
+    """Return Σ g · h over all weights, a scalar.
 
     Raises:
         ValueError: the dicts have different keys, or values of different shapes under one key.
@@ -110,7 +111,7 @@ def dot(g: Mapping[str, Any], h: Mapping[str, Any]) -> Any:
 
 
 def norm(g: Mapping[str, Any], ord: float = 2) -> Any:
-    """The p-norm over all weights together, a scalar: ‖g‖ = (Σ |g_j|^p)^(1/p).
+    """Return the p-norm over all weights together, a scalar: ‖g‖ = (Σ |g_j|^p)^(1/p).
 
     Args:
         g: float values by path.

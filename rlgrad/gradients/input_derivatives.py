@@ -7,17 +7,18 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
+from rlgrad.core.rowwise_layers import is_made_of_rowwise_layers
+from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import sum_after
-from rlgrad.gradients.programs.answers import Answer, answer
+from rlgrad.gradients.programs.answers import Answer, Beside, answer
 from rlgrad.gradients.programs.backward import require_inputs, wide, with_own_inputs
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.half_precision import rows_near_one, weigh_results, weigh_rows
 from rlgrad.gradients.programs.products import JacobianProducts
 from rlgrad.gradients.programs.program import Computed, compute
-from rlgrad.gradients.programs.surveys import PROBE_ROWS
+from rlgrad.gradients.programs.surveys import PROBE_ROWS, rows_per_sample
 from rlgrad.gradients.programs.unit_factors import (
     MAX_UNITS,
-    output_rows,
     require_one_batch_axis,
     require_weight_per_sample,
     unit_cotangents,
@@ -114,19 +115,29 @@ def input_jvp(
     Example:
         >>> velocity = input_jvp(encoder, x, x_next - x)
     """
-    question = ask(
+    return answer(
+        _input_jvp,
         model,
         x,
-        outputs=Output.of(output, target=target),
-        layer=layer,
-        sample_weight=sample_weight,
-        differentiate_x=True,
+        Output.of(output, target=target),
+        sample_weight,
+        beside=Beside("tangent", tangent, batched=True),
         inputs=inputs,
+        layer=layer,
+    )
+
+
+def _input_jvp(
+    model: Any, x: Any, *, tangent: Any, output: Any, inputs: Any, layer: Any, sample_weight: Any
+) -> Answer[Any]:
+    question = ask(
+        model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True, inputs=inputs
     )
     require_weight_per_sample(question)
     v = _direction(question, tangent)
     question = replace(question, extra=v, extra_batched=frozenset(v))
-    return compute("input_jvp", question, weigh_results(_along_direction), traced=True).results[0]
+    computed = compute("input_jvp", question, weigh_results(_along_direction), traced=True)
+    return Answer(computed, lambda results: results[0])
 
 
 def _input_jacobian(
@@ -250,12 +261,31 @@ def _record(question: Question) -> _Recorded:
 def _require_one_row_per_sample(question: Question, y: Any) -> None:
     """Raise if y has several rows for each sample: which of them are whose is not known."""
     known = (question.leaves[0].shape[0], y.shape[0])
-    count = question.batch_size or PROBE_ROWS
-    if (known[0] != known[1]) if None not in known else (output_rows(question, count) != 1):
+    if (known[0] != known[1]) if None not in known else (_output_rows(question) != 1):
         raise ValueError(
             f"Model {question.model.name!r} does not return one row for each row of its input, and which rows are whose "
             "is not known. Let it return the rows of a sample along an axis after the first, (N, R, …)."
         )
+
+
+def _output_rows(question: Question) -> int | None:
+    """Return the number of rows that the model returns for each row of its input; see `Survey.rows`."""
+    if is_made_of_rowwise_layers(question.model):
+        return 1
+
+    def count_rows(rows: int) -> int | None:
+        def traced(leaves: list[Any]) -> tuple[list[Any], int | None]:
+            return [], rows_per_sample(replace(question, leaves=tuple(leaves)).run_model(), rows)
+
+        specs = [tf.TensorSpec([rows, *spec.shape[1:]], spec.dtype) for spec in question.signature]
+        return trace_facts(traced, specs)[1]
+
+    try:
+        return count_rows(PROBE_ROWS)
+    except Exception:  # the model runs at its own batch size only
+        if question.batch_size is None:
+            raise
+        return count_rows(question.batch_size)
 
 
 def _inner_products(gradients: list[Any], v: list[Any]) -> Any:
@@ -264,7 +294,7 @@ def _inner_products(gradients: list[Any], v: list[Any]) -> Any:
 
 
 def _direction(question: Question, tangent: Any) -> dict[str, Any]:
-    """Return a direction of the chosen inputs as tensors, by name and in the order of their positions.
+    """Return a direction of the chosen inputs as tensors, by the caller's names and in the order of their positions.
 
     Raises:
         ValueError: another structure or other shapes than theirs.
@@ -279,5 +309,5 @@ def _direction(question: Question, tangent: Any) -> dict[str, Any]:
             raise ValueError(
                 f"tangent= has the shapes of x: {shape_text(leaf.shape)} for {written}; got {shape_text(v.shape)}."
             )
-        direction[written] = v
+        direction[name] = v
     return direction

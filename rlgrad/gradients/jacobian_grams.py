@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from rlgrad.gradients.closed_forms.segments import part
 from rlgrad.gradients.jacobians import require_memory_now
-from rlgrad.gradients.matrices import both_chunks, matrix_of_blocks, other_question, output_at_y, static
+from rlgrad.gradients.matrices import matrix_of_blocks, matrix_of_pair, other_question, output_at_y, static
 from rlgrad.gradients.norms import gram_of
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.program import Computed, compute
@@ -91,7 +91,9 @@ def _jacobian_gram(
     chunks, rows = list(asked.chunks), asked.question.batch_size
     size = rows, rows if other is None else other.question.batch_size
     # A program must not keep the question alive, so that these take its numbers.
-    square_of, pair_of = (partial(f, size=size, limit=asked.memory_limit) for f in (_square, _pair))
+    square_of, pair_of, written_out = (
+        partial(f, size=size, limit=asked.memory_limit) for f in (_square, _pair, _written_out)
+    )
 
     def check(computed: Computed, chunk: Question) -> None:
         _require_memory_of_matrix(size, computed.detail, asked.memory_limit)
@@ -103,7 +105,7 @@ def _jacobian_gram(
             )
 
     def square(asked: SampleQuestion, chunk: Question) -> Computed:
-        return compute(
+        return asked.compute_as(
             "jacobian_gram",
             chunk,
             square_of,
@@ -115,8 +117,18 @@ def _jacobian_gram(
         if 0 in (a.batch_size, b.batch_size):
             units = tf.shape(compute("jacobian_gram", one_row_of_zeros(a), square_of).results[0])[0]
             return tf.zeros([(a.batch_size or 0) * units, (b.batch_size or 0) * units])
-        both = both_chunks(a, b)
-        return compute("jacobian_gram_of_two", both, pair_of, check=lambda computed: check(computed, both)).results[0]
+
+        def answered(kind: str, question: Question, computation: Any) -> Any:
+            return asked.compute_as(
+                kind, question, computation, check=lambda computed: check(computed, question)
+            ).results
+
+        return matrix_of_pair(
+            a,
+            b,
+            lambda both: answered("jacobian_gram_of_two", both, pair_of)[0],
+            lambda one: answered("jacobian_gram_written_out", one, written_out),
+        )
 
     if other is None and len(chunks) == 1:
         return Answer(square(asked, chunks[0]), lambda results: results[0])
@@ -159,6 +171,12 @@ def _pair(question: Question, size: Size, limit: float) -> Computed:
     above = [part(factor, slice(border), None) for factor in found.factors.values()]
     below = [part(factor, slice(border, None), None) for factor in found.factors.values()]
     return _computed(found, gram_of(above, below))
+
+
+def _written_out(question: Question, size: Size, limit: float) -> Computed:
+    found = _factors(question, size, limit)
+    gradients = [factor.per_sample() for factor in found.factors.values()]
+    return replace(_computed(found, None), results=gradients)
 
 
 def _computed(found: UnitFactors, matrix: Any) -> Computed:

@@ -1,4 +1,4 @@
-"""The factors of a linearization's outputs: computed on demand, then reused by all its methods."""
+"""The factors of a linearization's outputs: computed on demand, then reused by all methods that are made of them."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ from rlgrad.core.keras_internals import computes_in_half
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import Segmented, prepare_segments
 from rlgrad.gradients.fisher import Parameters, about_distribution, parameters_of
-from rlgrad.gradients.programs.backward import tangents_for
+from rlgrad.gradients.programs.backward import credits_by_name, tangents_for
 from rlgrad.gradients.programs.factorization import factorize
 from rlgrad.gradients.programs.half_precision import product_of_sizes_near_one
 from rlgrad.gradients.programs.program import Computed, compute, is_compilable
@@ -73,6 +73,24 @@ class LazyFactors:
             results[name] = use(self.of(name, segments, num_segments))
         return results.get(SINGLE, results)
 
+    def per_sample(self, segments: Any, num_segments: int | None) -> dict[str, Any]:
+        """See `Linearization.per_sample`."""
+
+        def use(factors: dict[str, Factor]) -> dict[str, Any]:
+            self.require_memory(factors)
+            return {key: tf.cast(factor.per_sample(), self._dtype(key)) for key, factor in factors.items()}
+
+        found: dict[str, Any] = self.contract(use, segments, num_segments)
+        return found
+
+    def sum_of_squares(self, credit: Any, segments: Any, num_segments: int | None) -> Any:
+        """See `Linearization.sum_of_squares`."""
+        results = {}
+        for name, c in credits_by_name(self._values, credit).items():
+            factors = self.of(name, segments, num_segments)
+            results[name] = {key: factor.sum_of_squares(_row_weights(factor, c)) for key, factor in factors.items()}
+        return results.get(SINGLE, results)
+
     def require_memory(self, factors: Mapping[str, Factor]) -> None:
         """Raise if gradients written out for each sample would take more than the limit.
 
@@ -117,6 +135,10 @@ class LazyFactors:
         tangent = tangents_for(question, v, listed)
         products = _fisher_product(question, self._parameters, tangent, as_tensor(sample_weight), as_tensor(damping))
         return dict(zip(listed, products, strict=True))
+
+    def _dtype(self, key: str) -> Any:
+        selected = self._question.weights
+        return tf.as_dtype(selected.variables[selected.keys.index(key)].dtype)
 
     def _compute(self, name: str) -> dict[str, Factor]:
         question = self._question if name == SINGLE else single_output(self._question, name)
@@ -164,7 +186,7 @@ def _value_and_factors(question: Question) -> Computed:
     )
 
 
-def row_weights(factor: Factor, credit: Any) -> Any:
+def _row_weights(factor: Factor, credit: Any) -> Any:
     """Return a credit as one number per row of a factor.
 
     Raises:

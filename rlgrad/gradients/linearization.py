@@ -10,9 +10,9 @@ from rlgrad.gradients import norms
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.curvature import hessian_product, push_weights
 from rlgrad.gradients.gauss_newton import gauss_newton_product
-from rlgrad.gradients.lazy_factors import LazyFactors, row_weights
+from rlgrad.gradients.lazy_factors import LazyFactors
 from rlgrad.gradients.programs.answers import read_call
-from rlgrad.gradients.programs.backward import credits_by_name, credits_for, dense, require_connected, tangents_for
+from rlgrad.gradients.programs.backward import credits_for, dense, require_connected, tangents_for
 from rlgrad.gradients.programs.coupling import require_separate_samples
 from rlgrad.gradients.programs.recorded_runs import RecordedRun, record_program, record_run
 from rlgrad.gradients.questions.ask import ask
@@ -116,13 +116,7 @@ class Linearization:
             MemoryError: the result would take more than 2 GB; `per_sample_gradient` has a limit to raise.
             ValueError: an output is neither one number per sample nor a vector, whose units are added up.
         """
-
-        def use(factors: dict[str, Factor]) -> dict[str, Any]:
-            self._factors.require_memory(factors)
-            return {key: tf.cast(factor.per_sample(), self._dtype(key)) for key, factor in factors.items()}
-
-        found: dict[str, Any] = self._factors.contract(use, segments, num_segments)
-        return found
+        return self._factors.per_sample(segments, num_segments)
 
     def norm(
         self, per: str = "model", *, squared: bool = False, segments: Any = None, num_segments: int | None = None
@@ -190,11 +184,7 @@ class Linearization:
         Returns:
             For each variable a tensor of its shape; for named outputs a dict of such dicts.
         """
-        results = {}
-        for name, c in credits_by_name(self._values, credit).items():
-            factors = self._factors.of(name, segments, num_segments)
-            results[name] = {key: factor.sum_of_squares(row_weights(factor, c)) for key, factor in factors.items()}
-        return results.get(SINGLE, results)
+        return self._factors.sum_of_squares(credit, segments, num_segments)
 
     def fisher_vector_product(
         self, v: Mapping[str, Any], *, sample_weight: Any = 1.0, damping: Any = 0.0
@@ -225,7 +215,8 @@ class Linearization:
             v: a direction, as `gradient(credit)` returns one.
             credit: as for `gradient`.
         """
-        return hessian_product(self._question, v, credits_for(self._values, credit, self._run.units))
+        answered = hessian_product(self._question, v, credits_for(self._values, credit, self._run.units))
+        return answered.pack(answered.computed.results)
 
     def gauss_newton_vector_product(
         self, v: Mapping[str, Any], *, loss: Any, target: Any = None, sample_weight: Any = None
@@ -255,14 +246,14 @@ class Linearization:
             for key, factor in self._factors.of(name).items()
         }
 
+    def _dtype(self, key: str) -> Any:
+        selected = self._question.weights
+        return tf.as_dtype(selected.variables[selected.keys.index(key)].dtype)
+
     def _of_units(self, name: str, credit: Any) -> dict[str, Any]:
         """Return Σ credit · ∇f of a vector."""
         require_separate_samples(self._question if name == SINGLE else single_output(self._question, name))
         return self.gradient(credit if name == SINGLE else {name: credit})
-
-    def _dtype(self, key: str) -> Any:
-        selected = self._question.weights
-        return tf.as_dtype(selected.variables[selected.keys.index(key)].dtype)
 
 
 def linearize(

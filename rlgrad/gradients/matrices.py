@@ -1,13 +1,16 @@
 """A matrix of pairs of samples: the question about its columns, and the blocks that chunks of rows and columns make of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.gradients.programs.backward import wide
+from rlgrad.gradients.programs.cache import cache_of
 from rlgrad.gradients.programs.program import Computed
+from rlgrad.gradients.programs.whole_batch import runs_on
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import Question
 from rlgrad.gradients.samples import SampleQuestion, ask_samples
@@ -72,6 +75,32 @@ def matrix_of_blocks(
         right = [pair(asked, a, b) for b in rows[i + 1 :]]
         blocks.append([*left, square(asked, a).results[0], *right])
     return asked.join([asked.join(row, axis=1) for row in blocks])
+
+
+def matrix_of_pair(
+    a: Question, b: Question, together: Callable[[Question], Any], written_out: Callable[[Question], Sequence[Any]]
+) -> Any:
+    """Return the inner products of the rows of `a` with those of `b`: of one pass of both if the model takes both at once.
+
+    A model that runs at its own batch size only takes one after the other.
+
+    Args:
+        a: the question about the rows.
+        b: that about the columns.
+        together: makes the matrix of the question about both.
+        written_out: gradients with a row for each row or column, (R, …), by variable.
+    """
+    cache, m, n = cache_of(a.model), a.batch_size, b.batch_size
+    apart = (cache.state(a.model), "apart", m, n)
+    if apart not in cache.surveys:
+        try:
+            return together(both_chunks(a, b))
+        except Exception:
+            if m is None or n is None or runs_on(a, m + n) or not (runs_on(a, m) and runs_on(b, n)):
+                raise
+            cache.surveys[apart] = True
+    rows, columns = ([tf.reshape(wide(g), [tf.shape(g)[0], -1]) for g in written_out(each)] for each in (a, b))
+    return tf.add_n([tf.matmul(p, q, transpose_b=True) for p, q in zip(rows, columns, strict=True)])
 
 
 def both_chunks(a: Question, b: Question) -> Question:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import part
 from rlgrad.gradients.dicts import by_layer
-from rlgrad.gradients.matrices import both_chunks, matrix_of_blocks, other_question, output_at_y, static
+from rlgrad.gradients.matrices import matrix_of_blocks, matrix_of_pair, other_question, output_at_y, static
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.questions.outputs import Output, OutputLike
@@ -258,7 +258,6 @@ def _pair(asked: SampleQuestion, a: Question, b: Question) -> Any:
     """Return the Gram matrix of the rows of `a` and of `b`, from one pass of both."""
     if a.batch_size == 0 or b.batch_size == 0:
         return tf.zeros([a.batch_size or 0, b.batch_size or 0])
-    both = both_chunks(a, b)
 
     def contract(question: Question, factors: dict[int, Factor]) -> list[Any]:
         border, count, num_below = (static(question.extra.get(name)) for name in ("split", "num_segments", "num_below"))
@@ -266,4 +265,14 @@ def _pair(asked: SampleQuestion, a: Question, b: Question) -> Any:
         below = [part(factor, slice(border, None), num_below) for factor in factors.values()]
         return [gram_of(above, below)]
 
-    return asked.compute(["gram", "pair"], both, contract).results[0]
+    def together(both: Question) -> Any:
+        return asked.compute(["gram", "pair"], both, contract).results[0]
+
+    def written_out(question: Question) -> list[Any]:
+        def gradients(question: Question, factors: dict[int, Factor]) -> list[Any]:
+            return [factor.per_sample() for factor in factors.values()]
+
+        written: list[Any] = asked.compute(["gram", "written out"], question, gradients).results
+        return written
+
+    return matrix_of_pair(a, b, together, written_out)

@@ -1,5 +1,6 @@
 """The plan of a question: the route that each layer's gradients take, the memory that it needs, and the reason."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -133,7 +134,7 @@ def _bytes_per_row(tensor: Any) -> int:
 
 def _rows(question: Question, routes: dict[int, _Route]) -> list[LayerPlan]:
     owners = _owners(question.model)
-    _, findings = survey(question)
+    findings = survey(question).findings
     grouped: dict[tuple[int, str], list[int]] = {}
     for i, route in routes.items():
         grouped.setdefault((owners.get(id(question.weights.variables[i]), -1), route.name), []).append(i)
@@ -144,7 +145,7 @@ def _rows(question: Question, routes: dict[int, _Route]) -> list[LayerPlan]:
 
 
 def _row(
-    question: Question, findings: dict[int, Finding], index: int, name: str, members: list[int], routes: list[_Route]
+    question: Question, findings: Mapping[int, Finding], index: int, name: str, members: list[int], routes: list[_Route]
 ) -> LayerPlan:
     variables = [question.weights.variables[i] for i in members]
     return LayerPlan(
@@ -158,7 +159,7 @@ def _row(
     )
 
 
-def _reason(question: Question, findings: dict[int, Finding], index: int) -> str:
+def _reason(question: Question, findings: Mapping[int, Finding], index: int) -> str:
     if index < 0:
         return "a variable outside of all layers"
     layer = keras_internals.all_layers(question.model)[index]

@@ -10,7 +10,8 @@ from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import Packing, Segmented, pack_segments, prepare_segments
 from rlgrad.gradients.programs.answers import Answer
 from rlgrad.gradients.programs.factorization import METHODS, factorize
-from rlgrad.gradients.programs.program import Computed, compute, cut_rows
+from rlgrad.gradients.programs.program import Computation, Computed, compute, cut_rows
+from rlgrad.gradients.programs.whole_batch import runs_on
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.question import Question
 
@@ -109,7 +110,26 @@ class SampleQuestion:
                 )
 
         check = require_memory_of_factors if check is None else check
-        return compute((*kind, method), chunk, computation, check=check, without_rows=without_rows)
+        return self.compute_as((*kind, method), chunk, computation, check=check, without_rows=without_rows)
+
+    def compute_as(self, kind: Hashable, chunk: Question, computation: Computation, **options: Any) -> Computed:
+        """Compute the results for one chunk, as `program.compute` does.
+
+        Raises:
+            ValueError: the model runs on the whole batch, but not on a chunk of it.
+        """
+        try:
+            return compute(kind, chunk, computation, **options)
+        except Exception as error:
+            whole, rows = self.question.batch_size, chunk.batch_size
+            if self.chunk_size is None or not rows or not whole or rows == whole:
+                raise
+            if runs_on(chunk, rows) or not runs_on(chunk, whole):
+                raise
+            raise ValueError(
+                f"Model {chunk.model.name!r} runs on its whole batch of {whole} rows, but not on {rows}, so that "
+                f"chunk_size={self.chunk_size} is not possible. Leave chunk_size= out."
+            ) from error
 
     def join(self, parts: Sequence[Any], axis: int = 0) -> Any:
         """Return the results of the chunks as one, with a row for each sample or segment."""

@@ -1,10 +1,10 @@
 """A recurrence along sequences, y_t, h_t = step(θ, x_t, h_t−1), and its derivatives as recurrences.
 
-TensorFlow can differentiate a loop, and XLA then compiles it again for every new state: the derivative of a loop's derivative
-asks for the length of a list that the loop carries. Here each direction is a loop of its own, over the derivative of one step:
+TensorFlow can differentiate a loop, but XLA then compiles the derivative's derivative anew for every state, since that depends
+on the length of a list that the loop carries. Here each direction is a loop of its own, over the derivative of one step:
 
     forward     t = 1 … T    y_t, h_t of h_t−1
-    Jᵀ u        t = T … 1    ∂θ, ∂x_t, ∂h_t−1 of ∂y_t, ∂h_t; the step is run again, so that nothing but the states is kept
+    Jᵀ u        t = T … 1    ∂θ, ∂x_t, ∂h_t−1 of ∂y_t, ∂h_t; each step is run again, so that only the states are kept
     J v         t = 1 … T    ẏ_t, ḣ_t of θ̇, ẋ_t, ḣ_t−1: the derivative of Jᵀ u with respect to u
 
 Source: Werbos (1990), "Backpropagation through time".
@@ -23,8 +23,8 @@ Step = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 def scan(step: Step, theta: Sequence[Any], xs: Sequence[Any], state: Sequence[Any]) -> tuple[Tensors, Tensors]:
     """Run a step along sequences.
 
-    Derivatives of first order are exact, and so are products with the Jacobian forwards. A second derivative with respect to θ,
-    x or h comes out as not a number.
+    First derivatives are exact, and so is the derivative J v along a direction. A second derivative with respect to θ, x or
+    h is NaN.
 
     Args:
         step: from θ, x_t and h_t−1 to y_t and h_t, all lists of tensors; a pure function of them.
@@ -56,7 +56,7 @@ def _forward(step: Step, theta: Tensors, xs: Tensors, state: Tensors, steps: int
         outputs, after = step(theta, [x[t] for x in xs], state)
         return t + 1, after, _write(written, t, [*outputs, *after])
 
-    # What a step gives is known only once it has run.
+    # The shapes of a step's results are known only once it has run.
     outputs, after = step(theta, [x[0] for x in xs], state)
     start = (tf.constant(1), after, _write(_arrays([*outputs, *after], steps), tf.constant(0), [*outputs, *after]))
     *_, written = tf.while_loop(lambda t, *_: t < steps, body, start, maximum_iterations=steps - 1)
@@ -65,7 +65,7 @@ def _forward(step: Step, theta: Tensors, xs: Tensors, state: Tensors, steps: int
 
 
 def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, cotangents: Tensors) -> Tensors:
-    """Jᵀ u for θ, x and h_0: none where there is no floating-point number."""
+    """Return Jᵀ u for θ, x and h_0; `None` for tensors that are not floating-point."""
     count = len(cotangents)
 
     def pull(*arguments: Any) -> Any:
@@ -76,7 +76,7 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
         parts = len(floats_theta), len(floats_xs)
 
         def at(t: Any) -> tuple[Any, Tensors, Tensors]:
-            """The tape of step t, with what it watched and what came out."""
+            """Run step t again, and return its tape, the tensors that it watched, and the results."""
             theta, xs, state = (
                 [tf.identity(x) for x in tensors] for tensors in (of_theta, _at(of_xs, t), _at(of_states, t))
             )
@@ -106,7 +106,7 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
         _, first, total, written = tf.while_loop(lambda i, *_: i < steps, body, start, maximum_iterations=steps)
 
         def push(*tangents: Any) -> Any:
-            """J v: what u would have to be multiplied with."""
+            """Return J v. The derivative of Jᵀ u with respect to u is J, which is why this is the gradient of `pull`."""
             v_theta, v_xs, v_state = _split(_unwatched(tangents), parts)
 
             def body(t: Any, moved: Tensors, written: Tensors) -> Any:
@@ -138,7 +138,7 @@ def _pull_back(step: Step, steps: int, counts: tuple[int, int], given: Tensors, 
 
 
 def _unwatched(tensors: Sequence[Any]) -> Tensors:
-    """The same numbers, unknown to any tape: of a loop that one sees, TensorFlow makes its own derivative, for nobody."""
+    """Hide tensors from gradient tapes, so TensorFlow does not also build its own, unused, gradient of the loop."""
     integers = {2: tf.int16, 4: tf.int32, 8: tf.int64}
     return [
         tf.bitcast(tf.bitcast(x, integers[x.dtype.size]), x.dtype) if x.dtype.is_floating else tf.identity(x)

@@ -120,9 +120,29 @@ def check_side_effects(policy: Policy) -> None:
         )
 
 
+def _require_inputs(network: keras.Model, spec: Any, name: str) -> None:
+    """Raise a ValueError for a functional model that lacks an input for a part of the observations, or has one too many."""
+    inputs = getattr(network, "input", None) if isinstance(network, keras.Model) and network.built else None
+    if (
+        not isinstance(inputs, dict)
+        or not isinstance(spec, dict)
+        or has_memory(network)
+        or inputs.keys() == spec.keys()
+    ):
+        return
+    lacks, other = sorted(spec.keys() - inputs.keys()), sorted(inputs.keys() - spec.keys())
+    said = [f"no input {', '.join(map(repr, lacks))}"] if lacks else []
+    said += [f"an input {', '.join(map(repr, other))} that they do not have"] if other else []
+    raise ValueError(
+        f"{name} does not take the environment's observations, whose parts are {', '.join(map(repr, sorted(spec)))}: it has "
+        f"{' and '.join(said)}. Its inputs have the names of the parts, as in keras.Input(…, name={sorted(spec)[0]!r})."
+    )
+
+
 def _call_on_zeros(network: keras.Model, space: spaces.Space[Any], name: str) -> Any:
     """Return the network's outputs for two observations of zeros, for their structure and shapes."""
     spec = observation_spec(space)
+    _require_inputs(network, spec, name)
     try:
         x = Preparation(space)(zeros(spec, (2,)))
         if not has_memory(network):

@@ -89,7 +89,7 @@ class CompiledCollector(Collector):
         self._lengths = (num_steps,) if num_steps is not None else lengths(self.time_limit, self._row_bytes, _LARGE)
         self.shape = (self._lengths[-1], columns)
         if num_steps is not None:
-            require_room(self.observation_space, self.shape)
+            require_room(self.shape, self._row_bytes)
         if len(self._lengths) == 1:
             require_storage(self.shape[0], self._row_bytes)
         self.seed = random.seed_of(random.stream(seed, streams[0]))

@@ -177,6 +177,8 @@ def replay(slots: Slots, running: Running, to_environment: Callable[[Array], Any
     Returns:
         The observations (N, …) to act on next, or `None` if the environments gave others than before.
     """
+    if not (all(slots.started) if slots.seeds_each_episode else slots.restarts):
+        return None  # they had seeds of the other kind: those environments were stepped in another way
     play = _each if slots.seeds_each_episode else _together
     observations, returns = play(slots, running, to_environment)
     if observations is None:

@@ -112,17 +112,18 @@ class GymCollector(Collector):
         self.num_envs, self.reward_threshold = vector.num_envs, self._environment.reward_threshold
         self.vectorization_mode = self._environment.vectorization_mode
         try:
-            row_bytes = size_of_row(storage(self.observation_space, (0,)), self.num_envs)
+            empty = storage(self.observation_space, (0,))
+            row_bytes = size_of_row(empty, self.num_envs)
             rows, self._rounds = lay_out(self._environment, num_steps, episodes_per_env, max_episode_steps, row_bytes)
             self._limit = self._environment.time_limit
             self.shape = (rows[-1], self.num_envs * (self._rounds or 1))
             if num_steps is not None:
-                require_room(self.observation_space, self.shape)
+                require_room(self.shape, row_bytes)
             self._slots = Slots(self._environment, seeds)
             self._generator = np.random.Generator(np.random.PCG64(draws))
             self._player = Player(
                 self._slots,
-                self.observation_space,
+                empty,
                 rows,
                 self._generator,
                 one_episode=self._rounds > 0,
@@ -217,7 +218,10 @@ class GymCollector(Collector):
             ValueError: the number of slots differs.
         """
         if len(state["episodes"]) != self.num_envs:
-            raise ValueError(f"The state is of {len(state['episodes'])} slots, and this collector has {self.num_envs}.")
+            raise ValueError(
+                f"The state is of {len(state['episodes'])} environments, and this collector has {self.num_envs}: a run "
+                "continues with as many as it had. For another number begin a new run, with this run's policy as its model."
+            )
         self._generator.bit_generator.state = state["actions"]
         self._slots.started, self._slots.restarts = list(state["episodes"]), state["restarts"]
         self._continuation.restore(state["running"])

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gymnasium import Space
 
 from rlgrad.environments.slots import Slots
 from rlgrad.rollouts.base import ActingPolicy
@@ -13,8 +12,8 @@ from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.recording import Recording
 from rlgrad.rollouts.soundness import Array, require_finite_row
 from rlgrad.rollouts.tape import Tape
-from rlgrad.spaces.masks import has_mask, require_allowed
-from rlgrad.spaces.trees import map_arrays, storage
+from rlgrad.spaces.masks import MASK, require_allowed
+from rlgrad.spaces.trees import map_arrays
 
 _BLOCK = 1024  # steps of whole episodes whose random numbers are drawn at once
 
@@ -24,7 +23,7 @@ class Player:
 
     Args:
         slots: the environments.
-        space: of one environment's observations.
+        empty: storage (0, …) of one environment's observations.
         lengths: numbers of rows that a tape may have, in ascending order: T alone for rollouts by steps.
         generator: draws the random numbers of sampled actions.
         one_episode: stop when each slot has ended an episode, and begin no second one.
@@ -35,15 +34,12 @@ class Player:
         num_envs: N.
         memory: what the policy remembers in each slot.
         idle_steps: steps that slots were made to take after their only episode, because they cannot rest.
-
-    Raises:
-        ValueError: observations of this space cannot be stored.
     """
 
     def __init__(
         self,
         slots: Slots,
-        space: Space[Any],
+        empty: Any,
         lengths: tuple[int, ...],
         generator: np.random.Generator,
         one_episode: bool,
@@ -53,7 +49,7 @@ class Player:
         self.memory = Memory(self.num_envs)
         self.idle_steps = 0
         self._lengths, self._generator, self._one_episode, self._limit = lengths, generator, one_episode, limit
-        self._empty, self._masked = storage(space, (0,)), has_mask(space)
+        self._empty, self._masked = empty, isinstance(empty, dict) and MASK in empty
 
     def play(
         self, policy: ActingPolicy, act: Callable[..., Any], greedy: bool, observations: Any, record: bool = True
@@ -93,9 +89,8 @@ class Player:
             if row % block == 0 and not greedy:
                 noise = distribution.noise(parameters, self._generator, block)
             chosen = distribution.mode(parameters)[0] if greedy else distribution.pick(parameters, noise[row % block])
-            recording.act(row, chosen)
             stepped = slots.step(distribution.to_environment(chosen), row)
-            observations, at = stepped[0], recording.step(row, stepped)
+            observations, at = stepped[0], recording.step(row, chosen, stepped)
             if remembers and late and np.count_nonzero(ended):
                 memory.forget(ended)
             if not record:

@@ -58,14 +58,11 @@ class Recording:
         """Write the observations (N, …) that are acted on, and return them in the storage's dtypes."""
         return _put(self.seen, row % self._kept, observations)
 
-    def act(self, row: int, actions: Any) -> None:
-        """Write the actions (N, …)."""
+    def step(self, row: int, actions: Any, stepped: tuple[Any, ...]) -> int:
+        """Write the actions (N, …) and what the step returned, and return the row of its observations in `successors`."""
         if row == 0:
             self.actions = np.zeros((self._rows, *actions.shape), actions.dtype)
         self.actions[row] = actions
-
-    def step(self, row: int, stepped: tuple[Any, ...]) -> int:
-        """Write what a step returned, and return the row of its observations in `successors`."""
         observations, self.rewards[row], self.terminations[row], self.truncations[row], _ = stepped
         at = row % self._kept
         _put(self.successors, at, observations)

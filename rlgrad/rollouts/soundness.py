@@ -11,7 +11,7 @@ from rlgrad.data import Rollout
 from rlgrad.environments.guarding import require_allowed_somewhere, require_in_ranges
 from rlgrad.environments.vector import Environment
 from rlgrad.rollouts.lengths import lengths
-from rlgrad.spaces.trees import arrays, map_arrays, ranges, storage
+from rlgrad.spaces.trees import arrays, map_arrays, ranges
 
 Array = np.ndarray[Any, Any]
 
@@ -25,16 +25,15 @@ def check_counts(**counts: int | None) -> None:
         raise ValueError("Rollouts are by steps (num_steps) or by whole episodes (episodes_per_env): give one of them.")
 
 
-def require_room(space: Space[Any], shape: tuple[int, int]) -> None:
+def require_room(shape: tuple[int, int], row_bytes: int) -> None:
     """Raise a ValueError for rollouts by steps whose observations and successors are more than the memory holds.
 
     Args:
-        space: of one environment's observations.
         shape: of the rollouts, (T, N).
+        row_bytes: of the N observations of a step.
     """
-    each = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for _, array in arrays(storage(space, (0,)), ""))
     what = f"Rollouts of {shape[0]:,} steps in {shape[1]:,} environments take"
-    capacity.require_room(2 * math.prod(shape) * (each + 16), what, "lower num_steps or num_envs")
+    capacity.require_room(2 * shape[0] * (row_bytes + 16 * shape[1]), what, "lower num_steps or num_envs")
 
 
 def lay_out(

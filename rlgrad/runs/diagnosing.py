@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.data import Rollout
-from rlgrad.diagnostics.diagnosis import Diagnosis
+from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
 from rlgrad.learning.learner import Learner
 
 _log = logging.getLogger("rlgrad")
@@ -57,3 +57,9 @@ class Watch:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
         self._metrics = dict(state["metrics"])
+
+
+def diagnostic_metrics(learner: Learner) -> tuple[str, ...]:
+    """Return the names of the metrics that diagnosing adds: the same for each agent, then those of its layers."""
+    layers = learner.layers
+    return DIAGNOSTICS + layer_metrics(layers.get("log_prob", []), layers.get("value", []))

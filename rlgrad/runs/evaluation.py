@@ -2,9 +2,11 @@
 
 import contextlib
 import copy
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -13,6 +15,7 @@ import tensorflow as tf
 
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.factory import make_collector
+from rlgrad.runs.checkpoints import write_text
 
 _MAX_SLOTS = 100
 _MAX_BYTES = 500_000  # of one observation in all slots: compiled rollouts keep them all, a gigabyte in a thousand steps
@@ -109,6 +112,29 @@ def evaluate(
     by_slot = [episode for slot in zip(*rounds, strict=True) for episode in slot][:episodes]
     returns, lengths = [episode.return_ for episode in by_slot], [episode.length for episode in by_slot]
     return Evaluation(np.array(returns, np.float64), np.array(lengths, np.int64), greedy)
+
+
+def write_evaluation(
+    file: Path,
+    greedy: Evaluation,
+    sampled: Evaluation,
+    *,
+    reward_threshold: float | None,
+    timesteps: int,
+    max_episode_steps: int | None,
+) -> dict[str, Any]:
+    """Write evaluation.json, and return its content; see `Run.write_evaluation`."""
+    results = {
+        "greedy": greedy.summary(),
+        "sampled": sampled.summary(),
+        "reward_threshold": reward_threshold,
+        "solved": None if reward_threshold is None else greedy.mean_return >= reward_threshold,
+        "timesteps": timesteps,
+    }
+    if max_episode_steps is not None:
+        results["max_episode_steps"] = max_episode_steps
+    write_text(file, json.dumps(results, indent=2) + "\n")
+    return results
 
 
 def _most_slots(policy: Policy) -> int:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -121,6 +122,11 @@ def remove_unbegun(path: Path) -> None:
         path.rmdir()
 
 
+def folder_name(config: Config) -> str:
+    """Return the environment's name as a folder's, which a shell takes without quotes."""
+    return re.sub(r"[^\w.-]+", "_", config.env_name).strip("_")[-100:]
+
+
 def free_folder(config: Config, run_dir: str | Path | None) -> Path:
     """Return a folder that holds no run yet.
 
@@ -141,8 +147,8 @@ def free_folder(config: Config, run_dir: str | Path | None) -> Path:
                 f"{path} exists and is not empty; a run never writes over another. Choose a new folder."
             )
         return path
-    safe = config.env_name.replace("/", "_").replace(":", "_")
-    stem = f"{safe}-{type(config.agent).__name__.lower()}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name, when = type(config.agent).__name__.lower(), time.strftime("%Y%m%d-%H%M%S")
+    stem = f"{folder_name(config)}-{name}-seed{config.seed}-{when}"
     path, count = Path("runs") / stem, 1
     while path.exists():
         count += 1

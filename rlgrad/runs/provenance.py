@@ -4,6 +4,7 @@ No code reads run.json to decide anything: `rlgrad train --from RUN` repeats a r
 what else must be equal (machine, versions, commit) for the weights to come out equal.
 """
 
+import functools
 import json
 import os
 import platform
@@ -134,6 +135,8 @@ def environment_of(config: Config, vectorization_mode: str) -> dict[str, Any]:
     if spec is None:
         name, limit = _place(config.env), getattr(config.env, "max_episode_steps", None)
         found: dict[str, Any] = {"id": config.env_name, "entry_point": name, "kwargs": asked}
+        if isinstance(config.env, functools.partial):
+            found["kwargs"] = config.env.keywords | asked
     else:
         vector = vectorization_mode == "vector_entry_point"
         made_by = _place(spec.vector_entry_point if vector else spec.entry_point)
@@ -180,6 +183,8 @@ def _place(thing: Any) -> str:
     """Return `module:name` of a class, a function or an instance; text is returned as it is."""
     if isinstance(thing, str):
         return thing
+    while isinstance(thing, functools.partial):
+        thing = thing.func
     named = thing if hasattr(thing, "__qualname__") else type(getattr(thing, "unwrapped", thing))
     return f"{named.__module__}:{named.__qualname__}"
 

@@ -1,11 +1,8 @@
 """A run: a policy, what trains it, and the folder that keeps both."""
 
 import contextlib
-import json
 import logging
-import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +14,23 @@ from rlgrad.callbacks import Callback
 from rlgrad.config import Config
 from rlgrad.core import plain_files
 from rlgrad.core.settings import count
-from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, Diagnosis, layer_metrics
+from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.learning.learner import Learner
-from rlgrad.metrics import METRICS, Journal, read_csv
+from rlgrad.metrics import METRICS, Journal
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.base import Collector
-from rlgrad.runs import checkpoints, provenance
-from rlgrad.runs.diagnosing import Watch
-from rlgrad.runs.evaluation import Evaluation, evaluate
-from rlgrad.runs.folders import changes, settings_of, write_continued
-from rlgrad.runs.interrupting import Interruption, interruption
+from rlgrad.runs import provenance
+from rlgrad.runs.contents import Contents
+from rlgrad.runs.diagnosing import Watch, diagnostic_metrics
+from rlgrad.runs.evaluation import Evaluation, evaluate, write_evaluation
+from rlgrad.runs.folders import write_continued
+from rlgrad.runs.following import Followers
+from rlgrad.runs.interrupting import interruption
 from rlgrad.runs.locking import locked
 from rlgrad.runs.loop import Clock, Keeper, Made, Pace, Updater
+from rlgrad.runs.standing import Standing
 
 _log = logging.getLogger("rlgrad")
-_JUDGED = "eval/return_greedy", "train/return"  # the first of them that a run has decides which checkpoint is the best
 
 
 class Run:
@@ -43,9 +42,6 @@ class Run:
         path: the run's folder.
         device: the device it computes on, `"CPU:0"` or `"GPU:0"`.
         metrics: names of the metrics in a logged row.
-        timesteps: environment steps taken.
-        updates: updates made.
-        stop: set it to true in a callback to end training after this update.
     """
 
     def __init__(
@@ -61,20 +57,40 @@ class Run:
         self.config, self.policy, self.learner, self.collector, self.path = config, policy, learner, collector, path
         self.callbacks, self.device = list(callbacks), device
         self._watch = Watch(learner, path, config.diagnose)
+        self._followers = Followers(self.callbacks)
         learned = tuple(f"train/{name}" for name in learner.metrics)
         diagnosed = diagnostic_metrics(learner) if config.diagnose else ()
-        added = (name for callback in self.callbacks for name in callback.metrics)
-        self.metrics = (*METRICS, *learned, *diagnosed, *dict.fromkeys(added))
-        self._journal = Journal(self.metrics)
-        self.timesteps = self.updates = 0
-        self.seconds = 0.0
-        self.stop = False
-        self._restored = False  # True between loading a checkpoint and training
-        self._settings: dict[str, Any] = {}  # those of the checkpoint that was loaded
+        self.metrics = (*METRICS, *learned, *diagnosed, *self._followers.metrics)
+        self._journal, self._standing = Journal(self.metrics), Standing()
+        parts = self._standing, self._journal, self._watch, self._followers
+        self._contents = Contents(path, policy, learner, collector, *parts)
+        self._resumed_from: dict[str, Any] | None = None  # between loading a checkpoint and training: its settings
         self._locked = False  # True while the folder is this run's alone
-        self._returns: dict[str, float] = {}  # the last that were logged, in all digits
-        self._best = -math.inf  # return at the checkpoint that best.npz is a copy of
         self._updater = Updater(collector, policy, learner, self._watch, config.seed)
+
+    @property
+    def timesteps(self) -> int:
+        """Environment steps taken."""
+        return self._standing.timesteps
+
+    @property
+    def updates(self) -> int:
+        """Updates made."""
+        return self._standing.updates
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self._standing.seconds
+
+    @property
+    def stop(self) -> bool:
+        """True if training ended early. Set it to true in a callback to end training after this update."""
+        return self._standing.stop
+
+    @stop.setter
+    def stop(self, stop: bool) -> None:
+        self._standing.stop = stop
 
     @property
     def history(self) -> dict[str, list[float]]:
@@ -166,8 +182,8 @@ class Run:
 
     def _begin(self, command: str) -> None:
         """Write down that a run is resumed, and with which settings."""
-        if self._restored:
-            write_continued(self.path, self.config, self.timesteps, self._settings)
+        if self._resumed_from is not None:
+            write_continued(self.path, self.config, self.timesteps, self._resumed_from)
             provenance.write_resumed(
                 self.path,
                 self.config,
@@ -176,7 +192,7 @@ class Run:
                 device=self.device,
                 vectorization_mode=self.collector.vectorization_mode,
             )
-            self._restored = False
+            self._resumed_from = None
 
     def _require_room(self) -> None:
         if self.finished:
@@ -191,13 +207,13 @@ class Run:
         pace = Pace.of(total, self._needed, by_steps=by_steps, fused=fusible is not None)
         self.stop = False
         self._updater.begin(pace.updates_per_row, fusible)
-        with self._followed() as interrupted:
+        with interruption() as interrupted, self._followers.following(self):
             clock, first = Clock(self.seconds, self.config.time_budget), self.timesteps
             keeper = Keeper(pace, self.save, self._save_milestone)
             while pace.has_room(self.timesteps) and not (self.stop or interrupted.asked):
                 before, noted = self.timesteps, len(self._journal.updates)
                 self._take(self._updater.advance(pace, self.updates, noted, before))
-                self.seconds = clock.read()
+                self._standing.seconds = clock.read()
                 if clock.is_over or pace.completes_row(len(self._journal.updates), before, self.timesteps):
                     self._report((self.timesteps - first) / clock.since_begin)
                 self.stop |= clock.is_over
@@ -206,15 +222,6 @@ class Run:
         if interrupted.asked:
             _log.info("Stopped after %s steps. Resume with: rlgrad resume %s", f"{self.timesteps:,}", self.path)
             raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def _followed(self) -> Iterator[Interruption]:
-        """Start the callbacks, and end those that were started whatever happens, also in another one's end."""
-        with contextlib.ExitStack() as ends, interruption() as interrupted:
-            for callback in self.callbacks:
-                callback.on_start(self)
-                ends.callback(callback.on_end, self)
-            yield interrupted
 
     def evaluate(self, episodes: int = 100, greedy: bool = True, *, max_episode_steps: int | None = None) -> Evaluation:
         """Play fresh episodes at the current weights.
@@ -254,21 +261,17 @@ class Run:
             specification, and `None` if it has no threshold.
         """
         episodes = episodes or self.config.evaluation_episodes
-        threshold = self.collector.reward_threshold
         greedy, sampled = (
             self.evaluate(episodes, greedy=greedy, max_episode_steps=max_episode_steps) for greedy in (True, False)
         )
-        results = {
-            "greedy": greedy.summary(),
-            "sampled": sampled.summary(),
-            "reward_threshold": threshold,
-            "solved": None if threshold is None else greedy.mean_return >= threshold,
-            "timesteps": self.timesteps,
-        }
-        if max_episode_steps is not None:
-            results["max_episode_steps"] = max_episode_steps
-        checkpoints.write_text(self.path / "evaluation.json", json.dumps(results, indent=2) + "\n")
-        return results
+        return write_evaluation(
+            self.path / "evaluation.json",
+            greedy,
+            sampled,
+            reward_threshold=self.collector.reward_threshold,
+            timesteps=self.timesteps,
+            max_episode_steps=max_episode_steps,
+        )
 
     @property
     def is_evaluated(self) -> bool:
@@ -288,9 +291,7 @@ class Run:
         Args:
             best: copy it to `best.npz`, too.
         """
-        if (self.path / "metrics.csv").is_file():
-            plain_files.sync(self.path / "metrics.csv")  # rows before the checkpoint that stands on them
-        return checkpoints.save(self.path / "checkpoints", self.timesteps, self._variables(), self._state(), best=best)
+        return self._contents.save(self.config, best)
 
     def restore(self, checkpoint: Path | None = None) -> None:
         """Load a checkpoint: weights, slots, normalizer, counters, random streams, and the state of running episodes.
@@ -302,58 +303,7 @@ class Run:
             DamagedError: the file was cut or changed since it was written.
             ValueError: it holds the state of another kind of run.
         """
-        variables = self._variables()
-        if checkpoint is None:
-            state = checkpoints.load_newest(self.path / "checkpoints", variables, self._require_update)
-            checkpoints.complete(self.path / "checkpoints", state)
-        else:
-            state = checkpoints.load(checkpoint, variables, self._require_update)
-        try:
-            self._continue_from(state)
-        except (AttributeError, LookupError, TypeError, ArithmeticError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise ValueError(f"The checkpoint of {self.path} holds no state of such a run ({what}).") from error
-
-    def _continue_from(self, state: Mapping[str, Any]) -> None:
-        """Take over the state that a checkpoint kept beside the variables."""
-        counts = {name: state[name] for name in ("timesteps", "updates")}
-        if not all(type(count) is int and count >= 0 for count in counts.values()):
-            raise TypeError(f"its counts are {counts}")
-        self.timesteps, self.updates = counts["timesteps"], counts["updates"]
-        self.seconds, self._best = float(state["seconds"]), float(state["best"])
-        self.stop = bool(state.get("stop", False))
-        self._watch.restore(state["watch"])
-        file = self.path / "metrics.csv"
-        logged = read_csv(file, self.timesteps) if file.is_file() else {}
-        self._journal.restore(state["journal"], logged)
-        self._require_rows(state.get("rows"))
-        older = {name: self.history[name][-1:] for name in _JUDGED if name in self.history}
-        self._returns = state.get("returns", {name: values[0] for name, values in older.items() if values})
-        self.collector.restore(state["collector"])
-        self._restored, self._settings = True, state.get("settings", {})
-        if hasattr(self.learner.state, "renew") and changes(self._settings, self.config):
-            self.learner.state.renew()
-        for key, callback in self._callbacks_by_key():
-            if key in state["callbacks"]:
-                callback.restore(state["callbacks"][key])
-
-    def _require_update(self, state: Mapping[str, Any]) -> None:
-        before, now = state.get("update"), self.config.agent.update.kind
-        if before is not None and before != now:
-            raise ValueError(
-                f"{self.path} was trained by {before}, and the agent has {now}: what one remembers says nothing to the other. "
-                "Begin a new run, with this run's policy as its model."
-            )
-
-    def _require_rows(self, count: int | None) -> None:
-        logged = len(self.history["time/timesteps"])
-        if count is not None and logged < count:
-            _log.warning(
-                "%s has %d rows up to this checkpoint, and %d were written: the others are lost. Training does not need them.",
-                self.path / "metrics.csv",
-                logged,
-                count,
-            )
+        self._resumed_from = self._contents.restore(self.config, checkpoint)
 
     def close(self) -> None:
         """Close the environments."""
@@ -367,8 +317,8 @@ class Run:
 
     def _take(self, made: Made) -> None:
         self._journal.note(made.metrics, self.collector.drain_episodes())
-        self.timesteps += made.timesteps
-        self.updates += len(made.metrics)
+        self._standing.timesteps += made.timesteps
+        self._standing.updates += len(made.metrics)
 
     def _report(self, rate: float) -> None:
         metrics = {
@@ -378,56 +328,13 @@ class Run:
             "time/steps_per_second": rate,
         }
         metrics |= self._journal.row() | self._watch.take()
-        for callback in self.callbacks:
-            callback.on_update(self, metrics)
+        weights_kept = self._followers.update(self, metrics)
         self._journal.log(metrics)
-        self._returns |= {name: metrics[name] for name in _JUDGED if not math.isnan(metrics.get(name, math.nan))}
-        if not all(callback.only_looks for callback in self.callbacks):
+        self._standing.note(metrics)
+        if not weights_kept:
             self._updater.forget_weights()
 
     def _save_milestone(self) -> None:
         """Write a checkpoint, and keep it apart if the row before it is the best of all rows before such checkpoints."""
         self.collector.begin_anew()
-        name = next(name for name in _JUDGED if name in self.history)
-        last = self._returns.get(name, -math.inf)
-        best = last > self._best
-        if best:
-            self._best = last
-        self.save(best)
-
-    def _variables(self) -> dict[str, Any]:
-        saved = {"policy": self.policy.variables, "update": self.learner.state.slots, **self.learner.memories}
-        if collected := self.collector.variables(self.policy):
-            saved["slots"] = collected
-        return saved
-
-    def _callbacks_by_key(self) -> Iterator[tuple[str, Callback]]:
-        """Yield each callback with the key of its state in a checkpoint: its class's name, with `#2`, `#3` for further ones."""
-        counts: Counter[str] = Counter()
-        for callback in self.callbacks:
-            name = type(callback).__name__
-            counts[name] += 1
-            yield name if counts[name] == 1 else f"{name}#{counts[name]}", callback
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "settings": settings_of(self.config),
-            "update": self.config.agent.update.kind,
-            "timesteps": self.timesteps,
-            "updates": self.updates,
-            "seconds": self.seconds,
-            "watch": self._watch.state(),
-            "best": self._best,
-            "stop": self.stop,
-            "returns": self._returns,
-            "rows": len(self.history["time/timesteps"]),
-            "journal": self._journal.state(),
-            "callbacks": {key: state for key, callback in self._callbacks_by_key() if (state := callback.state())},
-            "collector": self.collector.state(),
-        }
-
-
-def diagnostic_metrics(learner: Learner) -> tuple[str, ...]:
-    """Return the names of the metrics that diagnosing adds: the same for each agent, then those of its layers."""
-    layers = learner.layers
-    return DIAGNOSTICS + layer_metrics(layers.get("log_prob", []), layers.get("value", []))
+        self.save(best=self._standing.improves(self.metrics))

@@ -1,42 +1,35 @@
 """`rlgrad.train` and `rlgrad.load`: build a run from its config."""
 
 import dataclasses
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
-from gymnasium.spaces import Discrete
 
 from rlgrad import config as configs
 from rlgrad.agent import Agent
-from rlgrad.callbacks import Callback, make_callbacks
+from rlgrad.callbacks import Callback
 from rlgrad.config import Config, Memory, VectorizationMode, agent_class
-from rlgrad.core import capacity, registry, settings
-from rlgrad.core.keras_configs import weights_within
+from rlgrad.core import registry, settings
 from rlgrad.core.plain_files import require_plain
 from rlgrad.environments.types import EnvLike
-from rlgrad.learning.contract import batch_signature, dry_run
-from rlgrad.learning.learner import Learner
-from rlgrad.logs import make_logs, require_possible
-from rlgrad.logs.progress import Progress
-from rlgrad.policies.build import ModelOrBuilder, make_policy, specs_for
-from rlgrad.rollouts.factory import make_collector
-from rlgrad.rollouts.gym import GymCollector
+from rlgrad.logs import require_possible
+from rlgrad.logs.progress import say
+from rlgrad.policies.build import ModelOrBuilder
 from rlgrad.runs import provenance
+from rlgrad.runs.advice import advice
+from rlgrad.runs.assembly import assemble, callbacks_of
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
-from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
 from rlgrad.runs.trust import refusal, require_trust
-from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
 
 __all__ = ["Callback", "Run", "load", "train"]
 
 _log = logging.getLogger("rlgrad")
+_IN_PYTHON = "rlgrad.train(...)"
 
 
 def train(
@@ -151,7 +144,7 @@ def train(
     given = dict(locals())
     settings = {f.name: given[f.name] for f in dataclasses.fields(Config)}  # each field is an argument: a test holds it
     settings |= {"env_kwargs": dict(env_kwargs or {})}
-    if isinstance(agent, str) and env is None:
+    if isinstance(agent, str) and (env is None or (agent in registry.configs() and agent not in registry.agents())):
         config = _shipped(agent, settings)
     else:
         agent = agent_class(agent)() if isinstance(agent, str) else agent
@@ -170,13 +163,15 @@ def train(
 def _shipped(name: str, given: Mapping[str, Any]) -> Config:
     """Return a config that ships with rlgrad, with the settings that are not at their defaults in place of its own.
 
+    The environment is one of these settings, as on the command line.
+
     Raises:
         ValueError: there is no config of that name; says what to give.
     """
     known = registry.configs()
     if name in known:
         defaults = {each.name: each.default for each in dataclasses.fields(Config)} | {"env_kwargs": {}}
-        changed = {n: value for n, value in given.items() if n not in ("agent", "env") and value is not None}
+        changed = {n: value for n, value in given.items() if n != "agent" and value is not None}
         changed = {n: v for n, v in changed.items() if type(v) is not type(defaults[n]) or v != defaults[n]}
         return configs.from_mapping(settings.read(known[name]), **changed)
     if name.endswith((".yaml", ".yml")):
@@ -205,14 +200,18 @@ def run_config(
     run_dir: str | Path | None = None,
     callbacks: Callback | Sequence[Callback] = (),
     verbose: bool = True,
-    command: str = "rlgrad.train(...)",
+    command: str = _IN_PYTHON,
 ) -> Run:
     """Train a run from a config, and evaluate it at the end. See `train` for the arguments; run.json keeps `command`."""
-    chosen = _callbacks(config, callbacks, verbose)  # first: logs refuse what they cannot do before anything is written
+    chosen = callbacks_of(
+        config, callbacks, verbose
+    )  # first: logs refuse what they cannot do before anything is written
     require_possible(config)
     require_written(config)
     path = free_folder(config, run_dir)
-    run = _assemble(config, model, value_model, path, chosen)
+    if verbose and (line := advice(config, from_python=command == _IN_PYTHON)):
+        say(line)
+    run = assemble(config, model, value_model, path, chosen)
     # Under the default name, a folder that exists by now is another run's.
     new = not path.exists()
     path.mkdir(parents=True, exist_ok=run_dir is not None)
@@ -301,8 +300,8 @@ def load(
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error
     model = model or saved_model(path, "model")
     value_model = value_model or saved_model(path, "value_model")
-    chosen = _callbacks(config, callbacks, verbose, postpone={each.text: refusal(path, [each]) for each in withheld})
-    run = _assemble(config, model, value_model, path, chosen)
+    chosen = callbacks_of(config, callbacks, verbose, postpone={each.text: refusal(path, [each]) for each in withheld})
+    run = assemble(config, model, value_model, path, chosen)
     if run.config.encoders != config.encoders:
         run.close()
         raise ValueError(
@@ -325,64 +324,3 @@ def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int |
     if optimizer is not None:
         changes["update"] = agent.update.with_optimizer(optimizer)
     return dataclasses.replace(agent, **changes)
-
-
-def _assemble(
-    config: Config,
-    model: ModelOrBuilder | None,
-    value_model: ModelOrBuilder | None,
-    path: Path,
-    callbacks: Sequence[Callback],
-) -> Run:
-    agent, encoders = config.agent, use_encoders(config.encoders)
-    episodes = agent.episodes_per_env if agent.num_steps is None else None
-    options = _arguments(GymCollector, config) | {"episodes_per_env": episodes}
-    collector = make_collector(collector=config.collector, **options)
-    try:
-        spaces = collector.observation_space, collector.action_space
-        require_used(encoders, spaces[0])
-        foreign = foreign_encoders(spaces[0])
-        config = config if foreign == config.encoders else dataclasses.replace(config, encoders=foreign)
-        device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
-        signature = batch_signature(*specs_for(*spaces), replay=agent.replay is not None)
-        traced = dry_run(agent, signature, num_actions=int(spaces[1].n) if isinstance(spaces[1], Discrete) else 0)
-        value = "value" in traced.credited
-        with tf.device(device), weights_within(capacity.memory() // 4):
-            policy = make_policy(
-                *spaces,
-                model=model,
-                value_model=value_model,
-                value=value,
-                action_values=agent.action_values if traced.action_values else None,
-                **_arguments(make_policy, config),
-            )
-            # Without a value the agent is traced again, on outputs that have none.
-            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=traced if policy.has_value else None)
-    except BaseException:
-        collector.close()
-        raise
-    return Run(config, policy, learner, collector, path, callbacks, device)
-
-
-def _arguments(function: Callable[..., Any], config: Config) -> dict[str, Any]:
-    """Return the arguments of a function that are settings of a run or fields of every agent, by name."""
-    names = inspect.signature(function).parameters
-    of_agent = {f.name: getattr(config.agent, f.name) for f in dataclasses.fields(Agent) if f.name in names}
-    return of_agent | {f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if f.name in names}
-
-
-def _callbacks(
-    config: Config, given: Callback | Sequence[Callback], verbose: bool, *, postpone: Mapping[str, str] | None = None
-) -> list[Callback]:
-    """Return all callbacks of a run. Those that add to the rows come before the logs, which write them."""
-    own = make_callbacks(
-        evaluation_interval=config.evaluation_interval,
-        stop_at_return=config.stop_at_return,
-        patience=config.patience,
-    )
-    given = [given] if isinstance(given, Callback | type) else list(given)
-    for each in given:
-        if not isinstance(each, Callback):
-            made = f"{each.__name__}()" if isinstance(each, type) else repr(each)
-            raise TypeError(f"callbacks are instances of subclasses of rlgrad.Callback, such as {made}; got {each!r}.")
-    return [*own, *given, *make_logs(config, postpone=postpone), *([Progress()] if verbose else [])]

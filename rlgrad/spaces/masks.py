@@ -11,7 +11,6 @@ import numpy as np
 from gymnasium import spaces
 
 from rlgrad.core.faults import OutputFault
-from rlgrad.spaces.branches import branch
 
 MASK = "action_mask"
 OBSERVATION = "observation"
@@ -19,8 +18,7 @@ OBSERVATION = "observation"
 
 def has_mask(space: spaces.Space[Any]) -> TypeGuard[spaces.Dict]:
     """Return whether an observation space has an action mask among its parts."""
-    whole = branch(space)
-    return whole is not None and MASK in whole.parts
+    return isinstance(space, spaces.Dict) and MASK in space.spaces
 
 
 def unmasked_space(space: spaces.Space[Any]) -> spaces.Space[Any]:

@@ -13,7 +13,7 @@ target_kl from the one that collected it, by the estimate `approx_kl`; 1.5 is th
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import keras
@@ -26,7 +26,8 @@ from rlgrad.hyperparameters import Schedule, anneal
 from rlgrad.search import Range, Space
 from rlgrad.updates import optimizers
 from rlgrad.updates.base import Objective, Update
-from rlgrad.updates.flat import Flat, flat_or_none, is_elementwise
+from rlgrad.updates.flat import flat_or_none
+from rlgrad.updates.steps import AscentState, ascend
 
 _log = logging.getLogger("rlgrad")
 
@@ -109,7 +110,7 @@ class Ascent(Update):
         variables: Sequence[keras.Variable],
         num_envs: int = 1,
         by_output: Mapping[str, Sequence[keras.Variable]] | None = None,
-    ) -> "AscentState":
+    ) -> AscentState:
         """Return an optimizer of this state's own, with slots for these variables.
 
         Args:
@@ -136,9 +137,10 @@ class Ascent(Update):
         rate = float(optimizer.learning_rate.numpy())
         own = optimizer.get_config()["learning_rate"]
         schedule = keras.optimizers.schedules.deserialize(own) if isinstance(own, Mapping) else None
-        return AscentState(self, optimizer, list(variables), rate, flat, schedule)
+        anneals = self.learning_rate_schedule != "constant"
+        return AscentState(optimizer, list(variables), rate, anneals, self.max_grad_norm, flat, schedule)
 
-    def apply(self, objective: Objective, state: "AscentState", seed: Any) -> Metrics:
+    def apply(self, objective: Objective, state: AscentState, seed: Any) -> Metrics:
         """Move the weights: `num_epochs` passes of `num_minibatches` steps.
 
         Args:
@@ -202,9 +204,7 @@ class Ascent(Update):
             )
         return self.num_minibatches
 
-    def _loop(
-        self, objective: Objective, state: "AscentState", seed: Any, minibatches: int
-    ) -> tuple[Metrics, tf.Tensor]:
+    def _loop(self, objective: Objective, state: AscentState, seed: Any, minibatches: int) -> tuple[Metrics, tf.Tensor]:
         """Take the steps in one graph loop: unrolled in Python it would compile for minutes."""
         rows = objective.batch.weights.shape[0]
         steps, size = self.num_epochs * minibatches, rows // minibatches
@@ -247,96 +247,3 @@ class Ascent(Update):
         own = optimizer.get_config()["learning_rate"]
         if isinstance(own, Mapping) and self.learning_rate_schedule != "constant":
             raise ValueError("The optimizer has a learning-rate schedule of its own: leave learning_rate_schedule out.")
-
-
-@dataclass(frozen=True)
-class AscentState:
-    """A Keras optimizer and the variables that it moves; `flat`: side by side in one vector; `schedule`: of its rate."""
-
-    update: Ascent
-    optimizer: keras.optimizers.Optimizer
-    variables: list[keras.Variable]
-    initial_rate: float
-    flat: Flat | None = None
-    schedule: keras.optimizers.schedules.LearningRateSchedule | None = None
-
-    @property
-    def last_rate(self) -> tf.Tensor:
-        """The learning rate of the last step. The optimizer's own is that of its next one."""
-        if self.schedule is None:
-            return tf.cast(self.optimizer.learning_rate, tf.float32)
-        return tf.cast(self.schedule(tf.maximum(tf.convert_to_tensor(self.optimizer.iterations) - 1, 0)), tf.float32)
-
-    @property
-    def slots(self) -> list[keras.Variable]:
-        """Return what a checkpoint keeps: step counter, learning rate, moments."""
-        return list(self.optimizer.variables)
-
-    def renew(self) -> None:
-        """Take the learning rate of the settings, in place of one that a checkpoint kept."""
-        if self.update.learning_rate_schedule == "constant" and isinstance(
-            self.optimizer.learning_rate, keras.Variable
-        ):
-            self.optimizer.learning_rate = self.initial_rate
-
-    def apply_gradient(self, gradient: Mapping[str, tf.Tensor]) -> Metrics:
-        """Take one step along a gradient, in loops written by hand.
-
-        Args:
-            gradient: as `rlgrad.gradients` returns it, by variable path, in the order of the variables of `build`.
-
-        Returns:
-            `gradient_norm`, before clipping.
-
-        Raises:
-            ValueError: the gradient is not of the variables given to `build`.
-            FloatingPointError: the gradient is not finite; the weights have not moved.
-        """
-        expected = [tuple(v.shape) for v in self.variables]
-        shapes = [tuple(g.shape) for g in gradient.values()]
-        if shapes != expected:
-            raise ValueError(
-                f"Expected a gradient for the {len(expected)} variables given to build, of shapes {expected}; got {shapes}. "
-                "Pass the same variables to both: `weights=` of rlgrad.gradients.gradient selects them."
-            )
-        if self.flat is not None:
-            self.flat.read()
-        length, finite = ascend(self, list(gradient.values()))
-        if not tf.executing_eagerly() or bool(finite):
-            return {"gradient_norm": length}
-        bad = [path for path, g in gradient.items() if not bool(tf.reduce_all(tf.math.is_finite(g)))]
-        which = ", ".join(bad) or "all variables together, as long as it is,"
-        raise FloatingPointError(f"The gradient of {which} is not finite. No weight has moved.")
-
-
-def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -> tuple[tf.Tensor, tf.Tensor]:
-    """Take one guarded step of the optimizer; return the gradient's norm, and whether it was finite."""
-    flat, moved = state.flat, state.variables
-    if flat is not None:
-        gradient, moved = [flat.join(gradient)], [flat.vector]
-    length = tf.sqrt(tf.add_n([_square(g) for g in gradient]))
-    finite = tf.math.is_finite(length)  # one that is too long to be measured cannot be clipped either
-    limit = state.update.max_grad_norm
-    scale = 1.0 if limit is None else tf.minimum(1.0, limit / tf.maximum(length, 1e-12))
-
-    def move() -> None:
-        state.optimizer.apply([-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient], moved)
-
-    if flat is None and is_elementwise(state.optimizer, moved) and not tf.executing_eagerly():
-        # In a program that XLA does not compile, every operation of the optimizer would read and write all weights.
-        move = tf.function(move, jit_compile=True, autograph=False)
-
-    def take() -> tf.Tensor:
-        move()
-        return tf.constant(True)
-
-    tf.cond(finite & allowed, take, lambda: tf.constant(False))
-    if flat is not None:
-        flat.write()
-    return length, finite
-
-
-def _square(gradient: tf.Tensor) -> tf.Tensor:
-    """Return the sum of squares. Of a vector it is a product, which XLA makes one kernel of; else TensorFlow's op is faster."""
-    numbers = tf.cast(gradient, tf.float32)
-    return tf.tensordot(numbers, numbers, 1) if numbers.shape.rank == 1 else 2.0 * tf.nn.l2_loss(numbers)

@@ -7,7 +7,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
-from rlgrad.analysis.checking import check, play_randomly
+from rlgrad.analysis.checking import check
+from rlgrad.analysis.random_play import play_randomly
 from rlgrad.cli import main
 
 

@@ -140,7 +140,7 @@ def test_mujoco_is_drawn_without_a_display(tmp_path, monkeypatch):
         (["own", "--output", "nowhere/film.gif"], "There is no folder 'nowhere'"),
         (["own", "--episodes", "0"], "--episodes is at least 1"),
         (["own", "--seed", "-1"], "--seed is at least 0"),
-        (["own", "--env-kwargs", "fail"], "NAME=VALUE, got 'fail'"),
+        (["own", "--env-kwargs", "fail"], "name=value: got 'fail' alone"),
         (["own", "--output", "f.gif", "--env-kwargs", "fial=1"], "cannot be made: TypeError.*'fial'"),
         (["own", "--output", "f.gif", "--env-kwargs", "fail=render"], "cannot draw itself here: OSError: no screen"),
         (["own", "--output", "f.gif", "--env-kwargs", "fail=die"], "that draws .*Count died with exit code 3"),

@@ -66,7 +66,7 @@ def test_weights_are_refused_before_they_are_made():
         keras.Sequential([keras.Input((9,)), keras.layers.Dense(10)])
     with (
         keras_configs.weights_within(4 * 99),
-        pytest.raises(ValueError, match=r"weights need more than .* at layer 'large'"),
+        pytest.raises(ValueError, match=r"weights need more than .* of layer 'large'"),
     ):
         keras.Sequential([keras.Input((9,)), keras.layers.Dense(10, name="large")])
     keras.Sequential([keras.Input((9,)), keras.layers.Dense(1000)])

@@ -129,3 +129,11 @@ def test_output_that_cannot_hold_a_sign_gets_another_one(monkeypatch):
     output.flush()
     assert b"usage: rlgrad train" in output.buffer.getvalue()
     print("…")
+
+
+def test_a_config_that_ships_takes_another_environment(tmp_path):
+    """As on the command line, `rlgrad train cartpole-a2c Acrobot-v1`."""
+    changed = {"total_timesteps": 256, "evaluation_episodes": 0, "logs": ("csv",)}
+    run = rlgrad.train("cartpole-a2c", "Acrobot-v1", run_dir=tmp_path / "run", verbose=False, **changed)
+    assert (run.config.env, run.config.agent.num_steps, run.config.agent.gamma) == ("Acrobot-v1", 16, 0.98)
+    run.close()

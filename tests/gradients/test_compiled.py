@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import zoo
+from helpers.slow import mostly_slow
 
+from rlgrad import gradients
 from rlgrad.core.reach import STORED
 from rlgrad.gradients import Entropy, LogProb, gradient, input_gradient, jacobian, linearize, per_sample_gradient
 from rlgrad.gradients.programs import cache, program
@@ -26,7 +28,7 @@ class Counted(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.dense = layers.Dense(3)
+        self.dense = layers.Dense(3, name="hidden")
         self.dense.build((None, 4))
         self.built, self.counter = True, itertools.count()
 
@@ -39,32 +41,57 @@ class Counted(keras.Model):
         return int(repr(self.counter).removeprefix("count(").removesuffix(")"))
 
 
-@pytest.mark.parametrize("function", ["gradient", "per_sample", "jacobian", "input", "linearize"])
+def squared_norm(y):
+    return tf.reduce_sum(y**2, axis=-1)
+
+
+# Each with the times that it traces a model. Functions about samples first run a model whose code is its own three times, to
+# see whether it mixes them; most trace it once on no numbers, to see which layers have a closed form there, or to count rows.
+# The Gauss-Newton matrix is two programs.
+ASKED = {
+    "gradient": (1, lambda model, x, v, **options: gradient(model, x, **options)),
+    "per_sample": (5, lambda model, x, v, **options: per_sample_gradient(model, x, **options)),
+    "jacobian": (5, lambda model, x, v, **options: jacobian(model, x)),
+    "input": (4, lambda model, x, v, output, **options: input_gradient(model, x, output=output)),
+    "input_jacobian": (5, lambda model, x, v, **options: gradients.input_jacobian(model, x)),
+    "input_jvp": (5, lambda model, x, v, **options: gradients.input_jvp(model, x, np.cos(x))),
+    "activation": (4, lambda model, x, v, **options: gradients.activation_gradient(model, x, at="hidden", **options)),
+    "clipped": (5, lambda model, x, v, **options: gradients.clipped_gradient(model, x, max_norm=0.1, **options)),
+    "hessian": (1, lambda model, x, v, **options: gradients.hessian_vector_product(model, x, v, **options)),
+    "gauss_newton": (
+        5,
+        lambda model, x, v, sample_weight, **options: gradients.gauss_newton_vector_product(
+            model, x, v, loss=squared_norm, sample_weight=sample_weight
+        ),
+    ),
+    "jacobian_gram": (5, lambda model, x, v, **options: gradients.jacobian_gram(model, x)),
+    "linearize": (
+        1,
+        lambda model, x, v, output, sample_weight: linearize(model, x, output={"a": output, "b": 1}).gradient(
+            {"a": sample_weight, "b": 2.0}
+        ),
+    ),
+}
+
+
+@mostly_slow(
+    "function", list(ASKED), quick=["gradient", "jacobian", "clipped", "input_jvp", "gauss_newton", "linearize"]
+)
 def test_a_hundred_calls_with_other_numbers_and_batch_sizes_trace_once(function):
     model, generator = Counted(), np.random.default_rng(0)
+    count, call = ASKED[function]
 
     def ask(n, scale):
         x, actions, c = zoo.normal(generator, n, 4), generator.integers(0, 3, n), generator.standard_normal(n)
-        output = LogProb(actions) + scale * Entropy()
-        if function == "gradient":
-            gradient(model, x, output=output, sample_weight=c)
-        elif function == "per_sample":
-            per_sample_gradient(model, x, output=output, sample_weight=c)
-        elif function == "jacobian":
-            jacobian(model, x)
-        elif function == "input":
-            input_gradient(model, x, output=output)
-        else:
-            linearize(model, x, output={"a": output, "b": 1}).gradient({"a": c, "b": 2.0})
+        v = {variable.path: zoo.normal(generator, *variable.shape) for variable in model.weights}
+        call(model, x, v, output=LogProb(actions) + scale * Entropy(), sample_weight=c)
 
     ask(3, 0.1)
     traced = model.runs
     for i in range(100):
         ask(1 + i % 7, 0.01 * i)
-    # Functions about samples first run a model whose code is its own three times, to see whether it mixes them; and most
-    # trace it once on no numbers, to see which layers have a closed form there; jacobian once more, to count rows.
-    assert model.runs == traced == {"per_sample": 5, "jacobian": 6, "input": 4}.get(function, 1)
-    assert len(program.programs_of(model)) == 1
+    assert model.runs == traced == count
+    assert len(program.programs_of(model)) == (2 if function == "gauss_newton" else 1)
 
 
 def test_functions_see_the_weights_of_the_moment():

@@ -66,6 +66,39 @@ def test_a_model_of_one_batch_size_is_differentiated_in_its_batch():
     assert {row.route for row in gradients.plan(model, x).rows} == {"whole batch"}
 
 
+def of_three_rows():
+    """A model that runs on batches of three rows, and two of them."""
+    inputs = [keras.Input(batch_shape=(3, 2, 2)), Fixed()]
+    model = zoo.randomized(keras.Sequential([*inputs, layers.Dense(5, "tanh"), layers.Dense(2)]))
+    return model, *RNG.standard_normal((2, 3, 2, 2)).astype(np.float32)
+
+
+def test_a_model_of_one_batch_size_has_a_gram_matrix_of_two_batches():
+    model, x, y = of_three_rows()
+    units = [np.concatenate([g.reshape(6, -1) for g in rows_by_tape(model, batch, 2)], axis=1) for batch in (x, y)]
+    rows = [each.reshape(3, 2, -1).sum(axis=1) for each in units]
+    for _ in range(2):
+        np.testing.assert_allclose(gradients.gram(model, x, y), rows[0] @ rows[1].T, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(gradients.jacobian_gram(model, x, y), units[0] @ units[1].T, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(gradients.gram(model, x, y, chunk_size=3), rows[0] @ rows[1].T, rtol=1e-4, atol=1e-5)
+    traced = tf.function(lambda x, y: gradients.gram(model, x, y), autograph=False)
+    np.testing.assert_allclose(traced(tf.constant(x), tf.constant(y)), rows[0] @ rows[1].T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "function", ["per_sample_gradient", "clipped_gradient", "gram", "gram of two", "jacobian_gram"]
+)
+def test_a_model_of_one_batch_size_is_not_taken_in_chunks(function):
+    model, x, y = of_three_rows()
+    call = getattr(gradients, function.split()[0])
+    more = {"clipped_gradient": {"max_norm": 1.0}, "gram of two": {"y": y}}.get(function, {})
+    before = call(model, x, **more)
+    with pytest.raises(ValueError, match=r"whole batch of 3 rows, but not on \d, .* Leave chunk_size= out"):
+        call(model, x, chunk_size=2, **more)
+    for one, other in zip(tf.nest.flatten(before), tf.nest.flatten(call(model, x, chunk_size=3, **more)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_function_that_needs_the_whole_batch_is_still_refused():
     model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
     with pytest.raises(ValueError, match="passed as target="):

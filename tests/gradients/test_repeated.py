@@ -18,6 +18,7 @@ from rlgrad.gradients import (
     Entropy,
     LogProb,
     activations,
+    curvature,
     functions,
     gradient,
     gram,
@@ -41,6 +42,9 @@ FUNCTIONS = (
     "input_jacobian",
     "jacobian_gram",
     "activation_gradient",
+    "clipped_gradient",
+    "hessian_vector_product",
+    "input_jvp",
 )
 
 
@@ -52,7 +56,7 @@ def no_asking():
         raise AssertionError("the question was asked again")
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (activations, functions, input_derivatives, jacobians, samples):
+        for module in (activations, curvature, functions, input_derivatives, jacobians, samples):
             patch.setattr(module, "ask", asked)
         yield
 
@@ -75,12 +79,29 @@ KINDS = {  # of arrays that a question may hold
 }
 
 
+def direction(model, scale=1.0):
+    """A direction of all weights."""
+    return {v.path: scale * np.cos(np.arange(v.value.shape.num_elements())).reshape(v.shape) for v in model.weights}
+
+
+def complete(function):
+    """The function of this name, given everything that it takes beside an output and sample weights."""
+    call = getattr(gradients, function)
+    if function == "activation_gradient":
+        return partial(call, at="first")
+    if function == "clipped_gradient":
+        return partial(call, max_norm=0.7)
+    if function == "hessian_vector_product":
+        return lambda model, x, **options: call(model, x, direction(model), **options)
+    if function == "input_jvp":
+        return lambda model, x, **options: call(model, x, np.cos(np.asarray(x)), **options)
+    return call
+
+
 @mostly_slow("function", FUNCTIONS, quick=["gradient", "gram"])
 def test_a_repeated_question_is_not_asked_again_and_says_the_same(function):
     model, generator = zoo.make("sequential"), np.random.default_rng(0)
-    models, call = {kind: copy_of(model) for kind in KINDS}, getattr(gradients, function)
-    if function == "activation_gradient":
-        call = partial(call, at="first")
+    models, call = {kind: copy_of(model) for kind in KINDS}, complete(function)
 
     def question(rows):
         x = zoo.normal(generator, rows, 4)
@@ -110,6 +131,54 @@ def test_inputs_in_a_dict_are_repeated_too():
     with no_asking():
         short = per_sample_norm(model, doubled, output=1)
     zoo.assert_close([short], [per_sample_norm(copy_of(model), doubled, output=1)])
+
+
+def test_a_direction_in_another_order_or_of_other_parts_is_not_confused():
+    model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
+    v, hvp = direction(model), partial(gradients.hessian_vector_product, model, x, output=LogProb([0, 1, 2, 0]))
+    products = hvp(v)
+    for _ in range(2):
+        for scale in (1.0, -2.0):
+            again = hvp(dict(reversed(direction(model, scale).items())))
+            assert list(again) == list(products)
+            zoo.assert_close(again.values(), [scale * np.asarray(part) for part in products.values()])
+        with pytest.raises(ValueError, match="exactly the keys"):
+            hvp({key: v[key] for key in list(v)[1:]})
+        with pytest.raises(ValueError, match="must have shape"):
+            hvp({key: part.T for key, part in v.items()})
+        with pytest.raises(ValueError, match="exactly the keys"):
+            hvp(list(v.values()))
+
+
+def test_a_direction_of_some_inputs_is_not_one_of_others():
+    model, x = zoo.make("two_inputs"), zoo.inputs_for("two_inputs")
+    first, second = x
+    v = {name: np.cos(leaf) for name, leaf in x.items()}
+    jvp = partial(gradients.input_jvp, model, x)
+    parts = [jvp(v[name], inputs=name) for name in x]
+    for _ in range(2):
+        for name, part in zip(x, parts, strict=True):
+            zoo.assert_close([jvp(v[name], inputs=name), jvp({name: v[name]}, inputs=[name])], [part, part])
+        zoo.assert_close([jvp(v), jvp(dict(reversed(v.items())))], [parts[0] + parts[1]] * 2)
+        lists = {first: v[first].tolist(), second: v[second]}
+        zoo.assert_close([jvp(lists)], [parts[0] + parts[1]])
+        with pytest.raises(ValueError, match="exactly the keys"):
+            jvp({first: v[first]})
+        with pytest.raises(ValueError, match="has the shapes of x"):
+            jvp({name: part[:1] for name, part in v.items()})
+
+
+def test_another_longest_norm_is_seen_and_compiles_nothing():
+    model, x = zoo.make("sequential"), zoo.inputs_for("sequential")
+    whole = arrays(gradients.clipped_gradient(model, x, max_norm=1e6))
+    with no_asking():
+        short = [arrays(gradients.clipped_gradient(model, x, max_norm=c)) for c in (1e-3, 2e-3, 1e6)]
+    zoo.assert_close(short[1], [2.0 * part for part in short[0]])
+    zoo.assert_close(short[2], whole)
+    assert len(program.programs_of(model)) == 1
+    for wrong in (0.0, -1.0, float("nan"), [1.0, 2.0]):
+        with pytest.raises(ValueError, match="one positive number"):
+            gradients.clipped_gradient(model, x, max_norm=wrong)
 
 
 def test_other_options_are_other_questions():

@@ -22,21 +22,36 @@ KINDS = {
     "memory": {"env": "CartPole-v1", "vectorization_mode": "sync", "memory": "lstm", "memory_size": 4, "num_steps": 16},
     "normalized": {"env": "Pendulum-v1", "num_steps": 64},
 }
+MORE_KINDS = {  # that are killed at random moments, and no more
+    "early stop": {"env": "CartPole-v1", "vectorization_mode": "sync", "evaluation_interval": 300, "patience": 3},
+    "evaluation": {
+        "env": "CartPole-v1",
+        "vectorization_mode": "sync",
+        "evaluation_interval": 500,
+        "evaluation_episodes": 10,
+    },
+    "gru": {"env": "Pendulum-v1", "memory": "gru", "memory_size": 4, "num_steps": 16, "total_timesteps": 2500},
+    "hopper": {"env": "Hopper-v5", "num_steps": 64},
+    "trpo": {"env": "CartPole-v1", "vectorization_mode": "sync", "num_steps": 32},
+}
 
 
 def _agent(kind):
-    from rlgrad.agents import A2C, PPO
+    from rlgrad.agents import A2C, PPO, TRPO
 
-    if kind == "normalized":
+    if kind in ("normalized", "hopper"):
         return PPO(normalize_observations=True, scale_rewards=True, num_steps=64)
-    return A2C(num_steps=KINDS[kind].get("num_steps", 5))
+    num_steps = (KINDS | MORE_KINDS)[kind].get("num_steps", 5)
+    return TRPO(num_steps=num_steps) if kind == "trpo" else A2C(num_steps=num_steps)
 
 
 def train(kind, folder, callbacks=()):
     """A short run, from its beginning."""
     import rlgrad
 
-    settings = {"total_timesteps": 4000, "evaluation_interval": 1500} | KINDS[kind]
+    settings = {"total_timesteps": 4000, "evaluation_interval": 1500, "evaluation_episodes": 0} | (KINDS | MORE_KINDS)[
+        kind
+    ]
     settings.pop("num_steps", None)
     return rlgrad.train(
         _agent(kind),
@@ -45,7 +60,6 @@ def train(kind, folder, callbacks=()):
         hidden_sizes=(8,),
         seed=11,
         run_dir=folder,
-        evaluation_episodes=0,
         callbacks=callbacks,
         verbose=False,
         **settings,
@@ -53,11 +67,16 @@ def train(kind, folder, callbacks=()):
 
 
 def resume(folder):
-    """The run of a folder, to its end."""
+    """The run of a folder, to its end, as `rlgrad resume` brings it there."""
     import rlgrad
+    from rlgrad.runs.training import conclude
 
     run = rlgrad.load(folder, verbose=False)
-    return run if run.finished else run.train()
+    if not (run.finished or run.ended):
+        run.train()
+    if not run.is_evaluated:
+        conclude(run)
+    return run
 
 
 def start(what, kind, folder, *plain):
@@ -101,15 +120,24 @@ def kill_once_logged(rows, kind, folder):
 
 
 def left(folder):
-    """All that a finished run leaves but what a clock said: its newest checkpoint, array by array, and its rows."""
-    newest = max((folder / "checkpoints").glob("0*.npz"))
-    with np.load(newest) as file:
+    """All that a finished run leaves but what a clock said: its newest checkpoint and its best one, array by array, its rows,
+    and how it was evaluated.
+    """
+    newest, best = max((folder / "checkpoints").glob("0*.npz")), folder / "checkpoints" / "best.npz"
+    evaluation = folder / "evaluation.json"
+    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    clocks = {header.index(name) for name in ("time/seconds", "time/steps_per_second")}
+    rows = [[x for i, x in enumerate(row) if i not in clocks] for row in rows]
+    evaluated = evaluation.read_text() if evaluation.exists() else None
+    return newest.name, *_content(newest), best.exists() and _content(best), header, rows, evaluated
+
+
+def _content(checkpoint):
+    with np.load(checkpoint) as file:
         arrays = {name: file[name].tobytes() for name in file.files if name != "state"}
         state = json.loads(bytes(file["state"]))
     del state["seconds"]
-    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-    clocks = {header.index(name) for name in ("time/seconds", "time/steps_per_second")}
-    return newest.name, arrays, state, header, [[x for i, x in enumerate(row) if i not in clocks] for row in rows]
+    return arrays, state
 
 
 if __name__ == "__main__":

@@ -312,3 +312,20 @@ def test_values_of_successors_are_those_of_the_true_ones_however_many_were_cut(c
         np.testing.assert_allclose(values, policy.value(seen[:-1]), atol=1e-5)
         expected = policy.value(after).numpy()
         np.testing.assert_allclose(np.where(task_over, 0, following), np.where(task_over, 0, expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a"], "it has no input 'b'"),
+        (["a", "c"], "it has no input 'b' and an input 'c' that they do not have"),
+        (["a", "b", "c"], "it has an input 'c' that they do not have"),
+    ],
+)
+def test_a_model_whose_inputs_are_not_the_parts_of_the_observations_says_which(names, said):
+    inputs = {name: keras.Input((2,), name=name) for name in names}
+    joined = keras.layers.Concatenate()([*inputs.values(), *inputs.values()])
+    model = keras.Model(inputs, keras.layers.Dense(2)(joined))
+    space = spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Box(-1, 1, (2,)))
+    with pytest.raises(ValueError, match=f"whose parts are 'a', 'b': {said}"):
+        make_policy(space, spaces.Discrete(2), model=model)

@@ -120,7 +120,7 @@ def test_the_best_return_is_compared_in_all_its_digits_also_after_a_resume(tmp_p
     assert value == run.history["train/return"][-1]
     again = rlgrad.load(run.path, verbose=False)
     again._journal.history["train/return"][-1] = float(f"{value:.3g}")  # as metrics.csv, which has fewer digits
-    again._best = value  # the same return is not better
+    again._standing.best = value  # the same return is not better
     again._save_milestone()
     assert state_of(checkpoints.numbered(run.path / "checkpoints")[0])["best"] == value
     assert not state_of(checkpoints.numbered(run.path / "checkpoints")[0])["is_best"]
@@ -196,6 +196,8 @@ def test_a_training_killed_before_it_began_says_so_and_its_folder_is_free(tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr("rlgrad.runs.training.write_config", gone)
+        # A process that is gone removes nothing.
+        patch.setattr("rlgrad.runs.training.remove_unbegun", lambda path: None)
         with pytest.raises(Gone):
             train(tmp_path / "run")
     assert (tmp_path / "run" / "checkpoints").is_dir()

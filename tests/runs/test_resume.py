@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from helpers.killing import KINDS, finish, kill, kill_once_logged, left, resume, train
+from helpers.killing import KINDS, MORE_KINDS, finish, kill, kill_once_logged, left, resume, train
 from helpers.slow import mostly_slow
 
 import rlgrad
@@ -110,10 +110,18 @@ def test_a_run_killed_at_5_random_moments_ends_as_if_it_had_not_been(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.xla
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_run_killed_at_30_random_moments_ends_as_if_it_had_not_been(kind, tmp_path):
+@pytest.mark.parametrize("kind", [*KINDS, *MORE_KINDS])
+def test_a_run_killed_at_18_random_moments_ends_as_if_it_had_not_been(kind, tmp_path):
+    """216 kills in all, each of a process of its own."""
     moments, full = random.Random(f"{kind} again"), finished_elsewhere(kind, tmp_path)
-    assert sum(killed(kind, full, tmp_path / str(i), 3, moments) for i in range(10)) >= 10
+    assert sum(killed(kind, full, tmp_path / str(i), 3, moments) for i in range(6)) >= 6
+
+
+@mostly_slow("kind", ["early stop", "evaluation"], quick=["early stop"])
+def test_the_kinds_that_are_killed_are_what_they_are_called(kind, tmp_path):
+    run = train(kind, tmp_path / "run")
+    assert run.ended == (kind == "early stop")
+    assert (tmp_path / "run" / "evaluation.json").exists() == (kind == "evaluation")
 
 
 @mostly_slow("kind", KINDS.keys(), quick=["sync", "whole episodes"])

@@ -1,107 +1,22 @@
 """An encoder of a user's own trains, is saved, resumed, exported and tuned like ours, and no file of ours names it."""
 
-import subprocess
-import sys
-
-import gymnasium
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import yaml
 from gymnasium import spaces
+from helpers.reading import MODULE
 from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.cli import main
 from rlgrad.config import Config, from_mapping
-from rlgrad.exporting.standalone import model_inputs, standalone
+from rlgrad.exporting.standalone import model_inputs
 from rlgrad.spaces import Encoder, register_encoder, table
 from rlgrad.tuning import tune
 
 QUICK = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "seed": 3, "verbose": False, "evaluation_episodes": 8}
 TOTAL = 320
-MODULE = '''
-import gymnasium
-import keras
-import numpy as np
-from gymnasium import spaces
-
-import rlgrad
-
-
-class Letters(rlgrad.spaces.Encoder):
-    """Each letter a vector of 4 numbers."""
-
-    serves = spaces.Text
-
-    def layout(self):
-        return (self.space.max_length,), np.int16
-
-    def to_array(self, text):
-        codes = [1 + self.space.character_index(letter) for letter in text]
-        return np.array(codes + [0] * (self.space.max_length - len(codes)), np.int16)
-
-    def range(self):
-        return 0, len(self.space.character_set)
-
-    def prepare(self, x):
-        return keras.ops.cast(x, "int32")
-
-    def encode(self, x, seed, name):
-        return [keras.layers.Flatten()(keras.layers.Embedding(1 + len(self.space.character_set), 4)(x))]
-
-
-class Reading(gymnasium.Env):
-    """1 for the action that says whether the text begins with an a; four texts an episode."""
-
-    observation_space = spaces.Text(min_length=1, max_length=5, charset="abcd")
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return self._text(), {}
-
-    def step(self, action):
-        reward, self.steps = float(action == self.text.startswith("a")), self.steps + 1
-        return self._text(), reward, self.steps == 4, False, {}
-
-    def _text(self):
-        first = "abcd"[self.np_random.integers(4) * self.np_random.integers(2)]
-        rest = self.np_random.choice(list("abcd"), self.np_random.integers(5))
-        self.text = first + "".join(rest)
-        return self.text
-'''
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_registered(monkeypatch):
-    monkeypatch.setattr(table, "_registered", {})
-    table._kind_of.cache_clear()
-    yield
-    table._kind_of.cache_clear()
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A module outside of the tree, with the environment and its encoder."""
-    home = tmp_path / "site"
-    home.mkdir()
-    (home / "reading.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(home))
-    yield home
-    sys.modules.pop("reading", None)
-
-
-@pytest.fixture
-def package(home):
-    """A distribution outside of the tree, which brings the encoder under a name of its own."""
-    metadata = home / "reading-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: reading\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[rlgrad.encoders]\nletters = reading:Letters\n")
-    return home
 
 
 def train(home, path, **options):
@@ -282,132 +197,3 @@ def test_of_two_installed_encoders_one_has_to_be_chosen(package, tmp_path):
     run = train(package, tmp_path / "run", encoders=["others"], evaluation_episodes=0)
     assert encoders_of(run) == ["others"]
     assert type(run.policy.preparation.encoders[0]).__name__ == "Others"
-
-
-class Angle(spaces.Box):
-    """An angle, which a network had better see as a point on the circle."""
-
-    def __init__(self):
-        super().__init__(-np.pi, np.pi, (1,))
-
-
-class Circle(Encoder):
-    serves = Angle
-
-    def prepare(self, x):
-        x = keras.ops.cast(x, "float32")
-        return keras.ops.concatenate([keras.ops.cos(x), keras.ops.sin(x)], axis=-1)
-
-
-class Wheel(gymnasium.Env):
-    observation_space = spaces.Dict(angle=Angle(), speed=spaces.Box(-1, 1, (2,)), gear=spaces.Discrete(3))
-    action_space = spaces.Discrete(2)
-
-
-@pytest.mark.parametrize("space", [Angle(), Wheel.observation_space], ids=["alone", "in a tree"])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_a_space_of_ones_own_is_prepared_by_its_encoder_wherever_the_policy_computes(space, normalize):
-    """Its `prepare` is not that of a Box, so NumPy does not take the network's place; the normalizer comes after it."""
-    register_encoder(Circle)
-    policy = rlgrad.make_policy(space, spaces.Discrete(2), seed=1, normalize_observations=normalize)
-    assert policy.mirror is None
-    space.seed(0)
-    draws = [space.sample() for _ in range(6)]
-    x = tf.nest.map_structure(lambda *rows: np.stack(rows), *draws)
-    if normalize:
-        policy.normalize(x, tf.ones(6))
-        angle = np.asarray(tf.nest.flatten(x)[0], np.float64)
-        expected = [np.cos(angle).mean(), np.sin(angle).mean()]
-        np.testing.assert_allclose(policy.preparation.normalizers[0].mean.numpy(), expected, rtol=1e-6)
-    around = tf.nest.map_structure(np.array, x)
-    tf.nest.flatten(around)[0][...] += np.float32(2 * np.pi)
-    np.testing.assert_allclose(policy(around)["policy"], policy(x)["policy"], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(policy.actor()(x), policy(x)["policy"], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(standalone(policy)(model_inputs(policy, x))["logits"], policy(x)["policy"], atol=1e-5)
-
-
-def test_weights_of_an_encoder_follow_the_seed_of_the_policy(home):
-    from reading import Letters, Reading
-
-    register_encoder(Letters)
-
-    def weights(seed):
-        return rlgrad.make_policy(Reading.observation_space, Reading.action_space, seed=seed).get_weights()
-
-    one, again, other = weights(0), weights(0), weights(1)
-    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not np.array_equal(one[0], other[0])
-
-
-def test_an_encoder_in_plain_tensorflow_trains_and_its_export_says_what_to_change():
-    class Plain(Circle):
-        def prepare(self, x):
-            return tf.raw_ops.Cos(x=tf.convert_to_tensor(x))
-
-    register_encoder(Plain)
-    policy = rlgrad.make_policy(Angle(), spaces.Discrete(2))
-    with pytest.raises(ValueError, match=r"Plain\.prepare takes no Keras tensors: write it with keras\.ops"):
-        standalone(policy)
-
-
-def test_mistakes_in_an_encoder_are_said(home):
-    from reading import Letters, Reading
-
-    class Other(Letters):
-        pass
-
-    register_encoder(Letters)
-    register_encoder(Letters)  # the same once more
-    with pytest.raises(ValueError, match="is registered for Text already: pass replace=True"):
-        register_encoder(Other)
-    assert register_encoder(Other, replace=True) is Other
-
-    class Short(Letters):
-        def to_array(self, text):
-            return super().to_array(text)[:-1]
-
-    register_encoder(Short, replace=True)
-    policy = rlgrad.make_policy(Reading.observation_space, Reading.action_space)
-    with pytest.raises(ValueError, match=r"Short\.to_array gives shape \(4,\), and its layout says \(5,\)"):
-        policy.act("ab")
-    with pytest.raises(ValueError, match=r"An observation is a value of Text.*got 'xyz'"):
-        policy.act("xyz")
-
-    class Empty(Encoder):
-        serves = spaces.Graph
-
-    register_encoder(Empty)
-    with pytest.raises(NotImplementedError, match=r"Empty needs a layout\(\): Graph"):
-        rlgrad.make_policy(spaces.Graph(spaces.Box(-1, 1, (2,)), None), Reading.action_space)
-    for wrong, message in (
-        (Reading, "is a subclass of rlgrad.spaces.Encoder"),
-        (Encoder, "says in `serves` which class"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            register_encoder(wrong)
-
-
-def test_a_vector_environment_of_texts_is_refused(package):
-    from reading import Reading
-
-    vector = gymnasium.vector.SyncVectorEnv([Reading, Reading])
-    with pytest.raises(ValueError, match="converted to arrays one environment at a time"):
-        rlgrad.GymCollector(vector, num_steps=2)
-
-
-def test_an_environment_that_leaves_its_space_is_blamed_with_its_slot(package):
-    from reading import Reading
-
-    class Foreign(Reading):
-        def step(self, action):
-            return ("z", *super().step(action)[1:])
-
-    collector = rlgrad.GymCollector(Foreign, num_envs=2, num_steps=2)
-    policy = rlgrad.make_policy(collector.observation_space, collector.action_space)
-    with pytest.raises(rlgrad.EnvironmentFault, match=r"slot 0 raised ValueError.*value of Text.*'z'"):
-        collector.collect(policy)
-
-
-def test_stepping_environments_needs_no_tensorflow():
-    code = "import sys, rlgrad.environments.making; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

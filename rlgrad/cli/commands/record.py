@@ -2,8 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from rlgrad.cli.keyword_arguments import HELP, keyword_arguments
 from rlgrad.cli.loading import add_limit, add_run, check_run, load_run, require_limit
 from rlgrad.cli.output import Result, count, parser_for
 
@@ -51,15 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--env-kwargs",
         nargs="*",
         default=[],
-        metavar="NAME=VALUE",
-        help="keyword arguments for the environment, added to the run's",
+        metavar="NAME VALUE",
+        help=f"{HELP}; added to the run's",
     )
 
 
 def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwise: Path | None = None) -> Result:
     """Play episodes into the film `output`. Without it, into a window, or into the film `otherwise` if there is no display."""
     check_run(options.run)
-    kwargs = _kwargs(options.env_kwargs)
+    kwargs = keyword_arguments(options.env_kwargs)
     if options.seed < 0:
         raise ValueError(f"--seed is at least 0, got {options.seed}.")
     require_limit(options.max_episode_steps)
@@ -93,13 +94,3 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     ]
     documents = [{"steps": episode.steps, "return": episode.total, "cut": episode.cut} for episode in played]
     return Result({"output": output, "episodes": documents}, [*([f"Wrote {output}"] if output else []), *lines])
-
-
-def _kwargs(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    split = [pair.partition("=") for pair in pairs]
-    for pair, (name, equals, _) in zip(pairs, split, strict=True):
-        if not (name and equals):
-            raise ValueError(f"--env-kwargs takes NAME=VALUE, got {pair!r}.")
-    return {name: yaml.safe_load(value) for name, _, value in split}

@@ -84,11 +84,11 @@ def run(arguments: list[str]) -> Result:
         raise ValueError(
             "the runs of a study are in the study's folder: leave --run-dir out, and use --study and --folder."
         )
+    from rlgrad.runs.folders import folder_name
     from rlgrad.tuning.studies import Measure
     from rlgrad.tuning.trials import tune
 
-    safe = config.env_name.replace("/", "_").replace(":", "_")
-    folder = own.folder / (own.study or f"{safe}-{type(config.agent).__name__}".lower())
+    folder = own.folder / (own.study or f"{folder_name(config)}-{type(config.agent).__name__}".lower())
     print(f"Into {folder}", flush=True)
     with _warnings_alone():
         study = tune(

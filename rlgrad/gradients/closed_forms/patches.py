@@ -1,4 +1,4 @@
-"""The part of its input that each position of a convolution sees."""
+"""Patches: the part of a convolution's input that each of its output positions sees."""
 
 from collections.abc import Sequence
 from math import gcd, prod
@@ -9,17 +9,18 @@ import tensorflow as tf
 
 
 def patches(x: Any, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int], padding: str) -> Any:
-    """The input under the kernel, for each of the convolution's output positions.
+    """Return the input under the kernel, for each of the convolution's output positions.
 
-    One gather with constant indices: for any number of spatial axes, strides together with dilation, any dtype. On a CPU it
-    is two to twenty times as fast as `tf.image.extract_patches` or slices, with and without XLA.
+    This is one gather with constant indices, which serves any number of spatial axes, strides together with dilation, and
+    any dtype. On a CPU it is two to twenty times as fast as `tf.image.extract_patches` or slices, with and without XLA.
 
     Args:
         x: float (N, *spatial, C), the spatial sizes known.
         kernel: sizes of the kernel.
         strides: one per spatial axis.
         dilation: one per spatial axis.
-        padding: `"valid"`, `"same"` (TensorFlow's: the odd one goes after) or `"causal"` (all before).
+        padding: `"valid"`, `"same"` (as TensorFlow pads: of an odd number of zeros, the extra one comes last) or
+            `"causal"` (all before).
 
     Returns:
         float (N, *positions, prod(kernel), C).
@@ -38,8 +39,8 @@ def patches(x: Any, kernel: Sequence[int], strides: Sequence[int], dilation: Seq
     if all(k == 1 for k in kernel) and all(s == 1 for s in strides):
         return tf.expand_dims(x, -2)
     counts = [(size - (k - 1) * d - 1) // s + 1 for size, k, s, d in zip(sizes, kernel, strides, dilation, strict=True)]
-    # Neighbors along the last axis of which every patch has all or none are gathered as one: in a graph, where each
-    # gathered piece is copied by itself, that is four times as fast (8 by 8 pixels with stride 4).
+    # A patch has either all of some neighbors along the last axis or none of them; these are gathered as one piece. In a
+    # graph, where each piece is copied by itself, that is four times as fast (8 by 8 pixels with stride 4).
     together = gcd(kernel[-1], strides[-1]) if dilation[-1] == 1 else 1
     if together > 1:
         used = (counts[-1] - 1) * strides[-1] + kernel[-1]
@@ -57,7 +58,7 @@ def patches(x: Any, kernel: Sequence[int], strides: Sequence[int], dilation: Seq
 
 
 def known(shape: Any) -> list[int]:
-    """The sizes of a shape.
+    """Return the sizes of a shape.
 
     Raises:
         NotImplementedError: one is not known when tracing.

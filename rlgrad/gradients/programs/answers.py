@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from rlgrad.core.keras_internals import expected_inputs, placed_values
 from rlgrad.gradients.programs.cache import ARRAYS, Cache, cache_of, call_key
-from rlgrad.gradients.programs.program import Computed, Program
-from rlgrad.gradients.questions.inputs import prepare
+from rlgrad.gradients.programs.program import NO_EXTRA, Computed, Program
+from rlgrad.gradients.questions.inputs import named_leaves, prepare
 from rlgrad.gradients.questions.outputs import Output
 
 R = TypeVar("R")
@@ -42,6 +42,7 @@ class Call:
         key: see `call_key`.
         rows: the number of rows.
         leaves: the input's arrays, not yet of the dtypes that the model takes.
+        extra: further arrays, by their names in `Question.extra`.
         program: the program that answered such a call before; `None` if there is none.
         pack: makes the caller's result of the program's results.
     """
@@ -50,11 +51,36 @@ class Call:
     key: Any
     rows: int
     leaves: Sequence[Any]
+    extra: Mapping[str, Any]
     program: Program | None
     pack: Any
 
 
-def answer(ask: Callable[..., Answer[R]], model: Any, x: Any, output: Output, sample_weight: Any, **options: Any) -> R:
+@dataclass(frozen=True)
+class Beside:
+    """Arrays that a computation takes beside the question's, such as a direction.
+
+    Args:
+        name: how the caller calls them.
+        tree: an array, or a tree of arrays.
+        batched: `True` if each has a batch axis.
+    """
+
+    name: str
+    tree: Any
+    batched: bool = False
+
+
+def answer(
+    ask: Callable[..., Answer[R]],
+    model: Any,
+    x: Any,
+    output: Output,
+    sample_weight: Any,
+    *,
+    beside: Beside | None = None,
+    **options: Any,
+) -> R:
     """Answer a call: with the program that answered it before, else by asking.
 
     Args:
@@ -63,25 +89,36 @@ def answer(ask: Callable[..., Answer[R]], model: Any, x: Any, output: Output, sa
         x: its input.
         output: the output to differentiate.
         sample_weight: see `gradients.gradient`.
+        beside: further arrays, which `ask` gets as an option of their name, and puts into `Question.extra` under the names
+            of `named_leaves`.
         options: the other arguments of `ask`, by name.
     """
-    call = read_call(ask, model, x, (output,), sample_weight, options)
+    call = read_call(ask, model, x, (output,), sample_weight, options, beside)
     if call is not None and call.program is not None:
         program = call.program
-        numbers = program.numbers(call.leaves, output.tensors(model) if output.arrays else (), sample_weight)
+        arrays = output.tensors(model) if output.arrays else ()
+        numbers = program.numbers(call.leaves, arrays, sample_weight, call.extra)
         try:
             return cast(R, call.pack(program.run(numbers)))
         except tf.errors.OpError:
             pass  # what to do about it is known where programs are compiled
+    if beside is not None:
+        options[beside.name] = beside.tree
     answered = ask(model, x, output=output, sample_weight=sample_weight, **options)
-    result = answered.pack(answered.computed.results)
-    if call is not None and answered.computed.program is not None:
-        call.cache.keep_call(call.key, call.rows, answered.computed.program, answered.pack)
+    result, used = answered.pack(answered.computed.results), answered.computed.program
+    if call is not None and used is not None and used.extra_dtypes.keys() == call.extra.keys():
+        call.cache.keep_call(call.key, call.rows, used, answered.pack)
     return result
 
 
 def read_call(
-    ask: Hashable, model: Any, x: Any, outputs: Sequence[Output], sample_weight: Any, options: Mapping[str, Any]
+    ask: Hashable,
+    model: Any,
+    x: Any,
+    outputs: Sequence[Output],
+    sample_weight: Any,
+    options: Mapping[str, Any],
+    beside: Beside | None = None,
 ) -> Call | None:
     """Return the call if it can be known again; `None` if it has to be asked each time."""
     known_again = isinstance(model, keras.layers.Layer) and model.built and tf.executing_eagerly()
@@ -106,11 +143,15 @@ def read_call(
     rows = leaves[0].shape[0]
     if sample_weight is not None:
         arrays.append((sample_weight, True))
+    extra = NO_EXTRA if beside is None else dict(named_leaves(beside.tree, beside.name))
+    parts += extra
+    arrays += [(array, beside is not None and beside.batched) for array in extra.values()]
     cache = cache_of(model)
-    key = call_key(cache, model, parts, options, arrays, rows) if rows else None
+    plain = all(isinstance(array, ARRAYS) for array in extra.values())
+    key = call_key(cache, model, parts, options, arrays, rows) if rows and plain else None
     if key is None:
         return None
     known = cache.calls.get(key)
     if known is None or rows > known.rows:
-        return Call(cache, key, rows, leaves, None, None)
-    return Call(cache, key, rows, leaves, known.program(), known.pack)
+        return Call(cache, key, rows, leaves, extra, None, None)
+    return Call(cache, key, rows, leaves, extra, known.program(), known.pack)

@@ -90,8 +90,7 @@ def _factorize(question: Question, method: str, mixed: bool) -> Factorization:
         ranges = forward.ranges + others.ranges
         whole = others.detail == IN_BATCH
         return Factorization(forward.values[SINGLE], factors, others.positions, ranges, others.vectorized, whole)
-    taps, _ = survey(question)
-    forward, recording = record(question, taps, question.forward)
+    forward, recording = record(question, survey(question).taps, question.forward)
     value = forward.values[SINGLE]
     require_samples(forward)
     if not mixed:

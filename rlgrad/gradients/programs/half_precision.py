@@ -125,8 +125,7 @@ def value_and_sum(question: Question) -> Computed:
     if not are_separate(question):
         return _value_and_sum_in_ranges(question)
     bare = Unweighted.of(question)
-    taps, _ = survey(question)
-    forward, recording = record(bare.question, taps, bare.question.forward)
+    forward, recording = record(bare.question, survey(question).taps, bare.question.forward)
     value = forward.values[SINGLE]
     if value.shape.rank != 1:
         return _value_and_sum_in_ranges(question)

@@ -1,7 +1,7 @@
 """A question compiled into a program, and the function that computes a question's results with one."""
 
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ class Computed:
     program: "Program | None" = None
 
 
+NO_EXTRA: Mapping[str, Any] = {}
 Computation = Callable[[Question], Computed]
 
 
@@ -46,10 +47,12 @@ class Program:
 
     Attributes:
         facts: what the computation told when it was traced; its results are a tree with a `None` for each tensor.
+        extra_dtypes: the dtype of each array in the question's `extra`, by name.
     """
 
     def __init__(self, question: Question, computation: Computation) -> None:
         self._dtypes = [spec.dtype for spec in question.signature]
+        self.extra_dtypes = {name: array.dtype for name, array in question.extra.items()}
         self._variables = question.weights.variables  # alive as long as their ids are part of a key
         # The traced function must not keep the model alive, nor the first call's numbers.
         specs = [tf.TensorSpec(shape, dtype) for dtype, shape in question.forms]
@@ -70,12 +73,15 @@ class Program:
         results = self.run([array for array, _ in question.numbers])
         return replace(self.facts, results=tf.nest.pack_sequence_as(self.facts.results, results), program=self)
 
-    def numbers(self, leaves: Sequence[Any], arrays: Sequence[Any], sample_weight: Any) -> list[Any]:
+    def numbers(
+        self, leaves: Sequence[Any], arrays: Sequence[Any], sample_weight: Any, extra: Mapping[str, Any] = NO_EXTRA
+    ) -> list[Any]:
         """Return the tensors of a question that differs from the compiled one in numbers alone."""
         tensors = [convert(leaf, dtype) for leaf, dtype in zip(leaves, self._dtypes, strict=True)]
         tensors += arrays
         if sample_weight is not None:
             tensors.append(as_weight(sample_weight))
+        tensors += [convert(extra[name], dtype) for name, dtype in self.extra_dtypes.items()]
         return tensors
 
     def question(self, model: Any, numbers: Sequence[Any], rows: int) -> Question:

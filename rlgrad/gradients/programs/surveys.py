@@ -11,7 +11,7 @@ from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.rule_table import look_up
 from rlgrad.gradients.programs.cache import cache_of, find_or_make, survey_key
-from rlgrad.gradients.programs.taps import RecordedCall, Tap, is_connected, record
+from rlgrad.gradients.programs.taps import RecordedCall, Recording, Tap, is_connected, record
 from rlgrad.gradients.questions.question import Question
 
 # A batch size that no layer has by accident: a tensor with this many rows has one row per sample.
@@ -26,14 +26,26 @@ class Finding:
     reason: str | None = None
 
 
-def survey(question: Question) -> tuple[list[Tap], dict[int, Finding]]:
+@dataclass(frozen=True)
+class Survey:
+    """The result of a survey.
+
+    Args:
+        taps: the layers whose closed form holds.
+        findings: a finding for each layer with a rule, by the layer's position in `all_layers`.
+        rows: the number of rows that the model returns for each row of its input; `None`: not a whole number, or unknown.
+    """
+
+    taps: list[Tap]
+    findings: Mapping[int, Finding]
+    rows: int | None
+
+
+def survey(question: Question) -> Survey:
     """Find the layers whose closed form holds for this question.
 
     Layers that run inside a loop, a branch or another function cannot be recorded. A layer whose first axis is not the
     batch (in a model that puts time first) does not have one row per sample.
-
-    Returns:
-        The taps of these layers; and a finding for each layer with a rule, by the layer's position in `all_layers`.
     """
     wanted = {id(variable) for variable in question.weights.variables}
     coverages = look_up(question.model)
@@ -43,37 +55,43 @@ def survey(question: Question) -> tuple[list[Tap], dict[int, Finding]]:
         if not isinstance(each.rule, str) and any(id(variable) in wanted for variable in each.variables.values())
     }
     if not candidates:
-        return [], {}
+        return Survey([], {}, None)
     rules = [each.rule for each in coverages]
     cache = cache_of(question.model)
     key = survey_key(cache, question, rules)
-    findings: dict[int, Finding] = find_or_make(cache.surveys, key, lambda: _survey(question, candidates))
-    return [tap for index, tap in candidates.items() if findings[index].reason is None], findings
+    findings, rows = find_or_make(cache.surveys, key, lambda: _survey(question, candidates))
+    return Survey([tap for index, tap in candidates.items() if findings[index].reason is None], findings, rows)
 
 
-def _survey(question: Question, candidates: Mapping[int, Tap]) -> dict[int, Finding]:
+def rows_per_sample(returned: Any, count: int) -> int | None:
+    """Return the number of rows for each sample, of what a model returned for `count` samples; see `Survey.rows`."""
+    rows = next((y.shape[0] for y in tf.nest.flatten(returned) if tf.is_tensor(y) and y.shape.rank), None)
+    return 1 if rows is None or rows == count else rows // count if rows % count == 0 else None
+
+
+def _survey(question: Question, candidates: Mapping[int, Tap]) -> tuple[dict[int, Finding], int | None]:
+    def nowhere(reason: str) -> tuple[dict[int, Finding], int | None]:
+        return dict.fromkeys(candidates, Finding(reason=reason)), None
+
     if keras_internals.has_saved_loops(question.model):
-        return dict.fromkeys(
-            candidates, Finding(reason="TensorFlow differentiates a saved loop in the model eagerly only")
-        )
+        return nowhere("TensorFlow differentiates a saved loop in the model eagerly only")
     if any(spec.shape.rank is None for spec in question.signature):
-        return dict.fromkeys(candidates, Finding(reason="the input has an unknown number of axes"))
+        return nowhere("the input has an unknown number of axes")
 
-    def traced(leaves: list[Any]) -> tuple[list[Any], dict[int, Finding]]:
-        return [], _findings(question, candidates, leaves)
+    def traced(leaves: list[Any]) -> tuple[list[Any], tuple[dict[int, Finding], int | None]]:
+        probe = replace(question, leaves=tuple(leaves), arrays={}, batched={}, sample_weight=None)
+        try:
+            returned, recording = record(probe, list(candidates.values()), probe.run_model)
+        except Exception as error:  # the model raises it again on the route that is taken instead
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return [], nowhere(f"the model does not run on a batch of another size: {line}")
+        return [], (_findings(candidates, returned, recording), rows_per_sample(returned, PROBE_ROWS))
 
     specs = [tf.TensorSpec([PROBE_ROWS, *spec.shape[1:]], spec.dtype) for spec in question.signature]
     return trace_facts(traced, specs)[1]
 
 
-def _findings(question: Question, candidates: Mapping[int, Tap], leaves: Sequence[Any]) -> dict[int, Finding]:
-    probe = replace(question, leaves=tuple(leaves), arrays={}, batched={}, sample_weight=None)
-    try:
-        returned, recording = record(probe, list(candidates.values()), probe.run_model)
-    except Exception as error:  # the model raises it again on the route that is taken instead
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reason = f"the model does not run on a batch of another size: {line}"
-        return dict.fromkeys(candidates, Finding(reason=reason))
+def _findings(candidates: Mapping[int, Tap], returned: Any, recording: Recording) -> dict[int, Finding]:
     recorded = [call for call in recording.calls if all(map(tf.is_tensor, tf.nest.flatten(call.run.z)))]
     outputs = [y for y in tf.nest.flatten(returned) if tf.is_tensor(y) and y.dtype.is_floating]
     cotangents = recording.tape.gradient(outputs, [call.run.z for call in recorded]) if outputs and recorded else []

@@ -9,14 +9,13 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
-from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import Direct, Factor
 from rlgrad.gradients.programs.backward import dense, require_connected, wide
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.factorization import remaining_question
 from rlgrad.gradients.programs.half_precision import weigh_factor, without_weights
 from rlgrad.gradients.programs.program import Computed
-from rlgrad.gradients.programs.surveys import PROBE_ROWS, survey
+from rlgrad.gradients.programs.surveys import survey
 from rlgrad.gradients.programs.taps import Recording, record
 from rlgrad.gradients.programs.vectorization import map_samples, vectorize
 from rlgrad.gradients.programs.whole_batch import in_batch
@@ -77,9 +76,8 @@ def unit_factors(question: Question, check_now: Callable[[Recording, Any], None]
 def _unit_factors(question: Question, check_now: Callable[[Recording, Any], None]) -> UnitFactors:
     if keras_internals.has_saved_loops(question.model):
         return _written_out(question, _one_by_one(question))
-    taps, _ = survey(question)
-    if taps and output_rows(question) != 1:
-        taps = []
+    surveyed = survey(question)
+    taps = surveyed.taps if surveyed.rows == 1 else []
     forward, recording = record(question, taps, partial(question.forward, per_unit=True))
     require_separate_function(question, forward)
     y = forward.values[SINGLE]
@@ -128,19 +126,6 @@ def _one_by_one(question: Question) -> Computed:
         computed = in_batch(question, error, per_unit=True)
     first, variable = computed.results[0], question.weights.variables[computed.positions[0]]
     return replace(computed, detail=first.shape[1 : first.shape.rank - len(variable.shape)].num_elements())
-
-
-def output_rows(question: Question, count: int = PROBE_ROWS) -> int | None:
-    """Return the number of rows that the model returns for each row of its input, from a trace of `count` rows."""
-
-    def traced(leaves: list[Any]) -> tuple[list[Any], int | None]:
-        returned = replace(question, leaves=tuple(leaves), kept=(), replay=None).run_model()
-        rows = next((y.shape[0] for y in tf.nest.flatten(returned) if tf.is_tensor(y) and y.shape.rank), None)
-        return [], rows
-
-    specs = [tf.TensorSpec([count, *spec.shape[1:]], spec.dtype) for spec in question.signature]
-    _, rows = trace_facts(traced, specs)
-    return 1 if rows is None or rows == count else rows // count if rows % count == 0 else None
 
 
 def require_weight_per_sample(question: Question) -> None:

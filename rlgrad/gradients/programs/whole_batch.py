@@ -3,12 +3,15 @@
 f_n is then an output of the whole batch, and its gradient takes a backward pass of the whole batch: N passes for N samples.
 """
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.programs.backward import dense, require_connected, weight_for
+from rlgrad.gradients.programs.cache import cache_of, find_or_make
 from rlgrad.gradients.programs.program import Computed
 from rlgrad.gradients.questions.question import SINGLE, Question
 
@@ -27,7 +30,7 @@ def in_batch(question: Question, error: Exception, *, per_unit: bool = False) ->
     Returns:
         For each variable that f depends on float (N, *units, *variable.shape).
     """
-    if _runs_alone(question):
+    if runs_on(question, 1):
         raise error
     try:
         return _in_batch(question, per_unit)
@@ -35,13 +38,24 @@ def in_batch(question: Question, error: Exception, *, per_unit: bool = False) ->
         raise error from None
 
 
-def _runs_alone(question: Question) -> bool:
-    """Return `True` if the model runs on a single sample."""
-    try:
-        question.with_rows(lambda array: array[0][None], batch_size=1).run_model()
-    except Exception:
-        return False
-    return True
+def runs_on(question: Question, rows: int) -> bool:
+    """Return `True` if the model runs on a batch of so many rows. It is traced on them, once."""
+
+    def traced(leaves: list[Any]) -> tuple[list[Any], None]:
+        replace(question, leaves=tuple(leaves), kept=(), replay=None).run_model()
+        return [], None
+
+    def runs() -> bool:
+        try:
+            trace_facts(traced, [tf.TensorSpec([rows, *spec.shape[1:]], spec.dtype) for spec in question.signature])
+        except Exception:
+            return False
+        return True
+
+    cache, layer = cache_of(question.model), question.layer and weakref.ref(question.layer)
+    key = (cache.state(question.model), "runs on", rows, repr(question.structure), question.signature, layer)
+    found: tuple[bool] = find_or_make(cache.surveys, key, lambda: (runs(),))
+    return found[0]
 
 
 def _in_batch(question: Question, per_unit: bool) -> Computed:

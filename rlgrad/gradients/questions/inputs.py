@@ -216,6 +216,18 @@ def leaf_names(x: Any) -> list[str]:
     return ["x" + "".join(f"[{key!r}]" for key in path) for path in _paths(x)]
 
 
+def named_leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a tree called `name`, each with how a caller writes it."""
+    if isinstance(tree, Mapping):
+        for key, part in tree.items():
+            yield from named_leaves(part, f"{name}[{key!r}]")
+    elif isinstance(tree, list | tuple):
+        for index, part in enumerate(tree):
+            yield from named_leaves(part, f"{name}[{index}]")
+    else:
+        yield name, tree
+
+
 def _paths(x: Any) -> list[tuple[Any, ...]]:
     """Return the paths of a tree's leaves in the order of `tf.nest.flatten`, which sorts the keys of a dict."""
     if isinstance(x, dict):

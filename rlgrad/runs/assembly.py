@@ -1,0 +1,99 @@
+"""From a config to a run that has not been trained: its collector, its policy, its learner and its callbacks."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+from gymnasium.spaces import Discrete
+
+from rlgrad.callbacks import Callback, make_callbacks
+from rlgrad.config import Config
+from rlgrad.core import capacity
+from rlgrad.core.keras_configs import weights_within
+from rlgrad.learning.contract import batch_signature, dry_run
+from rlgrad.learning.learner import Learner
+from rlgrad.logs import make_logs
+from rlgrad.logs.progress import Progress
+from rlgrad.policies.build import ModelOrBuilder, PolicyOptions, build_policy, specs_for
+from rlgrad.rollouts.factory import make_collector
+from rlgrad.runs.placement import device_for
+from rlgrad.runs.run import Run
+from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
+
+
+def assemble(
+    config: Config,
+    model: ModelOrBuilder | None,
+    value_model: ModelOrBuilder | None,
+    path: Path,
+    callbacks: Sequence[Callback],
+) -> Run:
+    """Return a run that has not been trained, of a config.
+
+    Raises:
+        ValueError: settings contradict each other, the environment or the models; the message says what to change.
+    """
+    agent, encoders = config.agent, use_encoders(config.encoders)
+    collector = make_collector(
+        config.env,
+        collector=config.collector,
+        vectorization_mode=config.vectorization_mode,
+        env_kwargs=config.env_kwargs,
+        wrappers=config.wrappers,
+        step_timeout=config.step_timeout,
+        num_envs=agent.num_envs,
+        num_steps=agent.num_steps,
+        episodes_per_env=agent.episodes_per_env if agent.num_steps is None else None,
+        max_episode_steps=config.max_episode_steps,
+        seed=config.seed,
+    )
+    try:
+        spaces = collector.observation_space, collector.action_space
+        require_used(encoders, spaces[0])
+        foreign = foreign_encoders(spaces[0])
+        config = config if foreign == config.encoders else dataclasses.replace(config, encoders=foreign)
+        device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
+        signature = batch_signature(*specs_for(*spaces), replay=agent.replay is not None)
+        traced = dry_run(agent, signature, num_actions=int(spaces[1].n) if isinstance(spaces[1], Discrete) else 0)
+        says = agent.action_values if traced.action_values else None
+        options = _policy_options(config)
+        with tf.device(device), weights_within(capacity.memory() // 4):
+            policy = build_policy(
+                *spaces,
+                options,
+                model=model,
+                value_model=value_model,
+                value="value" in traced.credited,
+                action_values=says,
+                seed=config.seed,
+            )
+            # Without a value the agent is traced again, on outputs that have none.
+            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=traced if policy.has_value else None)
+    except BaseException:
+        collector.close()
+        raise
+    return Run(config, policy, learner, collector, path, callbacks, device)
+
+
+def callbacks_of(
+    config: Config, given: Callback | Sequence[Callback], verbose: bool, *, postpone: Mapping[str, str] | None = None
+) -> list[Callback]:
+    """Return all callbacks of a run. Those that add to the rows come before the logs, which write them."""
+    own = make_callbacks(
+        evaluation_interval=config.evaluation_interval,
+        stop_at_return=config.stop_at_return,
+        patience=config.patience,
+    )
+    given = [given] if isinstance(given, Callback | type) else list(given)
+    for each in given:
+        if not isinstance(each, Callback):
+            made = f"{each.__name__}()" if isinstance(each, type) else repr(each)
+            raise TypeError(f"callbacks are instances of subclasses of rlgrad.Callback, such as {made}; got {each!r}.")
+    return [*own, *given, *make_logs(config, postpone=postpone), *([Progress()] if verbose else [])]
+
+
+def _policy_options(config: Config) -> PolicyOptions:
+    """Return the settings of the policy: the config's, and whether observations are normalized, which is the agent's."""
+    settings = vars(config) | {"normalize_observations": config.agent.normalize_observations}
+    return PolicyOptions(**{field.name: settings[field.name] for field in dataclasses.fields(PolicyOptions)})

@@ -1,0 +1,69 @@
+"""The callbacks of a run, together."""
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rlgrad.callbacks import Callback, RunView
+
+_log = logging.getLogger("rlgrad")
+
+
+class Followers:
+    """The callbacks of a run, in the order in which they are called.
+
+    Args:
+        callbacks: a list that may grow between two trainings.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._callbacks = callbacks
+        self._told: set[str] = set()  # what they added to rows without declaring it
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that they add to a row."""
+        return tuple(dict.fromkeys(name for callback in self._callbacks for name in callback.metrics))
+
+    @contextlib.contextmanager
+    def following(self, run: RunView) -> Iterator[None]:
+        """Start them, and end those that were started whatever happens, also in another one's end."""
+        with contextlib.ExitStack() as ends:
+            for callback in self._callbacks:
+                callback.on_start(run)
+                ends.callback(callback.on_end, run)
+            yield
+
+    def update(self, run: RunView, row: dict[str, float]) -> bool:
+        """Show them a row, to which they may add. Return False if they may have changed the weights."""
+        for callback in self._callbacks:
+            callback.on_update(run, row)
+        if undeclared := row.keys() - {*run.metrics, *self._told}:
+            self._told |= undeclared
+            _log.warning(
+                "A callback added %s to the metrics, which is not logged: a column is declared, as in `metrics = (%r,)` in its "
+                "class.",
+                ", ".join(sorted(undeclared)),
+                min(undeclared),
+            )
+        return all(callback.only_looks for callback in self._callbacks)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of each that has something to keep."""
+        return {key: state for key, callback in self._by_key() if (state := callback.state())}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Continue from `states`; those that have none begin anew."""
+        for key, callback in self._by_key():
+            if key in states:
+                callback.restore(states[key])
+
+    def _by_key(self) -> Iterator[tuple[str, Callback]]:
+        """Yield each callback with its key in a checkpoint: its class's name, with `#2`, `#3` for further ones."""
+        counts: Counter[str] = Counter()
+        for callback in self._callbacks:
+            name = type(callback).__name__
+            counts[name] += 1
+            yield name if counts[name] == 1 else f"{name}#{counts[name]}", callback
