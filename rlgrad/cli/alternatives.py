@@ -49,7 +49,7 @@ def registry() -> Any:
     def narrowed(info: Any) -> Any:
         record: Any = info.default
         cls: Any = type(record)
-        if not (isinstance(info.type, type) and dataclasses.is_dataclass(cls) and isinstance(record, info.type)):
+        if not (isinstance(info.type, type) and isinstance(record, Record) and isinstance(record, info.type)):
             return None
         declared, values = hints(cls), {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
         plain = {name: kinds for name, hint in declared.items() if (kinds := _plain_kinds(hint, values[name]))}
