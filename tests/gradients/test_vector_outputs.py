@@ -234,7 +234,7 @@ PAIRS = {f"{check}-{name}": (check, name) for check in CHECKS for name in MODELS
 PAIRS = {pair: value for pair, value in PAIRS.items() if value[0] != "hessian" or value[1] in ("dense", "conv")}
 QUICK = ["gradient-critics", "gradient-memory", "per_sample_gradient-conv", "per_sample_norm-picture_and_action"]
 QUICK += ["gram-quantiles", "input_gradient-picture_and_action", "jacobian-dense", "jacobian_gram-dense"]
-QUICK += ["linearize-dense", "linearize-memory", "hessian-dense", "clipped_gradient-embedding", "gradient-subclassed"]
+QUICK += ["linearize-dense", "linearize-critics", "hessian-dense", "clipped_gradient-embedding", "gradient-subclassed"]
 
 
 @mostly_slow(("check, name"), PAIRS, quick=QUICK)
