@@ -89,7 +89,7 @@ class Ring:
         specs = {"observations": observation_spec, "actions": action_spec} | _NUMBERS
         total = num_envs * self.rows + 1
         self._stored = tf.nest.map_structure(lambda spec: _variable((total, *spec.shape[1:]), spec.dtype), specs)
-        self._at = _variable((num_envs,), tf.int32)  # the next step's row
+        self._moved = _variable((num_envs,), tf.int64)  # rows ever written; the next step's row, counted around
         self._held = _variable((num_envs,), tf.int32)
         self._written = _variable((num_envs,), tf.int64)
         if settings.prioritized:
@@ -102,7 +102,46 @@ class Ring:
     def variables(self) -> list[tf.Variable]:
         """The variables, always in the same order."""
         order = [self._priorities.levels, self._largest] if self.settings.prioritized else [self._row_of_step]
-        return list(tf.nest.flatten([self._stored, self._at, self._held, self._written, *order]))
+        return list(tf.nest.flatten([self._stored, self._moved, self._held, self._written, *order]))
+
+    @property
+    def columns(self) -> dict[str, tf.Variable]:
+        """The variables (rows of all slots, …), by name: what a row holds."""
+        return {f"{name}/{i}": v for name, tree in self._stored.items() for i, v in enumerate(tf.nest.flatten(tree))}
+
+    @property
+    def counters(self) -> dict[str, tf.Variable]:
+        """The variables (N,) that say where each slot stands, and those of priorities: they change everywhere at once."""
+        found = {"moved": self._moved, "held": self._held, "written": self._written}
+        if self.settings.prioritized:
+            levels = {f"weights/{i}": level for i, level in enumerate(self._priorities.levels)}
+            found |= {"largest": self._largest, **levels}
+        return found
+
+    def clear(self) -> None:
+        """Forget all steps."""
+        for variable in [self._stored["flags"], *self.counters.values()]:
+            variable.assign(tf.zeros_like(variable))
+        if self.settings.prioritized:
+            self._largest.assign(1.0)
+
+    def order_rows(self) -> bool:
+        """Find the held steps among the rows again, after `columns` and `counters` were assigned. False: they are not there."""
+        flags = self._stored["flags"].numpy()[:-1].reshape(self.num_envs, self.rows)
+        rows_of_steps = np.zeros(self.num_envs * self.rows + 1, np.int32)
+        for slot, (moved, held, written) in enumerate(
+            zip(self._moved.numpy(), self._held.numpy(), self._written.numpy(), strict=True)
+        ):
+            newest_first = (moved - 1 - np.arange(self.rows)) % self.rows
+            steps = newest_first[flags[slot, newest_first] > 0]
+            if len(steps) != held:
+                return False
+            rows_of_steps[slot * self.rows + (written - 1 - np.arange(held)) % self.rows] = steps
+        if self.settings.prioritized:
+            weights = self._priorities.levels[0].numpy()[: flags.size]
+            return bool(((weights > 0) == (flags.reshape(-1) > 0)).all())
+        self._row_of_step.assign(rows_of_steps)
+        return True
 
     @property
     def num_bytes(self) -> int:
@@ -134,7 +173,8 @@ class Ring:
         followed = tf.concat([valid[1:], tf.ones((1, slots), tf.bool)], axis=0)
         cut = valid & ~ended & ~followed
         closing = ended | cut
-        begin = self._continued(rollout, valid)
+        cut_before = self._cut_before(rollout, valid)
+        begin = self._at + cut_before
         shift = tf.cumsum(tf.cast(valid, tf.int32) + tf.cast(closing, tf.int32), axis=0, exclusive=True)
         row = (begin + shift) % self.rows
         here, after = self._number(row, valid), self._number((row + 1) % self.rows, valid)
@@ -150,7 +190,7 @@ class Ring:
         self._put(here, own | {"flags": flags})
         self._order(here, after, row, valid)
         gained = tf.reduce_sum(tf.cast(valid, tf.int32), axis=0)
-        self._at.assign((begin + moved) % self.rows)
+        self._moved.assign_add(tf.cast(cut_before + moved, tf.int64))
         self._held.assign_add(gained - lost)
         self._written.assign_add(tf.cast(gained, tf.int64))
 
@@ -202,6 +242,11 @@ class Ring:
         self._priorities.set(rows, weights)
         self._largest.assign(tf.maximum(self._largest, tf.reduce_max(weights)))
 
+    @property
+    def _at(self) -> Any:
+        """The rows of the next steps, int32 (N,)."""
+        return tf.cast(self._moved % self.rows, tf.int32)
+
     def _shape(self, rollout: Rollout) -> tuple[int, int]:
         """Return T and N of a rollout that the ring can take."""
         steps, slots = rollout.mask.shape
@@ -225,8 +270,8 @@ class Ring:
         """Return the numbers of rows, int32 (T, N), over all slots; of those that are not valid, that of the spare row."""
         return tf.where(valid, tf.range(self.num_envs) * self.rows + row, self.num_envs * self.rows)
 
-    def _continued(self, rollout: Rollout, valid: Any) -> Any:
-        """Return the row of each slot's first step, int32 (N,): one further on if it does not continue the last rollout."""
+    def _cut_before(self, rollout: Rollout, valid: Any) -> Any:
+        """Return 1 for each slot whose steps do not continue those before, int32 (N,), and flag the last of those as cut."""
         slots = tf.range(self.num_envs)
         before = slots * self.rows + (self._at - 1) % self.rows
         flags = tf.gather(self._stored["flags"], before)
@@ -239,7 +284,7 @@ class Ring:
         broken = tf.reduce_any(valid, axis=0) & (flags == _STEP) & ~same
         spare = self.num_envs * self.rows
         self._put(tf.where(broken, before, spare), {"flags": flags | _CUT})
-        return self._at + tf.cast(broken, tf.int32)
+        return tf.cast(broken, tf.int32)
 
     def _steps_in(self, begin: Any, count: Any, most: int) -> Any:
         """Return how many steps are in so many rows of each slot, int32 (N,)."""
@@ -319,7 +364,7 @@ def size_of(settings: Replay, observation_spec: Any, action_spec: Any, num_envs:
     specs = tf.nest.flatten([observation_spec, action_spec, _NUMBERS])
     stored = sum(int(spec.dtype.size) * math.prod(spec.shape[1:]) for spec in specs)
     order = 4 * sum(sizes(total)) + 4 if settings.prioritized else 4 * total
-    return int(total * stored + 16 * num_envs + order)
+    return int(total * stored + 20 * num_envs + order)
 
 
 def require_room(settings: Replay, observation_spec: Any, action_spec: Any, num_envs: int) -> None:
