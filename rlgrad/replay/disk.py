@@ -65,7 +65,8 @@ class Segments:
         new = list(_new_pieces(None if last is None else last["counters"]["moved"].tolist(), moved, ring.rows))
         files = math.ceil(_count(new) / _rows_of_a_file(ring))
         stored = _count(new) + sum(_count(file["rows"]) for file in kept)
-        if stored > 2 * ring.num_envs * ring.rows or len(kept) + files > _FILES + _files_of(ring):
+        gone = any(not (self.folder / file["name"]).is_file() for file in kept)
+        if gone or stored > 2 * ring.num_envs * ring.rows or len(kept) + files > _FILES + _files_of(ring):
             kept, new = [], list(_new_pieces(None, moved, ring.rows))
         if self.folder.is_symlink():
             raise ValueError(f"{self.folder} is a link, and what is written there would go elsewhere: remove it.")
@@ -106,10 +107,13 @@ class Segments:
     def prune(self, manifests: Iterable[Mapping[str, Any]]) -> None:
         """Remove the files that none of these manifests needs, and what a write that was cut short has left.
 
+        Those of the last `save` or `restore` stay, since the next `save` builds on them.
+
         Raises:
             WriteFault: a file could not be removed.
         """
-        needed = {file["name"] for manifest in manifests for file in manifest["files"]}
+        known = [*manifests, *([] if self._last is None else [self._last])]
+        needed = {file["name"] for manifest in known for file in manifest["files"]}
         with writing(self.folder):
             for path in sorted(self.folder.glob("*")):
                 if (_NAME.fullmatch(path.name) and path.name not in needed) or path.name.startswith(

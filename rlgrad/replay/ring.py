@@ -135,7 +135,7 @@ class Ring:
 
     def order_rows(self) -> bool:
         """Find the held steps among the rows again, after `columns` and `counters` were assigned. False: they are not there."""
-        flags = np.array(self._flags)[:-1].reshape(self.num_envs, self.rows)
+        flags = self._flags.numpy()[:-1].copy().reshape(self.num_envs, self.rows)
         places = np.zeros(self.num_envs * self.rows + 1, np.int32)
         counters = (self._moved.numpy(), self._held.numpy(), self._written.numpy())
         for slot, (moved, held, written) in enumerate(zip(*counters, strict=True)):
@@ -192,7 +192,9 @@ class Ring:
         here, after = self._store.number(row, valid), self._store.number(row + 1, valid)
         any_valid = tf.reduce_any(valid, axis=0)
         until = moved + tf.cast(any_valid & ~_last(closing, valid), tf.int32)
-        emptied, lost = self._lose(begin, tf.where(any_valid, until + self._store.before, 0), self._least(valid.shape[0]))
+        emptied, lost = self._lose(
+            begin, tf.where(any_valid, until + self._store.before, 0), self._least(valid.shape[0])
+        )
         flags = _STEP * tf.cast(valid, tf.uint8) + _TERMINATED * tf.cast(rollout.terminations & valid, tf.uint8)
         flags += _CUT * tf.cast((rollout.truncations & valid) | cut, tf.uint8)
         # Successors first: where the episode goes on, the next step is then written over its own observation.
