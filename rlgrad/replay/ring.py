@@ -5,8 +5,6 @@ slot holds the true successor of row i, observations are stored once, n-step ret
 
     row        0     1     2     3     4     5            s₃ ended its episode, and s₅ is the newest step:
     holds      s₁    s₂    s₃    end   s₄    s₅  (s₆)     the row after it holds its successor until s₆ is written there
-
-Rows of all slots are numbered slot · rows + row. One more row takes what is written nowhere: steps whose mask is 0.
 """
 
 import math
@@ -16,11 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.core import capacity
-from rlgrad.core.checks import require
 from rlgrad.data import Rollout
-from rlgrad.replay.priorities import Priorities, sizes
+from rlgrad.replay.priorities import Priorities
 from rlgrad.replay.records import Replay
+from rlgrad.replay.store import NUMBERS, Store, require_room, rows_of, stacks_of, variable
 
 _STEP, _TERMINATED, _CUT = 1, 2, 4  # flags of a row; 0: an observation alone, or nothing
 _LEAST_PRIORITY = 1e-6
@@ -64,6 +61,8 @@ class Ring:
         num_envs: N.
         steps: T, rows of one rollout.
         gamma: discount per step.
+        stacks: a tree like the observations: of a leaf that shows the last k frames along its first axis, k; else `None`. Of
+            such a leaf a row holds the newest frame alone. `None`: there are no such leaves. See `require_stacks`.
 
     Attributes:
         settings: as given.
@@ -72,37 +71,87 @@ class Ring:
         variables: all that a checkpoint keeps, always in the same order.
 
     Raises:
-        ValueError: the ring does not fit into memory, or is too small for a rollout.
+        ValueError: the ring does not fit into memory, or is too small for a rollout; or a leaf cannot be such a stack.
     """
 
     def __init__(
-        self, settings: Replay, observation_spec: Any, action_spec: Any, num_envs: int, *, steps: int, gamma: float
+        self,
+        settings: Replay,
+        observation_spec: Any,
+        action_spec: Any,
+        num_envs: int,
+        *,
+        steps: int,
+        gamma: float,
+        stacks: Any = None,
     ) -> None:
-        require_room(settings, observation_spec, action_spec, num_envs)
-        self.settings, self.num_envs, self.rows = settings, num_envs, _rows(settings, num_envs)
-        if self.rows <= 2 * steps + 1:
+        require_room(settings, observation_spec, action_spec, num_envs, stacks=stacks)
+        self.settings, self.num_envs, self.rows = settings, num_envs, rows_of(settings, num_envs)
+        specs = {"observations": observation_spec, "actions": action_spec} | NUMBERS
+        self._store = Store(specs, stacks_of(observation_spec, stacks), num_envs, self.rows)
+        if self.rows < self._least(steps):
+            least = (self._least(steps) - 1) * num_envs + 1
             raise ValueError(
-                f"replay.capacity is at least {(2 * steps + 2) * num_envs:,}, for rollouts of {steps:,} steps in {num_envs:,} "
-                f"environments; got {settings.capacity:,}: raise it, or lower num_steps."
+                f"replay.capacity is at least {least:,}, for rollouts of {steps:,} steps in {num_envs:,} environments; got "
+                f"{settings.capacity:,}: raise it, or lower num_steps."
             )
         self._gamma = gamma
-        specs = {"observations": observation_spec, "actions": action_spec} | _NUMBERS
-        total = num_envs * self.rows + 1
-        self._stored = tf.nest.map_structure(lambda spec: _variable((total, *spec.shape[1:]), spec.dtype), specs)
-        self._at = _variable((num_envs,), tf.int32)  # the next step's row
-        self._held = _variable((num_envs,), tf.int32)
-        self._written = _variable((num_envs,), tf.int64)
+        self._moved = variable((num_envs,), tf.int64)  # rows ever written; the next step's row, counted around
+        self._held = variable((num_envs,), tf.int32)
+        self._written = variable((num_envs,), tf.int64)
         if settings.prioritized:
-            self._priorities = Priorities(total)
+            self._priorities = Priorities(num_envs * self.rows + 1)
             self._largest = tf.Variable(1.0, trainable=False)  # of the weights so far
         else:
-            self._row_of_step = _variable((total,), tf.int32)
+            self._row_of_step = variable((num_envs * self.rows + 1,), tf.int32)
 
     @property
     def variables(self) -> list[tf.Variable]:
         """The variables, always in the same order."""
         order = [self._priorities.levels, self._largest] if self.settings.prioritized else [self._row_of_step]
-        return list(tf.nest.flatten([self._stored, self._at, self._held, self._written, *order]))
+        counts = [self._store.faults, self._moved, self._held, self._written]
+        return list(tf.nest.flatten([self._store.tree, counts, *order]))
+
+    @property
+    def columns(self) -> dict[str, tf.Variable]:
+        """The variables (rows of all slots, …), by name: what a row holds."""
+        return self._store.columns
+
+    @property
+    def counters(self) -> dict[str, tf.Variable]:
+        """The variables (N,) that say where each slot stands, and those of priorities: they change everywhere at once."""
+        found = {"moved": self._moved, "held": self._held, "written": self._written, "faults": self._store.faults}
+        if self.settings.prioritized:
+            levels = {f"weights/{i}": level for i, level in enumerate(self._priorities.levels)}
+            found |= {"largest": self._largest, **levels}
+        return found
+
+    def clear(self) -> None:
+        """Forget all steps."""
+        for cleared in [self._flags, *self.counters.values()]:
+            cleared.assign(tf.zeros_like(cleared))
+        if self.settings.prioritized:
+            self._largest.assign(1.0)
+
+    def order_rows(self) -> bool:
+        """Find the held steps among the rows again, after `columns` and `counters` were assigned. False: they are not there."""
+        flags = self._flags.numpy()[:-1].copy().reshape(self.num_envs, self.rows)
+        places = np.zeros(self.num_envs * self.rows + 1, np.int32)
+        counters = (self._moved.numpy(), self._held.numpy(), self._written.numpy())
+        for slot, (moved, held, written) in enumerate(zip(*counters, strict=True)):
+            is_open = flags[slot, (moved - 1) % self.rows] == _STEP
+            flags[slot, (moved + is_open + np.arange(self._store.before)) % self.rows] = 0  # as `write` leaves them
+            newest_first = (moved - 1 - np.arange(self.rows)) % self.rows
+            steps = newest_first[flags[slot, newest_first] > 0]
+            if len(steps) != held:
+                return False
+            places[slot * self.rows + (written - 1 - np.arange(held)) % self.rows] = steps
+        self._flags.assign(np.append(flags.reshape(-1), np.uint8(0)))
+        if self.settings.prioritized:
+            weights = self._priorities.levels[0].numpy()[: flags.size]
+            return bool(((weights > 0) == (flags.reshape(-1) > 0)).all())
+        self._row_of_step.assign(places)
+        return True
 
     @property
     def num_bytes(self) -> int:
@@ -128,31 +177,43 @@ class Ring:
         Raises:
             ValueError: the rollout has other shapes than the ring was made for.
         """
-        valid = rollout.mask > 0
-        steps, slots = self._shape(rollout)
+        values = {name: getattr(rollout, name) for name in ("observations", "actions", "log_probs", "rewards")}
+        valid = self._valid(rollout, values)
+        count = tf.cast(valid, tf.int32)
         ended = (rollout.terminations | rollout.truncations) & valid
-        followed = tf.concat([valid[1:], tf.ones((1, slots), tf.bool)], axis=0)
-        cut = valid & ~ended & ~followed
+        cut = valid & ~ended & ~tf.concat([valid[1:], tf.ones_like(valid[:1])], axis=0)
         closing = ended | cut
-        begin = self._continued(rollout, valid)
-        shift = tf.cumsum(tf.cast(valid, tf.int32) + tf.cast(closing, tf.int32), axis=0, exclusive=True)
-        row = (begin + shift) % self.rows
-        here, after = self._number(row, valid), self._number((row + 1) % self.rows, valid)
-        moved = tf.reduce_sum(tf.cast(valid, tf.int32) + tf.cast(closing, tf.int32), axis=0)
-        last_is_open = tf.reduce_any(valid, axis=0) & ~_last(closing, valid)
-        lost = self._steps_in(begin, moved + tf.cast(last_is_open, tf.int32), 2 * steps + 1)
-        truncated = (rollout.truncations & valid) | cut
-        flags = _STEP * tf.cast(valid, tf.uint8)
-        flags += _TERMINATED * tf.cast(rollout.terminations & valid, tf.uint8) + _CUT * tf.cast(truncated, tf.uint8)
+        goes_on, cut_before = self._continued(rollout, valid)
+        first = tf.range(valid.shape[0])[:, None] == tf.argmax(valid, axis=0, output_type=tf.int32)
+        opening = valid & tf.where(first, ~goes_on, ~tf.concat([valid[:1], (valid & ~closing)[:-1]], axis=0))
+        rows = count + tf.cast(closing, tf.int32) + self._store.before * tf.cast(opening, tf.int32)
+        begin, moved = self._at + cut_before, tf.reduce_sum(rows, axis=0)
+        row = begin + tf.cumsum(rows, axis=0) - 1 - tf.cast(closing, tf.int32)
+        here, after = self._store.number(row, valid), self._store.number(row + 1, valid)
+        any_valid = tf.reduce_any(valid, axis=0)
+        until = moved + tf.cast(any_valid & ~_last(closing, valid), tf.int32)
+        emptied, lost = self._lose(
+            begin, tf.where(any_valid, until + self._store.before, 0), self._least(valid.shape[0])
+        )
+        flags = _STEP * tf.cast(valid, tf.uint8) + _TERMINATED * tf.cast(rollout.terminations & valid, tf.uint8)
+        flags += _CUT * tf.cast((rollout.truncations & valid) | cut, tf.uint8)
         # Successors first: where the episode goes on, the next step is then written over its own observation.
-        self._put(after, {"observations": rollout.final_observations, "flags": tf.zeros_like(flags)})
-        own = {name: getattr(rollout, name) for name in ("observations", "actions", "log_probs", "rewards")}
-        self._put(here, own | {"flags": flags})
-        self._order(here, after, row, valid)
-        gained = tf.reduce_sum(tf.cast(valid, tf.int32), axis=0)
-        self._at.assign((begin + moved) % self.rows)
+        self._store.put_before(row, opening, rollout.observations)
+        self._store.put(after, {"observations": rollout.final_observations})
+        self._store.put(here, values | {"flags": flags})
+        self._store.count_faults(rollout.observations, rollout.final_observations, valid)
+        self._order(here, row, valid, emptied)
+        gained = tf.reduce_sum(count, axis=0)
+        self._moved.assign_add(tf.cast(cut_before + moved, tf.int64))
         self._held.assign_add(gained - lost)
         self._written.assign_add(tf.cast(gained, tf.int64))
+
+    def require_stacks(self) -> None:
+        """Raise a ValueError, outside of programs, if observations written so far are not the stacks that `stacks` says.
+
+        What is drawn is wrong then: call it before anything drawn is kept.
+        """
+        self._store.require_stacks()
 
     def draw(self, seed: Any, count: int, progress: Any = 0.0) -> Drawn:
         """Draw steps with replacement: uniformly from those held, or by priority.
@@ -168,17 +229,17 @@ class Ring:
         some = self.held > 0
         if self.settings.prioritized:
             number = self._priorities.draw(to_place, count)
-            number = tf.minimum(number, self.num_envs * self.rows)
+            number = tf.minimum(number, self._store.spare)
             weights = self._importance(number, progress)
         else:
             number, weights = self._uniform(to_place, count), tf.ones((count,))
         rewards, discounts, last = self._walk(number)
-        taken = {name: self._take(name, number) for name in ("observations", "actions", "log_probs")}
+        taken = {name: self._store.take(name, number) for name in ("observations", "actions", "log_probs")}
         return Drawn(
             **taken,
             rewards=rewards,
             discounts=discounts,
-            next_observations=self._take("observations", last),
+            next_observations=self._store.take("observations", last),
             weights=tf.where(some, weights / count, 0.0),
             seeds=random.split(to_rows, count),
             rows=number,
@@ -195,68 +256,79 @@ class Ring:
         if not self.settings.prioritized:
             raise ValueError("Priorities are for a replay with prioritized=True.")
         weights = (tf.cast(priorities, tf.float32) + _LEAST_PRIORITY) ** self.settings.priority_exponent
-        is_step = tf.gather(self._stored["flags"], rows) > 0
+        is_step = tf.gather(self._flags, rows) > 0
         counts = is_step & tf.math.is_finite(weights)
-        rows = tf.where(counts, rows, self.num_envs * self.rows)
+        rows = tf.where(counts, rows, self._store.spare)
         weights = tf.where(counts, weights, 0.0)
         self._priorities.set(rows, weights)
         self._largest.assign(tf.maximum(self._largest, tf.reduce_max(weights)))
 
-    def _shape(self, rollout: Rollout) -> tuple[int, int]:
-        """Return T and N of a rollout that the ring can take."""
+    @property
+    def _at(self) -> Any:
+        """The rows of the next steps, int32 (N,)."""
+        return tf.cast(self._moved % self.rows, tf.int32)
+
+    @property
+    def _flags(self) -> tf.Variable:
+        return self._store.tree["flags"]
+
+    def _least(self, steps: int) -> int:
+        """Return the least number of rows of a slot for rollouts of so many steps, of an episode each."""
+        return (2 + self._store.before) * (steps + 1)
+
+    def _valid(self, rollout: Rollout, values: Any) -> Any:
+        """Return which rows of a rollout count, bool (T, N), after its shapes were checked."""
         steps, slots = rollout.mask.shape
-        if slots != self.num_envs or self.rows <= 2 * steps + 1:
+        if slots != self.num_envs or self.rows < self._least(steps):
             raise ValueError(
-                f"This replay takes rollouts of at most {(self.rows - 2) // 2} steps in {self.num_envs} environments, got "
-                f"{steps} steps in {slots}."
+                f"This replay takes rollouts of at most {self.rows // (2 + self._store.before) - 1} steps in {self.num_envs} "
+                f"environments, got {steps} steps in {slots}."
             )
-        for name in ("observations", "actions", "log_probs", "rewards"):
-            for stored, given in zip(
-                tf.nest.flatten(self._stored[name]), tf.nest.flatten(getattr(rollout, name)), strict=True
-            ):
-                expected, got = (
-                    (stored.dtype.name, *stored.shape[1:]),
-                    (tf.as_dtype(given.dtype).name, *given.shape[2:]),
-                )
-                require(expected == got, name, f"{expected} in this replay", got)
-        return steps, slots
+        self._store.require_layout(values)
+        return tf.convert_to_tensor(rollout.mask) > 0
 
-    def _number(self, row: Any, valid: Any) -> Any:
-        """Return the numbers of rows, int32 (T, N), over all slots; of those that are not valid, that of the spare row."""
-        return tf.where(valid, tf.range(self.num_envs) * self.rows + row, self.num_envs * self.rows)
+    def _continued(self, rollout: Rollout, valid: Any) -> tuple[Any, Any]:
+        """Return the slots whose steps go on where those before ended, bool (N,), and 1 for those that were cut there.
 
-    def _continued(self, rollout: Rollout, valid: Any) -> Any:
-        """Return the row of each slot's first step, int32 (N,): one further on if it does not continue the last rollout."""
+        The newest step of a slot that was cut is flagged so.
+        """
         slots = tf.range(self.num_envs)
-        before = slots * self.rows + (self._at - 1) % self.rows
-        flags = tf.gather(self._stored["flags"], before)
+        newest = self._store.number(self._at - 1, True)
+        flags = tf.gather(self._flags, newest)
         first = tf.argmax(valid, axis=0, output_type=tf.int32)
         same = tf.ones((self.num_envs,), tf.bool)
-        expected = self._take("observations", slots * self.rows + self._at)
+        expected = self._store.take("observations", slots * self.rows + self._at)
         for old, new in zip(tf.nest.flatten(expected), tf.nest.flatten(rollout.observations), strict=True):
             equal = old == _rows_of(tf.convert_to_tensor(new), first)
             same &= tf.reduce_all(tf.reshape(equal, (self.num_envs, -1)), axis=1)
-        broken = tf.reduce_any(valid, axis=0) & (flags == _STEP) & ~same
-        spare = self.num_envs * self.rows
-        self._put(tf.where(broken, before, spare), {"flags": flags | _CUT})
-        return self._at + tf.cast(broken, tf.int32)
+        is_open = flags == _STEP
+        cut = tf.reduce_any(valid, axis=0) & is_open & ~same
+        self._store.put(tf.where(cut, newest, self._store.spare), {"flags": flags | _CUT})
+        return is_open & same, tf.cast(cut, tf.int32)
 
-    def _steps_in(self, begin: Any, count: Any, most: int) -> Any:
-        """Return how many steps are in so many rows of each slot, int32 (N,)."""
+    def _lose(self, begin: Any, count: Any, most: int) -> tuple[Any, Any]:
+        """Take the steps out of so many rows of each slot, int32 (N,), at most `most`.
+
+        Returns:
+            The numbers of the rows, int32 (most · N,), and how many steps there were in each slot, int32 (N,).
+        """
         offset = tf.range(most)[:, None]
-        flags = tf.gather(self._stored["flags"], tf.range(self.num_envs) * self.rows + (begin + offset) % self.rows)
-        return tf.reduce_sum(tf.cast((offset < count) & (flags > 0), tf.int32), axis=0)
+        inside = offset < count
+        numbers = self._store.number(begin + offset, inside)
+        lost = inside & (tf.gather(self._flags, numbers) > 0)
+        self._store.put(numbers, {"flags": tf.zeros(numbers.shape, tf.uint8)})
+        return tf.reshape(numbers, (-1,)), tf.reduce_sum(tf.cast(lost, tf.int32), axis=0)
 
-    def _order(self, here: Any, after: Any, row: Any, valid: Any) -> None:
-        """Let new steps be drawn."""
-        here, after, is_step = (tf.reshape(x, (-1,)) for x in (here, after, valid))
+    def _order(self, here: Any, row: Any, valid: Any, emptied: Any) -> None:
+        """Let new steps be drawn, and those of emptied rows no more."""
         if self.settings.prioritized:
-            weights = tf.where(is_step, self._largest, 0.0)
-            self._priorities.set(tf.concat([after, here], axis=0), tf.concat([tf.zeros(after.shape), weights], axis=0))
+            numbers = tf.concat([emptied, tf.reshape(here, (-1,))], axis=0)
+            weights = tf.where(tf.reshape(valid, (-1,)), self._largest, 0.0)
+            self._priorities.set(numbers, tf.concat([tf.zeros(emptied.shape), weights], axis=0))
             return
-        number = self._written + tf.cumsum(tf.cast(valid, tf.int64), axis=0, exclusive=True)
-        place = self._number(tf.cast(number % self.rows, tf.int32), valid)
-        self._row_of_step.scatter_update(tf.IndexedSlices(tf.reshape(row, (-1,)), tf.reshape(place, (-1,))))
+        step = self._written + tf.cumsum(tf.cast(valid, tf.int64), axis=0, exclusive=True)
+        places = tf.reshape(self._store.number(tf.cast(step % self.rows, tf.int32), valid), (-1,))
+        self._row_of_step.scatter_update(tf.IndexedSlices(tf.reshape(row % self.rows, (-1,)), places))
 
     def _uniform(self, seed: Any, count: int) -> Any:
         """Return the numbers of rows of steps, int32 (count,), each as likely as any other."""
@@ -281,8 +353,8 @@ class Ring:
         """Return the rewards that are added up from each row, the discounts, and the numbers of the rows of the successors."""
         base, row = number // self.rows * self.rows, number % self.rows
         along = base[:, None] + (row[:, None] + tf.range(self.settings.n_steps)) % self.rows
-        along = tf.minimum(along, self.num_envs * self.rows)
-        flags, rewards = tf.gather(self._stored["flags"], along), tf.gather(self._stored["rewards"], along)
+        along = tf.minimum(along, self._store.spare)
+        flags, rewards = (tf.gather(self._store.tree[name], along) for name in ("flags", "rewards"))
         goes_on = tf.cast(flags[:, :-1] == _STEP, tf.int32)
         is_step = tf.cast(flags > 0, tf.int32)
         reached = tf.math.cumprod(tf.concat([tf.ones_like(is_step[:, :1]), goes_on], axis=1), axis=1) * is_step
@@ -293,48 +365,6 @@ class Ring:
         last = tf.gather(flags, tf.maximum(length - 1, 0), batch_dims=1)
         discounts = tf.where(last & _TERMINATED > 0, 0.0, tf.gather(powers, length))
         return total, discounts, base + (row + length) % self.rows
-
-    def _put(self, numbers: Any, values: Any) -> None:
-        """Write leading axes of values, by name, to the rows of these numbers."""
-        indices = tf.reshape(numbers, (-1,))
-        for name, tree in values.items():
-            for variable, x in zip(tf.nest.flatten(self._stored[name]), tf.nest.flatten(tree), strict=True):
-                rows = tf.reshape(x, (-1, *variable.shape[1:]))
-                variable.scatter_update(tf.IndexedSlices(rows, indices))
-
-    def _take(self, name: str, numbers: Any) -> Any:
-        return tf.nest.map_structure(lambda variable: tf.gather(variable, numbers), self._stored[name])
-
-
-_NUMBERS = {
-    "log_probs": tf.TensorSpec((None,), tf.float32),
-    "rewards": tf.TensorSpec((None,), tf.float32),
-    "flags": tf.TensorSpec((None,), tf.uint8),
-}
-
-
-def size_of(settings: Replay, observation_spec: Any, action_spec: Any, num_envs: int) -> int:
-    """Return the bytes of a ring, without making it. The arguments are those of `Ring`."""
-    total = num_envs * _rows(settings, num_envs) + 1
-    specs = tf.nest.flatten([observation_spec, action_spec, _NUMBERS])
-    stored = sum(int(spec.dtype.size) * math.prod(spec.shape[1:]) for spec in specs)
-    order = 4 * sum(sizes(total)) + 4 if settings.prioritized else 4 * total
-    return int(total * stored + 16 * num_envs + order)
-
-
-def require_room(settings: Replay, observation_spec: Any, action_spec: Any, num_envs: int) -> None:
-    """Raise a ValueError for a ring that is larger than the memory. The arguments are those of `Ring`."""
-    size = size_of(settings, observation_spec, action_spec, num_envs)
-    capacity.require_room(size, f"A replay of {settings.capacity:,} steps takes", "lower replay.capacity")
-
-
-def _rows(settings: Replay, num_envs: int) -> int:
-    """Return the rows of each slot."""
-    return -(-settings.capacity // num_envs)
-
-
-def _variable(shape: tuple[int, ...], dtype: Any) -> tf.Variable:
-    return tf.Variable(tf.zeros(shape, dtype), trainable=False)
 
 
 def _rows_of(x: Any, rows: Any) -> Any:

@@ -7,7 +7,7 @@ from helpers.replays import Lists, Player, tensors
 
 from rlgrad.core import capacity as memory
 from rlgrad.replay import Replay, Ring
-from rlgrad.replay.ring import size_of
+from rlgrad.replay.store import size_of
 
 SCALAR = tf.TensorSpec((None,), tf.float32)
 ACTION = tf.TensorSpec((None,), tf.int64)
@@ -227,7 +227,7 @@ def test_a_replay_larger_than_the_memory_is_refused_before_it_is_made(monkeypatc
 
 
 def test_rollouts_that_would_overwrite_themselves_are_refused():
-    with pytest.raises(ValueError, match=r"replay.capacity is at least 36, for rollouts of 5 steps in 3 environments"):
+    with pytest.raises(ValueError, match=r"replay.capacity is at least 34, for rollouts of 5 steps in 3 environments"):
         ring_of(capacity=33)
     ring = ring_of(capacity=36)
     with pytest.raises(ValueError, match="at most 5 steps in 3 environments, got 6 steps in 3"):
