@@ -160,7 +160,8 @@ class Greedy:
 
         values = parameters
         if self.support is not None:
-            values = ops.sum(ops.softmax(parameters) * self.atoms, axis=-1)
+            means = ops.sum(ops.softmax(parameters) * self.atoms, axis=-1)
+            values = ops.where(self.allowed(parameters), means, IMPOSSIBLE)
         elif self.width:
             values = ops.mean(parameters, axis=-1)
         return {name: keras_argmax(values) + self.start}
