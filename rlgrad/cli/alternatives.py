@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 from rlgrad.core.settings import alternatives, descriptions, hints, record_type
+from rlgrad.hyperparameters import Record
 
 _PREFIX = "--agent."
 
@@ -56,7 +57,8 @@ def registry() -> Any:
         if not plain:
             return None
         texts: dict[str, str] = {}
-        for base in reversed(cls.__mro__):
+        bases: tuple[type, ...] = cls.__mro__
+        for base in reversed(bases):
             texts |= descriptions(base) if dataclasses.is_dataclass(base) else {}
         fields = (
             StructFieldSpec(name, plain.get(name, declared.get(name, Any)), value, texts.get(name))

@@ -137,6 +137,8 @@ class Learner:
             _log.info("Compiling the update …")
             results = with_fallback(lambda xla: self._first(key, arguments, xla), self.xla, self.give_up_xla)
         numbers, count = results[0].numpy(), len(self.metrics)
+        if self.rehearsal is not None:
+            self.rehearsal.check()
         self._packed = numbers[count + 1 :] if len(numbers) > count + 1 else None
         step = int(numbers[count])
         if step >= 0:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +13,7 @@ from rlgrad.agent import Agent
 from rlgrad.data import Metrics, ReplayBatch, Rollout
 from rlgrad.policies.policy import Policy
 from rlgrad.replay.ring import Ring
+from rlgrad.replay.store import require_room
 
 _FINEST = 10_000  # denominator of the ratio of updates to steps
 
@@ -28,23 +30,33 @@ class Rehearsal:
         num_envs: slots that rollouts are played in.
 
     Attributes:
-        ring: the replay.
+        variables: for checkpoints, besides those of the replay, which has files of its own.
     """
 
     def __init__(self, agent: Agent, policy: Policy, num_envs: int) -> None:
         assert agent.replay is not None
         assert agent.num_steps is not None
         self._settings = agent.replay
-        steps, specs = agent.num_steps, (policy.observation_spec, policy.action_spec)
-        self.ring = Ring(self._settings, *specs, num_envs, steps=steps, gamma=agent.gamma)
+        steps, self._gamma = agent.num_steps, agent.gamma
+        self._layout = (self._settings, policy.observation_spec, policy.action_spec, num_envs)
+        self._steps, self._stacks = steps, stacks_of(policy.observation_spec, self._settings.frames)
+        require_room(*self._layout, stacks=self._stacks)
         self._ratio = Fraction(self._settings.updates_per_step).limit_denominator(_FINEST)
         self._most = math.ceil(steps * num_envs * self._ratio) + 1
         self._made = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates_made")
 
-    @property
-    def variables(self) -> list[tf.Variable]:
-        """Return the replay and the number of updates."""
-        return [self._made, *self.ring.variables]
+        self.variables = [self._made]
+
+    @cached_property
+    def ring(self) -> Ring:
+        """The replay. Its memory is taken when it is first used."""
+        with tf.init_scope():  # also where a program is being traced
+            return Ring(*self._layout, steps=self._steps, gamma=self._gamma, stacks=self._stacks)
+
+    def check(self) -> None:
+        """Raise a ValueError if stacks of frames were written that are none. Called after a program has run."""
+        if self._stacks is not None:
+            self.ring.require_stacks()
 
     def remember(self, rollout: Rollout) -> None:
         """Write a rollout into the replay. Part of a compiled program, as is all below."""
@@ -93,3 +105,24 @@ class Rehearsal:
         beyond = tf.maximum(self.ring.steps - self._settings.warmup, 0)
         allowed = beyond * self._ratio.numerator // self._ratio.denominator
         return tf.cast(tf.clip_by_value(allowed - self._made, 0, self._most), tf.int32)
+
+
+def stacks_of(observation_spec: Any, frames: int | None) -> Any:
+    """Return a tree like the observations: `frames` of each leaf that shows so many along its first axis, else `None`.
+
+    `None` for all of them without `frames`.
+
+    Raises:
+        ValueError: no leaf shows so many.
+    """
+    if frames is None:
+        return None
+    stacks = tf.nest.map_structure(
+        lambda spec: frames if spec.shape.rank > 1 and spec.shape[1] == frames else None, observation_spec
+    )
+    if all(k is None for k in tf.nest.flatten(stacks)):
+        shapes = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(observation_spec)]
+        raise ValueError(
+            f"replay.frames={frames} is of observations that stack so many frames first, and these have {shapes}."
+        )
+    return stacks

@@ -24,6 +24,8 @@ class Replay(Record):
     """Gradient steps for each environment step. Fractions are carried over to the next rollout."""
     n_steps: int = 1
     """Steps whose rewards are added up before the value of the state after them is taken; fewer where an episode ends."""
+    frames: int | None = None
+    """Frames that observations stack, the oldest first (`FrameStackObservation`): each is kept once. `None`: all are kept."""
     prioritized: bool = False
     """Draw steps in proportion to a power of their priority instead of uniformly."""
     priority_exponent: float = 0.6
@@ -35,6 +37,7 @@ class Replay(Record):
         """Check the fields, each with its name in the message."""
         for name in ("capacity", "batch_size", "n_steps"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.frames is None or self.frames >= 2, "frames", "at least 2, or None", self.frames)
         require(self.warmup >= 0, "warmup", "at least 0", self.warmup)
         require(
             0.0 < self.updates_per_step <= 2**16, "updates_per_step", "above 0, at most 65,536", self.updates_per_step

@@ -45,7 +45,7 @@ class Store:
         self.slots, self.rows, self.spare = slots, rows, slots * rows
         self._stacks = {"observations": stacks}
         self._specs = specs
-        self.before = max([1, *(k for k in stacks if k is not None)]) - 1
+        self.before = max((1, *(k for k in stacks if k is not None))) - 1
         stored = {**specs, "observations": as_stored(specs["observations"], stacks)}
         self.tree = tf.nest.map_structure(lambda spec: variable((self.spare + 1, *spec.shape[1:]), spec.dtype), stored)
         self.faults = variable((sum(k is not None for k in stacks),), tf.int32)
@@ -72,6 +72,7 @@ class Store:
         """Write the older frames of stacks into the rows before these rows (T, N)."""
         for column, x, k in self._leaves("observations", observations):
             for back in range(1, k or 1):
+                assert k is not None
                 indices = tf.reshape(self.number(row - back, valid), (-1,))
                 rows = tf.reshape(_frame(x, k - 1 - back, row), (-1, *column.shape[1:]))
                 column.scatter_update(tf.IndexedSlices(rows, indices))

@@ -76,6 +76,16 @@ def save(
     return path
 
 
+def plain_state(path: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint without its arrays; nothing of a file that is missing or damaged."""
+    try:
+        with _opened(path, _MOST_STATE + path.stat().st_size) as file:
+            state: dict[str, Any] = json.loads(bytes(file[_STATE]))
+            return state
+    except (DamagedError, OSError):
+        return {}
+
+
 def numbered(folder: Path) -> list[Path]:
     """Return the numbered checkpoints of a folder, newest first, damaged ones included. A file of another name is none."""
     return sorted((path for path in folder.glob("*.npz") if _NUMBERED.fullmatch(path.name)), reverse=True)

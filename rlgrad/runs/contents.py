@@ -16,6 +16,7 @@ from rlgrad.runs import checkpoints
 from rlgrad.runs.diagnosing import Watch
 from rlgrad.runs.folders import changes, settings_of
 from rlgrad.runs.following import Followers
+from rlgrad.runs.replays import KeptReplay
 from rlgrad.runs.standing import Standing
 
 _log = logging.getLogger("rlgrad")
@@ -27,6 +28,7 @@ class Contents:
 
     Attributes:
         path: the run's folder.
+        replay: of the learner, whose files the checkpoints share.
     """
 
     path: Path
@@ -37,13 +39,16 @@ class Contents:
     journal: Journal
     watch: Watch
     followers: Followers
+    replay: KeptReplay
 
     def save(self, config: Config, best: bool = False) -> Path:
         """Write a checkpoint, and return its file; see `Run.save`."""
         if (self.path / "metrics.csv").is_file():
             plain_files.sync(self.path / "metrics.csv")  # rows before the checkpoint that stands on them
-        state = self._state(config)
-        return checkpoints.save(self._folder, self.standing.timesteps, self._variables(), state, best=best)
+        state = self._state(config) | self.replay.state()
+        file = checkpoints.save(self._folder, self.standing.timesteps, self._variables(), state, best=best)
+        self.replay.prune(self._folder)
+        return file
 
     def restore(self, config: Config, file: Path | None) -> dict[str, Any]:
         """Load a checkpoint, and return the settings that the run had when it was written; see `Run.restore`."""
@@ -112,6 +117,7 @@ class Contents:
             )
         else:
             self.collector.restore(state["collector"])
+        self.replay.take(state)
         settings: dict[str, Any] = state.get("settings", {})
         if hasattr(self.learner.state, "renew") and changes(settings, config):
             self.learner.state.renew()

@@ -28,6 +28,7 @@ from rlgrad.runs.following import Followers
 from rlgrad.runs.interrupting import interruption
 from rlgrad.runs.locking import locked
 from rlgrad.runs.loop import Clock, Keeper, Made, Pace, Updater
+from rlgrad.runs.replays import KeptReplay
 from rlgrad.runs.standing import Standing
 
 _log = logging.getLogger("rlgrad")
@@ -62,7 +63,8 @@ class Run:
         diagnosed = diagnostic_metrics(learner) if config.diagnose else ()
         self.metrics = (*METRICS, *learned, *diagnosed, *self._followers.metrics)
         self._journal, self._standing = Journal(self.metrics), Standing()
-        parts = self._standing, self._journal, self._watch, self._followers
+        self._replay = KeptReplay(learner, path / "replay")
+        parts = self._standing, self._journal, self._watch, self._followers, self._replay
         self._contents = Contents(path, policy, learner, collector, *parts)
         self._resumed_from: dict[str, Any] | None = None  # between loading a checkpoint and training: its settings
         self._locked = False  # True while the folder is this run's alone
@@ -206,6 +208,7 @@ class Run:
         by_steps = self.config.agent.num_steps is not None
         pace = Pace.of(total, self._needed, by_steps=by_steps, fused=fusible is not None)
         self.stop = False
+        self._replay.recall()
         self._updater.begin(pace.updates_per_row, fusible)
         with interruption() as interrupted, self._followers.following(self):
             clock, first = Clock(self.seconds, self.config.time_budget), self.timesteps
