@@ -16,7 +16,10 @@ _ELEMENTWISE = tuple(
     getattr(keras.optimizers, name)
     for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion")
 )
-_MOST_NUMBERS = 100_000  # of a vector that is worth its copies
+MOST_NUMBERS = 100_000
+"""The longest vector that is worth its copies."""
+MOST_IN_SINGLE_STEPS = 30_000
+"""The same where each step copies the weights into the vector anew: updates from a replay."""
 
 
 class Flat:
@@ -51,11 +54,19 @@ def is_elementwise(optimizer: keras.optimizers.Optimizer, variables: Sequence[ke
     return type(optimizer) in _ELEMENTWISE and not whole
 
 
-def flat_or_none(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Flat | None:
-    """Return the variables as one vector if the optimizer cannot tell the difference and it is faster, else `None`."""
+def flat_or_none(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable], most: int = MOST_NUMBERS
+) -> Flat | None:
+    """Return the variables as one vector if the optimizer cannot tell the difference and it is faster, else `None`.
+
+    Args:
+        optimizer: moves them.
+        variables: in order.
+        most: numbers of a vector that is faster.
+    """
     same = (
         is_elementwise(optimizer, variables)
-        and sum(v.value.shape.num_elements() for v in variables) <= _MOST_NUMBERS
+        and sum(v.value.shape.num_elements() for v in variables) <= most
         and all(v.dtype == "float32" for v in variables)
     )
     return Flat(variables) if same and variables else None
