@@ -36,16 +36,17 @@ def gradient(
             with `call(self, x, t)`: a tuple or list in this order, or a dict by the arguments' names.
         output: f. `None`: the model's only output, summed over its units, as `K.gradients` did (on a softmax that sum is
             constant, and its gradient 0). An int: that unit; −1 is the last. An int array (N,): one unit per sample. A
-            string: that head of a model with several. `LogProb(actions)`, `Entropy()`, sums and scalings of these. A
-            function from what the model returns to (N,), which is not compiled; with `target` a function of that and of
-            the targets.
+            string: that head of a model with several. `LogProb(actions)`, `Entropy()`, `Chosen(head, actions)`, the vectors
+            `Each(head)` and `Action(noise)`, sums and scalings of these. A function from what the model returns to (N,),
+            which is not compiled; with `target` a function of that and of the targets.
         target: an array with a row for each sample, or a tree of such arrays: the second argument of the function.
             f is then any loss of each sample: `output=lambda y, t: keras.losses.mean_squared_error(t, y), target=labels`.
         layer: a layer's name (at any depth), its position in `model.layers`, or the layer: f is then made of its output.
         weights: the variables. `None`: the trainable variables that f depends on. Else a layer's name or position, the
             end of a variable's path (`"first/kernel"`), a layer, a variable (also a float one that is not trainable), or
             a list of these.
-        sample_weight: c, float, exactly f's shape; default 1.
+        sample_weight: c, float, exactly f's shape; default 1. Of a vector, which counts as the sum of its units, also (N,):
+            one number for all units of a sample.
 
     Returns:
         For each variable, under its path and in the order of `model.trainable_variables`, a tensor of the variable's
@@ -77,7 +78,7 @@ def value_and_gradient(
     Args, errors: see `gradient`.
 
     Returns:
-        `(f, gradient)`: float (N,), and a dict as `gradient` returns it.
+        `(f, gradient)`: float (N,), of a vector (N, …), and a dict as `gradient` returns it.
     """
     return answer(
         _value_and_gradient, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights

@@ -57,8 +57,8 @@ def per_sample_gradient(
         BatchCoupledError: the model mixes its samples.
         MemoryError: the result would be larger than `memory_limit`.
         NotImplementedError: `method="factors"` and a variable has no closed form.
-        ValueError: f has not exactly one number per sample (several leading axes must be flattened into one first);
-            options that contradict each other; and as `gradient`.
+        ValueError: f is neither one number per sample nor a vector, whose units are added up (several leading axes must be
+            flattened into one first); options that contradict each other; and as `gradient`.
     """
     return answer(
         _per_sample_gradient,

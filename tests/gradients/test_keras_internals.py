@@ -65,6 +65,25 @@ def test_a_stateless_scope_still_decides_a_variables_value():
     np.testing.assert_allclose(2 * layer(X), expected, rtol=1e-5)
 
 
+def test_the_innermost_stateless_scope_is_still_known_with_its_values():
+    layer = layers.Dense(3)
+    layer(X)
+    doubled, ones = 2 * layer.kernel.value, tf.ones(3)
+    assert keras_internals.placed_values() == {}
+    with keras.StatelessScope(state_mapping=[(layer.kernel, doubled)]):
+        assert keras_internals.placed_values().keys() == {id(layer.kernel)}, "state_mapping is no longer by id"
+        with keras.StatelessScope(state_mapping=[(layer.bias, ones)]):  # Keras's own hides the outer one
+            np.testing.assert_allclose(layer(X), X @ np.asarray(0.5 * doubled) + 1.0, rtol=1e-5)
+        with keras_internals.values_in_place([(layer.bias, ones)]):
+            np.testing.assert_allclose(layer(X), X @ np.asarray(doubled) + 1.0, rtol=1e-5)
+            with keras_internals.values_in_place([(layer.kernel, 3 * doubled)]):
+                np.testing.assert_allclose(layer(X), X @ np.asarray(3 * doubled) + 1.0, rtol=1e-5)
+            layer.bias.assign(5 * ones)
+        np.testing.assert_allclose(layer(X), X @ np.asarray(doubled), rtol=1e-5, err_msg="an assignment was kept")
+    assert keras_internals.placed_values() == {}
+    np.testing.assert_allclose(layer(X), X @ np.asarray(0.5 * doubled), rtol=1e-5)
+
+
 def test_keras_still_says_when_a_layer_does_not_run_its_own_call():
     plain, adapted, quantized = (layers.Dense(4) for _ in range(3))
     for layer in (plain, adapted, quantized):

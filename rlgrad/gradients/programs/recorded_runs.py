@@ -102,7 +102,7 @@ def record_program(program: Program, question: Question, inputs: ChosenInputs) -
     Args:
         program: that of `record_run`.
         question: the question.
-        inputs: how the caller writes the input; whoever compiled the program may have written it in another way.
+        inputs: how the caller writes the input. It may have been written in another way when the program was compiled.
     """
     # Of a tensor that is an input twice, or also a target, a tape adds the parts up.
     if len({id(array) for array, _ in question.numbers}) < len(question.numbers):

@@ -1,5 +1,7 @@
 """The outputs that can be differentiated: each is one number per sample, computed from what a model returns.
 
+Those that are vectors are in `vector_outputs`.
+
 An `Output` is two things: a recipe (hashable, says how to compute the number, and is part of the key of a compiled
 program) and arrays (actions, unit numbers, scales; passed to the program at each call).
 """
@@ -17,7 +19,7 @@ from rlgrad.gradients.questions.recipes import OverTime, Recipe, Sum, Unit, Whol
 
 
 class Output:
-    """A number per sample that a model computes, to be differentiated. Outputs add, subtract and scale.
+    """A number or a vector per sample that a model computes, to be differentiated. Outputs add, subtract and scale.
 
     `Output.of(...)` makes one of anything that `output=` accepts, so that it can be added and scaled:
     `LogProb(actions) + 0.5 * Output.of("value")`. Strings, unit numbers and functions that are added to an output need
