@@ -192,6 +192,19 @@ def variable(shape: tuple[int, ...], dtype: Any) -> tf.Variable:
     return tf.Variable(tf.zeros(shape, dtype), trainable=False)
 
 
+def first_of(x: Any, rows: Any) -> Any:
+    """Return one row of each column of a tensor (T, N, …), given by rows (N,): (N, …)."""
+    columns = tf.range(x.shape[1])
+    flat = tf.reshape(x, (-1, *x.shape[2:]))
+    return tf.gather(flat, rows * x.shape[1] + columns)
+
+
+def last_of(values: Any, valid: Any) -> Any:
+    """Return the value of the last valid row of each column, bool (N,), False where there is none."""
+    place = tf.where(valid, tf.range(valid.shape[0])[:, None], -1)
+    return tf.reduce_any(values & (place == tf.reduce_max(place, axis=0)) & valid, axis=0)
+
+
 def _frame(x: Any, index: int, numbers: Any) -> Any:
     """Return one frame of stacks (…, k, *frame shape), whose leading axes are those of `numbers`."""
     return tf.gather(x, index, axis=len(numbers.shape))

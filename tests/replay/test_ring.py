@@ -148,13 +148,13 @@ def test_new_steps_have_the_largest_priority_so_far_and_steps_overwritten_have_n
     np.testing.assert_allclose(weights[last], 4.0, rtol=1e-5)
 
 
-def test_a_priority_that_is_not_finite_changes_nothing_and_the_greatest_of_two_counts():
+def test_a_priority_that_is_none_changes_nothing_and_the_greatest_of_two_counts():
     ring = ring_of(prioritized=True, priority_exponent=1.0)
     filled(ring)
     row = int(ring.draw(tf.constant([1, 1]), 1).rows[0])
     ring.reprioritize(tf.constant([row, row, row]), tf.constant([0.25, 0.5, np.nan]))
     np.testing.assert_allclose(ring._priorities.weights([row]), 0.5, rtol=1e-5)
-    ring.reprioritize(tf.constant([row]), tf.constant([np.inf]))
+    ring.reprioritize(tf.constant([row] * 3), tf.constant([np.inf, -1.0, 3e38]))
     np.testing.assert_allclose(ring._priorities.weights([row]), 0.5, rtol=1e-5)
     assert float(ring._largest) == 1.0
 
