@@ -13,7 +13,7 @@ from rlgrad.core.settings import alternatives, descriptions, hints, record_type
 _PREFIX = "--agent."
 
 
-def with_records(agent: dict[str, Any], cls: type[Any], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def with_records(agent: dict[str, Any], cls: Any, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the agent's settings with those that words give for the other kind of a field, and the other words.
 
     Args:
@@ -47,8 +47,9 @@ def registry() -> Any:
 
     @rules.struct_rule
     def narrowed(info: Any) -> Any:
-        record, cls = info.default, type(info.default)
-        if not (isinstance(info.type, type) and dataclasses.is_dataclass(cls) and isinstance(record, info.type)):
+        record: Any = info.default
+        cls: Any = type(record)
+        if not (isinstance(info.type, type) and record_type(cls) is cls and isinstance(record, info.type)):
             return None
         declared, values = hints(cls), {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
         plain = {name: kinds for name, hint in declared.items() if (kinds := _plain_kinds(hint, values[name]))}
@@ -75,7 +76,7 @@ def _plain_kinds(hint: Any, value: Any) -> Any:
     return Union[tuple(kind for kind in kinds if kind is not record)]  # noqa: UP007
 
 
-def _is_of_the_other_kind(settings: Any, cls: type[Any], path: Sequence[str]) -> bool:
+def _is_of_the_other_kind(settings: Any, cls: Any, path: Sequence[str]) -> bool:
     """Return True if the path leads to, or into, a field that may be a record and that tyro has no such option for."""
     default: Any = None
     for depth, name in enumerate(path):

@@ -188,7 +188,7 @@ def _fits(value: Any, hint: Any) -> tuple[bool, Any]:
     if origin in (tuple, list) and arguments[1:] in ((), (...,)):
         each = [_fits(x, arguments[0]) for x in value] if isinstance(value, list | tuple) else [(False, None)]
         return all(fits for fits, _ in each), origin(converted for _, converted in each)
-    if hint in (bool, str, type(None)) or dataclasses.is_dataclass(hint):
+    if hint in (bool, str, type(None)) or record_type(hint) is hint:
         fits = isinstance(value, hint)
     elif origin is Literal:
         fits = isinstance(value, str | int) and value in arguments
@@ -225,7 +225,7 @@ def _expected(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (tuple, list):
         return f"a list, each {_expected(arguments[0])}"
-    if dataclasses.is_dataclass(hint):
+    if record_type(hint) is hint:
         return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
     kind = dict if isinstance(origin, type) and issubclass(origin, Mapping) else hint
     return _NAMES.get(kind, str(hint))

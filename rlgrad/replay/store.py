@@ -45,7 +45,7 @@ class Store:
         self.slots, self.rows, self.spare = slots, rows, slots * rows
         self._stacks = {"observations": stacks}
         self._specs = specs
-        self.before = max([1, *(k for k in stacks if k is not None)]) - 1
+        self.before = max((k for k in stacks if k is not None), default=1) - 1
         stored = {**specs, "observations": as_stored(specs["observations"], stacks)}
         self.tree = tf.nest.map_structure(lambda spec: variable((self.spare + 1, *spec.shape[1:]), spec.dtype), stored)
         self.faults = variable((sum(k is not None for k in stacks),), tf.int32)
@@ -64,16 +64,17 @@ class Store:
         indices = tf.reshape(numbers, (-1,))
         for name, tree in values.items():
             for column, x, k in self._leaves(name, tree):
-                rows = _frame(x, k - 1, numbers) if k else x
+                rows = x if k is None else _frame(x, k - 1, numbers)
                 rows = tf.reshape(rows, (-1, *column.shape[1:]))
                 column.scatter_update(tf.IndexedSlices(rows, indices))
 
     def put_before(self, row: Any, valid: Any, observations: Any) -> None:
         """Write the older frames of stacks into the rows before these rows (T, N)."""
         for column, x, k in self._leaves("observations", observations):
-            for back in range(1, k or 1):
+            newest = (k or 1) - 1
+            for back in range(1, newest + 1):
                 indices = tf.reshape(self.number(row - back, valid), (-1,))
-                rows = tf.reshape(_frame(x, k - 1 - back, row), (-1, *column.shape[1:]))
+                rows = tf.reshape(_frame(x, newest - back, row), (-1, *column.shape[1:]))
                 column.scatter_update(tf.IndexedSlices(rows, indices))
 
     def take(self, name: str, numbers: Any) -> Any:
