@@ -4,11 +4,11 @@ Tyro takes the kind that the value has: the options of a record, or the number. 
 `--agent.replay None` or `--agent.target.rate 0.1` where the agent has no target, counts as a setting, as in a YAML file.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 from rlgrad.core.settings import alternatives, descriptions, hints, record_type
+from rlgrad.hyperparameters import fields
 
 _PREFIX = "--agent."
 
@@ -49,20 +49,20 @@ def registry() -> Any:
     def narrowed(info: Any) -> Any:
         record: Any = info.default
         cls: Any = type(record)
-        if not (isinstance(info.type, type) and record_type(cls) is cls and isinstance(record, info.type)):
+        if record_type(cls) is None or not isinstance(info.type, type) or not isinstance(record, info.type):
             return None
-        declared, values = hints(cls), {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        declared, values = hints(cls), fields(record)
         plain = {name: kinds for name, hint in declared.items() if (kinds := _plain_kinds(hint, values[name]))}
         if not plain:
             return None
         texts: dict[str, str] = {}
         for base in reversed(cls.__mro__):
-            texts |= descriptions(base) if dataclasses.is_dataclass(base) else {}
-        fields = (
+            texts |= descriptions(base) if record_type(base) is not None else {}
+        options = (
             StructFieldSpec(name, plain.get(name, declared.get(name, Any)), value, texts.get(name))
             for name, value in values.items()
         )
-        return StructConstructorSpec(instantiate=cls, fields=tuple(fields))
+        return StructConstructorSpec(instantiate=cls, fields=tuple(options))
 
     return rules
 

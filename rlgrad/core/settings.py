@@ -225,7 +225,7 @@ def _expected(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (tuple, list):
         return f"a list, each {_expected(arguments[0])}"
-    if record_type(hint) is hint:
-        return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
+    if (record := record_type(hint)) is not None:
+        return f"{'an' if record.__name__[0] in 'AEIOU' else 'a'} {record.__name__}"
     kind = dict if isinstance(origin, type) and issubclass(origin, Mapping) else hint
     return _NAMES.get(kind, str(hint))
