@@ -257,7 +257,8 @@ def _record(cls: type[Any], options: Mapping[str, Any], prefix: str, base: Any =
         f.name: f.default if base is None else getattr(base, f.name) for f in dataclasses.fields(cls)
     }
     check_keys(options, known, f"option of {prefix.rstrip('.')} ({cls.__name__})")
-    declared = hints(cls)
+    kind: Any = cls  # one that mypy can hash
+    declared = hints(kind)
     inner = {
         name: _inner_record(known[name], declared.get(name, type(known[name])), value, f"{prefix}{name}")
         for name, value in options.items()

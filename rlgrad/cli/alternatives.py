@@ -4,17 +4,16 @@ Tyro takes the kind that the value has: the options of a record, or the number. 
 `--agent.replay None` or `--agent.target.rate 0.1` where the agent has no target, counts as a setting, as in a YAML file.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 from rlgrad.core.settings import alternatives, descriptions, hints, record_type
-from rlgrad.hyperparameters import Record
+from rlgrad.hyperparameters import fields
 
 _PREFIX = "--agent."
 
 
-def with_records(agent: dict[str, Any], cls: type[Any], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def with_records(agent: dict[str, Any], cls: Any, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the agent's settings with those that words give for the other kind of a field, and the other words.
 
     Args:
@@ -50,21 +49,20 @@ def registry() -> Any:
     def narrowed(info: Any) -> Any:
         record: Any = info.default
         cls: Any = type(record)
-        if not (isinstance(info.type, type) and isinstance(record, Record) and isinstance(record, info.type)):
+        if record_type(cls) is None or not isinstance(info.type, type) or not isinstance(record, info.type):
             return None
-        declared, values = hints(cls), {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        declared, values = hints(cls), fields(record)
         plain = {name: kinds for name, hint in declared.items() if (kinds := _plain_kinds(hint, values[name]))}
         if not plain:
             return None
         texts: dict[str, str] = {}
-        bases: tuple[type, ...] = cls.__mro__
-        for base in reversed(bases):
-            texts |= descriptions(base) if dataclasses.is_dataclass(base) else {}
-        fields = (
+        for base in reversed(cls.__mro__):
+            texts |= descriptions(base) if record_type(base) is not None else {}
+        options = (
             StructFieldSpec(name, plain.get(name, declared.get(name, Any)), value, texts.get(name))
             for name, value in values.items()
         )
-        return StructConstructorSpec(instantiate=cls, fields=tuple(fields))
+        return StructConstructorSpec(instantiate=cls, fields=tuple(options))
 
     return rules
 
@@ -78,7 +76,7 @@ def _plain_kinds(hint: Any, value: Any) -> Any:
     return Union[tuple(kind for kind in kinds if kind is not record)]  # noqa: UP007
 
 
-def _is_of_the_other_kind(settings: Any, cls: type[Any], path: Sequence[str]) -> bool:
+def _is_of_the_other_kind(settings: Any, cls: Any, path: Sequence[str]) -> bool:
     """Return True if the path leads to, or into, a field that may be a record and that tyro has no such option for."""
     default: Any = None
     for depth, name in enumerate(path):

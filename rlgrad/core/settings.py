@@ -58,14 +58,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+@lru_cache(maxsize=256)
 def hints(cls: Any) -> Mapping[str, Any]:
     """Return the types of a dataclass's fields by name, without those whose names only a type checker imports."""
-    found: Mapping[str, Any] = _hints(cls)
-    return found
-
-
-@lru_cache(maxsize=256)
-def _hints(cls: Any) -> Mapping[str, Any]:
     resolved: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         module = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
@@ -193,7 +188,7 @@ def _fits(value: Any, hint: Any) -> tuple[bool, Any]:
     if origin in (tuple, list) and arguments[1:] in ((), (...,)):
         each = [_fits(x, arguments[0]) for x in value] if isinstance(value, list | tuple) else [(False, None)]
         return all(fits for fits, _ in each), origin(converted for _, converted in each)
-    if hint in (bool, str, type(None)) or dataclasses.is_dataclass(hint):
+    if hint in (bool, str, type(None)) or record_type(hint) is hint:
         fits = isinstance(value, hint)
     elif origin is Literal:
         fits = isinstance(value, str | int) and value in arguments
@@ -230,7 +225,7 @@ def _expected(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (tuple, list):
         return f"a list, each {_expected(arguments[0])}"
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
+    if (record := record_type(hint)) is not None:
+        return f"{'an' if record.__name__[0] in 'AEIOU' else 'a'} {record.__name__}"
     kind = dict if isinstance(origin, type) and issubclass(origin, Mapping) else hint
     return _NAMES.get(kind, str(hint))

@@ -200,14 +200,12 @@ def _is_needed(file: Mapping[str, Any], moved: list[int], rows: int) -> bool:
 
 
 def _are_sound(pieces: Any, ring: Ring) -> bool:
-    return isinstance(pieces, list) and all(
-        isinstance(piece, list | tuple)
-        and len(piece) == 3
-        and all(type(x) is int for x in piece)
-        and 0 <= piece[0] < ring.num_envs
-        and piece[1] >= 0
-        and 1 <= piece[2] <= ring.rows
-        for piece in pieces
+    """Return True for pieces of this ring's slots, no larger together than the ring: before memory is taken for them."""
+    return (
+        isinstance(pieces, list)
+        and all(isinstance(piece, list | tuple) and [type(x) for x in piece] == [int] * 3 for piece in pieces)
+        and all(0 <= slot < ring.num_envs and first >= 0 and count >= 1 for slot, first, count in pieces)
+        and _count(pieces) <= ring.num_envs * ring.rows
     )
 
 

@@ -15,7 +15,8 @@ class Replay(Record):
     """Steps played earlier, from which batches are drawn."""
 
     capacity: int = 1_000_000
-    """Steps kept, over all environments together. The last observation of each episode takes the room of a step."""
+    """Steps kept, over all environments together. The last observation of each episode takes the room of a step, and so do the
+    older frames of its first stack, where stacks are stored a frame a step."""
     batch_size: int = 256
     """Steps drawn for each gradient step."""
     warmup: int = 1_000

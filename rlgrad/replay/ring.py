@@ -8,45 +8,20 @@ slot holds the true successor of row i, observations are stored once, n-step ret
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
 from rlgrad.data import Rollout
+from rlgrad.replay.drawn import Drawn
 from rlgrad.replay.priorities import Priorities
 from rlgrad.replay.records import Replay
-from rlgrad.replay.store import NUMBERS, Store, require_room, rows_of, stacks_of, variable
+from rlgrad.replay.store import NUMBERS, Store, first_of, last_of, require_room, rows_of, stacks_of, variable
 
 _STEP, _TERMINATED, _CUT = 1, 2, 4  # flags of a row; 0: an observation alone, or nothing
-_LEAST_PRIORITY = 1e-6
-
-
-class Drawn(NamedTuple):
-    """Steps drawn from a ring, M of them, with what followed each.
-
-    Attributes:
-        observations: (M, …), before each action, as stored. An array or a tree of arrays.
-        actions: (M, …), as sampled.
-        log_probs: float32 (M,), log π(a|s) in nats when the action was taken.
-        rewards: float32 (M,), Σ_{k<m} γᵏ r_k over the m ≤ n_steps steps that were added up, in the environment's units.
-        discounts: float32 (M,), γᵐ; 0 where the task ended, not where the episode was cut.
-        next_observations: (M, …), the true successor of the last step that was added up.
-        weights: float32 (M,), 1 / M each, or importance weights divided by their greatest, times 1 / M.
-        seeds: int32 (M, 2), of each row's own random numbers.
-        rows: int32 (M,), where the steps are, for `Ring.reprioritize`.
-    """
-
-    observations: Any
-    actions: Any
-    log_probs: Any
-    rewards: Any
-    discounts: Any
-    next_observations: Any
-    weights: Any
-    seeds: Any
-    rows: Any
+_LEAST_PRIORITY, _MOST_WEIGHT = 1e-6, 1e28  # sums of 2³⁰ weights stay finite
 
 
 class Ring:
@@ -191,7 +166,7 @@ class Ring:
         row = begin + tf.cumsum(rows, axis=0) - 1 - tf.cast(closing, tf.int32)
         here, after = self._store.number(row, valid), self._store.number(row + 1, valid)
         any_valid = tf.reduce_any(valid, axis=0)
-        until = moved + tf.cast(any_valid & ~_last(closing, valid), tf.int32)
+        until = moved + tf.cast(any_valid & ~last_of(closing, valid), tf.int32)
         emptied, lost = self._lose(
             begin, tf.where(any_valid, until + self._store.before, 0), self._least(valid.shape[0])
         )
@@ -251,13 +226,13 @@ class Ring:
         Args:
             rows: int32 (M,), from `draw`. Steps that are no longer held are left out.
             priorities: float32 (M,), ≥ 0, to which 1e-6 is added: no step is lost. Of a step that comes twice, the greatest
-                counts; one that is not finite changes nothing.
+                counts. One that is negative, not finite or beyond 1e28 changes nothing.
         """
         if not self.settings.prioritized:
             raise ValueError("Priorities are for a replay with prioritized=True.")
-        weights = (tf.cast(priorities, tf.float32) + _LEAST_PRIORITY) ** self.settings.priority_exponent
-        is_step = tf.gather(self._flags, rows) > 0
-        counts = is_step & tf.math.is_finite(weights)
+        priorities = tf.cast(priorities, tf.float32)
+        counts = (priorities >= 0.0) & (priorities <= _MOST_WEIGHT) & (tf.gather(self._flags, rows) > 0)
+        weights = (priorities + _LEAST_PRIORITY) ** self.settings.priority_exponent
         rows = tf.where(counts, rows, self._store.spare)
         weights = tf.where(counts, weights, 0.0)
         self._priorities.set(rows, weights)
@@ -299,7 +274,7 @@ class Ring:
         same = tf.ones((self.num_envs,), tf.bool)
         expected = self._store.take("observations", slots * self.rows + self._at)
         for old, new in zip(tf.nest.flatten(expected), tf.nest.flatten(rollout.observations), strict=True):
-            equal = old == _rows_of(tf.convert_to_tensor(new), first)
+            equal = old == first_of(tf.convert_to_tensor(new), first)
             same &= tf.reduce_all(tf.reshape(equal, (self.num_envs, -1)), axis=1)
         is_open = flags == _STEP
         cut = tf.reduce_any(valid, axis=0) & is_open & ~same
@@ -365,16 +340,3 @@ class Ring:
         last = tf.gather(flags, tf.maximum(length - 1, 0), batch_dims=1)
         discounts = tf.where(last & _TERMINATED > 0, 0.0, tf.gather(powers, length))
         return total, discounts, base + (row + length) % self.rows
-
-
-def _rows_of(x: Any, rows: Any) -> Any:
-    """Return one row of each column of a tensor (T, N, …), given by rows (N,): (N, …)."""
-    columns = tf.range(x.shape[1])
-    flat = tf.reshape(x, (-1, *x.shape[2:]))
-    return tf.gather(flat, rows * x.shape[1] + columns)
-
-
-def _last(values: Any, valid: Any) -> Any:
-    """Return the value of the last valid row of each column, bool (N,), False where there is none."""
-    place = tf.where(valid, tf.range(valid.shape[0])[:, None], -1)
-    return tf.reduce_any(values & (place == tf.reduce_max(place, axis=0)) & valid, axis=0)

@@ -45,7 +45,7 @@ class Store:
         self.slots, self.rows, self.spare = slots, rows, slots * rows
         self._stacks = {"observations": stacks}
         self._specs = specs
-        self.before = max((1, *(k for k in stacks if k is not None))) - 1
+        self.before = max((k for k in stacks if k is not None), default=1) - 1
         stored = {**specs, "observations": as_stored(specs["observations"], stacks)}
         self.tree = tf.nest.map_structure(lambda spec: variable((self.spare + 1, *spec.shape[1:]), spec.dtype), stored)
         self.faults = variable((sum(k is not None for k in stacks),), tf.int32)
@@ -64,17 +64,17 @@ class Store:
         indices = tf.reshape(numbers, (-1,))
         for name, tree in values.items():
             for column, x, k in self._leaves(name, tree):
-                rows = _frame(x, k - 1, numbers) if k else x
+                rows = x if k is None else _frame(x, k - 1, numbers)
                 rows = tf.reshape(rows, (-1, *column.shape[1:]))
                 column.scatter_update(tf.IndexedSlices(rows, indices))
 
     def put_before(self, row: Any, valid: Any, observations: Any) -> None:
         """Write the older frames of stacks into the rows before these rows (T, N)."""
         for column, x, k in self._leaves("observations", observations):
-            for back in range(1, k or 1):
-                assert k is not None
+            newest = (k or 1) - 1
+            for back in range(1, newest + 1):
                 indices = tf.reshape(self.number(row - back, valid), (-1,))
-                rows = tf.reshape(_frame(x, k - 1 - back, row), (-1, *column.shape[1:]))
+                rows = tf.reshape(_frame(x, newest - back, row), (-1, *column.shape[1:]))
                 column.scatter_update(tf.IndexedSlices(rows, indices))
 
     def take(self, name: str, numbers: Any) -> Any:
@@ -191,6 +191,19 @@ def require_room(
 def variable(shape: tuple[int, ...], dtype: Any) -> tf.Variable:
     """Return a variable of zeros that no optimizer moves."""
     return tf.Variable(tf.zeros(shape, dtype), trainable=False)
+
+
+def first_of(x: Any, rows: Any) -> Any:
+    """Return one row of each column of a tensor (T, N, …), given by rows (N,): (N, …)."""
+    columns = tf.range(x.shape[1])
+    flat = tf.reshape(x, (-1, *x.shape[2:]))
+    return tf.gather(flat, rows * x.shape[1] + columns)
+
+
+def last_of(values: Any, valid: Any) -> Any:
+    """Return the value of the last valid row of each column, bool (N,), False where there is none."""
+    place = tf.where(valid, tf.range(valid.shape[0])[:, None], -1)
+    return tf.reduce_any(values & (place == tf.reduce_max(place, axis=0)) & valid, axis=0)
 
 
 def _frame(x: Any, index: int, numbers: Any) -> Any:

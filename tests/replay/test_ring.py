@@ -148,13 +148,13 @@ def test_new_steps_have_the_largest_priority_so_far_and_steps_overwritten_have_n
     np.testing.assert_allclose(weights[last], 4.0, rtol=1e-5)
 
 
-def test_a_priority_that_is_not_finite_changes_nothing_and_the_greatest_of_two_counts():
+def test_a_priority_that_is_none_changes_nothing_and_the_greatest_of_two_counts():
     ring = ring_of(prioritized=True, priority_exponent=1.0)
     filled(ring)
     row = int(ring.draw(tf.constant([1, 1]), 1).rows[0])
     ring.reprioritize(tf.constant([row, row, row]), tf.constant([0.25, 0.5, np.nan]))
     np.testing.assert_allclose(ring._priorities.weights([row]), 0.5, rtol=1e-5)
-    ring.reprioritize(tf.constant([row]), tf.constant([np.inf]))
+    ring.reprioritize(tf.constant([row] * 3), tf.constant([np.inf, -1.0, 3e38]))
     np.testing.assert_allclose(ring._priorities.weights([row]), 0.5, rtol=1e-5)
     assert float(ring._largest) == 1.0
 
@@ -269,3 +269,33 @@ def test_rows_have_seeds_of_their_own_and_draws_depend_on_the_seed_alone():
         np.testing.assert_array_equal(x, y)
     assert (first.rows.numpy() != other.rows.numpy()).any()
     assert len(np.unique(np.concatenate([first.seeds, other.seeds]), axis=0)) == 100
+
+
+@XLA
+def test_writes_draws_and_priorities_in_a_loop_of_one_program_are_those_of_one_after_the_other():
+    rings = [ring_of(n_steps=3, prioritized=True, priority_exponent=1.0) for _ in range(2)]
+    rollouts = [tensors(Player(3, seed=i, idle=0.0).play(5)) for i in range(4)]
+    stacked = tf.nest.map_structure(lambda *x: None if x[0] is None else tf.stack(x), *rollouts)
+
+    def step(ring, rollout, i):
+        ring.write(rollout)
+        drawn = ring.draw(tf.stack([i, 3]), 64)
+        ring.reprioritize(drawn.rows, tf.cast(drawn.actions, tf.float32))
+        return drawn.observations, drawn.rows
+
+    @tf.function(jit_compile=True, autograph=False)
+    def looped():
+        def body(i, seen, rows):
+            rollout = tf.nest.map_structure(lambda x: None if x is None else x[i], stacked)
+            found = step(rings[0], rollout, i)
+            return i + 1, tf.tensor_scatter_nd_update(seen, [[i]], [found[0]]), rows + found[1]
+
+        start = (tf.constant(0), tf.zeros((4, 64)), tf.zeros((64,), tf.int32))
+        return tf.while_loop(lambda i, *_: i < 4, body, start)[1:]
+
+    seen, rows = looped()
+    one_by_one = [step(rings[1], rollout, tf.constant(i)) for i, rollout in enumerate(rollouts)]
+    np.testing.assert_array_equal(seen, [observations for observations, _ in one_by_one])
+    np.testing.assert_array_equal(rows, sum(rows.numpy() for _, rows in one_by_one))
+    for looped_variable, variable in zip(rings[0].variables, rings[1].variables, strict=True):
+        np.testing.assert_allclose(looped_variable, variable, rtol=1e-5)
