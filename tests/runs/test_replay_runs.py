@@ -230,7 +230,7 @@ def observations(name, count=300):
     return {"observation": x, "action_mask": mask}
 
 
-@mostly_slow("name", EXPORTED.keys(), quick=["dueling", "masked atoms"])
+@mostly_slow("name", EXPORTED.keys(), quick=["dueling"])
 @pytest.mark.parametrize("file", ["policy.keras", "policy.tflite"])
 def test_an_exported_policy_takes_its_actions(name, file, tmp_path):
     from rlgrad.exporting.standalone import model_inputs
