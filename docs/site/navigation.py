@@ -12,8 +12,10 @@ FOLDERS = ("docs/*.md", "docs/*/*.md", "benchmarks/results/*.md")
 SECTIONS = {
     "Start": ("docs/first-steps", "docs/command-line", "docs/configs"),
     "Agents": (
-        *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo")),
+        *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo", "dqn", "qrdqn", "c51", "pqn")),
         "docs/agents/*",
+        "docs/table",
+        "docs/replay",
         "docs/agents/your-own",
         "docs/agents/publishing",
     ),

@@ -18,6 +18,7 @@ from rlgrad.config import Config, agent_class, update_class
 from rlgrad.core import registry
 from rlgrad.core.settings import descriptions, hints
 from rlgrad.hyperparameters import Record, fields
+from rlgrad.replay import Exploration, Linear, Replay, Target
 from rlgrad.updates import Update
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,8 @@ WORDS = {
     NoneType: "`null`",
     Any: "string, mapping",
 }
+RECORDS = {"replay": Replay, "target": Target, "exploration": Exploration, "linear": Linear}
+"""Records inside an agent besides its update, by the names of their tables."""
 
 
 def tables() -> dict[str, str]:
@@ -39,6 +42,7 @@ def tables() -> dict[str, str]:
     own = {name: {f: t for f, t in _rows(cls).items() if _rows(Agent).get(f) != t} for name, cls in agents.items()}
     made = {"configs": _configs(), "run": _run(), "agent": _table(_rows(Agent).values())}
     made |= {f"agent-{name}": _table(rows.values()) for name, rows in sorted(own.items())}
+    made |= {f"record-{name}": _table(_rows(cls).values()) for name, cls in RECORDS.items()}
     return made | {f"update-{name}": _table(_rows(cls).values()) for name, cls in _updates().items()}
 
 
@@ -120,18 +124,20 @@ def _takes(hint: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if isinstance(hint, type) and issubclass(hint, Update):
         return "an update"
+    if hint in RECORDS.values():
+        return next(f"[{name}](#{name})" for name, cls in RECORDS.items() if cls is hint)
     if origin in (Union, UnionType):
         return ", ".join(_takes(kind) for kind in inner)
     if origin is tuple:
-        return f"list: {_takes(inner[0])}"
+        return f"list: {_takes(inner[0])}" if inner[-1] is Ellipsis else f"list of {len(inner)}: {_takes(inner[0])}s"
     return "mapping" if origin in (dict, Mapping) else WORDS[hint]
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Record):
-        kind = registry.name_of("rlgrad.updates", type(value))
+        named = [f"type: {registry.name_of('rlgrad.updates', type(value))}"] if isinstance(value, Update) else []
         changed = {f: v for f, v in fields(value).items() if v != fields(type(value)()).get(f)}
-        return ", ".join([f"type: {kind}", *(f"{f}: {_plain(v)}" for f, v in changed.items())]).join("{}")
+        return ", ".join([*named, *(f"{f}: {_plain(v)}" for f, v in changed.items())]).join("{}")
     return yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]
 
 

@@ -94,6 +94,7 @@ def test_six_updates_equal_numpy(changes):
         assert numbers["q_mean"] == pytest.approx(np.mean(means), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_six_updates_of_a_program_of_xla_equal_numpy():
     learner, _, theta, target, _ = both_ways(c51(**SWITCHES["all"]), credit_by_hand, xla=True)

@@ -10,6 +10,7 @@ from helpers.values import policy_for, q_gradient, q_values, theta_of
 import rlgrad
 from rlgrad import random
 from rlgrad.agents import PQN
+from rlgrad.hyperparameters import fields
 from rlgrad.updates import Ascent
 
 TAKEN = np.array([[0, 2], [4, 0], [3, 0], [1, 1]])
@@ -119,6 +120,6 @@ def test_lambda_1_is_monte_carlo_and_lambda_0_one_step_q_learning():
 
 
 def test_it_has_no_target_weights_and_no_replay_among_its_options():
-    assert not {"target", "replay"} & {*PQN().__dataclass_fields__}
+    assert not {"target", "replay"} & {*fields(PQN())}
     with pytest.raises(TypeError, match="replay"):
         PQN(replay=None)

@@ -27,6 +27,7 @@ TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/gradients/from-k-gradients.md",
     "docs/logs.md",
     "docs/memory.md",
+    "docs/replay.md",
     "docs/resume.md",
     "docs/tuning.md",
 )
@@ -51,20 +52,24 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     import gymnasium
 
     import rlgrad
-    from rlgrad.agents import NPG, PPO
+    from rlgrad.agents import DQN, NPG, PPO, PQN
     from rlgrad.config import agent_class
     from rlgrad.core import registry
     from rlgrad.logs import videos
     from rlgrad.metrics import EVALUATION_METRICS, METRICS
     from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
-    policy = rlgrad.make_policy(gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2), hidden_sizes=(4,))
+    spaces = gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2)
+    of_probabilities = rlgrad.make_policy(*spaces, hidden_sizes=(4,))
     shipped = [name for name, point in registry.agents().items() if point.value.startswith("rlgrad.agents.")]
     agents = [agent_class(name)() for name in shipped]
     agents += [PPO(update=Ascent(num_epochs=2, target_kl=0.1))]
     agents += [NPG(update=PerHead(policy=NaturalGradient(fisher=kind))) for kind in ("exact", "empirical")]
     logged = {*METRICS, *EVALUATION_METRICS, videos.TAG}
     for agent in agents:
+        policy = of_probabilities
+        if isinstance(agent, DQN | PQN):
+            policy = rlgrad.make_policy(*spaces, action_values=agent.action_values, hidden_sizes=(4,))
         logged |= {f"train/{name}" for name in rlgrad.Learner(agent, policy, num_envs=agent.num_envs).metrics}
     defined = re.findall(r"^\| `((?:time|train|eval)/\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M)
     assert sorted(defined) == sorted(logged)
@@ -85,3 +90,11 @@ def test_a_custom_agent_and_its_training_script_take_at_most_25_lines():
         "class MyAgent",
         "    def credit",
     ]
+
+
+def test_the_agent_of_the_replay_page_is_the_file_that_it_names_and_has_at_most_25_lines():
+    file, (block, *_) = (ROOT / "docs" / "munchausen.py").read_text(), blocks(ROOT / "docs" / "replay.md")
+    documented = re.compile(r'^ *"""(?:(?!""").)*"""\n', re.M | re.S)
+    shown, written = ([line for line in documented.sub("", text).splitlines() if line] for text in (block, file))
+    assert shown == written
+    assert len(shown) <= 25

@@ -27,7 +27,8 @@ SPACES = spaces.Box(-9, 9, (2,)), spaces.Discrete(ACTIONS)
 
 def vector(x):
     """Two numbers of one: float32 (…, 2)."""
-    return np.stack([np.sin(x), np.cos(0.7 * np.asarray(x))], axis=-1).astype(np.float32)
+    x = np.asarray(x, float)
+    return np.stack([np.sin(x), np.cos(0.7 * x)], axis=-1).astype(np.float32)
 
 
 class Source:

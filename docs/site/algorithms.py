@@ -1,0 +1,153 @@
+"""The table of table.md: what every shipped agent credits, with links to the lines of code that say so.
+
+`python docs/site/algorithms.py` writes it anew; a test compares them. A line is found by what stands in it, so a line that moves
+is followed, and one that is gone is an error.
+"""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlgrad import Agent
+from rlgrad.config import agent_class
+from rlgrad.core import registry
+from rlgrad.hyperparameters import fields
+from rlgrad.replay import Linear, Target
+from rlgrad.updates import PerHead, Update
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "table.md"
+BEGIN, END = "<!-- algorithms -->\n", "<!-- end of algorithms -->"
+OUTPUTS = {"log_prob": "∇ log π(a\\|s)", "value": "∇ v(s)", "entropy": "∇ H(π(·\\|s))", "q": "∇ q(s)[a]"}
+"""The columns of credits: outputs of the policy, and their heads in the table."""
+
+
+class Cell(NamedTuple):
+    """A credit, and what stands in the line of the agent's file that says it."""
+
+    text: str
+    line: str
+
+
+_VALUE = Cell("c_v (G^λ − v)", '"value": self.value_coefficient * (batch.returns - now.value)')
+_ENTROPY = Cell("c_H, or none", 'credit["entropy"] = anneal(')
+_ADVANTAGE = Cell("Â^λ", 'return {"log_prob": advantages,')
+
+CREDITS: dict[str, dict[str, Cell]] = {
+    "reinforce": {
+        "log_prob": Cell("G − b", 'credit = {"log_prob": advantages}'),
+        "value": Cell(
+            "c_v (G − v), if b is v", 'credit["value"] = self.value_coefficient * (batch.returns - now.value)'
+        ),
+        "entropy": _ENTROPY,
+    },
+    "a2c": {"log_prob": Cell("Â^λ", 'credit = {"log_prob": advantages,'), "value": _VALUE, "entropy": _ENTROPY},
+    "ppo": {
+        "log_prob": Cell("r Â^λ, 0 where clipped", "counts = tf.where(self._clipped("),
+        "value": Cell("c_v (G^λ − v), or clipped", '"value": self._of_value(batch, now)'),
+        "entropy": _ENTROPY,
+    },
+    "npg": {"log_prob": _ADVANTAGE, "value": _VALUE},
+    "trpo": {"log_prob": _ADVANTAGE, "value": _VALUE},
+    "pqn": {"q": Cell("G^λ − q", 'return {"q": batch.returns - now.q}')},
+    "dqn": {"q": Cell("R + d q̄(s′)[a*] − q, or clipped", "error = batch.rewards + batch.discounts *")},
+    "qrdqn": {
+        "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": tf.reduce_mean(side * slope, axis=-1)}')
+    },
+    "c51": {"q": Cell("m − softmax(f)", 'return {"q": self.projected(batch, after) - tf.nn.softmax(now.q)}')},
+}
+"""By agent and output, in the order of the table."""
+
+
+def table() -> str:
+    """Return the table."""
+    heads = ["agent", *OUTPUTS.values(), "a batch is", "target weights", "random actions", "update"]
+    return "\n".join(["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *map(_row, CREDITS)]) + "\n"
+
+
+def written(page: str) -> str:
+    """Return the page with its table as the code has it now."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def shipped() -> list[str]:
+    """Return the names of the agents that ship."""
+    return sorted(name for name, point in registry.agents().items() if point.value.startswith("rlgrad.agents."))
+
+
+def _row(name: str) -> str:
+    cls = agent_class(name)
+    agent = cls()
+    credits = [_credit(cls, CREDITS[name].get(output)) for output in OUTPUTS]
+    settings = {
+        "replay" if agent.replay is not None else "num_steps": _batch(agent),
+        "target": _target(agent.target),
+        "exploration": _share(agent.exploration.random),
+        "update": _update(agent.update),
+    }
+    linked = [_link(text, *_field(cls, field)) if text != "–" else text for field, text in settings.items()]
+    return f"| [{name}](agents/{name}.md) | " + " | ".join([*credits, *linked]) + " |"
+
+
+def _credit(cls: type[Agent], cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    file = Path(inspect.getfile(cls))
+    return _link(cell.text, file, _line(file, re.escape(cell.line)))
+
+
+def _field(cls: type[Agent], name: str) -> tuple[Path, int]:
+    """Return the file and the line in which a class, or the nearest of its bases, sets a field's default."""
+    owner = next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
+    file = Path(inspect.getfile(owner))
+    begin = inspect.getsourcelines(owner)[1]
+    lines = file.read_text().splitlines()[begin - 1 :]
+    found = next(i for i, text in enumerate(lines) if re.match(rf"    {name}: ", text))
+    return file, begin + found
+
+
+def _line(file: Path, pattern: str) -> int:
+    """Return the number of the one line of a file that a pattern is found in."""
+    found = [i for i, text in enumerate(file.read_text().splitlines(), 1) if re.search(pattern, text)]
+    if len(found) != 1:
+        raise ValueError(
+            f"{file.name} has {len(found)} lines with {pattern!r}: say in algorithms.py what stands there now."
+        )
+    return found[0]
+
+
+def _link(text: str, file: Path, line: int) -> str:
+    return f"[{text}](../{file.resolve().relative_to(ROOT)}#L{line})"
+
+
+def _batch(agent: Agent) -> str:
+    if agent.replay is not None:
+        return f"{agent.replay.batch_size} steps of a replay"
+    return "whole episodes" if agent.num_steps is None else f"a rollout, {agent.num_envs} × {agent.num_steps} steps"
+
+
+def _target(target: Target | None) -> str:
+    if target is None:
+        return "–"
+    when = "each step" if target.every == 1 else f"every {target.every} steps"
+    return f"replaced {when}" if target.rate == 1.0 else f"follow by {target.rate} {when}"
+
+
+def _share(share: Any) -> str:
+    if isinstance(share, Linear):
+        return f"{share.start:g} to {share.end:g}"
+    return f"{share:g}" if share else "–"
+
+
+def _update(update: Update) -> str:
+    if isinstance(update, PerHead):
+        parts = {name: part for name, part in fields(update).items() if isinstance(part, Update)}
+        return ", ".join(f"{name}: {_update(part)}" for name, part in parts.items())
+    return str(registry.name_of("rlgrad.updates", type(update)))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text()))
