@@ -1,7 +1,7 @@
 """The table of table.md: what every shipped agent credits, with links to the lines of code that say so.
 
-`python docs/site/algorithms.py` writes it anew; a test compares them. A line is found by what stands in it, so a line that moves
-is followed, and one that is gone is an error.
+`python docs/site/algorithms.py` writes it anew; a test compares them. A line is found by what stands in it: one that moves is
+followed, and one that is gone is an error.
 """
 
 import inspect

@@ -49,5 +49,5 @@ def test_links_lead_to_lines_that_are_there():
 def test_a_line_that_is_gone_is_an_error():
     file = ROOT / "agents" / "dqn.py"
     for pattern in ("no such line", "import"):
-        with pytest.raises(ValueError, match="say in .* what stands there now"):
+        with pytest.raises(ValueError, match=r"say in .* what stands there now"):
             algorithms._line(file, pattern)

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-KINDS = ("plain", "prioritized", "quantiles", "rollouts")
+KINDS = ("plain", "prioritized", "quantiles", "rollouts", "compiled")
 
 
 def agent_of(kind):
@@ -15,7 +15,7 @@ def agent_of(kind):
 
     small = {"capacity": 300, "batch_size": 8, "warmup": 100, "updates_per_step": 0.13}  # overwritten several times
     settings = {"num_envs": 2, "num_steps": 10, "target": Target(rate=1.0, every=7)}
-    if kind == "plain":
+    if kind in ("plain", "compiled"):
         return DQN(replay=Replay(**small), **settings)
     if kind == "prioritized":
         replay = Replay(**small, prioritized=True, n_steps=3)
@@ -31,11 +31,11 @@ def train(kind, folder, callbacks=()):
 
     return rlgrad.train(
         agent_of(kind),
-        "CartPole-v1",
+        "rlgrad/CartPole-v1" if kind == "compiled" else "CartPole-v1",
         total_timesteps=1600,
         hidden_sizes=(4,),
         seed=11,
-        vectorization_mode="sync",
+        vectorization_mode="compiled" if kind == "compiled" else "sync",
         run_dir=folder,
         evaluation_episodes=0,
         callbacks=callbacks,

@@ -19,7 +19,7 @@ import rlgrad
 from rlgrad.agents import C51, DQN, PQN, QRDQN
 from rlgrad.callbacks import Callback
 from rlgrad.policies.actions import ActionValues
-from rlgrad.replay import Exploration, Replay, Target
+from rlgrad.replay import Exploration, Linear, Replay, Target
 from rlgrad.updates import Ascent
 
 SMALL = Replay(capacity=200, batch_size=8, warmup=20, updates_per_step=0.25)
@@ -48,7 +48,7 @@ def resumed(folder):
 @mostly_slow("kind", KINDS, quick=["prioritized"])
 def test_a_run_that_is_resumed_from_its_middle_ends_as_if_it_had_gone_on(kind, tmp_path):
     """Its replay, priorities, target weights and counters are in the checkpoint: rows and checkpoints agree to the bit."""
-    whole = train(kind, tmp_path / "whole", [Photograph(tmp_path / "middle", 45)])
+    whole = train(kind, tmp_path / "whole", [Photograph(tmp_path / "middle", 25)])
     resumed(tmp_path / "middle")
     for mine, theirs in zip(left(tmp_path / "middle"), left(whole.path), strict=True):
         assert mine == theirs
@@ -56,7 +56,7 @@ def test_a_run_that_is_resumed_from_its_middle_ends_as_if_it_had_gone_on(kind, t
 
 @mostly_slow("kind", KINDS, quick=["plain"])
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(kind, tmp_path):
-    assert kill_once_logged(30, kind, tmp_path / "run")
+    assert kill_once_logged(20, kind, tmp_path / "run")
     resumed(tmp_path / "run")
     whole = train(kind, tmp_path / "whole")
     for mine, theirs in zip(left(tmp_path / "run"), left(whole.path), strict=True):
@@ -183,6 +183,34 @@ def test_steps_of_a_vectorized_class_that_belong_to_no_episode_are_not_remembere
     drawn = run.learner.rehearsal.ring.draw(tf.constant([1, 2]), 300)
     there = np.abs(drawn.next_observations.numpy() - drawn.observations.numpy())
     assert there[:, 2].max() < 0.2  # the pole's angle goes no such way in a step, but from an end to a beginning it may
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "rlgrad/CartPole-v1"])
+def test_random_actions_are_as_many_as_the_schedule_says_also_in_a_program(env, tmp_path):
+    """All in the warm-up, then a share that falls from 0.9 to 0.1: the replay holds the probability of each action."""
+    agent = DQN(
+        num_envs=4,
+        num_steps=25,
+        replay=Replay(capacity=2000, batch_size=4, warmup=400, updates_per_step=0.01),
+        exploration=Exploration(random=Linear(start=0.9, end=0.1, over=0.75)),
+    )
+    mode = "compiled" if env.startswith("rlgrad") else "sync"
+    run = rlgrad.train(
+        agent, env, total_timesteps=1600, seed=2, run_dir=tmp_path / "run", **QUICK | {"vectorization_mode": mode}
+    )
+    probabilities = np.exp(run.learner.rehearsal.ring._stored["log_probs"].numpy()[:-1].reshape(4, 500))
+    flags = run.learner.rehearsal.ring._stored["flags"].numpy()[:-1].reshape(4, 500)
+    for slot in range(4):
+        steps = probabilities[slot][flags[slot] > 0]
+        assert len(steps) == 400
+        np.testing.assert_allclose(steps[:100], 0.5, rtol=1e-5)
+        for rollout in range(4, 16):
+            share = agent.exploration.random.at(rollout * 100 / 1600)
+            told = steps[25 * rollout : 25 * rollout + 25]
+            other = np.abs(told - share / 2) < 1e-5
+            np.testing.assert_allclose(told[~other], 1 - share / 2, rtol=1e-5)
+            if share < 0.2:
+                assert other.mean() < 0.3
 
 
 def test_a_memory_is_trained_and_resumed(tmp_path):
