@@ -29,6 +29,7 @@ OURS, PEERS = RESULTS / "learning.jsonl", RESULTS / "sb3.jsonl"
 CURVE_POINTS = 50
 COLUMNS = {"train_return": "training return", "greedy": "greedy", "sampled": "sampled"}
 NAMES = {"reinforce": "REINFORCE", "a2c": "A2C", "ppo": "PPO", "npg": "NPG", "trpo": "TRPO"}
+NAMES |= {"dqn": "DQN", "qr-dqn": "QR-DQN", "qrdqn": "QR-DQN", "pqn": "PQN", "c51": "C51"}
 COLORS = {agent: f"C{i}" for i, agent in enumerate(NAMES)}
 SETTINGS = {
     "zoo": "the zoo's settings",

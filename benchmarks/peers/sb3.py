@@ -6,6 +6,7 @@ Three kinds of settings. *zoo*: those of rl_zoo3, where a -v5 environment takes 
 same with ordinary Gaussian noise. *defaults*: the library's own, with observations normalized and rewards left alone.
 
 Metric: last weights; mean raw return of the last 100 training episodes; greedy and sampled evaluation over 100 fresh episodes.
+Of DQN and QR-DQN, sampled means with the exploration of the end of training, as these libraries play.
 Needs a virtual environment of its own: torch (CPU build), stable-baselines3, sb3-contrib, rl-zoo3, gymnasium[box2d,mujoco].
 """
 
@@ -22,13 +23,13 @@ import numpy as np
 import rl_zoo3
 import torch
 import yaml
-from sb3_contrib import TRPO
-from stable_baselines3 import A2C, PPO
+from sb3_contrib import QRDQN, TRPO
+from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-AGENTS = {"a2c": A2C, "ppo": PPO, "trpo": TRPO}
+AGENTS = {"a2c": A2C, "dqn": DQN, "ppo": PPO, "qrdqn": QRDQN, "trpo": TRPO}
 SETTINGS = ("zoo", "zoo-without-gsde", "defaults")
 
 

@@ -200,6 +200,10 @@ class Learner:
             raise NotImplementedError(
                 "A policy with memory has gradients of sequences, not of steps, so they cannot be measured step by step."
             )
+        if "log_prob" not in self.credited:
+            raise NotImplementedError(
+                f"A diagnosis is of policy gradients, and {type(self.agent).__name__} credits {', '.join(self.credited)}."
+            )
         arguments = map_leaves(tf.constant, _unfilled(rollout)), tf.constant(progress, tf.float32)
         key = self._key(rollout)
         if key not in self._measuring:
