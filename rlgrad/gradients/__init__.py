@@ -13,7 +13,6 @@ from rlgrad.gradients.closed_forms.outer_products import OuterProduct
 from rlgrad.gradients.closed_forms.rule_table import register_rule
 from rlgrad.gradients.curvature import hessian_vector_product
 from rlgrad.gradients.dicts import by_layer, dot, flatten, norm, unflatten
-from rlgrad.gradients.evaluation import evaluate
 from rlgrad.gradients.functions import forget, gradient, input_gradient, value_and_gradient
 from rlgrad.gradients.gauss_newton import gauss_newton_vector_product
 from rlgrad.gradients.input_derivatives import input_jacobian, input_jvp
@@ -21,6 +20,7 @@ from rlgrad.gradients.jacobian_grams import jacobian_gram
 from rlgrad.gradients.jacobians import jacobian
 from rlgrad.gradients.linearization import Linearization, linearize
 from rlgrad.gradients.norms import gram, per_sample_norm
+from rlgrad.gradients.output_values import evaluate
 from rlgrad.gradients.per_sample import per_sample_gradient
 from rlgrad.gradients.planning import Plan, plan
 from rlgrad.gradients.programs.backward import DisconnectedGradientError
