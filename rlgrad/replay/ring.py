@@ -27,7 +27,7 @@ _LEAST_PRIORITY, _MOST_WEIGHT = 1e-6, 1e28  # sums of 2³⁰ weights stay finite
 class Ring:
     """The last steps of N slots, from which batches are drawn.
 
-    `write`, `draw` and `reprioritize` work inside a program that XLA compiles, and outside of one. The other methods work outside.
+    `write`, `draw` and `reprioritize` work inside a program that XLA compiles, and outside of one; the other methods outside.
 
     Args:
         settings: how much is kept, and how it is drawn.
