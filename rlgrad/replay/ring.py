@@ -27,7 +27,7 @@ _LEAST_PRIORITY, _MOST_WEIGHT = 1e-6, 1e28  # sums of 2³⁰ weights stay finite
 class Ring:
     """The last steps of N slots, from which batches are drawn.
 
-    All methods work inside a program that XLA compiles, and outside of one. Only `reprioritize` and `write` change anything.
+    `write`, `draw` and `reprioritize` work inside a program that XLA compiles, and outside of one; the other methods outside.
 
     Args:
         settings: how much is kept, and how it is drawn.
@@ -167,6 +167,7 @@ class Ring:
         here, after = self._store.number(row, valid), self._store.number(row + 1, valid)
         any_valid = tf.reduce_any(valid, axis=0)
         until = moved + tf.cast(any_valid & ~last_of(closing, valid), tf.int32)
+        # Steps after the last row lose the older frames of their stacks.
         emptied, lost = self._lose(
             begin, tf.where(any_valid, until + self._store.before, 0), self._least(valid.shape[0])
         )
@@ -260,6 +261,7 @@ class Ring:
                 f"environments, got {steps} steps in {slots}."
             )
         self._store.require_layout(values)
+        self._store.require_layout({"observations": rollout.final_observations})
         return tf.convert_to_tensor(rollout.mask) > 0
 
     def _continued(self, rollout: Rollout, valid: Any) -> tuple[Any, Any]:
