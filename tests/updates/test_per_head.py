@@ -93,7 +93,8 @@ def test_a_bad_value_step_is_reported_and_the_policy_keeps_its_good_one():
 
 def test_every_output_but_the_value_belongs_to_the_policy_and_each_head_renews_its_own_rate():
     first, second, third = (keras.Variable([0.0], name=name) for name in ("first", "second", "third"))
-    heads = PerHead(*(Ascent(optimizer="sgd", learning_rate=rate) for rate in (0.1, 0.2)))
+    policy, value = (Ascent(optimizer="sgd", learning_rate=rate) for rate in (0.1, 0.2))
+    heads = PerHead(policy=policy, value=value)
     state = heads.build([first, second, third], 1, {"log_prob": [first], "value": [second], "zeal": [third]})
     assert [v.name for v in state.policy_variables] == ["first", "third"]
     assert [v.name for v in state.value_variables] == ["second"]
