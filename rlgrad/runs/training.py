@@ -30,6 +30,7 @@ from rlgrad.runs.advice import advice
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.placement import device_for
+from rlgrad.runs.policies import write_spaces
 from rlgrad.runs.run import Run
 from rlgrad.runs.trust import refusal, require_trust
 from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
@@ -228,6 +229,10 @@ def run_config(
             run.save()  # first: a folder that is a run has a checkpoint to resume from
             mode = run.collector.vectorization_mode
             provenance.write(path, run.config, command=command, device=run.device, vectorization_mode=mode)
+            asked = {
+                name for name, model_of in (("model", model), ("value_model", value_model)) if model_of is not None
+            }
+            write_spaces(path, run.collector.observation_space, run.collector.action_space, asked)
             given = {"model": (model, run.policy.network), "value_model": (value_model, run.policy.value_network)}
             write_config(
                 path, run.config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None}
