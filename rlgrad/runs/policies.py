@@ -1,15 +1,16 @@
 """A run's policy without its environment: spaces.json, in the run's folder, says what it observes and does."""
 
+import dataclasses
 import inspect
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from rlgrad.agent import Agent
-from rlgrad.config import Config
+from rlgrad.config import from_mapping
 from rlgrad.core import capacity, plain_files, settings
 from rlgrad.core.keras_configs import weights_within
 from rlgrad.policies.build import make_policy
@@ -58,10 +59,7 @@ def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
     content = settings.read(path / "config.yaml", follow=False)
     encoders = {name: content[name] for name in ("encoders",) if name in content}
     require_trust(path, encoders, trust=trust, training=False)
-    taken = inspect.signature(make_policy).parameters
-    options = settings.as_declared({name: value for name, value in content.items() if name in taken}, Config)
-    of_agent = settings.mapping(content.get("agent"), "agent")
-    options |= settings.as_declared({name: value for name, value in of_agent.items() if name in taken}, Agent, "agent.")
+    options = _options(content)
     use_encoders(tuple(encoders.get("encoders", ())))
     spaces = plain_files.read_json(path / FILE)
     if not isinstance(spaces, dict):
@@ -76,7 +74,7 @@ def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
 
     def loaded(value: bool) -> Policy:
         with weights_within(capacity.memory() // 4):
-            policy = make_policy(observation, action, value=value, **models, **options)
+            policy = make_policy(observation, action, value=value, **(options | models))
         checkpoints.load_newest(path / "checkpoints", {"policy": policy.variables})
         return policy
 
@@ -86,3 +84,14 @@ def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
         raise
     except ValueError:  # its agent trains no value
         return loaded(value=False)
+
+
+def _options(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in a config's content that are arguments of `make_policy`, each checked as in any config."""
+    taken = inspect.signature(make_policy).parameters
+    of_agent = settings.mapping(content.get("agent"), "agent")
+    agent = Agent(**settings.as_declared({name: each for name, each in of_agent.items() if name in taken}, Agent))
+    asked = {name: value for name, value in content.items() if name in taken}
+    config = from_mapping(asked | {"agent": {}, "env": "", "total_timesteps": 1}, agent)
+    fields = ((part, each.name) for part in (agent, config) for each in dataclasses.fields(part) if each.name in taken)
+    return {name: getattr(part, name) for part, name in fields}
