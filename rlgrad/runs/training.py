@@ -30,7 +30,7 @@ from rlgrad.runs.advice import advice
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.placement import device_for
-from rlgrad.runs.policies import write_spaces
+from rlgrad.runs.alone import write_spaces
 from rlgrad.runs.run import Run
 from rlgrad.runs.trust import refusal, require_trust
 from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders

@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> Result:
 
 def _policy(options: argparse.Namespace) -> "Policy":
     """Return the run's policy. No environment is made, but for a run of before its folder said what the spaces are."""
-    from rlgrad.runs.policies import load_policy
+    from rlgrad.runs.alone import load_policy
 
     policy = None if options.env else load_policy(options.run, trust=options.trust)
     if policy is None:

@@ -12,7 +12,7 @@ from helpers.counting import QUICK
 import rlgrad
 from rlgrad.agents import A2C, Reinforce
 from rlgrad.cli import main
-from rlgrad.runs.policies import load_policy
+from rlgrad.runs.alone import load_policy
 
 layers = keras.layers
 
