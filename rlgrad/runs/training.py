@@ -27,10 +27,10 @@ from rlgrad.rollouts.factory import make_collector
 from rlgrad.rollouts.gym import GymCollector
 from rlgrad.runs import provenance
 from rlgrad.runs.advice import advice
+from rlgrad.runs.alone import write_spaces
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.placement import device_for
-from rlgrad.runs.alone import write_spaces
 from rlgrad.runs.run import Run
 from rlgrad.runs.trust import refusal, require_trust
 from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
