@@ -32,6 +32,34 @@ def test_every_shipped_agent_declares_fields_of_its_own_and_takes_each_extreme(n
             assert value_at(with_values(agent, {field: value}), field) == value
 
 
+COMMON = {"gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999], "gae_lambda": Range(0.8, 1.0)}
+RATE, ENTROPY = Range(1e-5, 1e-1, log=True), Range(1e-5, 1e-1, log=True)
+
+
+def test_what_tune_searches_by_default():
+    policy = Ascent(learning_rate=0.1)
+    assert A2C(update=policy).search_space() == COMMON | {
+        "update.learning_rate": RATE,
+        "num_steps": [5, 8, 16, 32, 64],
+        "entropy_coefficient": ENTROPY,
+    }
+    assert PPO(update=policy).search_space() == COMMON | {
+        "update.learning_rate": RATE,
+        "num_steps": [64, 128, 256, 512, 1024],
+        "update.num_epochs": [2, 5, 10, 20],
+        "clip_range": [0.1, 0.2, 0.3],
+        "entropy_coefficient": ENTROPY,
+    }
+    assert Reinforce(update=policy).search_space() == {
+        "gamma": COMMON["gamma"],
+        "update.learning_rate": RATE,
+        "standardize_advantages": [False, True],
+        "entropy_coefficient": ENTROPY,
+    }
+    for agent in (NPG(), TRPO()):
+        assert agent.search_space()["num_steps"] == [64, 128, 256, 512]
+
+
 def test_an_agent_of_ones_own_inherits_a_space_and_may_add_to_it():
     assert set(Mine().search_space()) == {"gamma", "gae_lambda", "update.learning_rate", "temperature"}
     assert "agent.temperature" in declared(Config(agent=Mine(), env="CartPole-v1", total_timesteps=1))

@@ -113,11 +113,13 @@ def with_kwargs(kwargs: Mapping[str, Any], name: str, create: Callable[[], Made]
     try:
         return create()
     except TypeError as error:
-        if not kwargs or "argument" not in str(error):
+        said = str(error).split("\n", maxsplit=1)[0]
+        own = said.startswith((f"{name}.__init__() missing", f"{name}() missing")) or "environment creator" in said
+        if own and "() missing" in said:
+            raise ValueError(f"{said}. Give it in env_kwargs (command line: --env-kwargs name value).") from error
+        if not kwargs or "argument" not in said:
             raise
-        raise ValueError(
-            f"env_kwargs={dict(kwargs)} are not what {name} takes: {str(error).splitlines()[0]}"
-        ) from error
+        raise ValueError(f"env_kwargs={dict(kwargs)} are not what {name} takes: {said}") from error
 
 
 def maker(

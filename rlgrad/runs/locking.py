@@ -12,7 +12,15 @@ except ImportError:  # not on Windows
 
 NAME = "training.lock"
 # Written before config.yaml, which makes a folder a run.
-BEFORE_CONFIG = {"checkpoints", "run.json", "model.json", "value_model.json", NAME, "unfinished.partial.yaml"}
+BEFORE_CONFIG = {
+    "checkpoints",
+    "run.json",
+    "model.json",
+    "value_model.json",
+    "spaces.json",
+    NAME,
+    "unfinished.partial.yaml",
+}
 
 
 class Lock:

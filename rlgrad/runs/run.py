@@ -157,7 +157,7 @@ class Run:
         Rollouts of a fixed number of steps never take more. A rollout of whole episodes ends with its last episode.
 
         Args:
-            total_timesteps: environment steps of the whole run. `None`: the config's.
+            total_timesteps: environment steps of the whole run. `None`: the config's; a run that has taken them stays as it is.
             command: the command that run.json records if the run was loaded from a checkpoint.
 
         Returns:
@@ -176,6 +176,9 @@ class Run:
                 f"This run ended early, after {self.timesteps:,} steps (stop_at_return, patience, time_budget or a callback): "
                 "pass total_timesteps to continue all the same."
             )
+        elif self.finished and self.timesteps:
+            _log.info("All %s steps of %s are taken: nothing is left to train.", f"{self.timesteps:,}", self.path)
+            return self
         self._require_room()
         with self.locked(), tf.device(self.device):
             self._begin(command)

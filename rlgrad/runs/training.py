@@ -20,6 +20,7 @@ from rlgrad.logs.progress import say
 from rlgrad.policies.build import ModelOrBuilder
 from rlgrad.runs import provenance
 from rlgrad.runs.advice import advice
+from rlgrad.runs.alone import write_spaces
 from rlgrad.runs.assembly import assemble, callbacks_of
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
@@ -224,6 +225,10 @@ def run_config(
             run.save()  # first: a folder that is a run has a checkpoint to resume from
             mode = run.collector.vectorization_mode
             provenance.write(path, run.config, command=command, device=run.device, vectorization_mode=mode)
+            asked = {
+                name for name, model_of in (("model", model), ("value_model", value_model)) if model_of is not None
+            }
+            write_spaces(path, run.collector.observation_space, run.collector.action_space, asked)
             given = {"model": (model, run.policy.network), "value_model": (value_model, run.policy.value_network)}
             write_config(
                 path, run.config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None}

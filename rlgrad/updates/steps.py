@@ -28,10 +28,10 @@ class AscentState:
     optimizer: keras.optimizers.Optimizer
     variables: list[keras.Variable]
     initial_rate: float
-    anneals: bool = False
-    max_grad_norm: float | None = None
-    flat: Flat | None = None
-    schedule: keras.optimizers.schedules.LearningRateSchedule | None = None
+    anneals: bool
+    max_grad_norm: float | None
+    flat: Flat | None
+    schedule: keras.optimizers.schedules.LearningRateSchedule | None
 
     @property
     def last_rate(self) -> tf.Tensor:

@@ -91,6 +91,13 @@ def test_check_says_what_an_environment_does_not_take(sized, env, capsys):
     assert "unexpected keyword argument 'siez'" in said
 
 
+@pytest.mark.parametrize("command", [["check"], ["train", "a2c"]])
+def test_what_a_constructor_needs_is_told(sized, command, capsys):
+    assert main([*command, sized]) == 2
+    said = capsys.readouterr().err
+    assert "missing 1 required positional argument: 'size'. Give it in env_kwargs (command line: --env-kwargs" in said
+
+
 def test_check_of_an_id_makes_it_with_them(capsys):
     seen = []
 

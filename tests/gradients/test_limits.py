@@ -82,6 +82,8 @@ def test_segments_have_one_row_each_also_empty_ones_and_in_a_compiled_function(c
     rows = flatten(per_sample_gradient(model, x), batch_axes=1).numpy()
     expected = np.stack([rows[1], rows[0] + rows[2], 0 * rows[0], rows[3]])
     np.testing.assert_allclose(flatten(per_sample_gradient(model, x, segments=ids), batch_axes=1), expected, atol=1e-5)
+    more = per_sample_norm(model, x, segments=ids, num_segments=6)
+    np.testing.assert_allclose(more, [*np.linalg.norm(expected, axis=1), 0.0, 0.0], rtol=1e-4, atol=1e-5)
     run = tf.function(
         lambda x, ids: per_sample_norm(model, x, segments=ids, num_segments=4), autograph=False, jit_compile=True
     )

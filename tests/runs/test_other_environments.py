@@ -72,3 +72,18 @@ def test_a_number_that_no_callback_declares_is_told_of_once(tmp_path, caplog):
     said = [record.getMessage() for record in caplog.records if "mine/other" in record.getMessage()]
     assert len(said) == 1
     assert "metrics = ('mine/other',)" in said[0]
+
+
+def test_a_finished_run_has_nothing_left_to_train(tmp_path, caplog):
+    """So a script that is started once more after a kill need not know how far it had come."""
+    caplog.set_level(logging.INFO)
+    rlgrad.train("a2c", "CartPole-v1", total_timesteps=45, run_dir=tmp_path / "run", **QUICK).close()
+    content = {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()}
+    run = rlgrad.load(tmp_path / "run", verbose=False)
+    assert run.train() is run
+    assert run.timesteps == 40
+    assert "nothing is left to train" in caplog.text
+    run.close()
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()} == content
+    with pytest.raises(ValueError, match="leaves no room"):
+        rlgrad.load(tmp_path / "run", verbose=False).train(45)

@@ -1,5 +1,7 @@
 """Ascent moves weights along the gradient, clips once, and never takes a step that is not finite."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,20 @@ from rlgrad.updates import Ascent, PerHead
 
 def variables(*values):
     return [keras.Variable(np.asarray(v, np.float32), name=f"v{i}") for i, v in enumerate(values)]
+
+
+class Slope:
+    """An objective that rises by 1 with its one weight."""
+
+    metric_names = ()
+
+    def __init__(self, progress=0.0, weights=None):
+        self.batch = SimpleNamespace(
+            progress=tf.constant(progress), weights=tf.ones([4]) if weights is None else weights
+        )
+
+    def gradient(self):
+        return {"v": tf.constant([1.0])}, {}
 
 
 def test_one_step_of_plain_gradient_ascent_by_hand():
@@ -134,3 +150,34 @@ def test_a_target_kl_is_refused_where_no_policy_moves():
     steps = Ascent(num_epochs=2, target_kl=0.01)
     with pytest.raises(ValueError, match="this ascent moves a value alone"):
         rlgrad.Learner(PPO(update=PerHead(policy=Ascent(), value=steps)), policy_of("discrete"), num_envs=8)
+
+
+def test_a_schedule_of_the_optimizer_reports_the_rate_of_the_step_that_was_taken():
+    (v,) = built = variables([0.0])
+    rate = keras.optimizers.schedules.PolynomialDecay(1.0, decay_steps=10, end_learning_rate=0.0)
+    state = Ascent(optimizer=keras.optimizers.SGD(rate)).build(built)
+    for taken, at in ((1.0, 1.0), (0.9, 1.9)):
+        state.apply_gradient({"v": tf.constant([1.0])})
+        assert float(state.last_rate) == pytest.approx(taken)
+        assert float(v[0]) == pytest.approx(at)
+
+
+@pytest.mark.parametrize(("schedule", "rate"), [("constant", 0.4), ("linear", 0.1)])
+def test_a_linear_schedule_lowers_the_rate_with_the_progress_of_training(schedule, rate):
+    (v,) = built = variables([0.0])
+    update = Ascent(optimizer="sgd", learning_rate=0.4, learning_rate_schedule=schedule)
+    state = update.build(built)
+    metrics = update.apply(Slope(progress=0.75), state, None)
+    assert float(metrics["learning_rate"]) == pytest.approx(rate)
+    assert float(v[0]) == pytest.approx(rate)
+    state.optimizer.learning_rate.assign(7.0)  # as a checkpoint of other settings would
+    state.renew()
+    assert float(state.optimizer.learning_rate) == pytest.approx(0.4 if schedule == "constant" else 7.0)
+
+
+def test_minibatches_that_do_not_divide_a_rollout_are_refused_with_what_is_divided():
+    update = Ascent(num_minibatches=3)
+    with pytest.raises(ValueError, match="does not divide the 8 steps of a rollout"):
+        update.apply(Slope(weights=tf.ones([8])), update.build(variables([0.0])), None)
+    with pytest.raises(ValueError, match="does not divide the 8 sequences of a rollout"):
+        update.apply(Slope(weights=tf.ones([8, 4])), update.build(variables([0.0])), None)

@@ -89,3 +89,16 @@ def test_a_bad_value_step_is_reported_and_the_policy_keeps_its_good_one():
     for a, b in zip(policy.value_network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
     assert all(np.isfinite(w).all() for w in policy.get_weights())
+
+
+def test_every_output_but_the_value_belongs_to_the_policy_and_each_head_renews_its_own_rate():
+    first, second, third = (keras.Variable([0.0], name=name) for name in ("first", "second", "third"))
+    policy, value = (Ascent(optimizer="sgd", learning_rate=rate) for rate in (0.1, 0.2))
+    heads = PerHead(policy=policy, value=value)
+    state = heads.build([first, second, third], 1, {"log_prob": [first], "value": [second], "zeal": [third]})
+    assert [v.name for v in state.policy_variables] == ["first", "third"]
+    assert [v.name for v in state.value_variables] == ["second"]
+    for head in (state.policy, state.value):
+        head.optimizer.learning_rate = 9.0
+    state.renew()
+    assert [float(head.optimizer.learning_rate) for head in (state.policy, state.value)] == pytest.approx([0.1, 0.2])

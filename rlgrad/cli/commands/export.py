@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlgrad.cli.loading import add_run, check_run, import_tensorflow, load_run
 from rlgrad.cli.output import Result, parser_for
+
+if TYPE_CHECKING:
+    from rlgrad.policies.policy import Policy
 
 _FORMATS = ("keras", "saved_model", "onnx", "litert")
 
@@ -35,11 +39,7 @@ def run(arguments: list[str]) -> Result:
     from rlgrad.exporting.standalone import standalone
 
     output = options.output or options.run / f"policy{SUFFIXES[options.format] or '_saved_model'}"
-    run = load_run(options)
-    try:
-        model = standalone(run.policy)
-    finally:
-        run.close()
+    model = standalone(_policy(options))
     written, named = write(model, output, options.format), signature(model)
     lines = [
         f"{verb}  {name:<16} {dtype:<8} (N{''.join(f', {size}' for size in shape)})"
@@ -47,3 +47,15 @@ def run(arguments: list[str]) -> Result:
         for name, (dtype, shape) in named[side].items()
     ]
     return Result({"path": written, "format": options.format, **named}, [*lines, f"Wrote {written}"])
+
+
+def _policy(options: argparse.Namespace) -> "Policy":
+    """Return the run's policy. No environment is made, but for a run of before its folder said what the spaces are."""
+    from rlgrad.runs.alone import load_policy
+
+    policy = None if options.env else load_policy(options.run, trust=options.trust)
+    if policy is None:
+        run = load_run(options)
+        run.close()
+        policy = run.policy
+    return policy

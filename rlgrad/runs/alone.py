@@ -1,0 +1,97 @@
+"""A run's policy without its environment: spaces.json, in the run's folder, says what it observes and does."""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from rlgrad.agent import Agent
+from rlgrad.config import from_mapping
+from rlgrad.core import capacity, plain_files, settings
+from rlgrad.core.keras_configs import weights_within
+from rlgrad.policies.build import make_policy
+from rlgrad.policies.policy import Policy
+from rlgrad.runs import checkpoints
+from rlgrad.runs.folders import saved_model
+from rlgrad.runs.trust import require_trust
+from rlgrad.spaces.descriptions import describe, described
+from rlgrad.spaces.table import use_encoders
+
+FILE = "spaces.json"
+
+
+def write_spaces(
+    path: Path, observation: gymnasium.Space[Any], action: gymnasium.Space[Any], models: Collection[str]
+) -> None:
+    """Write spaces.json into a run's folder, unless the spaces are of a kind that is not Gymnasium's own.
+
+    Args:
+        path: the run's folder.
+        observation: the space of observations, with the mask if there is one.
+        action: the space of actions.
+        models: the models that were given: of `"model"` and `"value_model"`.
+    """
+    content = {"observation": describe(observation), "action": describe(action), "models": sorted(models)}
+    if None not in content.values():
+        checkpoints.write_text(path / FILE, json.dumps(content) + "\n")
+
+
+def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
+    """Return a run's policy at its newest checkpoint. Neither its environment nor its agent is made.
+
+    Args:
+        path: the run's folder.
+        trust: permit what another person's folder asks for; see `rlgrad.load`.
+
+    Returns:
+        The policy. `None`: the folder does not say what the spaces are, as one of before spaces.json.
+
+    Raises:
+        ValueError: the folder is damaged, or a model of it cannot be built again.
+    """
+    plain_files.require_plain(path)
+    if not (path / FILE).is_file():
+        return None
+    content = settings.read(path / "config.yaml", follow=False)
+    encoders = {name: content[name] for name in ("encoders",) if name in content}
+    require_trust(path, encoders, trust=trust, training=False)
+    options = _options(content)
+    use_encoders(tuple(encoders.get("encoders", ())))
+    spaces = plain_files.read_json(path / FILE)
+    if not isinstance(spaces, dict):
+        raise ValueError(f"{path / FILE} holds no spaces.")
+    observation, action = described(spaces.get("observation")), described(spaces.get("action"))
+    models = {name: saved_model(path, name) for name in ("model", "value_model")}
+    for name, found in models.items():
+        if name in spaces.get("models", ()) and found is None:  # a default network may have just its shapes
+            raise ValueError(
+                f"Keras could not describe this run's {name}: use rlgrad.load in Python, and pass it as {name}=."
+            )
+
+    def loaded(value: bool) -> Policy:
+        with weights_within(capacity.memory() // 4):
+            policy = make_policy(observation, action, value=value, **(options | models))
+        checkpoints.load_newest(path / "checkpoints", {"policy": policy.variables})
+        return policy
+
+    try:
+        return loaded(value=True)
+    except checkpoints.DamagedError:
+        raise
+    except ValueError:  # its agent trains no value
+        return loaded(value=False)
+
+
+def _options(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in a config's content that are arguments of `make_policy`, each checked as in any config."""
+    taken = inspect.signature(make_policy).parameters
+    of_agent = settings.mapping(content.get("agent"), "agent")
+    agent = Agent(**settings.as_declared({name: each for name, each in of_agent.items() if name in taken}, Agent))
+    asked = {name: value for name, value in content.items() if name in taken}
+    config = from_mapping(asked | {"agent": {}, "env": "", "total_timesteps": 1}, agent)
+    fields = ((part, each.name) for part in (agent, config) for each in dataclasses.fields(part) if each.name in taken)
+    return {name: getattr(part, name) for part, name in fields}
