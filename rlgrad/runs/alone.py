@@ -13,6 +13,7 @@ from rlgrad.agent import Agent
 from rlgrad.config import from_mapping
 from rlgrad.core import capacity, plain_files, settings
 from rlgrad.core.keras_configs import weights_within
+from rlgrad.policies.actions import ActionValues
 from rlgrad.policies.build import make_policy
 from rlgrad.policies.policy import Policy
 from rlgrad.runs import checkpoints
@@ -22,10 +23,15 @@ from rlgrad.spaces.descriptions import describe, described
 from rlgrad.spaces.table import use_encoders
 
 FILE = "spaces.json"
+_MOST_WIDTH = 2**16
 
 
 def write_spaces(
-    path: Path, observation: gymnasium.Space[Any], action: gymnasium.Space[Any], models: Collection[str]
+    path: Path,
+    observation: gymnasium.Space[Any],
+    action: gymnasium.Space[Any],
+    models: Collection[str],
+    action_values: ActionValues | None = None,
 ) -> None:
     """Write spaces.json into a run's folder, unless the spaces are of a kind that is not Gymnasium's own.
 
@@ -34,10 +40,15 @@ def write_spaces(
         observation: the space of observations, with the mask if there is one.
         action: the space of actions.
         models: the models that were given: of `"model"` and `"value_model"`.
+        action_values: what the network says of each action, if it says that.
     """
-    content = {"observation": describe(observation), "action": describe(action), "models": sorted(models)}
-    if None not in content.values():
-        checkpoints.write_text(path / FILE, json.dumps(content) + "\n")
+    content: dict[str, Any] = {"observation": describe(observation), "action": describe(action)}
+    if None in content.values():
+        return
+    content["models"] = sorted(models)
+    if action_values is not None:
+        content["action_values"] = dataclasses.asdict(action_values)
+    checkpoints.write_text(path / FILE, json.dumps(content) + "\n")
 
 
 def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
@@ -65,6 +76,7 @@ def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
     if not isinstance(spaces, dict):
         raise ValueError(f"{path / FILE} holds no spaces.")
     observation, action = described(spaces.get("observation")), described(spaces.get("action"))
+    values = _action_values(path, spaces.get("action_values"))
     models = {name: saved_model(path, name) for name in ("model", "value_model")}
     for name, found in models.items():
         if name in spaces.get("models", ()) and found is None:  # a default network may have just its shapes
@@ -74,7 +86,7 @@ def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
 
     def loaded(value: bool) -> Policy:
         with weights_within(capacity.memory() // 4):
-            policy = make_policy(observation, action, value=value, **(options | models))
+            policy = make_policy(observation, action, value=value, action_values=values, **(options | models))
         checkpoints.load_newest(path / "checkpoints", {"policy": policy.variables})
         return policy
 
@@ -84,6 +96,25 @@ def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
         raise
     except ValueError:  # its agent trains no value
         return loaded(value=False)
+
+
+def _action_values(path: Path, content: Any) -> ActionValues | None:
+    """Return what a network says of each action, from the content of a file.
+
+    Raises:
+        ValueError: the content is no such thing.
+    """
+    if content is None:
+        return None
+    support = content.get("support") if isinstance(content, dict) else None
+    try:
+        low, high = (0.0, 1.0) if support is None else map(float, support)
+        width, dueling = content["width"], content["dueling"]
+        if type(width) is not int or not 0 <= width <= _MOST_WIDTH or not low < high or type(dueling) is not bool:
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path / FILE} does not say what the network says of each action: {content!r}.") from error
+    return ActionValues(width, None if support is None else (low, high), dueling)
 
 
 def _options(content: Mapping[str, Any]) -> dict[str, Any]:

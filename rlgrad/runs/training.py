@@ -228,7 +228,8 @@ def run_config(
             asked = {
                 name for name, model_of in (("model", model), ("value_model", value_model)) if model_of is not None
             }
-            write_spaces(path, run.collector.observation_space, run.collector.action_space, asked)
+            says = run.config.agent.action_values if run.policy.says_action_values else None
+            write_spaces(path, run.collector.observation_space, run.collector.action_space, asked, says)
             given = {"model": (model, run.policy.network), "value_model": (value_model, run.policy.value_network)}
             write_config(
                 path, run.config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None}
