@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.nested import map_leaves
 from rlgrad.data import Rollout
 from rlgrad.replay.drawn import Drawn
 from rlgrad.replay.priorities import Priorities
@@ -144,7 +145,7 @@ class Ring:
         return tf.reduce_sum(self._held)
 
     def write(self, rollout: Rollout) -> None:
-        """Write a rollout of tensors (T, N, …) over the oldest steps. Rows whose mask is 0 are left out.
+        """Write a rollout of arrays or tensors (T, N, …) over the oldest steps. Rows whose mask is 0 are left out.
 
         A step that did not end its episode counts as cut if such rows follow it, or an observation that is not its successor:
         a collector may have begun an episode anew between two rollouts.
@@ -152,6 +153,7 @@ class Ring:
         Raises:
             ValueError: the rollout has other shapes than the ring was made for.
         """
+        rollout = map_leaves(tf.convert_to_tensor, rollout)
         values = {name: getattr(rollout, name) for name in ("observations", "actions", "log_probs", "rewards")}
         valid = self._valid(rollout, values)
         count = tf.cast(valid, tf.int32)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rlgrad.distributions import Exploring
-
 
 @dataclass(frozen=True)
 class Explorer:
@@ -21,6 +19,8 @@ class Explorer:
     @property
     def distribution(self) -> Any:
         """The policy's distribution, mixed with random actions."""
+        from rlgrad.distributions import Exploring  # TensorFlow, which collecting does not need
+
         return Exploring(self.policy.distribution, self.share)
 
     def with_share(self, share: Any) -> "Explorer":
