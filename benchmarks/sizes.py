@@ -1,4 +1,4 @@
-"""Is it right when to compile, and when to hold weights as one vector? Each choice against the other, by the width of the network.
+"""When to compile, and when to hold weights as one vector: each choice against the others, by the width of the network.
 
     python benchmarks/sizes.py                       # writes benchmarks/results/sizes.jsonl and sizes.md
     python benchmarks/sizes.py --widths 64,256       # a part
