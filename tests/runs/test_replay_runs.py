@@ -183,7 +183,9 @@ def test_steps_of_a_vectorized_class_that_belong_to_no_episode_are_not_remembere
     assert int(run.learner.rehearsal.ring.steps) == run.timesteps
     drawn = run.learner.rehearsal.ring.draw(tf.constant([1, 2]), 300)
     there = np.abs(drawn.next_observations.numpy() - drawn.observations.numpy())
-    assert there[:, 2].max() < 0.2  # the pole's angle goes no such way in a step, but from an end to a beginning it may
+    assert (
+        there[:, 2].max() < 0.12
+    )  # the pole moves by less in a step, and from where an episode ends to a beginning by more
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "rlgrad/CartPole-v1"])
