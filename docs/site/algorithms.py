@@ -52,7 +52,7 @@ CREDITS: dict[str, dict[str, Cell]] = {
     "trpo": {"log_prob": _ADVANTAGE, "value": _VALUE},
     "pqn": {"q": Cell("G^λ − q", 'return {"q": batch.returns - now.q}')},
     "dqn": {"q": Cell("R + d q̄(s′)[a*] − q, or clipped", "error = batch.rewards + batch.discounts *")},
-    "qrdqn": {
+    "qr-dqn": {
         "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": tf.reduce_mean(side * slope, axis=-1)}')
     },
     "c51": {"q": Cell("m − softmax(f)", 'return {"q": self.projected(batch, after) - tf.nn.softmax(now.q)}')},

@@ -12,7 +12,7 @@ FOLDERS = ("docs/*.md", "docs/*/*.md", "benchmarks/results/*.md")
 SECTIONS = {
     "Start": ("docs/first-steps", "docs/command-line", "docs/configs"),
     "Agents": (
-        *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo", "dqn", "qrdqn", "c51", "pqn")),
+        *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo", "dqn", "qr-dqn", "c51", "pqn")),
         "docs/agents/*",
         "docs/table",
         "docs/replay",

