@@ -1,11 +1,8 @@
 """From a rollout to new weights, in one compiled program."""
 
-import contextlib
 import logging
-from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,7 +13,6 @@ from rlgrad.core.tensorflow_internals import flat_call, trace
 from rlgrad.data import Batch, Metrics, ReplayBatch, Rollout
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
-from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.contract import (
     DryRun,
     batch_signature,
@@ -27,11 +23,12 @@ from rlgrad.learning.contract import (
     require_free_names,
 )
 from rlgrad.learning.nonfinite import NonFiniteError, explain
-from rlgrad.learning.objective import PolicyObjective, linearize_outputs, output_specs
+from rlgrad.learning.objective import PolicyObjective, linearize_outputs
 from rlgrad.learning.packing import WordPacking
 from rlgrad.learning.rehearsal import Rehearsal
 from rlgrad.learning.reward_scale import RewardScale
 from rlgrad.learning.target_weights import TargetWeights
+from rlgrad.learning.trained_variables import connected, layers_of, require_same_kind, variables_behind
 from rlgrad.learning.xla import with_fallback
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
@@ -79,16 +76,16 @@ class Learner:
             )
             signature = batch_signature(*specs, replay=agent.replay is not None)
             traced = dry_run(agent, signature, value=policy.has_value, num_actions=count or 0)
-        _require_same_kind(agent, policy, traced)
+        require_same_kind(agent, policy, traced)
         self.outputs, self.credited, self._measured, asked_of_target = traced
-        self.variables, self._by_output = _connected(agent, policy, self.credited)
-        self.layers = {name: _layers(policy, variables) for name, variables in self._by_output.items()}
+        self.variables, self._by_output = connected(agent, policy, self.credited)
+        self.layers = {name: layers_of(policy, variables) for name, variables in self._by_output.items()}
         self.state: State = agent.update.build(self.variables, num_envs, self._by_output)
         self.whole_episodes = agent.num_steps is None
         self.rehearsal = None if agent.replay is None else Rehearsal(agent, policy, num_envs)
         self.target = None
         if asked_of_target and agent.target is not None:
-            self.target = TargetWeights(agent.target, _behind(agent, policy, asked_of_target))
+            self.target = TargetWeights(agent.target, variables_behind(agent, policy, asked_of_target))
         trains_value = "value" in self.credited or traced.action_values
         self.uses_value = policy.has_value and trains_value and self.rehearsal is None
         of_value = ("explained_variance",) if self.uses_value else ()
@@ -340,56 +337,6 @@ class Learner:
         successors = tf.nest.map_structure(self.policy.rows, rollout.final_observations)
         seeds = random.split(random.fold_in(seed, _OF_ROWS), batch.weights.shape[0])
         return batch._replace(next_observations=successors, seeds=seeds)
-
-
-def _require_same_kind(agent: Agent, policy: Policy, traced: DryRun) -> None:
-    """Raise a ValueError if the policy's network says something else than the agent learns, or has a memory beside a replay."""
-    if traced.action_values != policy.says_action_values:
-        wants = "how good each action is (it credits q)" if traced.action_values else "how likely each action is"
-        raise ValueError(
-            f"{type(agent).__name__} learns {wants}, and the policy's network says something else: build it with "
-            f"make_policy(…, action_values={'agent.action_values' if traced.action_values else None})."
-        )
-    if agent.replay is not None and isinstance(policy, RecurrentPolicy):
-        raise ValueError(
-            f"{type(agent).__name__} learns from single steps of a replay, and a memory needs sequences: leave the memory out, "
-            "or take an agent without a replay, such as pqn."
-        )
-
-
-def _behind(agent: Agent, policy: Policy, asked: Sequence[str]) -> dict[str, keras.Variable]:
-    """Return the variables behind outputs that target weights are asked for, by the names of `Outputs.at`; by their keys."""
-    names = dict.fromkeys("q" if name in ("q_values", "expected") else name for name in asked)
-    mine = {id(v) for v in _connected(agent, policy, tuple(names))[0]}
-    return {key: variable for variable, key in keys_of(policy) if id(variable) in mine}
-
-
-def _connected(
-    agent: Agent, policy: Policy, credited: Sequence[str]
-) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
-    """Return the variables that at least one credited output depends on, and those of each output."""
-
-    def gradient_of_each() -> tuple[dict[str, Any], dict[str, Any]]:
-        output = output_specs(agent, policy.zero_actions(1), credited)
-        at_theta = gradients.linearize(policy, policy.zeros(1), output=output)
-        by_output: dict[str, Any] = {name: {} for name in credited}
-        for name in credited:
-            with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
-                by_output[name] = at_theta.gradient({name: 1.0})
-        return at_theta.gradient(), by_output
-
-    by_any, by_output = trace(gradient_of_each).structured_outputs  # traced and never run: it needs no numbers
-    keyed = keys_of(policy)
-    return (
-        [variable for variable, key in keyed if key in by_any],
-        {name: [variable for variable, key in keyed if key in by_output[name]] for name in credited},
-    )
-
-
-def _layers(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:
-    """Return the layers of some of a policy's variables, named as `gradients.by_layer` names them."""
-    mine = {id(variable) for variable in variables}
-    return list(gradients.by_layer({key: v for v, key in keys_of(policy) if id(v) in mine}))
 
 
 def _unfilled(rollout: Rollout) -> Rollout:

@@ -1,0 +1,66 @@
+"""The variables that an agent trains: those behind the outputs that it credits, and behind those it asks of target weights."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from rlgrad import gradients
+from rlgrad.agent import Agent
+from rlgrad.core.tensorflow_internals import trace
+from rlgrad.gradients.questions.selection import keys_of
+from rlgrad.learning.contract import DryRun
+from rlgrad.learning.objective import output_specs
+from rlgrad.policies.policy import Policy
+from rlgrad.policies.recurrent import RecurrentPolicy
+
+
+def require_same_kind(agent: Agent, policy: Policy, traced: DryRun) -> None:
+    """Raise a ValueError if the policy's network says something else than the agent learns, or has a memory beside a replay."""
+    if traced.action_values != policy.says_action_values:
+        wants = "how good each action is (it credits q)" if traced.action_values else "how likely each action is"
+        raise ValueError(
+            f"{type(agent).__name__} learns {wants}, and the policy's network says something else: build it with "
+            f"make_policy(…, action_values={'agent.action_values' if traced.action_values else None})."
+        )
+    if agent.replay is not None and isinstance(policy, RecurrentPolicy):
+        raise ValueError(
+            f"{type(agent).__name__} learns from single steps of a replay, and a memory needs sequences: leave the memory out, "
+            "or take an agent without a replay, such as pqn."
+        )
+
+
+def variables_behind(agent: Agent, policy: Policy, asked: Sequence[str]) -> dict[str, keras.Variable]:
+    """Return the variables behind outputs that target weights are asked for, by the names of `Outputs.at`; by their keys."""
+    names = dict.fromkeys("q" if name in ("q_values", "expected") else name for name in asked)
+    mine = {id(v) for v in connected(agent, policy, tuple(names))[0]}
+    return {key: variable for variable, key in keys_of(policy) if id(variable) in mine}
+
+
+def connected(
+    agent: Agent, policy: Policy, credited: Sequence[str]
+) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
+    """Return the variables that at least one credited output depends on, and those of each output."""
+
+    def gradient_of_each() -> tuple[dict[str, Any], dict[str, Any]]:
+        output = output_specs(agent, policy.zero_actions(1), credited)
+        at_theta = gradients.linearize(policy, policy.zeros(1), output=output)
+        by_output: dict[str, Any] = {name: {} for name in credited}
+        for name in credited:
+            with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
+                by_output[name] = at_theta.gradient({name: 1.0})
+        return at_theta.gradient(), by_output
+
+    by_any, by_output = trace(gradient_of_each).structured_outputs  # traced and never run: it needs no numbers
+    keyed = keys_of(policy)
+    return (
+        [variable for variable, key in keyed if key in by_any],
+        {name: [variable for variable, key in keyed if key in by_output[name]] for name in credited},
+    )
+
+
+def layers_of(policy: Policy, variables: Sequence[keras.Variable]) -> list[str]:
+    """Return the layers of some of a policy's variables, named as `gradients.by_layer` names them."""
+    mine = {id(variable) for variable in variables}
+    return list(gradients.by_layer({key: v for v, key in keys_of(policy) if id(v) in mine}))
