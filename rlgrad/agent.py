@@ -239,6 +239,11 @@ class ReplayAgent(Agent):
             now: the outputs at the weights before that.
             credit: from `credit`.
         """
+        if "q" not in credit:
+            raise ValueError(
+                f"{type(self).__name__} draws by priority, which is |credit of q| unless said otherwise, and credits no q: "
+                "override priority(batch, now, credit), or set replay.prioritized to False."
+            )
         size = tf.abs(credit["q"])
         return tf.reduce_mean(tf.reshape(size, (tf.shape(size)[0], -1)), axis=-1)
 

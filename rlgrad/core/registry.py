@@ -24,9 +24,16 @@ from typing import Any
 from rlgrad.core import installed_code
 from rlgrad.core.checks import close_names
 
-_OFF_POLICY = frozenset(
-    ("c51", "crossq", "ddpg", "ddqn", "dqn", "iqn", "qr-dqn", "qrdqn", "rainbow", "redq", "sac", "td3", "tqc")
-)
+_ABSENT = frozenset(("crossq", "ddpg", "droq", "redq", "sac", "td3", "tqc"))  # critics of continuous actions
+_OTHER_NAMES = {
+    "ddqn": "dqn, whose field `double` is on",
+    "double-dqn": "dqn, whose field `double` is on",
+    "dueling-dqn": "dqn with `--agent.dueling True`",
+    "iqn": "qr-dqn",
+    "qrdqn": "qr-dqn",
+    "rainbow": "c51 with `--agent.dueling True --agent.double True --agent.replay.n-steps 3 --agent.replay.prioritized True`, "
+    "without noisy layers",
+}
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -82,11 +89,14 @@ def find(group: str, name: str) -> Any:
 
 def advice(name: str, known: Collection[str]) -> str:
     """Return a sentence with the known names that are near to a wrong one, or on an algorithm that is of another kind."""
-    if name.lower() not in _OFF_POLICY:
+    plain = name.lower().replace("_", "-")
+    if plain in _OTHER_NAMES:
+        return f"The nearest agent is {_OTHER_NAMES[plain]}."
+    if plain not in _ABSENT:
         return close_names(name, known)
     return (
-        f"{name.upper()} learns from a store of old experience, and rlgrad's agents from fresh episodes, by the policy's "
-        f"gradient: {', '.join(sorted(agents()))}. Each of them takes discrete and continuous actions."
+        f"{name.upper()} learns a critic of continuous actions, which no agent here does yet. For those take one of a2c, npg, "
+        f"ppo, reinforce and trpo; all agents: {', '.join(sorted(agents()))}."
     )
 
 

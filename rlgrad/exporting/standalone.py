@@ -151,7 +151,9 @@ def _parameters(policy: Policy, output: Any, tree: Any) -> Any:
     if not policy.from_logits:
         output = ops.log(ops.maximum(output, float(np.finfo(np.float32).tiny)))
     if policy.masked:
-        output = ops.where(ops.cast(tree[MASK], "bool"), output, IMPOSSIBLE)
+        allowed = ops.cast(tree[MASK], "bool")
+        allowed = ops.reshape(allowed, (-1, allowed.shape[1], *[1] * (len(output.shape) - 2)))
+        output = ops.where(allowed, output, IMPOSSIBLE)
     if policy.log_std is None:
         return policy.distribution.assemble(output, None)
     log_std = policy.log_std.value.numpy()

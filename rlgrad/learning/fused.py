@@ -94,6 +94,7 @@ class Fused:
         self._learner.give_up_xla()
 
     def _first(self, *arguments: Any) -> "_Results":
+        self._learner.prepare()
         # If the learner does not gain from XLA, the rollout inside is compiled all the same.
         tensors = [tf.constant(x) for x in arguments]
         compiled = trace(self._program, *tensors, jit_compile=self._learner.xla or None)

@@ -82,6 +82,7 @@ class Learner:
         self.layers = {name: layers_of(policy, variables) for name, variables in self._by_output.items()}
         self.state: State = agent.update.build(self.variables, num_envs, self._by_output)
         self.whole_episodes = agent.num_steps is None
+        _require_explorable(agent, policy)
         self.rehearsal = None if agent.replay is None else Rehearsal(agent, policy, num_envs)
         self.target = None
         if asked_of_target and agent.target is not None:
@@ -219,6 +220,7 @@ class Learner:
 
     def _first(self, key: int, arguments: Any, xla: bool) -> list[tf.Tensor]:
         """Make a program and run it. A concrete function skips the search for one that fits the arguments."""
+        self.prepare()
         packing = WordPacking(arguments)
 
         def learn_packed(packed: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -230,6 +232,11 @@ class Learner:
         results: list[tf.Tensor] = program(packed)
         self._programs[key] = packing, program
         return results
+
+    def prepare(self) -> None:
+        """Make what must be there before a program is traced."""
+        if self.rehearsal is not None:
+            self.rehearsal.prepare()
 
     def move(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Learn as part of a compiled program.
@@ -275,7 +282,7 @@ class Learner:
         priorities = self._priorities(objective) if self.agent.replay and self.agent.replay.prioritized else None
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
         if self.target is not None:
-            self.target.follow()
+            self.target.follow(metrics["nonfinite_step"] < 0)
         return metrics, priorities
 
     def _priorities(self, objective: PolicyObjective) -> tf.Tensor:
@@ -337,6 +344,14 @@ class Learner:
         successors = tf.nest.map_structure(self.policy.rows, rollout.final_observations)
         seeds = random.split(random.fold_in(seed, _OF_ROWS), batch.weights.shape[0])
         return batch._replace(next_observations=successors, seeds=seeds)
+
+
+def _require_explorable(agent: Agent, policy: Policy) -> None:
+    """Raise a ValueError for noise on actions that are choices."""
+    if agent.exploration.noise != 0.0 and hasattr(policy.distribution, "allowed"):
+        raise ValueError(
+            "exploration.noise is Gaussian, for continuous actions, and these are Discrete: set exploration.random instead."
+        )
 
 
 def _unfilled(rollout: Rollout) -> Rollout:

@@ -50,8 +50,11 @@ class Rehearsal:
     @cached_property
     def ring(self) -> Ring:
         """The replay. Its memory is taken when it is first used."""
-        with tf.init_scope():  # also where a program is being traced
-            return Ring(*self._layout, steps=self._steps, gamma=self._gamma, stacks=self._stacks)
+        return Ring(*self._layout, steps=self._steps, gamma=self._gamma, stacks=self._stacks)
+
+    def prepare(self) -> None:
+        """Make the replay. Called before a program is traced: variables that are made meanwhile cost a second trace."""
+        assert self.ring is not None
 
     def check(self) -> None:
         """Raise a ValueError if stacks of frames were written that are none. Called after a program has run."""

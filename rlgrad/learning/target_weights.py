@@ -34,13 +34,10 @@ class TargetWeights:
         """Return the copies' values."""
         return {key: copy.value for key, copy in zip(self._keys, self._copies, strict=True)}
 
-    def follow(self) -> None:
-        """Count a gradient step, and move the copies if it is their turn. Part of a compiled program."""
-        self._steps.assign(self._steps.value + 1)
-        if self._settings.every == 1:
-            self._move()
-            return
-        due = tf.math.floormod(self._steps.value, self._settings.every) == 0
+    def follow(self, taken: tf.Tensor) -> None:
+        """Count a gradient step if it was taken, and move the copies if it is their turn. Part of a compiled program."""
+        self._steps.assign(self._steps.value + tf.cast(taken, tf.int32))
+        due = taken & (tf.math.floormod(self._steps.value, self._settings.every) == 0)
 
         def take() -> tf.Tensor:
             self._move()

@@ -32,7 +32,7 @@ class Ring:
 
     Args:
         settings: how much is kept, and how it is drawn.
-        observation_spec: a tree of `tf.TensorSpec`s (None, …), as observations are stored.
+        observation_spec: a tree of `tf.TensorSpec` (None, …), as observations are stored.
         action_spec: likewise, of actions.
         num_envs: N.
         steps: T, rows of one rollout.

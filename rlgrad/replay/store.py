@@ -29,7 +29,7 @@ class Store:
     """What rows hold, by name: trees of variables (rows of all slots and one more, …).
 
     Args:
-        specs: by name, trees of `tf.TensorSpec`s (None, …).
+        specs: by name, trees of `tf.TensorSpec` (None, …).
         stacks: frames of each leaf of the observations, in the order of `tf.nest`; `None` for a leaf that is no stack.
         slots: N.
         rows: of each slot.

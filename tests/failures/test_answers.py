@@ -58,9 +58,10 @@ def test_a_space_that_is_missing_is_named(tmp_path):
     [
         ("PPO", "Did you mean 'ppo'"),
         ("Reinforce", "Did you mean 'reinforce'"),
-        ("sac", "SAC learns from a store of old experience"),
-        ("DDPG", "a2c, npg, ppo, reinforce, trpo"),
-        ("dqn", "discrete and continuous actions"),
+        ("sac", "SAC learns a critic of continuous actions"),
+        ("qrdqn", "The nearest agent is qr-dqn"),
+        ("DDQN", "The nearest agent is dqn"),
+        ("DDPG", "a2c, npg, ppo, reinforce and trpo"),
         ("ppo2", "Did you mean 'ppo'"),
     ],
 )

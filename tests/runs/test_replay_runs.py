@@ -269,7 +269,6 @@ def test_an_exported_policy_of_masked_values_takes_allowed_actions(tmp_path):
     assert_exported("masked values", tmp_path / "policy.keras")
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="the mask has no axis for the several numbers of an action")
 def test_an_exported_policy_of_masked_atoms_takes_allowed_actions(tmp_path):
     assert_exported("masked atoms", tmp_path / "policy.keras")
 
