@@ -253,13 +253,25 @@ def test_a_step_that_is_not_finite_names_its_row_and_moves_nothing(prioritized):
     policy = policy_for(agent)
     learner, source = rlgrad.Learner(agent, policy, num_envs=SLOTS), Source(agent)
     trained(learner, source, 1)
-    before = theta_of(policy)
+    before, copies = theta_of(policy), [v.numpy() for v in learner.target.variables]
     rollout = source.play()
     rollout.rewards[2, 1] = np.inf
     with pytest.raises(rlgrad.NonFiniteError, match=r"q \(its credit, inf in row \d+ of the batch, where rewards"):
         learner.learn(rollout, 0.0, np.array([1, 7], np.int32))
-    for mine, theirs in zip(theta_of(policy), before, strict=True):
+    kept = [*theta_of(policy), *(v.numpy() for v in learner.target.variables)]
+    for mine, theirs in zip(kept, [*before, *copies], strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_noise_is_for_continuous_actions():
+    agent = dqn(replay=Replay(**SMALL), exploration=Exploration(noise=0.1))
+    with pytest.raises(ValueError, match="exploration.noise is Gaussian, for continuous actions"):
+        rlgrad.Learner(agent, policy_for(agent), num_envs=SLOTS)
+
+
+def test_priorities_are_of_q_unless_the_agent_says_what_they_are():
+    with pytest.raises(ValueError, match="draws by priority, which is .credit of q. unless said otherwise"):
+        Mine().priority(None, None, {"log_prob": 1.0})
 
 
 def test_who_acts_for_training_is_random_during_the_warm_up_and_then_as_often_as_the_schedule_says():
