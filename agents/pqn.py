@@ -19,7 +19,7 @@ too much alike.
 Source: Gallici et al. (2024), "Simplifying deep temporal difference learning".
 """
 
-from rlgrad import Agent, Batch, Credit, Exploration, Linear, Outputs
+from rlgrad import Agent, Batch, Credit, Exploration, Linear, Outputs, search
 from rlgrad.updates import Ascent, Update
 
 
@@ -38,3 +38,8 @@ class PQN(Agent):
     def credit(self, batch: Batch, now: Outputs) -> Credit:
         """Return the credit in the table at the top of this file."""
         return {"q": batch.returns - now.q}
+
+    def search_space(self) -> search.Space:
+        """Return the ranges of every agent, and choices for the length of rollouts and the passes over each."""
+        passes = {"update.num_epochs": [1, 2, 4], "update.num_minibatches": [4, 8, 16]}
+        return {**super().search_space(), "num_steps": [16, 32, 64, 128], **passes}

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.core import keras_internals
+from rlgrad.core import keras_internals, snapshots
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for, wide
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
@@ -92,7 +92,7 @@ def _at_layer(question: Question, hidden: Any) -> Computed:
     question, weights = without_weights(question)
     with tf.GradientTape(persistent=weights is not None, watch_accessed_variables=False) as tape:
         watched = _Watched(layer, tape)
-        with keras_internals.replaced_calls([(layer, watched.call)]):
+        with snapshots.held(question.model), keras_internals.replaced_calls([(layer, watched.call)]):
             forward = question.forward()
     watched.require_one_output(question.model)
     require_separate_function(question, forward)

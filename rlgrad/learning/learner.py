@@ -198,9 +198,9 @@ class Learner:
             raise NotImplementedError(
                 "A policy with memory has gradients of sequences, not of steps, so they cannot be measured step by step."
             )
-        if "log_prob" not in self.credited:
+        if not {"log_prob", "value"} & {*self.credited}:
             raise NotImplementedError(
-                f"A diagnosis is of policy gradients, and {type(self.agent).__name__} credits {', '.join(self.credited)}."
+                f"A diagnosis is of policy gradients and of values, and {type(self.agent).__name__} credits {', '.join(self.credited)}."
             )
         arguments = map_leaves(tf.constant, _unfilled(rollout)), tf.constant(progress, tf.float32)
         key = self._key(rollout)
@@ -212,7 +212,7 @@ class Learner:
         return len(rollout.mask) if self.whole_episodes else 0
 
     def _measure(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, Any]:
-        batch = self._batch(rollout, progress, tf.zeros((2,), tf.int32))
+        batch = self._batch(rollout, progress)
         objective = self._objective(batch)
         credit = self.agent.credit(batch, objective.now(objective.linearize().outputs))
         columns = rollout.mask.shape[1] if self.whole_episodes else None
@@ -314,7 +314,9 @@ class Learner:
         actions = tf.nest.map_structure(policy.rows, rollout.actions)
         return linearize_outputs(self.agent, policy, policy.inputs(rollout), actions, self.outputs, self.variables)
 
-    def _batch(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor, value: tf.Tensor | None = None) -> Batch:
+    def _batch(
+        self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: tf.Tensor | None = None
+    ) -> Batch:
         """Return the rollout in rows, with its estimates. `value`: that of its states, if it is known already."""
         if self.uses_value:
             values, next_values = self.policy.values(rollout, value)
@@ -342,7 +344,7 @@ class Learner:
         if isinstance(self.policy, RecurrentPolicy):
             return batch
         successors = tf.nest.map_structure(self.policy.rows, rollout.final_observations)
-        seeds = random.split(random.fold_in(seed, _OF_ROWS), batch.weights.shape[0])
+        seeds = random.split(random.fold_in(tf.convert_to_tensor(seed, tf.int32), _OF_ROWS), batch.weights.shape[0])
         return batch._replace(next_observations=successors, seeds=seeds)
 
 

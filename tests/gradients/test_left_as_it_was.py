@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from rlgrad import gradients
+from rlgrad.core import snapshots
 
 layers, ops = keras.layers, keras.ops
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
@@ -194,3 +195,15 @@ def test_a_class_without_a_name_of_its_module_is_no_obstacle():
     model(X)
     kernel, _ = gradients.gradient(model, X).values()
     np.testing.assert_allclose(kernel[:, 0], X.sum(0), rtol=1e-6)
+
+
+def test_what_stands_in_for_the_calls_of_layers_is_no_change_of_the_model(monkeypatch):
+    made = []
+    own = snapshots.Snapshot.__init__
+    monkeypatch.setattr(snapshots.Snapshot, "__init__", lambda self, model: (made.append(model), own(self, model))[1])
+    model = keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1)])
+    x = np.random.default_rng(0).standard_normal((3, 6, 6, 1)).astype(np.float32)
+    for function in (gradients.per_sample_gradient, gradients.per_sample_norm, gradients.gram):
+        function(model, x)
+    gradients.activation_gradient(model, x, layer=model.layers[0])
+    assert len(made) == 1

@@ -265,12 +265,12 @@ def test_a_step_that_is_not_finite_names_its_row_and_moves_nothing(prioritized):
 
 def test_noise_is_for_continuous_actions():
     agent = dqn(replay=Replay(**SMALL), exploration=Exploration(noise=0.1))
-    with pytest.raises(ValueError, match="exploration.noise is Gaussian, for continuous actions"):
+    with pytest.raises(ValueError, match=r"exploration\.noise is Gaussian, for continuous actions"):
         rlgrad.Learner(agent, policy_for(agent), num_envs=SLOTS)
 
 
 def test_priorities_are_of_q_unless_the_agent_says_what_they_are():
-    with pytest.raises(ValueError, match="draws by priority, which is .credit of q. unless said otherwise"):
+    with pytest.raises(ValueError, match=r"draws by priority, which is .credit of q. unless said otherwise"):
         Mine().priority(None, None, {"log_prob": 1.0})
 
 

@@ -359,7 +359,7 @@ def test_options_that_contradict_memory_are_refused(tmp_path):
         start(A2C(**FAST), memory="gru", model=step_model)
     with pytest.raises(ValueError, match="value_model has a memory, and the policy has none"):
         start(A2C(**FAST), value_model=step_model)
-    with pytest.raises(ValueError, match="memory is gru, lstm or None"):
+    with pytest.raises(ValueError, match="memory is one of gru, lstm or null"):
         start(A2C(**FAST), memory="rnn")
     with pytest.raises(ValueError, match="3 does not divide the 4 sequences of a rollout"):
         start(PPO(**FAST, update=Ascent(num_minibatches=3)), model=simple_model)

@@ -104,7 +104,7 @@ def test_a_script_is_a_place_if_importing_it_does_not_do_its_work(guard, found, 
     script.write_text(SCRIPT + guard)
     cls = registry.from_file(script, "Own")
     monkeypatch.setattr(cls, "__module__", "__main__")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "Own", cls, raising=False)
     assert registry.place_of(cls) == (f"{script}:Own" if found else None)
 

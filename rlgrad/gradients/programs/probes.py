@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.core import keras_internals
+from rlgrad.core import keras_internals, snapshots
 from rlgrad.gradients.questions.question import Question
 
 _ROWS = 3
@@ -176,7 +176,7 @@ def _renormalization(question: Question, leaves: Sequence[Any], values: Placed) 
     kind = keras.layers.BatchNormalization
     layers = [each for each in keras_internals.all_layers(question.model) if isinstance(each, kind) and each.renorm]
     if layers:
-        with keras_internals.replaced_calls([(layer, call) for layer in layers]):
+        with snapshots.held(question.model), keras_internals.replaced_calls([(layer, call) for layer in layers]):
             _run(question, leaves, values)
     return found[0] if found else ""
 
@@ -194,7 +194,8 @@ def _blame(question: Question, inputs: Sequence[Any], values: Placed, rows: int)
 
         return call
 
-    with keras_internals.replaced_calls([(layer, watched(layer)) for layer in layers]):
+    replaced = keras_internals.replaced_calls([(layer, watched(layer)) for layer in layers])
+    with snapshots.held(question.model), replaced:
         for leaves in inputs:
             runs.append([])
             _run(question, leaves, values)

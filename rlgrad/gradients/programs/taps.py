@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from rlgrad.core import keras_internals
+from rlgrad.core import keras_internals, snapshots
 from rlgrad.gradients.closed_forms.factors import Factor, total
 from rlgrad.gradients.closed_forms.rules import LayerCall, LayerRun, RegisteredRule
 from rlgrad.gradients.questions.question import Question
@@ -121,7 +121,7 @@ def record(question: Question, taps: Sequence[Tap], run: Callable[[], R]) -> tup
         with tape.stop_recording():  # other tapes, such as a caller's, keep recording
             constants = {id(v): tf.identity(value) for v, value in zip(covered, values[len(own) :], strict=True)}
         replacements = [(tap.layer, _replacement(recording, tap, in_place, constants)) for tap in taps]
-        with keras_internals.replaced_calls(replacements):
+        with snapshots.held(question.model), keras_internals.replaced_calls(replacements):
             result = run()
     return result, recording
 
