@@ -200,7 +200,8 @@ class Learner:
             )
         if not {"log_prob", "value"} & {*self.credited}:
             raise NotImplementedError(
-                f"A diagnosis is of policy gradients and of values, and {type(self.agent).__name__} credits {', '.join(self.credited)}."
+                f"A diagnosis is of policy gradients and of values, and {type(self.agent).__name__} credits "
+                f"{', '.join(self.credited)}."
             )
         arguments = map_leaves(tf.constant, _unfilled(rollout)), tf.constant(progress, tf.float32)
         key = self._key(rollout)

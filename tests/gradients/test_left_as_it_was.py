@@ -205,5 +205,5 @@ def test_what_stands_in_for_the_calls_of_layers_is_no_change_of_the_model(monkey
     x = np.random.default_rng(0).standard_normal((3, 6, 6, 1)).astype(np.float32)
     for function in (gradients.per_sample_gradient, gradients.per_sample_norm, gradients.gram):
         function(model, x)
-    gradients.activation_gradient(model, x, layer=model.layers[0])
+    gradients.activation_gradient(model, x, at=model.layers[0])
     assert len(made) == 1
