@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from rlgrad import estimators, search
 from rlgrad.core.checks import require, require_at_most
-from rlgrad.data import Batch, Credit, Estimates, Outputs, ReplayBatch, Rollout
+from rlgrad.data import Credit, Estimates, Outputs, ReplayBatch, Rollout
 from rlgrad.hyperparameters import Record
 from rlgrad.policies.actions import ActionValues
 from rlgrad.replay.records import Exploration, Replay, Target
@@ -129,14 +129,14 @@ class Agent(Record):
         )
         return Estimates(returns, returns - rollout.values, deltas)
 
-    def credit(self, batch: Batch, now: Outputs) -> Credit:
+    def credit(self, batch: Any, now: Outputs) -> Credit:
         """Return how much each output's gradient counts at each step; positive raises the output.
 
         Numbers in, numbers out: nothing here is differentiated. The method is traced once and compiled, so write conditions
         on tensors with `tf.where`.
 
         Args:
-            batch: what was collected and estimated.
+            batch: a `Batch`, what was collected and estimated; for agents with a replay a `ReplayBatch`.
             now: the outputs at the current weights.
 
         Returns:
@@ -144,7 +144,7 @@ class Agent(Record):
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method `credit(self, batch, now)`.")
 
-    def measure(self, batch: Batch, now: Outputs) -> Mapping[str, Any]:
+    def measure(self, batch: Any, now: Outputs) -> Mapping[str, Any]:
         """Return numbers to log. Their means are taken over the rows, then over the steps of the update.
 
         Called wherever the policy moves, so never for an agent that credits no `"log_prob"`.
@@ -217,7 +217,7 @@ class ReplayAgent(Agent):
         if self.num_steps is None:
             raise ValueError("A replay is written every few steps, not by whole episodes: set num_steps, such as 8.")
 
-    def credit(self, batch: ReplayBatch, now: Outputs) -> Credit:  # type: ignore[override]
+    def credit(self, batch: ReplayBatch, now: Outputs) -> Credit:
         """Return how much each output's gradient counts at each step; positive raises the output. See `Agent.credit`.
 
         Args:
