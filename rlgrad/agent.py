@@ -98,6 +98,8 @@ class Agent(Record):
         require_at_most(self, num_envs=2**20, num_steps=2**24, episodes_per_env=2**20)
         if self.num_steps is not None and self.episodes_per_env != 1:
             raise ValueError("episodes_per_env counts whole episodes and num_steps steps: set num_steps to None.")
+        if self.num_steps is None and self.replay is not None:
+            raise ValueError("A replay is written every few steps, not by whole episodes: set num_steps, such as 8.")
 
     def estimate(self, rollout: Rollout) -> Estimates:
         """Return the returns, advantages and TD errors of a rollout.
@@ -158,6 +160,24 @@ class Agent(Record):
         """
         return {}
 
+    def priority(self, batch: Any, now: Outputs, credit: Credit) -> Any:
+        """Return how much each step is worth to be drawn again, float (M,) ≥ 0; only with `Replay(prioritized=True)`.
+
+        The default is |credit of q|, its mean where it has several numbers.
+
+        Args:
+            batch: a `ReplayBatch`, steps that were just learned from.
+            now: the outputs at the weights before that.
+            credit: from `credit`.
+        """
+        if "q" not in credit:
+            raise ValueError(
+                f"{type(self).__name__} draws by priority, which is |credit of q| unless said otherwise, and credits no q: "
+                "override priority(batch, now, credit), or set replay.prioritized to False."
+            )
+        size = tf.abs(credit["q"])
+        return tf.reduce_mean(tf.reshape(size, (tf.shape(size)[0], -1)), axis=-1)
+
     @property
     def action_values(self) -> ActionValues:
         """Return what the network says of each Discrete action, for an agent that credits `"q"`."""
@@ -214,8 +234,6 @@ class ReplayAgent(Agent):
             raise ValueError(
                 f"{type(self).__name__} learns from a replay: set replay, or make it a subclass of rlgrad.Agent."
             )
-        if self.num_steps is None:
-            raise ValueError("A replay is written every few steps, not by whole episodes: set num_steps, such as 8.")
 
     def credit(self, batch: ReplayBatch, now: Outputs) -> Credit:
         """Return how much each output's gradient counts at each step; positive raises the output. See `Agent.credit`.
@@ -228,24 +246,6 @@ class ReplayAgent(Agent):
             By output: a number, or numbers of the output's shape.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method `credit(self, batch, now)`.")
-
-    def priority(self, batch: ReplayBatch, now: Outputs, credit: Credit) -> Any:
-        """Return how much each step is worth to be drawn again, float (M,) ≥ 0; only with `Replay(prioritized=True)`.
-
-        The default is |credit of q|, its mean where it has several numbers.
-
-        Args:
-            batch: steps that were just learned from.
-            now: the outputs at the weights before that.
-            credit: from `credit`.
-        """
-        if "q" not in credit:
-            raise ValueError(
-                f"{type(self).__name__} draws by priority, which is |credit of q| unless said otherwise, and credits no q: "
-                "override priority(batch, now, credit), or set replay.prioritized to False."
-            )
-        size = tf.abs(credit["q"])
-        return tf.reduce_mean(tf.reshape(size, (tf.shape(size)[0], -1)), axis=-1)
 
     def search_space(self) -> search.Space:
         """Return ranges for the discount, the update and the batch, and choices for the ratio of updates to steps."""

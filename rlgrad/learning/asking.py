@@ -79,8 +79,8 @@ class Answers:
     def expected(self) -> tf.Tensor:
         """The expected return of each action, float (M, A)."""
         self._require_action_values("expected")
-        expected: tf.Tensor = self._policy.distribution.expected(self._heads["policy"])  # type: ignore[attr-defined]
-        return expected
+        greedy: Any = self._policy.distribution
+        return greedy.expected(self._heads["policy"])
 
     @property
     def q(self) -> tf.Tensor:

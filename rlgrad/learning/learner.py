@@ -70,12 +70,10 @@ class Learner:
     ) -> None:
         self.agent, self.policy, self._num_envs = agent, policy, num_envs
         if traced is None:
-            specs, count = (
-                (policy.observation_spec, policy.action_spec),
-                getattr(policy.distribution, "num_actions", None),
-            )
-            signature = batch_signature(*specs, replay=agent.replay is not None)
-            traced = dry_run(agent, signature, value=policy.has_value, num_actions=count or 0)
+            has_replay = agent.replay is not None
+            signature = batch_signature(policy.observation_spec, policy.action_spec, replay=has_replay)
+            num_actions = getattr(policy.distribution, "num_actions", None) or 0
+            traced = dry_run(agent, signature, value=policy.has_value, num_actions=num_actions)
         require_same_kind(agent, policy, traced)
         self.outputs, self.credited, self._measured, asked_of_target = traced
         self.variables, self._by_output = connected(agent, policy, self.credited)
@@ -279,8 +277,11 @@ class Learner:
 
     def _update_once(self, batch: ReplayBatch, seed: tf.Tensor) -> tuple[Metrics, Any]:
         """Make one update from a batch of the replay. Return its metrics, and the rows' new priorities if they have any."""
-        update, objective = self.agent.update, self._objective(self._scaled(batch))
-        priorities = self._priorities(objective) if self.agent.replay and self.agent.replay.prioritized else None
+        update, batch, priorities = self.agent.update, self._scaled(batch), None
+        objective = self._objective(batch)
+        if self.agent.replay is not None and self.agent.replay.prioritized:
+            objective = self._objective(batch, objective.linearize())  # one forward pass for both
+            priorities = self._priorities(objective)
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
         if self.target is not None:
             self.target.follow(metrics["nonfinite_step"] < 0)
@@ -290,7 +291,7 @@ class Learner:
         at_theta, batch = objective.linearize().outputs, objective.batch
         now = objective.now(at_theta)
         credit = check_credit(self.agent, self.agent.credit(batch, now), at_theta)
-        priorities: tf.Tensor = self.agent.priority(batch, now, credit)  # type: ignore[attr-defined]
+        priorities: tf.Tensor = self.agent.priority(batch, now, credit)
         return priorities
 
     def _scaled(self, batch: ReplayBatch) -> ReplayBatch:

@@ -103,11 +103,8 @@ class PolicyObjective:
         """Return w c of each credited output, of its shape. Where w is 0 that is 0, whatever the credit of padding may be."""
         products = {}
         for name in (name for name in credit if name in self.credited):
-            weights, c, extra = (
-                self.batch.weights,
-                credit[name],
-                outputs[name].shape.rank - self.batch.weights.shape.rank,
-            )
+            weights, c = self.batch.weights, credit[name]
+            extra = outputs[name].shape.rank - weights.shape.rank
             if extra:
                 weights = tf.reshape(weights, tf.concat([tf.shape(weights), [1] * extra], axis=0))
                 c = tf.broadcast_to(c, tf.shape(outputs[name]))
@@ -136,11 +133,9 @@ class PolicyObjective:
         distribution: Any = self.policy.distribution
         if not distribution.width:
             return q
-        return (
-            distribution.expected(q)
-            if distribution.support is None
-            else tf.linalg.matvec(tf.nn.softmax(q), distribution.atoms)
-        )
+        if distribution.support is None:
+            return distribution.expected(q)
+        return tf.linalg.matvec(tf.nn.softmax(q), distribution.atoms)
 
     def means(self, rows: Mapping[str, Any]) -> Metrics:
         """Return means of numbers, or of one for each row, under the batch's weights; 0 if no row counts."""

@@ -44,7 +44,6 @@ class Rehearsal:
         self._ratio = Fraction(self._settings.updates_per_step).limit_denominator(_FINEST)
         self._most = math.ceil(steps * num_envs * self._ratio) + 1
         self._made = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates_made")
-
         self.variables = [self._made]
 
     @cached_property

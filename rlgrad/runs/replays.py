@@ -25,6 +25,9 @@ class KeptReplay:
     def __init__(self, learner: Learner, folder: Path) -> None:
         self._learner, self._segments = learner, Segments(folder)
         self._waiting: Mapping[str, Any] | None = None  # the manifest of the checkpoint that was loaded
+        self._read: dict[
+            tuple[str, int], Mapping[str, Any]
+        ] = {}  # states of checkpoints, which never change once written
 
     def state(self) -> dict[str, Any]:
         """Write what is new of the replay. Return the part of a checkpoint's state that finds it again."""
@@ -51,6 +54,9 @@ class KeptReplay:
         """Remove the files that no checkpoint of a folder needs any more."""
         if self._learner.rehearsal is None:
             return
-        states = [checkpoints.plain_state(path) for path in (*checkpoints.numbered(folder), folder / checkpoints.BEST)]
+        paths = (*checkpoints.numbered(folder), folder / checkpoints.BEST)
+        files = {(path.name, path.stat().st_mtime_ns): path for path in paths if path.is_file()}
+        self._read = {key: self._read.get(key) or checkpoints.plain_state(path) for key, path in files.items()}
+        states = self._read.values()
         needed = [state[KEY] for state in states if KEY in state]
         self._segments.prune([*needed, *([] if self._waiting is None else [self._waiting])])

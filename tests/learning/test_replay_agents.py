@@ -274,6 +274,26 @@ def test_priorities_are_of_q_unless_the_agent_says_what_they_are():
         Mine().priority(None, None, {"log_prob": 1.0})
 
 
+def test_any_agent_that_annotates_the_replay_has_one():
+    class Annotating(rlgrad.Agent):
+        num_envs: int = SLOTS
+        num_steps: int | None = STEPS
+        replay: Replay | None = Replay(**SMALL | {"prioritized": True})
+
+        def credit(self, batch, now):
+            return {"q": batch.rewards - now.q}
+
+    agent = Annotating()
+    policy = policy_for(agent)
+    before = theta_of(policy)
+    learner = rlgrad.Learner(agent, policy, num_envs=SLOTS)
+    metrics = learner.learn(Source(agent).play(), 0.0, np.array([0, 1], np.int32))
+    assert metrics["gradient_steps"] > 0
+    assert any((mine != theirs).any() for mine, theirs in zip(theta_of(policy), before, strict=True))
+    with pytest.raises(ValueError, match="A replay is written every few steps"):
+        Annotating(num_steps=None)
+
+
 def test_who_acts_for_training_is_random_during_the_warm_up_and_then_as_often_as_the_schedule_says():
     agent = dqn(
         replay=Replay(**SMALL | {"warmup": 40}),
