@@ -29,9 +29,12 @@ class Agent(Record):
         ...                 "value": batch.returns - now.value}
     """
 
-    outputs: ClassVar[Mapping[str, Any]] = {}
+    outputs: ClassVar[Any] = {}
     """Further outputs of the policy that can be credited, by name: anything that `output=` of `rlgrad.gradients` takes, such as
-    the name of a head of the model."""
+    the name of a head of the model. A dict, or a method of the batch that returns one, for outputs that depend on its rows."""
+    scalars: ClassVar[Mapping[str, float]] = {}
+    """Numbers that are learned beside the networks, such as a temperature, by name, with their starts. Each is an output of the
+    policy, (M,), the same for every row."""
 
     gamma: float = 0.99
     """Discount per step, 0 to 1."""
@@ -54,7 +57,7 @@ class Agent(Record):
     def replay(self) -> Replay | None:
         """Steps played earlier, from which batches are drawn. `None`: a batch is the rollout that was just played.
 
-        This and the six below are no options of agents, until a subclass annotates them, as `ReplayAgent` does.
+        This and the eight below are no options of agents, until a subclass annotates them, as `ReplayAgent` does.
         """
         return None
 
@@ -88,8 +91,20 @@ class Agent(Record):
         """True if the network says a value of the state and an advantage of each action, which add up."""
         return False
 
+    @property
+    def num_critics(self) -> int:
+        """Critics of an observation and a continuous action, if the agent asks for their `"q"`."""
+        return 1
+
+    @property
+    def deterministic(self) -> bool:
+        """True if the network says the continuous action itself; else a Gaussian around it, if the agent asks for `"action"`."""
+        return False
+
     def __post_init__(self) -> None:
         """Check the fields, each with its name in the message."""
+        require(self.num_critics >= 1, "num_critics", "at least 1", self.num_critics)
+        require_at_most(self, num_critics=2**10)
         require(0.0 <= self.gamma <= 1.0, "gamma", "between 0 and 1", self.gamma)
         require(0.0 <= self.gae_lambda <= 1.0, "gae_lambda", "between 0 and 1", self.gae_lambda)
         require(self.num_envs >= 1, "num_envs", "at least 1", self.num_envs)
@@ -104,7 +119,8 @@ class Agent(Record):
     def estimate(self, rollout: Rollout) -> Estimates:
         """Return the returns, advantages and TD errors of a rollout.
 
-        The default computes λ-returns. If no output estimates the value, `rollout.values` is `None`: then it computes
+        An override may take a second argument, `now`, the networks to be asked, for numbers: of a rollout,
+        `now.at(rollout.observations, rollout.actions).log_prob` is (T, N). The default computes λ-returns. If no output estimates the value, `rollout.values` is `None`: then it computes
         reward-to-go, and a time limit counts as the end of the task.
 
         Args:

@@ -132,13 +132,17 @@ class Outputs:
     """The policy's outputs at its current weights, as plain numbers; and the networks, to be asked elsewhere, for numbers.
 
     `log_prob`, `entropy` and `value` are float (M,). `q` is what the network says of the action that was taken: float (M,), or
-    (M, K) with K quantiles or atoms. The agent's own `outputs` are there too, by name. Nothing here is differentiated.
+    (M, K) with K quantiles or atoms; of continuous actions (M, E), what each of E critics says of it. `action`, (M, …), is
+    a(s; ε), a sample of the policy as rollouts store actions, or μ(s) of a deterministic one; `action_log_prob`, (M,), is its
+    log-probability. The agent's `scalars` and its own `outputs` are there too, by name. Nothing here is differentiated.
     """
 
     log_prob: Any
     entropy: Any
     value: Any
     q: Any
+    action: Any
+    action_log_prob: Any
 
     def __init__(self, **outputs: Any) -> None:
         self.__dict__.update(outputs)
@@ -152,13 +156,24 @@ class Outputs:
 
         Returns:
             An object with the outputs by name: `value`; `q_values`, what the network says of each Discrete action, (M, A) or
-            (M, A, K); `expected`, the expected return of each, (M, A); with actions `q` and `log_prob`; `entropy`; and any
-            other output of the model. A masked action has the value −1e9.
+            (M, A, K); `expected`, the expected return of each, (M, A); with actions `q` and `log_prob`; `entropy`; `action`
+            and `action_log_prob`, a fresh sample of continuous ones at each call; and any other output of the model. A masked
+            action has the value −1e9.
         """
         raise NotImplementedError("These are outputs without a policy to ask.")
 
     def target(self, observations: Any, actions: Any = None) -> Any:
         """Return what `at` does, at the target weights: the slow copies that the agent's field `target` describes."""
+        raise NotImplementedError("These are outputs without a policy to ask.")
+
+    def slope(self, output: Any, observations: Any, actions: Any) -> Any:
+        """Return how an output of the critics moves with each number of stored actions, float (M, …) of their shape.
+
+        Args:
+            output: a function of the outputs at these, an object with `q` (M, E) and others, to float (M,).
+            observations: (M, …).
+            actions: (M, …), as they are stored, such as `now.action`.
+        """
         raise NotImplementedError("These are outputs without a policy to ask.")
 
     def noise(self, size: int) -> Any:

@@ -109,7 +109,7 @@ def read_run(path: Path) -> RunFiles:
     settings = flat({key: value for key, value in content.items() if key not in _NOT_TRAINED_BY})
     if content.get("changed"):
         settings["continued"] = _continued(path, content["changed"])
-    for name in ("model", "value_model"):
+    for name in ("model", "value_model", "critic_model"):
         if (path / f"{name}.json").exists():
             settings[name] = (
                 f"given-{zlib.crc32(plain_files.read_bytes(path / f'{name}.json', plain_files.DOCUMENT)):08x}"

@@ -26,7 +26,7 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -281,31 +281,40 @@ def ends_in_probabilities(model: Any, head: str | None = None) -> str | None:
     Raises:
         ValueError: the model has several outputs and `head` names none of them.
     """
+    return _ends_in(_PROBABILITIES, model, head)
+
+
+def ends_in_tanh(model: Any, head: str | None = None) -> bool:
+    """Return True if a model's output is known to be a tanh. The arguments are those of `ends_in_probabilities`."""
+    return _ends_in({"tanh": "tanh"}, model, head) is not None
+
+
+def _ends_in(endings: Mapping[str, str], model: Any, head: str | None) -> str | None:
     outputs = symbolic_outputs(model)
     if outputs is None:
         unbuilt = isinstance(model, keras.Sequential) and model.layers
-        return _activation_of(model.layers[-1]) if unbuilt else None
+        return _activation_of(model.layers[-1], endings) if unbuilt else None
     if head is None and len(outputs) == 1:
-        return _ending(next(iter(outputs.values())))
+        return _ending(next(iter(outputs.values())), endings)
     if head not in outputs:
         raise ValueError(f"The model has the outputs {list(outputs)}; got head={head!r}.")
-    return _ending(outputs[head])
+    return _ending(outputs[head], endings)
 
 
-def _ending(tensor: Any) -> str | None:
+def _ending(tensor: Any, endings: Mapping[str, str]) -> str | None:
     """Follows a symbolic tensor back to the operation that decides what its numbers are."""
     history = tensor._keras_history
     operation = history.operation
     if isinstance(operation, keras.Model):
         if symbolic_outputs(operation) is None:
             return None
-        return _ending(keras.tree.flatten(operation.outputs)[history.tensor_index])
-    activation = _activation_of(operation)
+        return _ending(keras.tree.flatten(operation.outputs)[history.tensor_index], endings)
+    activation = _activation_of(operation, endings)
     if activation is not None:
         return activation
     if type(operation).__name__ in _PASS_THROUGH or _is_linear_activation(operation):
         sources = operation._inbound_nodes[history.node_index].input_tensors
-        return _ending(sources[0]) if len(sources) == 1 else None
+        return _ending(sources[0], endings) if len(sources) == 1 else None
     return None
 
 
@@ -313,16 +322,16 @@ def _is_linear_activation(operation: Any) -> bool:
     return isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
 
 
-def _activation_of(operation: Any) -> str | None:
-    """The name of an operation's own final activation if it makes probabilities."""
+def _activation_of(operation: Any, endings: Mapping[str, str]) -> str | None:
+    """The name of an operation's own final activation if it is one of these endings."""
     inner = getattr(operation, "layer", None)
     if isinstance(inner, keras.layers.Layer):  # TimeDistributed and other wrappers
-        return _activation_of(inner)
+        return _activation_of(inner, endings)
     activation = getattr(operation, "activation", None)
     for candidate in (activation, operation):
         name = getattr(candidate, "__name__", type(candidate).__name__).lower().replace("_", "")
-        if name in _PROBABILITIES:
-            return _PROBABILITIES[name]
+        if name in endings:
+            return endings[name]
     return None
 
 

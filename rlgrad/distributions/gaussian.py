@@ -11,6 +11,8 @@ from rlgrad import random
 from rlgrad.distributions.protocol import rank_of, require_noise
 
 _LOG_2PI = math.log(2.0 * math.pi)
+_LOG_STD_LIMITS = (-20.0, 2.0)  # of what a network says, as in the code of SAC's authors
+_INSIDE = 1.0 - 1e-6  # of half-widths, where a tanh can still be undone
 # E[g(z)] for a standard normal z is Σ_k weight_k g(node_k), to 1e-6 for the integrand in `entropy`.
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 
@@ -18,6 +20,8 @@ _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 @dataclass(frozen=True)
 class DiagonalGaussian:
     """Independent normal numbers u. Parameters: `{"mean": (…, *shape), "log_std": broadcastable to it}`.
+
+    The log standard deviations are a variable of the policy, or the second half of what the network says (`scale`).
 
     Rollouts store the sampled u, and log-probabilities are those of u. The environment gets u clipped to the action space. With
     `squash` it gets a = low + (high − low) (tanh u + 1) / 2, and log-probabilities are those of a.
@@ -30,6 +34,10 @@ class DiagonalGaussian:
         entropy_of: with `squash`, `entropy` is that of the action a, H(u) + E[log |da/du|] by Gauss-Hermite quadrature, or that
             of u alone, which squashing to a bound does not lower.
         dtype: of the environment's actions; for integers, actions are rounded.
+        scale: where log σ comes from: a `"variable"` of the policy, or the `"network"`, whose output, (…, 2 · size), holds the
+            means and then log σ, limited to −20 … 2.
+        unit: with `squash`, the unit of densities: one of the environment's action, or a `"half-width"` of its space, in which
+            a temperature or an entropy means the same for every environment.
     """
 
     low: Any = -math.inf
@@ -38,14 +46,25 @@ class DiagonalGaussian:
     squash: bool = False
     entropy_of: Literal["action", "unsquashed"] = "action"
     dtype: Any = np.float32
+    scale: Literal["variable", "network"] = "variable"
+    unit: Literal["environment", "half-width"] = "environment"
 
     def assemble(self, raw: Any, log_std: Any) -> Any:
         """Return the mean and log σ."""
-        return {"mean": raw, "log_std": log_std}
+        if self.scale == "variable":
+            return {"mean": raw, "log_std": log_std}
+        from keras import ops  # exported models are built of these
 
-    def log_std_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the mean."""
-        return raw_shape
+        reshape, clip = (np.reshape, np.clip) if isinstance(raw, np.ndarray) else (ops.reshape, ops.clip)
+        size, shape = raw.shape[-1] // 2, (-1, *np.broadcast(self.low, self.high).shape)
+        mean, log_std = raw[..., :size], clip(raw[..., size:], *_LOG_STD_LIMITS)
+        if self.rank != 1:
+            mean, log_std = reshape(mean, shape), reshape(log_std, shape)
+        return {"mean": mean, "log_std": log_std}
+
+    def log_std_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the shape of the mean; `None` if the network says log σ."""
+        return raw_shape if self.scale == "variable" else None
 
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
         """Return Σ_i −½ ((u_i − μ_i)/σ_i)² − log σ_i − ½ log 2π, less Σ_i log |da_i/du_i| with `squash`, shape (…)."""
@@ -93,6 +112,15 @@ class DiagonalGaussian:
         mean = tf.convert_to_tensor(parameters["mean"])
         log_std = tf.broadcast_to(parameters["log_std"], tf.shape(mean))
         return self._log_prob(require_noise(noise, mean), self.reparameterized(parameters, noise), log_std)
+
+    def told(self, actions: Any) -> tf.Tensor:
+        """TensorFlow: return stored actions as a critic is told them: −1 … 1 where the space has bounds, else as they are."""
+        if self.squash:
+            return tf.tanh(actions)
+        low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
+        bounded = np.isfinite(low) & np.isfinite(high)
+        middle, half = np.where(bounded, (low + high) / 2.0, 0.0), np.where(bounded, (high - low) / 2.0, 1.0)
+        return (tf.clip_by_value(actions, low, high) - middle.astype(np.float32)) / half.astype(np.float32)
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return floating-point actions. Raise a TypeError for others."""
@@ -172,6 +200,30 @@ class DiagonalGaussian:
         dtype = np.dtype(self.dtype)
         return {name: ops.cast(ops.round(inside) if np.issubdtype(dtype, np.integer) else inside, dtype.name)}
 
+    def uniform(self, numbers: Any, arctanh: Any = np.arctanh) -> Any:
+        """NumPy and TensorFlow: return stored actions that are uniform in the space, from numbers uniform in 0 … 1.
+
+        Args:
+            numbers: (…, *shape).
+            arctanh: of the kind of these numbers.
+
+        Raises:
+            ValueError: the space has no bounds.
+        """
+        low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise ValueError(
+                "Random actions are drawn between the bounds of the space, and these are not finite: set exploration.random "
+                "and replay.warmup to 0, or give the space bounds with gymnasium.wrappers.RescaleAction or TransformAction."
+            )
+        return arctanh((2.0 * numbers - 1.0) * _INSIDE) if self.squash else low + (high - low) * numbers
+
+    @property
+    def uniform_log_density(self) -> float:
+        """The log density of `uniform` actions, in the unit of `log_prob`, in nats."""
+        widths = np.broadcast_to(np.asarray(self.high, np.float64) - self.low, np.broadcast(self.low, self.high).shape)
+        return -float(np.sum(np.log(2.0 * np.ones_like(widths) if self._in_half_widths else widths)))
+
     def _log_prob(self, z: Any, u: Any, log_std: Any) -> tf.Tensor:
         """Return the log-probability of u = μ + σ z."""
         terms = -0.5 * z * z - log_std - 0.5 * _LOG_2PI
@@ -183,7 +235,13 @@ class DiagonalGaussian:
     def _event_axes(self) -> tuple[int, ...]:
         return tuple(range(-self.rank, 0))
 
+    @property
+    def _in_half_widths(self) -> bool:
+        return self.squash and self.unit == "half-width"
+
     def _log_half_width(self, dtype: Any) -> np.ndarray:
+        if self._in_half_widths:
+            return np.zeros((), dtype)
         half: np.ndarray = np.log((np.asarray(self.high, np.float64) - self.low) / 2.0)
         return half.astype(dtype)
 

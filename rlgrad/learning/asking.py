@@ -1,6 +1,6 @@
 """What `credit` may ask of the networks: their outputs at other observations and at the target weights, for numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,9 @@ import tensorflow as tf
 from rlgrad import gradients, random
 from rlgrad.core.checks import close_names
 from rlgrad.data import Outputs
+from rlgrad.distributions import Deterministic
+from rlgrad.gradients import Each
+from rlgrad.policies.critics import ACTIONS, OBSERVATIONS
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 
@@ -32,18 +35,33 @@ class Now(Outputs):
 
     def at(self, observations: Any, actions: Any = None) -> "Answers":
         """See `Outputs.at`."""
-        return Answers(self._policy, observations, actions)
+        return Answers(self._policy, observations, actions, noise=self._fresh())
 
     def target(self, observations: Any, actions: Any = None) -> "Answers":
         """See `Outputs.target`."""
         if self._target is None:
             raise ValueError("This agent asks the target weights and has none: give it target=Target(rate=…, every=…).")
-        return Answers(self._policy, observations, actions, self._target)
+        return Answers(self._policy, observations, actions, self._target, noise=self._fresh())
+
+    def slope(self, output: Any, observations: Any, actions: Any) -> tf.Tensor:
+        """See `Outputs.slope`."""
+
+        def chosen(heads: dict[str, Any]) -> Any:
+            return output(Outputs(**heads))
+
+        inputs = {OBSERVATIONS: observations, ACTIONS: actions}
+        found: tf.Tensor = gradients.input_gradient(self._policy.with_critics, inputs, output=chosen, inputs=ACTIONS)
+        return found
 
     def noise(self, size: int) -> tf.Tensor:
         """See `Outputs.noise`."""
+        return self._fresh()((size,))
+
+    def _fresh(self) -> Callable[[tuple[int, ...]], tf.Tensor]:
+        """Return a function from a shape to standard normal numbers for each row, other ones at each call of a method."""
         self._calls += 1
-        return random.normal(random.fold_in(self._seeds, self._calls), (size,))
+        seeds = random.fold_in(self._seeds, self._calls)
+        return lambda shape: random.normal(seeds, shape)
 
 
 class Answers:
@@ -51,23 +69,50 @@ class Answers:
 
     Args:
         policy: gives them.
-        observations: (M, …).
-        actions: (M, …), as stored; `None`: outputs of actions are not asked for.
+        observations: (M, …), or (T, N, …) of a rollout.
+        actions: likewise, as stored; `None`: outputs of actions are not asked for.
         placed: weights in the place of the policy's own; `None`: none.
+        noise: returns ε of a fresh sample of each row, of an action's shape; `None`: actions are not asked for.
     """
 
-    def __init__(self, policy: Policy, observations: Any, actions: Any = None, placed: Placed | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        observations: Any,
+        actions: Any = None,
+        placed: Placed | None = None,
+        noise: Callable[[tuple[int, ...]], tf.Tensor] | None = None,
+    ) -> None:
         if isinstance(policy, RecurrentPolicy):
             raise ValueError(
                 "A policy with memory cannot be asked about single observations, since it remembers others: learn from "
                 "batch.returns, or without a memory."
             )
         self._policy, self._observations, self._actions, self._placed = policy, observations, actions, placed
+        self._noise = noise
 
     @cached_property
     def _heads(self) -> dict[str, Any]:
         heads: dict[str, Any] = gradients.evaluate(self._policy, self._observations, at=self._placed)
         return heads
+
+    @cached_property
+    def _epsilon(self) -> tf.Tensor:
+        assert self._noise is not None
+        return self._noise(tuple(self._policy.action_spec.shape[1:]))
+
+    @property
+    def action(self) -> tf.Tensor:
+        """A fresh sample of the policy, as rollouts store actions, float (M, …); of a deterministic one, its action."""
+        parameters = self._heads["policy"]
+        if isinstance(self._policy.distribution, Deterministic):
+            return self._policy.distribution.most_likely(parameters)
+        return self._policy.distribution.reparameterized(parameters, self._epsilon)
+
+    @property
+    def action_log_prob(self) -> tf.Tensor:
+        """The log-probability of that sample, in nats, float (M,)."""
+        return self._policy.distribution.reparameterized_log_prob(self._heads["policy"], self._epsilon)
 
     @property
     def q_values(self) -> tf.Tensor:
@@ -84,8 +129,12 @@ class Answers:
 
     @property
     def q(self) -> tf.Tensor:
-        """What the network says of the actions that are asked about, float (M,) or (M, K)."""
-        return tf.gather(self.q_values, self._require_actions("q"), batch_dims=1)
+        """What the networks say of the actions that are asked about, float (M,), (M, K), or (M, E) of E critics."""
+        actions, policy = self._require_actions("q"), self._policy
+        if not policy.critics:
+            return tf.gather(self.q_values, actions, batch_dims=actions.shape.rank)
+        inputs = {OBSERVATIONS: self._observations, ACTIONS: actions}
+        return gradients.evaluate(policy.with_critics, inputs, output=Each("q"), at=self._placed)
 
     @property
     def log_prob(self) -> tf.Tensor:

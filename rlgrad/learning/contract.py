@@ -1,6 +1,6 @@
 """The contract of agents and updates with the learner: an agent is traced on abstract tensors, and results are checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -9,8 +9,9 @@ from rlgrad.agent import Agent
 from rlgrad.core.checks import close_names
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.data import Batch, Estimates, Metrics, ReplayBatch
-from rlgrad.learning.sketch import Sketch
+from rlgrad.learning.sketch import ON_DEMAND, Sketch
 from rlgrad.metrics import METRICS
+from rlgrad.policies.actions import ActorCritic
 from rlgrad.updates import Update
 
 OUTPUTS = ("log_prob", "entropy", "value")  # of every policy; the value only if the policy has one
@@ -85,20 +86,34 @@ class DryRun(NamedTuple):
         credited: the outputs whose gradients count, in the order of `known`.
         measured: names of what the agent measures.
         asked_of_target: names of the outputs that it asks of the target weights.
+        action_values: the network is to say how good each Discrete action is.
+        actor_critic: the critics of continuous actions, and how the policy is to say them; `None`: it needs neither.
     """
 
     known: tuple[str, ...]
     credited: tuple[str, ...]
     measured: tuple[str, ...]
     asked_of_target: tuple[str, ...] = ()
-
-    @property
-    def action_values(self) -> bool:
-        """True if the network is to say how good each action is."""
-        return "q" in self.known
+    action_values: bool = False
+    actor_critic: ActorCritic | None = None
 
 
-def dry_run(agent: Agent, signature: Any, *, value: bool = True, num_actions: int = 0) -> DryRun:
+def outputs_of(agent: Agent, batch: Any) -> Mapping[str, Any]:
+    """Return an agent's further outputs for a batch, which `Agent.outputs` says as a dict or as a method."""
+    found = agent.outputs(batch) if callable(agent.outputs) else agent.outputs
+    if not isinstance(found, Mapping):
+        raise ValueError(f'{type(agent).__name__}.outputs is a dict such as {{"head": "head"}}, got {found!r}.')
+    return found
+
+
+def dry_run(
+    agent: Agent,
+    signature: Any,
+    *,
+    value: bool = True,
+    num_actions: int = 0,
+    event: tuple[int, ...] | None = None,
+) -> DryRun:
     """Trace an agent's methods on abstract tensors, to learn which outputs it credits and what it measures.
 
     Args:
@@ -106,50 +121,79 @@ def dry_run(agent: Agent, signature: Any, *, value: bool = True, num_actions: in
         signature: a batch of `tf.TensorSpec`.
         value: True if there is a value, or can be.
         num_actions: of a Discrete space; 0: actions are of another kind.
+        event: shape of an action of a Box; `None`: actions are of another kind.
 
     Raises:
         ValueError: `credit` reads an attribute or credits an output that does not exist, branches on a tensor, or returns
             something else than a mapping of numbers; or an output of the agent's own has a name that is taken.
     """
     name = type(agent).__name__
-    own = OUTPUTS if value else OUTPUTS[:-1]
-    taken = next((key for key in agent.outputs if key in (*OUTPUTS, "q")), None)
-    if taken is not None:
-        raise ValueError(f"{name}.outputs has {taken!r}, which every policy has already: choose another name.")
-    sketch = Sketch((*own, *agent.outputs), num_actions, agent.action_values.width, name)
 
-    def result_of(method: str) -> Any:
-        def on(batch: Any) -> Any:
-            now = sketch.of(batch)
-            result = getattr(agent, method)(batch, now)
-            return check_credit(agent, result, now.shapes) if method == "credit" else result
-
+    def result_of(method: Callable[[Any], Any], what: str) -> Any:
         try:
-            return trace(on, signature).structured_outputs
+            return trace(method, signature).structured_outputs
         except AttributeError as error:
-            raise ValueError(f"{name}.{method}: {error}") from error
+            raise ValueError(f"{name}.{what}: {error}") from error
         except tf.errors.OperatorNotAllowedInGraphError as error:
             raise ValueError(
-                f"{name}.{method} is traced once and compiled, so Python's `if`, `and`, `or`, `not` and `while` cannot "
+                f"{name}.{what} is traced once and compiled, so Python's `if`, `and`, `or`, `not` and `while` cannot "
                 "read a tensor's numbers: write tf.where(condition, a, b), tf.maximum, or &, | and ~ instead."
             ) from error
 
-    credit = result_of("credit")
-    if "q" in credit or sketch.asks_action_values:
+    own = OUTPUTS if value else OUTPUTS[:-1]
+    if agent.deterministic and event is not None:
+        own = own[2:]  # an action that is certain has neither probability nor entropy
+    further: list[str] = []
+    result_of(lambda batch: further.extend(outputs_of(agent, batch)), "outputs")
+    _require_new_names(agent, further)
+    further = [*agent.scalars, *further]
+    sketch = Sketch((*own, *further), agent, num_actions, event)
+
+    def credit_of(batch: Any) -> dict[str, tf.Tensor]:
+        now = sketch.of(batch)
+        return check_credit(agent, agent.credit(batch, now), now.shapes)
+
+    credit = result_of(credit_of, "credit")
+    for key in (key for key in credit if key in ON_DEMAND):
+        sketch.ask(key)
+    if sketch.asks_action_values:
         sketch.require_discrete()
-        known: tuple[str, ...] = (*ACTION_VALUES, *agent.outputs)
+        own = ACTION_VALUES
     else:
-        known = (*own, *agent.outputs)
+        own = (*own, *(key for key in ON_DEMAND if key in sketch.asked))
+    known = (*own, *further)
     for key in credit:
         if key not in known:
             raise ValueError(f"{name}.credit credits an output {key!r} that does not exist. {close_names(key, known)}")
-    measured = result_of("measure")
+    measured = result_of(lambda batch: agent.measure(batch, sketch.of(batch)), "measure")
     if not isinstance(measured, Mapping):
         raise ValueError(f'{name}.measure returns a dict such as {{"ratio": ratio}}, got {measured!r}.')
     asked = tuple(dict.fromkeys(sketch.asked_of_target))
     if asked and agent.target is None:
         raise ValueError(f"{name} asks now.target and has no target weights: give it target=Target(rate=…, every=…).")
-    return DryRun(known, tuple(output for output in known if output in credit), tuple(measured), asked)
+    credited = tuple(output for output in known if output in credit)
+    return DryRun(known, credited, tuple(measured), asked, sketch.asks_action_values, _actor_critic(agent, sketch))
+
+
+def _require_new_names(agent: Agent, further: Sequence[str]) -> None:
+    """Raise a ValueError for an output or a scalar of an agent's own whose name is taken."""
+    taken = {*OUTPUTS, *ON_DEMAND, "policy"}
+    for where, names in (("scalars", agent.scalars), ("outputs", further)):
+        for key in names:
+            if key in taken:
+                raise ValueError(
+                    f"{type(agent).__name__}.{where} has {key!r}, which every policy has already: choose another name."
+                )
+            taken.add(key)
+
+
+def _actor_critic(agent: Agent, sketch: Sketch) -> ActorCritic | None:
+    """Return what the outputs that were asked for need of the networks of continuous actions."""
+    if sketch.event is None or not sketch.asked & {*ON_DEMAND}:
+        return None
+    moves = bool(sketch.asked & {"action", "action_log_prob"})
+    actor: Any = "deterministic" if agent.deterministic else "reparameterized" if moves else "gaussian"
+    return ActorCritic(agent.num_critics if "q" in sketch.asked else 0, actor)
 
 
 def require_free_names(agent: Agent, measured: Sequence[str], of_learner: Sequence[str]) -> None:

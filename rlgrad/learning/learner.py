@@ -23,12 +23,19 @@ from rlgrad.learning.contract import (
     require_free_names,
 )
 from rlgrad.learning.nonfinite import NonFiniteError, explain
-from rlgrad.learning.objective import PolicyObjective, linearize_outputs
+from rlgrad.learning.objective import PolicyObjective, output_specs, question
 from rlgrad.learning.packing import WordPacking
 from rlgrad.learning.rehearsal import Rehearsal
 from rlgrad.learning.reward_scale import RewardScale
+from rlgrad.learning.sketch import ON_DEMAND
 from rlgrad.learning.target_weights import TargetWeights
-from rlgrad.learning.trained_variables import connected, layers_of, require_same_kind, variables_behind
+from rlgrad.learning.trained_variables import (
+    connected,
+    kind_of_actions,
+    layers_of,
+    require_same_kind,
+    variables_behind,
+)
 from rlgrad.learning.xla import with_fallback
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
@@ -39,6 +46,7 @@ from rlgrad.updates import State, assign_if
 
 _log = logging.getLogger("rlgrad")
 
+_ONLY_ROLLOUT = Batch(*[None] * len(Batch._fields))  # of which nothing but the rollout is known yet
 _OF_ROWS = 2**30  # a number that no epoch has: the seeds of a batch's rows
 
 
@@ -72,10 +80,9 @@ class Learner:
         if traced is None:
             has_replay = agent.replay is not None
             signature = batch_signature(policy.observation_spec, policy.action_spec, replay=has_replay)
-            num_actions = getattr(policy.distribution, "num_actions", None) or 0
-            traced = dry_run(agent, signature, value=policy.has_value, num_actions=num_actions)
+            traced = dry_run(agent, signature, value=policy.has_value, **kind_of_actions(policy))
         require_same_kind(agent, policy, traced)
-        self.outputs, self.credited, self._measured, asked_of_target = traced
+        self.outputs, self.credited, self._measured, asked_of_target, *_ = traced
         self.variables, self._by_output = connected(agent, policy, self.credited)
         self.layers = {name: layers_of(policy, variables) for name, variables in self._by_output.items()}
         self.state: State = agent.update.build(self.variables, num_envs, self._by_output)
@@ -85,7 +92,7 @@ class Learner:
         self.target = None
         if asked_of_target and agent.target is not None:
             self.target = TargetWeights(agent.target, variables_behind(agent, policy, asked_of_target))
-        trains_value = "value" in self.credited or traced.action_values
+        trains_value = "value" in self.credited or traced.action_values  # critics of actions say no value of a state
         self.uses_value = policy.has_value and trains_value and self.rehearsal is None
         of_value = ("explained_variance",) if self.uses_value else ()
         own = ("gradient_steps",) if self.rehearsal is not None else ()
@@ -178,7 +185,7 @@ class Learner:
         if warmup:
             early = timesteps < warmup
             share = tf.where(early, 1.0, share) if tf.is_tensor(early) else 1.0 if early else share
-        return Explorer(self.policy, share)
+        return Explorer(self.policy, share, exploration.deviation(progress) if exploration.noise != 0.0 else None)
 
     def actor(self) -> Any:
         """Return the policy's actor at the weights that the last `learn` left. They must not have changed since."""
@@ -260,7 +267,8 @@ class Learner:
     def _learn(self, rollout: Rollout, progress: tf.Tensor, seed: tf.Tensor) -> Metrics:
         """Move the weights by the rollout alone."""
         update = self.agent.update
-        first = self._linearization(rollout) if self.uses_value and update.is_one_step else None
+        shares = self.uses_value and update.is_one_step and not callable(self.agent.outputs)
+        first = self._linearization(rollout) if shares and not {*ON_DEMAND} & {*self.outputs} - {"q"} else None
         batch = self._batch(rollout, progress, seed, None if first is None else first.outputs["value"])
         objective = self._objective(batch, first)
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
@@ -314,7 +322,10 @@ class Learner:
         """Return the forward pass that an update of one step begins with. Its value output is v of the rollout's states."""
         policy = self.policy
         actions = tf.nest.map_structure(policy.rows, rollout.actions)
-        return linearize_outputs(self.agent, policy, policy.inputs(rollout), actions, self.outputs, self.variables)
+        batch = _ONLY_ROLLOUT._replace(observations=policy.inputs(rollout), actions=actions)
+        model, inputs = question(policy, batch, self.outputs)
+        specs = output_specs(self.agent, policy, batch, self.outputs)
+        return gradients.linearize(model, inputs, output=specs, weights=list(self.variables))
 
     def _batch(
         self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: tf.Tensor | None = None
@@ -351,11 +362,16 @@ class Learner:
 
 
 def _require_explorable(agent: Agent, policy: Policy) -> None:
-    """Raise a ValueError for noise on actions that are choices."""
-    if agent.exploration.noise != 0.0 and hasattr(policy.distribution, "allowed"):
+    """Raise a ValueError for noise on actions that are choices, or of a policy with a deviation of its own."""
+    if agent.exploration.noise == 0.0 or hasattr(policy.distribution, "noisy"):
+        return
+    if hasattr(policy.distribution, "allowed"):
         raise ValueError(
             "exploration.noise is Gaussian, for continuous actions, and these are Discrete: set exploration.random instead."
         )
+    raise ValueError(
+        "exploration.noise is added to the actions of a deterministic policy, and this one's are random by themselves: leave it out."
+    )
 
 
 def _unfilled(rollout: Rollout) -> Rollout:

@@ -7,15 +7,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rlgrad import gradients
+from rlgrad import gradients, random
 from rlgrad.agent import Agent
 from rlgrad.data import Metrics, Outputs
-from rlgrad.gradients import Chosen, Entropy, LogProb
+from rlgrad.distributions import Deterministic
+from rlgrad.gradients import Action, ActionLogProb, Chosen, Each, Entropy, LogProb
 from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.asking import Now, Placed
-from rlgrad.learning.contract import check_credit
+from rlgrad.learning.contract import check_credit, outputs_of
+from rlgrad.policies.critics import ACTIONS, OBSERVATIONS
 from rlgrad.policies.policy import Policy
 
+_OF_ACTION = 0  # a number that no call of `now.noise` has: the seeds of a(s; ε)
 _KL = "KL(π ‖ π′)"  # beside the agent's outputs, whose names are identifiers
 
 
@@ -48,10 +51,15 @@ class PolicyObjective:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Return the names of `metrics`: how the policy moves, and what the agent measures; none if only a value moves."""
+        """Return the names of `metrics`: how the policy moves, the critics, and what the agent measures; none of a mere value."""
+        names: tuple[str, ...] = ()
         if "log_prob" in self.credited:
-            return ("entropy", "approx_kl", *self.measured)
-        return ("q_mean", *self.measured) if "q" in self.credited else ()
+            names = ("entropy", "approx_kl") if self.agent.replay is None else ("entropy",)
+        elif "action_log_prob" in self.outputs and "action" in self.credited:
+            names = ("entropy",)
+        if "q" in self.credited:
+            names += ("q_mean",)
+        return (*names, *self.measured) if names else ()
 
     def on(self, rows: Any, share: float) -> "PolicyObjective":
         """Return the same objective on some rows.
@@ -76,10 +84,9 @@ class PolicyObjective:
         """Return the outputs at the current weights, with their gradients: one forward pass, one backward pass."""
         if self.first is not None:
             return self.first
-        batch = self.batch
-        return linearize_outputs(
-            self.agent, self.policy, batch.observations, batch.actions, self.outputs, self.variables
-        )
+        model, inputs = question(self.policy, self.batch, self.outputs)
+        specs = output_specs(self.agent, self.policy, self.batch, self.outputs)
+        return gradients.linearize(model, inputs, output=specs, weights=list(self.variables))
 
     def scores(self) -> gradients.Linearization:
         """Return the log-probabilities of the actions alone, whose gradients are the scores."""
@@ -118,19 +125,22 @@ class PolicyObjective:
 
     def metrics(self, now: Outputs) -> Metrics:
         """Return weighted means of what `metric_names` names, of these outputs."""
-        if not self.metric_names:
-            return {}
-        if "log_prob" in self.credited:
+        names, rows = self.metric_names, {}
+        if "entropy" in names:
+            rows["entropy"] = now.entropy if "log_prob" in self.credited else -now.action_log_prob
+        if "approx_kl" in names:
             log_ratio = now.log_prob - self.batch.log_probs
             # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
-            rows = {"entropy": now.entropy, "approx_kl": tf.exp(log_ratio) - 1.0 - log_ratio}
-        else:
-            rows = {"q_mean": self._expected(now.q)}
-        return self.means({**rows, **self.agent.measure(self.batch, now)})
+            rows["approx_kl"] = tf.exp(log_ratio) - 1.0 - log_ratio
+        if "q_mean" in names:
+            rows["q_mean"] = self._expected(now.q)
+        return self.means({**rows, **self.agent.measure(self.batch, now)}) if names else {}
 
     def _expected(self, q: tf.Tensor) -> tf.Tensor:
         """Return the expected return of the actions that were taken, of the batch's shape."""
         distribution: Any = self.policy.distribution
+        if self.policy.critics:
+            return tf.reduce_mean(q, axis=-1)
         if not distribution.width:
             return q
         if distribution.support is None:
@@ -154,40 +164,32 @@ class PolicyObjective:
             values: one for each of `variables`, which keep their own.
         """
         here = self.policy(self.batch.observations)["policy"]
-        specs = output_specs(self.agent, self.batch.actions, self.outputs)
+        specs = output_specs(self.agent, self.policy, self.batch, self.outputs)
         specs[_KL] = lambda heads: self.policy.distribution.kl_divergence(here, heads["policy"])
         mine = {id(variable): value for variable, value in zip(self.variables, values, strict=True)}
         placed = {key: mine[id(variable)] for variable, key in keys_of(self.policy) if id(variable) in mine}
-        there = gradients.linearize(self.policy, self.batch.observations, output=specs).at(placed).outputs
+        model, inputs = question(self.policy, self.batch, self.outputs)
+        there = gradients.linearize(model, inputs, output=specs).at(placed).outputs
         kl = self.means({_KL: there.pop(_KL)})[_KL]
         return self.now(there), kl
 
 
-def linearize_outputs(
-    agent: Agent,
-    policy: Policy,
-    observations: Any,
-    actions: Any,
-    names: Sequence[str],
-    variables: Sequence[keras.Variable],
-) -> gradients.Linearization:
-    """Return some outputs of a policy at the current weights, with their gradients.
-
-    Args:
-        agent: has outputs of its own.
-        policy: gives the outputs.
-        observations: inputs of the policy, M rows.
-        actions: M rows.
-        names: of the outputs.
-        variables: what may move, in order.
-    """
-    specs = output_specs(agent, actions, names)
-    return gradients.linearize(policy, observations, output=specs, weights=list(variables))
+def question(policy: Policy, batch: Any, names: Sequence[str]) -> tuple[Any, Any]:
+    """Return the model that gives some outputs, and its inputs: the policy alone, or with its critics for `q` of actions."""
+    if not policy.critics or "q" not in names:
+        return policy, batch.observations
+    return policy.with_critics, {OBSERVATIONS: batch.observations, ACTIONS: batch.actions}
 
 
-def output_specs(agent: Agent, actions: Any, names: Sequence[str]) -> dict[str, Any]:
+def output_specs(agent: Agent, policy: Policy, batch: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return what `output=` of `rlgrad.gradients` takes for each name of an output, the agent's own included."""
-    known = {"log_prob": LogProb(actions), "entropy": Entropy(), "value": "value", **agent.outputs}
+    known: dict[str, Any] = {"log_prob": LogProb(batch.actions), "entropy": Entropy(), "value": "value"}
+    known |= {name: name for name in policy.scalars} | dict(outputs_of(agent, batch))
     if "q" in names:
-        known["q"] = Chosen("policy", actions)
+        known["q"] = Each("q") if policy.critics else Chosen("policy", batch.actions)
+    if {"action", "action_log_prob"} & {*names}:
+        noise = None
+        if not isinstance(policy.distribution, Deterministic):
+            noise = random.normal(random.fold_in(batch.seeds, _OF_ACTION), tuple(policy.action_spec.shape[1:]))
+        known |= {"action": Action(noise), "action_log_prob": ActionLogProb(noise)}
     return {name: known[name] for name in names}

@@ -5,10 +5,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.agent import Agent
 from rlgrad.core.checks import close_names
 from rlgrad.data import Outputs
 
-_OF_ACTION_VALUES = ("q_values", "expected", "q")
+_OF_ACTION_VALUES = ("q_values", "expected")
+_OF_ACTIONS = ("q", "log_prob")
+ON_DEMAND = ("q", "action", "action_log_prob")
+"""Outputs that a policy has if its agent asks for them."""
 
 
 class Sketch:
@@ -16,37 +20,59 @@ class Sketch:
 
     Args:
         known: names of outputs with one number for each row.
+        agent: says what the networks are to say.
         num_actions: of a Discrete space; 0: actions are of another kind.
-        width: numbers that the network says of each action; 0: one.
-        agent: its name, for messages.
+        event: shape of an action of a Box; `None`: actions are of another kind.
 
     Attributes:
-        asks_action_values: True once an output was asked that only a network of action values has.
-        asked_of_target: names of the outputs that the target weights were asked for.
+        asked: names of the outputs that were asked for, anywhere.
+        asked_of_target: names of those that the target weights were asked for.
     """
 
-    def __init__(self, known: Sequence[str], num_actions: int, width: int, agent: str) -> None:
-        self.known, self.num_actions, self.width, self._agent = known, num_actions, width, agent
-        self.asks_action_values = False
+    def __init__(self, known: Sequence[str], agent: Agent, num_actions: int, event: tuple[int, ...] | None) -> None:
+        self.known, self.num_actions, self.event, self.agent = known, num_actions, event, agent
+        self.asked: set[str] = set()
         self.asked_of_target: list[str] = []
 
     def of(self, batch: Any) -> "SketchedOutputs":
         """Return the outputs at the current weights for a batch of abstract tensors."""
         return SketchedOutputs(self, batch)
 
+    @property
+    def asks_action_values(self) -> bool:
+        """True once an output was asked that a network of Discrete actions' values has."""
+        return bool(self.asked & {*_OF_ACTION_VALUES}) or ("q" in self.asked and self.event is None)
+
     def require_discrete(self) -> None:
         """Raise a ValueError unless the actions are Discrete."""
         if not self.num_actions:
             raise ValueError(
-                f"{self._agent} learns a value of each action (it credits q), and the environment's actions are not Discrete: "
-                "take an agent that credits log_prob, such as ppo, or wrap the actions."
+                f"{type(self.agent).__name__} learns a value of each action (it credits q), and the environment's actions are not "
+                "Discrete: take an agent that credits log_prob, such as ppo, or wrap the actions."
+            )
+
+    def require_continuous(self, name: str) -> None:
+        """Raise a ValueError for an output of continuous actions in another space."""
+        if self.event is None:
+            raise ValueError(
+                f"{type(self.agent).__name__} asks for {name}, which moves with the policy's weights in a Box of numbers alone, "
+                "and the environment's actions are of another kind: take an agent that credits q or log_prob, such as dqn or ppo."
             )
 
     def like(self, rows: tf.Tensor, name: str) -> tf.Tensor:
         """Return numbers of the shape of an output, for rows (M,)."""
-        each = (self.width,) if self.width else ()
-        shape = {"q": each, "q_values": (self.num_actions, *each), "expected": (self.num_actions,)}.get(name, ())
+        width = self.agent.action_values.width
+        each = (width,) if width else ()
+        shapes = {"q_values": (self.num_actions, *each), "expected": (self.num_actions,), "action": self.event or ()}
+        shapes["q"] = each if self.event is None else (self.agent.num_critics,)
+        shape = shapes.get(name, ())
         return tf.reshape(rows, (-1, *[1] * len(shape))) + tf.zeros(shape)
+
+    def ask(self, name: str) -> None:
+        """Note that an output was asked for."""
+        if name in ("action", "action_log_prob"):
+            self.require_continuous(name)
+        self.asked.add(name)
 
 
 class SketchedOutputs(Outputs):
@@ -59,14 +85,25 @@ class SketchedOutputs(Outputs):
     @property
     def shapes(self) -> dict[str, tf.Tensor]:
         """Outputs whose shapes are known, by name."""
-        found = dict.fromkeys(("log_prob", "entropy", "value"), self._rows)
-        return found | ({"q": self._sketch.like(self._rows, "q")} if self._sketch.num_actions else {})
+        sketch = self._sketch
+        found = dict.fromkeys(("log_prob", "entropy", "value", *sketch.agent.scalars), self._rows)
+        known = ON_DEMAND if sketch.event is not None else ("q",) if sketch.num_actions else ()
+        return found | {name: sketch.like(self._rows, name) for name in known}
 
     @property
     def q(self) -> tf.Tensor:
-        """What the network says of the actions that were taken."""
-        self._sketch.asks_action_values = True
-        return self._sketch.like(self._rows, "q")
+        """What the network says of the action that was taken."""
+        return self._asked("q")
+
+    @property
+    def action(self) -> tf.Tensor:
+        """A sample of the policy."""
+        return self._asked("action")
+
+    @property
+    def action_log_prob(self) -> tf.Tensor:
+        """The log-probability of that sample."""
+        return self._asked("action_log_prob")
 
     def at(self, observations: Any, actions: Any = None) -> Any:
         """Return stand-ins at other observations."""
@@ -76,9 +113,22 @@ class SketchedOutputs(Outputs):
         """Return stand-ins at the target weights, which note what is read."""
         return SketchedAnswers(self._sketch, self._rows, actions, self._sketch.asked_of_target)
 
+    def slope(self, output: Any, observations: Any, actions: Any) -> Any:
+        """Return numbers of the shape of an action."""
+        self._sketch.require_continuous("slope")
+        found = output(SketchedAnswers(self._sketch, self._rows, actions, []))
+        if not tf.is_tensor(found) or found.shape.rank != 1:
+            got = f"the shape {found.shape}" if tf.is_tensor(found) else repr(found)
+            raise ValueError(f"now.slope is of an output with one number for each row, (M,); got {got}.")
+        return self._sketch.like(self._rows, "action")
+
     def noise(self, size: int) -> Any:
         """Return numbers (M, size)."""
         return self._rows[:, None] + tf.zeros((size,))
+
+    def _asked(self, name: str) -> tf.Tensor:
+        self._sketch.ask(name)
+        return self._sketch.like(self._rows, name)
 
 
 class SketchedAnswers:
@@ -88,11 +138,11 @@ class SketchedAnswers:
         self._sketch, self._rows, self._actions, self._asked = sketch, rows, actions, asked
 
     def __getattr__(self, name: str) -> Any:
-        known = (*_OF_ACTION_VALUES, "log_prob", "entropy", "value", *self._sketch.known)
+        known = (*_OF_ACTION_VALUES, *ON_DEMAND, "log_prob", "entropy", "value", *self._sketch.known)
         if name.startswith("_") or name not in known:
             raise AttributeError(f"There is no output {name!r}. {close_names(name, known)}")
-        if name in ("q", "log_prob") and self._actions is None:
+        if name in _OF_ACTIONS and self._actions is None:
             raise AttributeError(f"{name} is of actions: pass them, as in now.at(observations, actions).{name}.")
         self._asked.append(name)
-        self._sketch.asks_action_values |= name in _OF_ACTION_VALUES
+        self._sketch.ask(name)
         return self._sketch.like(self._rows, name)

@@ -1,8 +1,9 @@
 """From an action space to the distribution over it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from rlgrad.distributions import (
     Bernoulli,
     Categorical,
+    Deterministic,
     DiagonalGaussian,
     Distribution,
     Greedy,
@@ -56,6 +58,52 @@ class ActionValues:
     width: int = 0
     support: tuple[float, float] | None = None
     dueling: bool = False
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """The networks of an agent that learns how a critic's value grows with the numbers of a continuous action.
+
+    Attributes:
+        num_critics: critics of an observation and an action; 0: none.
+        actor: how the policy says actions. `"gaussian"`: as other agents' policies do. `"reparameterized"`: a Gaussian whose
+            mean and log σ the network says, squashed into the space, densities per half-width. `"deterministic"`: the action.
+    """
+
+    num_critics: int = 1
+    actor: Literal["gaussian", "reparameterized", "deterministic"] = "gaussian"
+
+
+def actor_model(space: spaces.Space[Any], actor: ActorCritic, squash: bool = False) -> ActionModel:
+    """Return the distribution over a Box of an agent whose policy follows critics.
+
+    Args:
+        space: of the actions.
+        actor: how the policy says them.
+        squash: of a Gaussian policy, as for `action_model`.
+
+    Raises:
+        ValueError: another space; or one without bounds, for a policy that is squashed into them.
+    """
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"Critics of actions are of a Box of numbers, and this is {space}: wrap it with gymnasium.wrappers.TransformAction, or "
+            "take an agent that credits log_prob, such as ppo."
+        )
+    if actor.actor == "gaussian":
+        return action_model(space, squash)
+    if not bool(np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(
+            f"This agent's policy is squashed into the bounds of the actions, which are to be finite, and these are {space}: give "
+            "them bounds with gymnasium.wrappers.TransformAction."
+        )
+    shape = tuple(space.shape)
+    bounds: dict[str, Any] = {"low": space.low, "high": space.high, "rank": len(shape), "dtype": space.dtype}
+    spec = tf.TensorSpec((None, *shape), tf.float32)
+    if actor.actor == "deterministic":
+        return ActionModel(Deterministic(**bounds), shape, spec)
+    gaussian = DiagonalGaussian(**bounds, squash=True, scale="network", unit="half-width")
+    return ActionModel(gaussian, (2 * math.prod(shape),), spec)
 
 
 def action_value_model(space: spaces.Space[Any], values: ActionValues) -> ActionModel:

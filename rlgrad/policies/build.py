@@ -1,6 +1,7 @@
 """Build a policy from an environment's spaces and, optionally, a user's models."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -13,8 +14,21 @@ from rlgrad.core import capacity
 from rlgrad.core.checks import close_names
 from rlgrad.core.keras_configs import weights_within
 from rlgrad.policies import networks
-from rlgrad.policies.actions import ActionModel, ActionValues, action_model, action_value_model
-from rlgrad.policies.model_checks import check_mask, check_network, check_side_effects, check_value_network
+from rlgrad.policies.actions import (
+    ActionModel,
+    ActionValues,
+    ActorCritic,
+    action_model,
+    action_value_model,
+    actor_model,
+)
+from rlgrad.policies.model_checks import (
+    check_critic,
+    check_mask,
+    check_network,
+    check_side_effects,
+    check_value_network,
+)
 from rlgrad.policies.networks import NetworkOptions
 from rlgrad.policies.observations import observation_spec
 from rlgrad.policies.policy import Policy
@@ -60,8 +74,11 @@ def make_policy(
     *,
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
+    critic_model: Callable[[], keras.Model] | None = None,
     value: bool = True,
     action_values: ActionValues | None = None,
+    actor_critic: ActorCritic | None = None,
+    scalars: Mapping[str, float] | None = None,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     layer_norm: bool = False,
@@ -86,9 +103,14 @@ def make_policy(
             is a tree like the observation space: numbers as float32, bytes divided by 255, choices as integers. `None`: a
             default network that fits the space (`rlgrad.policies.networks`).
         value_model: observation to (N, 1), or a function that builds one.
+        critic_model: a function that builds a model from [observation, action] to (N, 1), called once for each critic. The
+            action is a vector, in half-widths of its space. `None`: default networks.
         value: the policy needs a value estimate. If neither model gives one, add a default network.
         action_values: the network says how good each of the Discrete actions is, and the policy takes the best. `None`: it says
             how likely each action is.
+        actor_critic: critics of observations and actions, and how the policy says its continuous actions. `None`: there are no
+            critics.
+        scalars: numbers that are learned beside the networks, by name, with their starts.
         hidden_sizes: widths of the hidden layers of the default networks.
         activation: of these hidden layers, a Keras name.
         layer_norm: normalize each hidden layer of the default networks before its activation.
@@ -126,8 +148,11 @@ def make_policy(
             options,
             model=model,
             value_model=value_model,
+            critic_model=critic_model,
             value=value,
             action_values=action_values,
+            actor_critic=actor_critic,
+            scalars=scalars,
             seed=seed,
         )
 
@@ -139,16 +164,22 @@ def build_policy(
     *,
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
+    critic_model: Callable[[], keras.Model] | None = None,
     value: bool = True,
     action_values: ActionValues | None = None,
+    actor_critic: ActorCritic | None = None,
+    scalars: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Policy:
     """Do what `make_policy` does, with its settings in one record."""
-    if action_values is None:
-        actions = action_model(action_space, options.squash_actions)
-    else:
+    if action_values is not None:
         _check_action_values(options, value_model)
         actions, value = action_value_model(action_space, action_values), False
+    elif actor_critic is not None:
+        _check_actor_critic(options, actor_critic)
+        actions = actor_model(action_space, actor_critic, options.squash_actions)
+    else:
+        actions = action_model(action_space, options.squash_actions)
     space = unmasked_space(observation_space)
     if has_mask(observation_space):
         check_mask(observation_space, actions)
@@ -165,6 +196,17 @@ def build_policy(
         memory = options.memory or ("gru" if remembers else None)
         default = replace(options.network, memory=memory)
         value_network = networks.network(space, (1,), default, seed=random.child(init, 1), name="value")
+    if critic_model is not None and not (actor_critic and actor_critic.num_critics):
+        raise ValueError("critic_model is for agents that credit q of continuous actions, such as sac: leave it out.")
+    more: dict[str, Any] = {}
+    if actor_critic is not None:
+        of_critics = random.child(init, 3)
+        more["critics"] = [
+            _critic(space, actions, options.network, critic_model, random.child(of_critics, i), f"critic_{i + 1}")
+            for i in range(actor_critic.num_critics)
+        ]
+    if scalars:
+        more["scalars"] = scalars
     kind: type[Policy] = RecurrentPolicy if remembers else Policy
     policy = kind(
         network,
@@ -176,6 +218,7 @@ def build_policy(
         initial_log_std=options.initial_log_std,
         from_logits=options.from_logits,
         seed=random.child(init, 2),
+        **more,
     )
     check_side_effects(policy)
     return policy
@@ -206,6 +249,48 @@ def _policy_network(
         dueling = values.dueling
         return networks.network(space, actions.raw_shape, options.network, dueling=dueling, seed=seed, name="policy")
     return networks.network(space, actions.raw_shape, options.network, last_gain=0.01, seed=seed, name="policy")
+
+
+def _critic(
+    space: spaces.Space[Any],
+    actions: ActionModel,
+    options: NetworkOptions,
+    model: Callable[[], keras.Model] | None,
+    seed: np.random.SeedSequence,
+    name: str,
+) -> keras.Model:
+    """Return a critic: a default network, or what a function builds."""
+    size = math.prod(actions.spec.shape[1:])
+    if model is None:
+        return networks.critic(space, size, options, seed=seed, name=name)
+    if isinstance(model, keras.Model):
+        raise ValueError(
+            "critic_model is a function that builds a model, since it is called once for each critic; got a model."
+        )
+    built = _build_model(model, seed, "critic_model")
+    check_critic(built, space, size)
+    return built
+
+
+def _check_actor_critic(options: PolicyOptions, actor_critic: ActorCritic) -> None:
+    """Raise a ValueError for settings that contradict the networks of an agent with critics."""
+    if options.memory is not None:
+        raise ValueError(
+            "memory is not there for agents with critics of actions: they learn from single steps, and a memory needs sequences. "
+            "Leave it out, or take an agent that learns from rollouts, such as ppo."
+        )
+    if actor_critic.actor == "gaussian":
+        return
+    given = {
+        "shared_trunk": options.shared_trunk,
+        "squash_actions": options.squash_actions,
+        "from_logits=False": not options.from_logits,
+        "initial_log_std": options.initial_log_std != 0.0,
+    }
+    for name in (name for name, is_given in given.items() if is_given):
+        raise ValueError(
+            f"This agent's network says its actions whole, squashed into their bounds: {name} has no meaning here, leave it out."
+        )
 
 
 def _check_options(

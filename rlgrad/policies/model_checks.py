@@ -9,8 +9,16 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad.core.keras_configs import reason_of
-from rlgrad.core.keras_internals import ends_in_probabilities
-from rlgrad.distributions import Categorical, DiagonalGaussian, Distribution, Greedy, Joint, MultiCategorical
+from rlgrad.core.keras_internals import ends_in_probabilities, ends_in_tanh
+from rlgrad.distributions import (
+    Categorical,
+    Deterministic,
+    DiagonalGaussian,
+    Distribution,
+    Greedy,
+    Joint,
+    MultiCategorical,
+)
 from rlgrad.policies.actions import ActionModel
 from rlgrad.policies.observations import Preparation, observation_spec
 from rlgrad.policies.policy import Policy, zeros
@@ -45,6 +53,20 @@ def check_value_network(network: keras.Model, space: spaces.Space[Any], own_valu
     _check_value(_call_on_zeros(network, space, "value_model"), "value_model")
 
 
+def check_critic(network: keras.Model, space: spaces.Space[Any], action_size: int) -> None:
+    """Raise a ValueError for a critic's model that does not take [observation, action] to (N, 1)."""
+    try:
+        x = Preparation(space)(zeros(observation_spec(space), (2,)))
+        value = network([x, tf.zeros((2, action_size))], training=False)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"critic_model does not take [observation, action], the action a vector of {action_size}: {reason_of(error)}"
+        ) from error
+    _check_value(value, "critic_model")
+    if tuple(value.shape) == (2,):
+        raise ValueError("critic_model gives shape (N,); a value is (N, 1): end it in keras.layers.Dense(1).")
+
+
 def check_network(network: keras.Model, space: spaces.Space[Any], actions: ActionModel, from_logits: bool) -> bool:
     """Check a policy network against the model contract, and return whether it has a value head."""
     raw, distribution, output_shape = _call_on_zeros(network, space, "model"), actions.distribution, actions.raw_shape
@@ -59,7 +81,7 @@ def check_network(network: keras.Model, space: spaces.Space[Any], actions: Actio
             f"{_describe(distribution, output_shape)}. End it in keras.layers.Dense({math.prod(output_shape)})."
         )
     activation = ends_in_probabilities(network, head)
-    takes_logits = not isinstance(distribution, DiagonalGaussian)
+    takes_logits = not isinstance(distribution, DiagonalGaussian | Deterministic)
     if activation and isinstance(distribution, Greedy):
         raise ValueError(f"model ends in a {activation}, and a value of an action may be any number: leave it out.")
     if activation and takes_logits and from_logits:
@@ -67,6 +89,11 @@ def check_network(network: keras.Model, space: spaces.Space[Any], actions: Actio
         raise ValueError(
             f"model ends in a {activation}, and a policy's model gives logits: leave the activation of its last layer "
             f"out{fix}."
+        )
+    if isinstance(distribution, Deterministic) and ends_in_tanh(network, head):
+        raise ValueError(
+            "model ends in a tanh, and the policy takes the tanh of what it gives, so its actions could not reach their bounds: "
+            "leave the activation of its last layer out."
         )
     if not from_logits and not discrete:
         raise ValueError(
@@ -88,6 +115,10 @@ def _describe(distribution: Distribution, shape: tuple[int, ...]) -> str:
         return f"{shape[0]} actions: one logit each"
     if isinstance(distribution, Greedy):
         return f"{shape[0]} actions: {shape[1] if shape[1:] else 'one'} number{'s' if shape[1:] else ''} each, how good it is"
+    if isinstance(distribution, Deterministic):
+        return f"actions of shape {shape}: one number each, whose tanh is the action in half-widths of its space"
+    if isinstance(distribution, DiagonalGaussian) and distribution.scale == "network":
+        return f"actions of {shape[0] // 2} numbers: first the means, then the logs of the standard deviations"
     if isinstance(distribution, DiagonalGaussian):
         return f"actions of shape {shape}: their mean"
     if isinstance(distribution, Joint):
@@ -111,7 +142,7 @@ def check_side_effects(policy: Policy) -> None:
             "optimizer with weight_decay, e.g. keras.optimizers.AdamW."
         )
     kinds = (keras.layers.BatchNormalization, keras.layers.Dropout)
-    parts = [n for n in (policy.network, policy.value_network) if n is not None]
+    parts = [n for n in (policy.network, policy.value_network, *policy.critics) if n is not None]
     for layer in (layer for network in parts for layer in network.layers if isinstance(layer, kinds)):
         _log.warning(
             "%s %r always runs as at inference (training=False): its statistics stay, nothing is dropped.",

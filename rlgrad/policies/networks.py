@@ -22,6 +22,7 @@ from rlgrad.spaces.masks import OBSERVATION
 from rlgrad.spaces.table import encoder_for, is_ours
 
 STATE = "state"
+_ACTION = "action"  # the input of critics beside the observation
 _EPSILON = 1e-5  # of layer normalization, as in PyTorch
 _LONGEST = 100  # steps that a memory is initialized to span
 
@@ -112,6 +113,28 @@ def shared_trunk(
     policy = _apply(_head(output_shape, last_gain, random.child(seed, last), "policy"), features)
     value = _apply(_head((1,), 1.0, random.child(seed, last + 1), "value"), features)
     return keras.Model(inputs, {"policy": policy, "value": value, **after}, name="actor_critic")
+
+
+def critic(
+    space: spaces.Space[Any], action_size: int, options: NetworkOptions, *, seed: np.random.SeedSequence, name: str
+) -> keras.Model:
+    """Build a critic: a value of an observation and an action.
+
+    Args:
+        space: of the observations that it takes.
+        action_size: numbers of an action.
+        options: hidden layers. Pictures are encoded first, and the action comes beside what they turn out to be.
+        seed: for the initial weights.
+        name: of the model.
+
+    Returns:
+        A built model, [(N, …), (N, action_size)] to (N, 1).
+    """
+    inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), ())
+    action = keras.Input((action_size,), name=_ACTION)
+    x = _apply(_hidden(options, seed), keras.layers.Concatenate()([*parts, action]))
+    last = random.child(seed, len(options.hidden_sizes))
+    return keras.Model([inputs, action], _apply(_head((1,), 1.0, last, "output"), x), name=name)
 
 
 def _recurrent_features(

@@ -1,7 +1,7 @@
 """The policy: what acts, what is differentiated, and what is saved."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from rlgrad.data import Rollout
 from rlgrad.distributions import Distribution, Greedy
 from rlgrad.distributions.protocol import IMPOSSIBLE
 from rlgrad.policies import actors
+from rlgrad.policies.critics import WithCritics, values_of
 from rlgrad.policies.observations import Preparation, observation_spec
 from rlgrad.policies.successors import successor_values
 from rlgrad.spaces.conversion import as_stored
@@ -39,6 +40,9 @@ class Policy(keras.Model):
         observation_space: of one observation; a Dict if it has an `"action_mask"` that the distribution obeys.
         action_spec: `tf.TensorSpec` of a batch of sampled actions, (None, …).
         value_network: observation to (N, 1); `None` if `network` gives the value, or the policy has none.
+        critics: models of [observation, action] to (N, 1), the action as a vector in half-widths of its space.
+        scalars: numbers that an agent learns beside the networks, by name, with their starts. Each is an output, the same for
+            every row.
         normalize_observations: standardize floating-point observations.
         initial_log_std: start of the log standard deviations of continuous actions, a variable of the policy.
         from_logits: a categorical `network` gives logits (`True`) or probabilities (`False`).
@@ -53,6 +57,8 @@ class Policy(keras.Model):
         observation_space: spaces.Space[Any],
         action_spec: tf.TensorSpec,
         value_network: keras.Model | None = None,
+        critics: Sequence[keras.Model] = (),
+        scalars: Mapping[str, float] | None = None,
         normalize_observations: bool = False,
         initial_log_std: float = 0.0,
         from_logits: bool = True,
@@ -74,6 +80,11 @@ class Policy(keras.Model):
         if shape is not None:
             start = keras.initializers.Constant(initial_log_std)
             self.log_std = self.add_weight(shape=shape, initializer=start, name="log_std")
+        self.critics = list(critics)
+        self.scalars = {
+            name: self.add_weight(shape=(), initializer=keras.initializers.Constant(start), name=name)
+            for name, start in (scalars or {}).items()
+        }
         self.has_value = value_network is not None or "value" in shapes or self.says_action_values
         self(self.zeros(2))
         self._compiled_actor: Callable[..., Any] | None = None
@@ -87,6 +98,11 @@ class Policy(keras.Model):
     def says_action_values(self) -> bool:
         """True if the network says how good each action is: then `"policy"` holds that, and `"value"` is of the best action."""
         return isinstance(self.distribution, Greedy)
+
+    @cached_property
+    def with_critics(self) -> WithCritics:
+        """The policy and its critics as one model of observations and actions."""
+        return WithCritics(self)
 
     @cached_property
     def programs(self) -> dict[Any, Any]:
@@ -117,6 +133,12 @@ class Policy(keras.Model):
     def value(self, observations: Any) -> tf.Tensor:
         """Return v(s), float (…,), without computing the policy if the networks are separate."""
         return self._over_batch(observations, self._value)
+
+    def critic_values(self, observations: Any, actions: Any) -> tf.Tensor:
+        """Return what each critic says of stored actions, float (M, E)."""
+        distribution: Any = self.distribution
+        x = self.preparation(self._network_part(observations))
+        return values_of(self.critics, x, distribution.told(tf.cast(actions, tf.float32)))
 
     def values(self, rollout: Rollout, value: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Return values v(s) of the states of a rollout and of their true successors, each float (T, N).
@@ -188,6 +210,8 @@ class Policy(keras.Model):
             observation_space=self.observation_space,
             action_spec=self.action_spec,
             value_network=None if self.value_network is None else keras_configs.twin(self.value_network),
+            critics=[keras_configs.twin(critic) for critic in self.critics],
+            scalars=dict.fromkeys(self.scalars, 0.0),
             normalize_observations=any(n is not None for n in self.preparation.normalizers),
             from_logits=self.from_logits,
         )
@@ -320,6 +344,8 @@ class Policy(keras.Model):
             heads["value"] = greedy.state_value(heads["policy"])
         elif "value" in heads:
             heads["value"] = tf.reshape(heads["value"], (-1,))
+        for name, scalar in self.scalars.items():
+            heads[name] = tf.broadcast_to(tf.convert_to_tensor(scalar.value), tf.shape(output)[:1])
         return heads
 
     def _value(self, observations: Any) -> tf.Tensor:

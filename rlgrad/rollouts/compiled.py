@@ -16,6 +16,7 @@ from rlgrad.environments.functional import AnyFuncEnv, begin_episodes, choose, m
 from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.compiled_rows import Ends, RolloutRow, SlotStates, row_specs
 from rlgrad.rollouts.episodes import whole_episodes
+from rlgrad.rollouts.explorer import Explorer
 from rlgrad.rollouts.lengths import LEAST, MOST_STEPS, endless, lengths, require_storage, size_of_row
 from rlgrad.rollouts.soundness import check_counts, require_room, require_sound
 from rlgrad.rollouts.tape import lengthened
@@ -128,11 +129,11 @@ class CompiledCollector(Collector):
             played, ends = self._play_in_parts(policy, greedy)
             return self._checked(played, ends)
         kind = (self.functional, self.shape, self.time_limit, self.xla) if self._whole else self
-        share = getattr(policy, "share", None)
-        key = kind, share is None
+        explores = np.asarray(policy.numbers if isinstance(policy, Explorer) else (), np.float32)
+        key = kind, explores.shape
         if key not in policy.programs:
-            policy.programs[key] = self._program(policy)
-        results = policy.programs[key](self.seed, np.int32(self.number), np.bool_(greedy), np.float32(share or 0.0))
+            policy.programs[key] = self._program(policy, explores.shape)
+        results = policy.programs[key](self.seed, np.int32(self.number), np.bool_(greedy), explores)
         return self._checked(*map_leaves(lambda x: x.numpy(), results))
 
     def _checked(self, rollout: Rollout, ends: Ends) -> Rollout:
@@ -207,17 +208,18 @@ class CompiledCollector(Collector):
     ) -> None:
         self.close()
 
-    def _program(self, policy: Any) -> Any:
-        slots, explores = self.slots(policy), getattr(policy, "share", None) is not None
+    def _program(self, policy: Any, explores: tuple[int, ...]) -> Any:
+        slots = self.slots(policy)
 
-        def program(seed: tf.Tensor, number: tf.Tensor, greedy: tf.Tensor, share: tf.Tensor) -> tuple[Rollout, Ends]:
-            own, acting = random.fold_in(seed, number), policy.with_share(share) if explores else policy
+        def program(seed: tf.Tensor, number: tf.Tensor, greedy: tf.Tensor, numbers: tf.Tensor) -> tuple[Rollout, Ends]:
+            own = random.fold_in(seed, number)
+            acting = policy.with_numbers(tf.unstack(numbers)) if explores != (0,) else policy
             rollout, after, ends = self.play(acting, tf.nest.map_structure(tf.identity, slots), own, greedy)
             tf.nest.map_structure(lambda variable, x: variable.assign(x), slots, after)
             return rollout, ends
 
-        numbers = [tf.TensorSpec((), dtype) for dtype in (tf.int32, tf.bool, tf.float32)]
-        specs = [tf.TensorSpec((2,), tf.int32), *numbers]
+        numbers = [tf.TensorSpec((), dtype) for dtype in (tf.int32, tf.bool)]
+        specs = [tf.TensorSpec((2,), tf.int32), *numbers, tf.TensorSpec(explores, tf.float32)]
         return trace(program, *specs)
 
     def _play_in_parts(self, policy: Any, greedy: bool) -> tuple[Rollout, Ends]:

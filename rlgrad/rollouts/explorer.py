@@ -10,22 +10,32 @@ class Explorer:
 
     Args:
         policy: the policy.
-        share: of random actions, 0 … 1. It changes from rollout to rollout, so programs take it as an argument (`with_share`).
+        share: of random actions, 0 … 1.
+        deviation: standard deviation of noise on the actions of a deterministic policy, in half-widths; `None`: there is none.
+
+    These numbers change from rollout to rollout, so programs take them as an argument (`numbers`, `with_numbers`).
     """
 
     policy: Any
     share: Any
+    deviation: Any = None
 
     @property
     def distribution(self) -> Any:
-        """The policy's distribution, mixed with random actions."""
+        """The policy's distribution with noise, mixed with random actions."""
         from rlgrad.distributions import Exploring  # TensorFlow, which collecting does not need
 
-        return Exploring(self.policy.distribution, self.share)
+        own = self.policy.distribution
+        return Exploring(own if self.deviation is None else own.noisy(self.deviation), self.share)
 
-    def with_share(self, share: Any) -> "Explorer":
-        """Return the same with another share, such as a tensor in a program."""
-        return replace(self, share=share)
+    @property
+    def numbers(self) -> list[Any]:
+        """The share, and the deviation if there is one."""
+        return [self.share] if self.deviation is None else [self.share, self.deviation]
+
+    def with_numbers(self, numbers: Any) -> "Explorer":
+        """Return the same with other numbers, such as tensors in a program."""
+        return replace(self, **dict(zip(("share", "deviation"), numbers, strict=False)))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked by libraries, before there is a policy

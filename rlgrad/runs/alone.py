@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import typing
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from rlgrad.agent import Agent
 from rlgrad.config import from_mapping
 from rlgrad.core import capacity, plain_files, settings
 from rlgrad.core.keras_configs import weights_within
-from rlgrad.policies.actions import ActionValues
+from rlgrad.distributions import Deterministic
+from rlgrad.policies.actions import ActionValues, ActorCritic
 from rlgrad.policies.build import make_policy
 from rlgrad.policies.policy import Policy
 from rlgrad.runs import checkpoints
@@ -31,7 +33,7 @@ def write_spaces(
     observation: gymnasium.Space[Any],
     action: gymnasium.Space[Any],
     models: Collection[str],
-    action_values: ActionValues | None = None,
+    heads: Mapping[str, Any],
 ) -> None:
     """Write spaces.json into a run's folder, unless the spaces are of a kind that is not Gymnasium's own.
 
@@ -39,16 +41,31 @@ def write_spaces(
         path: the run's folder.
         observation: the space of observations, with the mask if there is one.
         action: the space of actions.
-        models: the models that were given: of `"model"` and `"value_model"`.
-        action_values: what the network says of each action, if it says that.
+        models: the models that were given: of `"model"`, `"value_model"` and `"critic_model"`.
+        heads: from `heads_of`.
     """
     content: dict[str, Any] = {"observation": describe(observation), "action": describe(action)}
     if None in content.values():
         return
     content["models"] = sorted(models)
-    if action_values is not None:
-        content["action_values"] = dataclasses.asdict(action_values)
+    content |= {name: head if isinstance(head, dict) else dataclasses.asdict(head) for name, head in heads.items()}
     checkpoints.write_text(path / FILE, json.dumps(content) + "\n")
+
+
+def heads_of(agent: Agent, policy: Policy) -> dict[str, Any]:
+    """Return what a policy's networks say besides probabilities of actions and a value: arguments of `make_policy`, by name."""
+    heads: dict[str, Any] = {}
+    if policy.says_action_values:
+        heads["action_values"] = agent.action_values
+    distribution: Any = policy.distribution
+    actor: Any = "deterministic" if isinstance(distribution, Deterministic) else "gaussian"
+    if getattr(distribution, "scale", None) == "network":
+        actor = "reparameterized"
+    if policy.critics or actor != "gaussian":
+        heads["actor_critic"] = ActorCritic(len(policy.critics), actor)
+    if agent.scalars:
+        heads["scalars"] = dict(agent.scalars)
+    return heads
 
 
 def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
@@ -76,8 +93,12 @@ def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
     if not isinstance(spaces, dict):
         raise ValueError(f"{path / FILE} holds no spaces.")
     observation, action = described(spaces.get("observation")), described(spaces.get("action"))
-    values = _action_values(path, spaces.get("action_values"))
-    models = {name: saved_model(path, name) for name in ("model", "value_model")}
+    heads: dict[str, Any] = {
+        "action_values": _action_values(path, spaces.get("action_values")),
+        "actor_critic": _actor_critic(path, spaces.get("actor_critic")),
+        "scalars": _scalars(path, spaces.get("scalars")),
+    }
+    models = {name: saved_model(path, name) for name in ("model", "value_model", "critic_model")}
     for name, found in models.items():
         if name in spaces.get("models", ()) and found is None:  # a default network may have just its shapes
             raise ValueError(
@@ -86,7 +107,7 @@ def load_policy(path: Path, *, trust: bool = False) -> Policy | None:
 
     def loaded(value: bool) -> Policy:
         with weights_within(capacity.memory() // 4):
-            policy = make_policy(observation, action, value=value, action_values=values, **(options | models))
+            policy = make_policy(observation, action, value=value, **(heads | options | models))
         checkpoints.load_newest(path / "checkpoints", {"policy": policy.variables})
         return policy
 
@@ -115,6 +136,26 @@ def _action_values(path: Path, content: Any) -> ActionValues | None:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path / FILE} does not say what the network says of each action: {content!r}.") from error
     return ActionValues(width, None if support is None else (low, high), dueling)
+
+
+def _actor_critic(path: Path, content: Any) -> ActorCritic | None:
+    """Return what a policy's critics are, from the content of a file. Raise a ValueError for what says no such thing."""
+    if content is None:
+        return None
+    known = typing.get_args(typing.get_type_hints(ActorCritic)["actor"])
+    count = content.get("num_critics") if isinstance(content, dict) else None
+    if type(count) is not int or not 0 <= count <= _MOST_WIDTH or content.get("actor") not in known:
+        raise ValueError(f"{path / FILE} does not say how critics and the policy are built: {content!r}.")
+    return ActorCritic(count, content["actor"])
+
+
+def _scalars(path: Path, content: Any) -> dict[str, float]:
+    """Return numbers by name, from the content of a file. Raise a ValueError for what holds others."""
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(type(number) in (int, float) for number in content.values()):
+        raise ValueError(f"{path / FILE} does not say which numbers are learned beside the networks: {content!r}.")
+    return {str(name): float(number) for name, number in content.items()}
 
 
 def _options(content: Mapping[str, Any]) -> dict[str, Any]:

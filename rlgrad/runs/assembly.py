@@ -1,11 +1,12 @@
 """From a config to a run that has not been trained: its collector, its policy, its learner and its callbacks."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import keras
 import tensorflow as tf
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
 from rlgrad.callbacks import Callback, make_callbacks
 from rlgrad.config import Config
@@ -26,6 +27,7 @@ def assemble(
     config: Config,
     model: ModelOrBuilder | None,
     value_model: ModelOrBuilder | None,
+    critic_model: Callable[[], keras.Model] | None,
     path: Path,
     callbacks: Sequence[Callback],
 ) -> Run:
@@ -55,7 +57,12 @@ def assemble(
         config = config if foreign == config.encoders else dataclasses.replace(config, encoders=foreign)
         device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
         signature = batch_signature(*specs_for(*spaces), replay=agent.replay is not None)
-        traced = dry_run(agent, signature, num_actions=int(spaces[1].n) if isinstance(spaces[1], Discrete) else 0)
+        traced = dry_run(
+            agent,
+            signature,
+            num_actions=int(spaces[1].n) if isinstance(spaces[1], Discrete) else 0,
+            event=tuple(spaces[1].shape) if isinstance(spaces[1], Box) else None,
+        )
         says = agent.action_values if traced.action_values else None
         options = _policy_options(config)
         with tf.device(device), weights_within(capacity.memory() // 4):
@@ -64,8 +71,11 @@ def assemble(
                 options,
                 model=model,
                 value_model=value_model,
+                critic_model=critic_model,
                 value="value" in traced.credited,
                 action_values=says,
+                actor_critic=traced.actor_critic,
+                scalars=agent.scalars,
                 seed=config.seed,
             )
             # Without a value the agent is traced again, on outputs that have none.

@@ -29,7 +29,7 @@ def write_config(path: Path, config: Config, resolved: Mapping[str, Any], models
         path: the run's folder.
         config: of the run.
         resolved: what was decided by rule: device, XLA, how environments are stepped, ….
-        models: the models that were given, by name: `"model"`, `"value_model"`.
+        models: the models that were given, by name: `"model"`, `"value_model"`, `"critic_model"`.
     """
     for name, model in models.items():
         try:
@@ -93,7 +93,7 @@ def saved_model(path: Path, name: str) -> Callable[[], keras.Model] | None:
 
     Args:
         path: the run's folder.
-        name: `"model"` or `"value_model"`.
+        name: `"model"`, `"value_model"` or `"critic_model"`.
     """
     file = path / f"{name}.json"
     if not os.path.lexists(file):

@@ -17,6 +17,7 @@ BEFORE_CONFIG = {
     "run.json",
     "model.json",
     "value_model.json",
+    "critic_model.json",
     "spaces.json",
     NAME,
     "unfinished.partial.yaml",

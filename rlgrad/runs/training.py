@@ -20,7 +20,7 @@ from rlgrad.logs.progress import say
 from rlgrad.policies.build import ModelOrBuilder
 from rlgrad.runs import provenance
 from rlgrad.runs.advice import advice
-from rlgrad.runs.alone import write_spaces
+from rlgrad.runs.alone import heads_of, write_spaces
 from rlgrad.runs.assembly import assemble, callbacks_of
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
@@ -43,6 +43,7 @@ def train(
     num_steps: int | None = None,
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
+    critic_model: Callable[[], keras.Model] | None = None,
     optimizer: str | keras.optimizers.Optimizer | None = None,
     run_dir: str | Path | None = None,
     callbacks: Callback | Sequence[Callback] = (),
@@ -86,6 +87,8 @@ def train(
             a function that builds one. It is trained in place. `None`: a multilayer perceptron.
         value_model: A Keras model from observations to (N, 1), or a function that builds one. `None`: the value of
             `model`, or a multilayer perceptron if the agent trains a value.
+        critic_model: A function that builds a Keras model from [observation, action] to (N, 1), called once for each critic of
+            an agent with critics. The action is a vector in half-widths of its space. `None`: multilayer perceptrons.
         optimizer: A Keras optimizer or its name. `None`: the agent's.
         run_dir: Folder for the run. `None`: a new one under `runs/`.
         callbacks: Callbacks to call during training, in this order; or one.
@@ -155,6 +158,7 @@ def train(
         dataclasses.replace(config, agent=agent),
         model=model,
         value_model=value_model,
+        critic_model=critic_model,
         run_dir=run_dir,
         callbacks=callbacks,
         verbose=verbose,
@@ -198,6 +202,7 @@ def run_config(
     *,
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
+    critic_model: Callable[[], keras.Model] | None = None,
     run_dir: str | Path | None = None,
     callbacks: Callback | Sequence[Callback] = (),
     verbose: bool = True,
@@ -212,7 +217,7 @@ def run_config(
     path = free_folder(config, run_dir)
     if verbose and (line := advice(config, from_python=command == _IN_PYTHON)):
         say(line)
-    run = assemble(config, model, value_model, path, chosen)
+    run = assemble(config, model, value_model, critic_model, path, chosen)
     # Under the default name, a folder that exists by now is another run's.
     new = not path.exists()
     path.mkdir(parents=True, exist_ok=run_dir is not None)
@@ -225,15 +230,13 @@ def run_config(
             run.save()  # first: a folder that is a run has a checkpoint to resume from
             mode = run.collector.vectorization_mode
             provenance.write(path, run.config, command=command, device=run.device, vectorization_mode=mode)
-            asked = {
-                name for name, model_of in (("model", model), ("value_model", value_model)) if model_of is not None
-            }
-            says = run.config.agent.action_values if run.policy.says_action_values else None
-            write_spaces(path, run.collector.observation_space, run.collector.action_space, asked, says)
-            given = {"model": (model, run.policy.network), "value_model": (value_model, run.policy.value_network)}
-            write_config(
-                path, run.config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None}
-            )
+            policy = run.policy
+            built = {"model": (model, policy.network), "value_model": (value_model, policy.value_network)}
+            built["critic_model"] = critic_model, next(iter(policy.critics), None)
+            given = {name: made for name, (asked, made) in built.items() if asked is not None}
+            collector = run.collector
+            write_spaces(path, collector.observation_space, collector.action_space, given, heads_of(config.agent, policy))
+            write_config(path, run.config, run.resolved, given)
             run.train()
             conclude(run)
     except BaseException:
@@ -262,6 +265,7 @@ def load(
     collector: str | Callable[..., Any] | None = None,
     model: ModelOrBuilder | None = None,
     value_model: ModelOrBuilder | None = None,
+    critic_model: Callable[[], keras.Model] | None = None,
     callbacks: Callback | Sequence[Callback] = (),
     verbose: bool = True,
     trust: bool = False,
@@ -276,6 +280,7 @@ def load(
         collector: The collector's class. Needed only for one that was defined in a notebook or inside a function.
         model: The model. Needed only for one that Keras cannot rebuild from its config, such as a subclassed one.
         value_model: The value model, likewise.
+        critic_model: The function that builds a critic, likewise.
         callbacks: Callbacks to call during further training, in this order.
         verbose: Show progress.
         trust: Permit what another person's folder asks for, code above all (docs/resume.md). A warning says what it is. Your
@@ -306,8 +311,9 @@ def load(
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error
     model = model or saved_model(path, "model")
     value_model = value_model or saved_model(path, "value_model")
+    critic_model = critic_model or saved_model(path, "critic_model")
     chosen = callbacks_of(config, callbacks, verbose, postpone={each.text: refusal(path, [each]) for each in withheld})
-    run = assemble(config, model, value_model, path, chosen)
+    run = assemble(config, model, value_model, critic_model, path, chosen)
     if run.config.encoders != config.encoders:
         run.close()
         raise ValueError(

@@ -140,7 +140,7 @@ def _require_repeatable(folder: Path, settings: dict[str, Any], env: str | None)
         raise ValueError(
             f"the environment of {folder} was {settings['env'][1:-1]}: repeat it with rlgrad.train in Python."
         )
-    models = [name for name in ("model", "value_model") if (folder / f"{name}.json").exists()]
+    models = [name for name in ("model", "value_model", "critic_model") if (folder / f"{name}.json").exists()]
     if models:
         raise ValueError(
             f"{folder} was trained with a {models[0]} given as an object, whose initial weights it does not keep: repeat it "
