@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlgrad.agents.a2c import A2C
     from rlgrad.agents.c51 import C51
+    from rlgrad.agents.ddpg import DDPG
     from rlgrad.agents.dqn import DQN
     from rlgrad.agents.npg import NPG
     from rlgrad.agents.ppo import PPO
     from rlgrad.agents.pqn import PQN
     from rlgrad.agents.qrdqn import QRDQN
     from rlgrad.agents.reinforce import Reinforce
+    from rlgrad.agents.sac import SAC
+    from rlgrad.agents.td3 import TD3
     from rlgrad.agents.trpo import TRPO
 
-__all__ = ["A2C", "C51", "DQN", "NPG", "PPO", "PQN", "QRDQN", "TRPO", "Reinforce"]
+__all__ = ["A2C", "C51", "DDPG", "DQN", "NPG", "PPO", "PQN", "QRDQN", "SAC", "TD3", "TRPO", "Reinforce"]
 
 
 def __getattr__(name: str) -> Any:

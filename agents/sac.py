@@ -1,7 +1,7 @@
 """SAC: an actor that follows its critics uphill and is paid for its entropy, at a temperature that learns itself.
 
-With d = γⁿ where the task goes on and 0 where it ended, two critics q₁, q₂ of an observation and an action, and a(s; ε) a sample of
-the policy as a function of its weights and of noise, each drawn step has the target
+With d = γⁿ where the task goes on and 0 where it ended, two critics q₁, q₂ of an observation and an action, and a(s; ε) a
+sample of the policy as a function of its weights and of noise, each drawn step has the target
 
     y = R + d (min_i q̄_i(s′, a′) − α log π(a′|s′)),    a′ ~ π(·|s′)
 
@@ -12,12 +12,12 @@ q̄ are slow copies of the critics. As credits, positive raising the output:
     on ∇ log π(a(s; ε)|s)       −α
     on ∇ log α                  log π(a(s; ε)|s) + H̄, H̄ the entropy to keep: it raises α where the entropy is too low
 
-The slope is a gradient with respect to an input, so it comes as numbers, and no copy of the critics has to be frozen. The policy
-is a Gaussian whose mean and deviation the network says, brought into the action space by a tanh. Log-probabilities are densities
-per half-width of the space, so that `target_entropy` means the same in every environment.
+The slope is a gradient with respect to an input, so it comes as numbers, and no copy of the critics has to be frozen. The
+policy is a Gaussian whose mean and deviation the network says, brought into the action space by a tanh. Log-probabilities are
+densities per half-width of the space, so that `target_entropy` means the same in every environment.
 
-Where it fails: one gradient step for each environment step makes it slow per step; rewards much larger than 1 drown the entropy,
-so scale them; it needs continuous actions with bounds.
+Where it fails: one gradient step for each environment step makes it slow per step; rewards much larger than 1 drown the
+entropy, so scale them; it needs continuous actions with bounds.
 
 Source: Haarnoja et al. (2018), "Soft actor-critic algorithms and applications".
 """
@@ -27,7 +27,6 @@ from typing import ClassVar
 import tensorflow as tf
 
 from rlgrad import Credit, Outputs, ReplayAgent, ReplayBatch
-from rlgrad.core.checks import require
 from rlgrad.replay import Replay, Target
 from rlgrad.updates import Ascent, Update
 

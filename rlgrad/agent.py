@@ -98,7 +98,7 @@ class Agent(Record):
 
     @property
     def deterministic(self) -> bool:
-        """True if the network says the continuous action itself; else a Gaussian around it, if the agent asks for `"action"`."""
+        """True if the network says the continuous action itself. Else an agent that asks for `"action"` has a Gaussian."""
         return False
 
     def __post_init__(self) -> None:
@@ -119,9 +119,9 @@ class Agent(Record):
     def estimate(self, rollout: Rollout) -> Estimates:
         """Return the returns, advantages and TD errors of a rollout.
 
-        An override may take a second argument, `now`, the networks to be asked, for numbers: of a rollout,
-        `now.at(rollout.observations, rollout.actions).log_prob` is (T, N). The default computes λ-returns. If no output estimates the value, `rollout.values` is `None`: then it computes
-        reward-to-go, and a time limit counts as the end of the task.
+        The default computes λ-returns. If no output estimates the value, `rollout.values` is `None`: then it computes
+        reward-to-go, and a time limit counts as the end of the task. An override may take a second argument, `now`, the
+        networks to be asked for numbers: `now.at(rollout.observations, rollout.actions).log_prob` is float (T, N).
 
         Args:
             rollout: (T, N) arrays, with `values` and `next_values` if an output estimates the value.

@@ -18,8 +18,8 @@ class Deterministic:
     """The tanh of a network's output, in half-widths of the action space: −1 is its lower bound, 1 its upper bound.
 
     Parameters: the action μ, float (…, *shape). Rollouts store actions in half-widths; the environment gets them within its
-    bounds. With a `deviation`, as training adds it to explore, actions are μ + deviation · ε, and what is stored may lie outside
-    of −1 … 1.
+    bounds. With a `deviation`, as training adds it to explore, actions are μ + deviation · ε, and what is stored may lie
+    outside of −1 … 1.
 
     Args:
         low: float, lower bound of the environment's actions, finite, broadcastable to an action's shape.
@@ -149,7 +149,9 @@ class Deterministic:
     def for_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """Return the action within the environment's bounds, in its dtype."""
         low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
-        return self._in_dtype(low + (high - low) * 0.5 * (tf.clip_by_value(actions, -1.0, 1.0) + 1.0), tf.round, tf.cast)
+        return self._in_dtype(
+            low + (high - low) * 0.5 * (tf.clip_by_value(actions, -1.0, 1.0) + 1.0), tf.round, tf.cast
+        )
 
     def keras_actions(self, parameters: Any, name: str) -> dict[str, Any]:
         """Keras: the action within the environment's bounds, in its dtype."""

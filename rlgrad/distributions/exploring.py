@@ -32,6 +32,11 @@ class Exploring:
                 "agent's exploration out, and set replay.warmup to 0 if it has a replay."
             )
 
+    def require_bounds(self) -> None:
+        """Raise a ValueError for a space of continuous actions without bounds, between which random ones would be drawn."""
+        if not self._is_discrete:
+            self.policy.uniform(np.float32(0.5))
+
     def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> "Draws":
         """Return the random numbers of `count` samples, indexed by the sample."""
         own = self.policy.noise(parameters, generator, count)
@@ -40,7 +45,7 @@ class Exploring:
         return Draws(own, coins, generator.random((count, *shape), np.float32))
 
     def pick(self, parameters: Any, noise: "Draws") -> np.ndarray:
-        """Return the policy's action, or where the coin says so, a random one: of choices the allowed one of the largest number."""
+        """Return the policy's action, or where the coin says so, a random one: of choices the one of the largest number."""
         chosen: np.ndarray = self.policy.pick(parameters, noise.own)
         at_random = noise.coins < np.float32(self.share)
         if not at_random.any():
@@ -60,7 +65,7 @@ class Exploring:
         if not self._is_discrete:
             with np.errstate(divide="ignore"):  # of a share of 0 or 1
                 parts = np.log1p(-share) + own, np.log(share) + np.float32(self.policy.uniform_log_density)
-            return np.logaddexp(*parts).astype(np.float32)
+            return np.asarray(np.logaddexp(*parts), np.float32)
         possible = np.count_nonzero(self.policy.allowed(parameters), axis=-1)
         mixed = (1.0 - share) * np.exp(own) + share / np.maximum(possible, 1).astype(np.float32)
         log_probs: np.ndarray = np.log(np.maximum(mixed, np.finfo(np.float32).tiny)).astype(np.float32)

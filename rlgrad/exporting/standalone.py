@@ -10,6 +10,7 @@
 |---|---|
 | `action` | (N, …), the most likely one, ready for `env.step`; the parts of a Dict or Tuple are `action_<key>`, … |
 | `logits`, or `mean` and `log_std` | the distribution's parameters; `heads` and `log_std` of a Dict or Tuple of actions |
+| `mean` alone | of a deterministic policy: the action in half-widths of its space |
 | `next_state_0`, … | (N, units), `state_0`, … of the next step |
 
 The model holds the normalizer's current numbers as constants and divides bytes by 255 itself. So any program that reads Keras
@@ -27,7 +28,7 @@ import tensorflow as tf
 from keras import ops
 
 from rlgrad.core.keras_configs import rebuilt
-from rlgrad.distributions import DiagonalGaussian
+from rlgrad.distributions import Deterministic, DiagonalGaussian
 from rlgrad.distributions.protocol import IMPOSSIBLE
 from rlgrad.policies.networks import STATE
 from rlgrad.policies.policy import Policy, like
@@ -68,7 +69,7 @@ def standalone(policy: Policy) -> keras.Model:
     raw = network(x)
     parameters = _parameters(policy, raw["policy"] if isinstance(raw, dict) else raw, tree)
     outputs = policy.distribution.keras_actions(parameters, "action")
-    outputs |= parameters if isinstance(parameters, dict) else {"logits": parameters}
+    outputs |= _named_parameters(policy, parameters)
     if states:
         outputs |= {f"next_{name}": leaf for name, leaf in zip(states, tf.nest.flatten(raw[STATE]), strict=True)}
     model = keras.Model(inputs | states, outputs, name="acting")
@@ -161,6 +162,13 @@ def _parameters(policy: Policy, output: Any, tree: Any) -> Any:
     return policy.distribution.assemble(output, ops.zeros_like(rows) + log_std)
 
 
+def _named_parameters(policy: Policy, parameters: Any) -> dict[str, Any]:
+    """Return a distribution's parameters by the names of the outputs."""
+    if isinstance(parameters, dict):
+        return parameters
+    return {"mean" if isinstance(policy.distribution, Deterministic) else "logits": parameters}
+
+
 def _check(model: keras.Model, policy: Policy) -> None:
     """Raise a ValueError if the model and the policy differ."""
     space = copy.deepcopy(policy.observation_space)
@@ -169,7 +177,7 @@ def _check(model: keras.Model, policy: Policy) -> None:
     x = like(policy.observation_spec, map_arrays(lambda *rows: np.stack(rows), *observations))
     expected = policy.step(tf.nest.map_structure(tf.constant, x), policy.initial_state(_ROWS))[0]
     outputs = model(_by_name(policy, x))
-    for name, value in (expected if isinstance(expected, dict) else {"logits": expected}).items():
+    for name, value in _named_parameters(policy, expected).items():
         gap = float(np.max(np.abs(np.asarray(value) - np.asarray(outputs[name]))))
         if not gap <= _TOLERANCE * max(1.0, float(np.max(np.abs(value)))):
             raise ValueError(

@@ -60,8 +60,8 @@ class Now(Outputs):
     def _fresh(self) -> Callable[[tuple[int, ...]], tf.Tensor]:
         """Return a function from a shape to standard normal numbers for each row, other ones at each call of a method."""
         self._calls += 1
-        seeds = random.fold_in(self._seeds, self._calls)
-        return lambda shape: random.normal(seeds, shape)
+        number = self._calls
+        return lambda shape: random.normal(random.fold_in(self._seeds, number), shape)
 
 
 class Answers:

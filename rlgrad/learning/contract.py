@@ -140,7 +140,7 @@ def dry_run(
                 "read a tensor's numbers: write tf.where(condition, a, b), tf.maximum, or &, | and ~ instead."
             ) from error
 
-    own = OUTPUTS if value else OUTPUTS[:-1]
+    own: tuple[str, ...] = OUTPUTS if value else OUTPUTS[:-1]
     if agent.deterministic and event is not None:
         own = own[2:]  # an action that is certain has neither probability nor entropy
     further: list[str] = []
@@ -156,8 +156,8 @@ def dry_run(
     credit = result_of(credit_of, "credit")
     for key in (key for key in credit if key in ON_DEMAND):
         sketch.ask(key)
-    if sketch.asks_action_values:
-        sketch.require_discrete()
+    if sketch.asks_action_values or ("q" in sketch.asked and agent.replay is None):
+        sketch.require_discrete()  # of continuous actions q says no value of a state, which rollouts end with
         own = ACTION_VALUES
     else:
         own = (*own, *(key for key in ON_DEMAND if key in sketch.asked))

@@ -1,6 +1,8 @@
 """From a rollout to new weights, in one compiled program."""
 
+import inspect
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from rlgrad.core.tensorflow_internals import flat_call, trace
 from rlgrad.data import Batch, Metrics, ReplayBatch, Rollout
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
+from rlgrad.distributions import Exploring
+from rlgrad.learning.asking import Now
 from rlgrad.learning.contract import (
     DryRun,
     batch_signature,
@@ -339,7 +343,8 @@ class Learner:
         if self.reward_scale is not None:
             rollout = rollout._replace(rewards=self.reward_scale.scale(rollout.rewards))
         mask = tf.convert_to_tensor(rollout.mask)
-        estimates = check_estimates(self.agent, self.agent.estimate(rollout), mask)
+        seeds = random.split(random.fold_in(tf.convert_to_tensor(seed, tf.int32), _OF_ROWS), math.prod(mask.shape))
+        estimates = check_estimates(self.agent, self._estimate(rollout, tf.reshape(seeds, (*mask.shape, 2))), mask)
         whole = tf.cast(tf.shape(mask)[1], mask.dtype)
         by_step = Batch(
             observations=(),
@@ -357,12 +362,20 @@ class Learner:
         if isinstance(self.policy, RecurrentPolicy):
             return batch
         successors = tf.nest.map_structure(self.policy.rows, rollout.final_observations)
-        seeds = random.split(random.fold_in(tf.convert_to_tensor(seed, tf.int32), _OF_ROWS), batch.weights.shape[0])
         return batch._replace(next_observations=successors, seeds=seeds)
+
+    def _estimate(self, rollout: Rollout, seeds: tf.Tensor) -> Any:
+        """Return the agent's estimates; its method may take the networks too, to ask them."""
+        estimate: Any = self.agent.estimate
+        if len(inspect.signature(estimate).parameters) == 1:
+            return estimate(rollout)
+        return estimate(rollout, Now({}, self.policy, seeds, None if self.target is None else self.target.placed))
 
 
 def _require_explorable(agent: Agent, policy: Policy) -> None:
-    """Raise a ValueError for noise on actions that are choices, or of a policy with a deviation of its own."""
+    """Raise a ValueError for random actions in a space without bounds, and for noise that a policy does not take."""
+    if agent.exploration.random != 0.0 or (agent.replay is not None and agent.replay.warmup):
+        Exploring(policy.distribution, 1.0).require_bounds()
     if agent.exploration.noise == 0.0 or hasattr(policy.distribution, "noisy"):
         return
     if hasattr(policy.distribution, "allowed"):
@@ -370,7 +383,7 @@ def _require_explorable(agent: Agent, policy: Policy) -> None:
             "exploration.noise is Gaussian, for continuous actions, and these are Discrete: set exploration.random instead."
         )
     raise ValueError(
-        "exploration.noise is added to the actions of a deterministic policy, and this one's are random by themselves: leave it out."
+        "exploration.noise is for deterministic policies, and this one's actions are random by themselves: leave it out."
     )
 
 

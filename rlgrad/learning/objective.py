@@ -51,7 +51,7 @@ class PolicyObjective:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Return the names of `metrics`: how the policy moves, the critics, and what the agent measures; none of a mere value."""
+        """Return the names of `metrics`: of the policy, of critics, and of what the agent measures; none for a mere value."""
         names: tuple[str, ...] = ()
         if "log_prob" in self.credited:
             names = ("entropy", "approx_kl") if self.agent.replay is None else ("entropy",)
@@ -176,7 +176,7 @@ class PolicyObjective:
 
 def question(policy: Policy, batch: Any, names: Sequence[str]) -> tuple[Any, Any]:
     """Return the model that gives some outputs, and its inputs: the policy alone, or with its critics for `q` of actions."""
-    if not policy.critics or "q" not in names:
+    if "q" not in names or not policy.critics:
         return policy, batch.observations
     return policy.with_critics, {OBSERVATIONS: batch.observations, ACTIONS: batch.actions}
 
@@ -184,7 +184,7 @@ def question(policy: Policy, batch: Any, names: Sequence[str]) -> tuple[Any, Any
 def output_specs(agent: Agent, policy: Policy, batch: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return what `output=` of `rlgrad.gradients` takes for each name of an output, the agent's own included."""
     known: dict[str, Any] = {"log_prob": LogProb(batch.actions), "entropy": Entropy(), "value": "value"}
-    known |= {name: name for name in policy.scalars} | dict(outputs_of(agent, batch))
+    known |= {name: name for name in agent.scalars} | dict(outputs_of(agent, batch))
     if "q" in names:
         known["q"] = Each("q") if policy.critics else Chosen("policy", batch.actions)
     if {"action", "action_log_prob"} & {*names}:

@@ -80,26 +80,28 @@ class Rehearsal:
             seed: int32 (2,).
 
         Returns:
-            Means of the metrics over the updates, NaN if there was none, with `gradient_steps`, how many there were; and the
-            number of the first update that was left out because it was not finite, −1 if there was none.
+            Means of the metrics over the updates that measured them, NaN if none did, with `gradient_steps`, how many there
+            were; and the number of the first update that was left out because it was not finite, −1 if there was none.
         """
         count = self._due()
 
-        def body(i: tf.Tensor, bad: tf.Tensor, sums: Metrics) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
+        def body(i: tf.Tensor, bad: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             own = random.fold_in(seed, i)
             batch, rows = self.draw(own, progress)
             metrics, priorities = update(batch, own)
             bad = tf.where(metrics["nonfinite_step"] >= 0, i, bad)
             if priorities is not None:
                 self.ring.reprioritize(rows, priorities)
-            return i + 1, bad, {name: sums[name] + tf.cast(metrics[name], tf.float32) for name in names}
+            values = tf.stack([tf.cast(metrics[name], tf.float32) for name in names])
+            known = ~tf.math.is_nan(values)  # a policy that waits for its turn measures nothing
+            return i + 1, bad, sums + tf.stack([tf.where(known, values, 0.0), tf.cast(known, tf.float32)])
 
-        start = (tf.constant(0), tf.constant(-1), {name: tf.constant(0.0) for name in names})
+        start = (tf.constant(0), tf.constant(-1), tf.zeros((2, len(names))))
         made, bad, sums = tf.while_loop(
             lambda i, bad, _: (i < count) & (bad < 0), body, start, maximum_iterations=self._most
         )
         self._made.assign_add(tf.cast(made, tf.int64))
-        means: Metrics = {name: total / tf.cast(made, tf.float32) for name, total in sums.items()}  # 0/0 is NaN
+        means: Metrics = dict(zip(names, tf.unstack(sums[0] / sums[1]), strict=True))  # 0/0 is NaN
         return means | {"gradient_steps": tf.cast(made, tf.float32)}, bad
 
     def _due(self) -> tf.Tensor:

@@ -47,16 +47,16 @@ class Sketch:
         """Raise a ValueError unless the actions are Discrete."""
         if not self.num_actions:
             raise ValueError(
-                f"{type(self.agent).__name__} learns a value of each action (it credits q), and the environment's actions are not "
-                "Discrete: take an agent that credits log_prob, such as ppo, or wrap the actions."
+                f"{type(self.agent).__name__} learns a value of each action (it credits q), and the environment's actions are "
+                "not Discrete: take an agent for continuous actions, such as sac, or for any, such as ppo, or wrap the actions."
             )
 
     def require_continuous(self, name: str) -> None:
         """Raise a ValueError for an output of continuous actions in another space."""
         if self.event is None:
             raise ValueError(
-                f"{type(self.agent).__name__} asks for {name}, which moves with the policy's weights in a Box of numbers alone, "
-                "and the environment's actions are of another kind: take an agent that credits q or log_prob, such as dqn or ppo."
+                f"{type(self.agent).__name__} asks for {name}, which moves with the policy's weights in a Box alone, and the "
+                "environment's actions are of another kind: take an agent that credits q or log_prob, such as dqn or ppo."
             )
 
     def like(self, rows: tf.Tensor, name: str) -> tf.Tensor:

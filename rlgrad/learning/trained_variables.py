@@ -20,7 +20,7 @@ from rlgrad.policies.recurrent import RecurrentPolicy
 
 
 def kind_of_actions(policy: Policy) -> dict[str, Any]:
-    """Return what a dry run is to know of a policy's actions: `num_actions` of Discrete ones, or `event`, the shape of a Box's."""
+    """Return what a dry run is to know of a policy's actions: `num_actions` of Discrete ones, or `event`, a Box's shape."""
     distribution: Any = policy.distribution
     is_box = isinstance(distribution, DiagonalGaussian | Deterministic)
     return {
@@ -40,8 +40,8 @@ def require_same_kind(agent: Agent, policy: Policy, traced: DryRun) -> None:
     wanted = traced.actor_critic.num_critics if traced.actor_critic else 0
     if len(policy.critics) != wanted:
         raise ValueError(
-            f"{type(agent).__name__} learns from {wanted or 'no'} critics of actions, and the policy has {len(policy.critics)}: build "
-            "it with make_policy(…, actor_critic=ActorCritic(…))."
+            f"{type(agent).__name__} learns from {wanted or 'no'} critics of actions, and the policy has "
+            f"{len(policy.critics) or 'none'}: build it with make_policy(…, actor_critic=ActorCritic(…))."
         )
     if agent.replay is not None and isinstance(policy, RecurrentPolicy):
         raise ValueError(

@@ -87,15 +87,15 @@ def actor_model(space: spaces.Space[Any], actor: ActorCritic, squash: bool = Fal
     """
     if not isinstance(space, spaces.Box):
         raise ValueError(
-            f"Critics of actions are of a Box of numbers, and this is {space}: wrap it with gymnasium.wrappers.TransformAction, or "
-            "take an agent that credits log_prob, such as ppo."
+            f"Critics of actions are of a Box of numbers, and this is {space}: wrap it with "
+            "gymnasium.wrappers.TransformAction, or take an agent that credits log_prob, such as ppo."
         )
     if actor.actor == "gaussian":
         return action_model(space, squash)
     if not bool(np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ValueError(
-            f"This agent's policy is squashed into the bounds of the actions, which are to be finite, and these are {space}: give "
-            "them bounds with gymnasium.wrappers.TransformAction."
+            f"This agent's policy is squashed into the bounds of the actions, which are to be finite, and these are {space}: "
+            "give them bounds with gymnasium.wrappers.TransformAction."
         )
     shape = tuple(space.shape)
     bounds: dict[str, Any] = {"low": space.low, "high": space.high, "rank": len(shape), "dtype": space.dtype}

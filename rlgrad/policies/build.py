@@ -276,8 +276,8 @@ def _check_actor_critic(options: PolicyOptions, actor_critic: ActorCritic) -> No
     """Raise a ValueError for settings that contradict the networks of an agent with critics."""
     if options.memory is not None:
         raise ValueError(
-            "memory is not there for agents with critics of actions: they learn from single steps, and a memory needs sequences. "
-            "Leave it out, or take an agent that learns from rollouts, such as ppo."
+            "memory is not there for agents with critics of actions: they learn from single steps, and a memory needs "
+            "sequences. Leave it out, or take an agent that learns from rollouts, such as ppo."
         )
     if actor_critic.actor == "gaussian":
         return
@@ -289,7 +289,7 @@ def _check_actor_critic(options: PolicyOptions, actor_critic: ActorCritic) -> No
     }
     for name in (name for name, is_given in given.items() if is_given):
         raise ValueError(
-            f"This agent's network says its actions whole, squashed into their bounds: {name} has no meaning here, leave it out."
+            f"This agent's network says its actions squashed into their bounds: {name} has no meaning here, leave it out."
         )
 
 

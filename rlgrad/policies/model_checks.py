@@ -92,8 +92,8 @@ def check_network(network: keras.Model, space: spaces.Space[Any], actions: Actio
         )
     if isinstance(distribution, Deterministic) and ends_in_tanh(network, head):
         raise ValueError(
-            "model ends in a tanh, and the policy takes the tanh of what it gives, so its actions could not reach their bounds: "
-            "leave the activation of its last layer out."
+            "model ends in a tanh, and the policy takes the tanh of what it gives, so its actions could not reach their "
+            "bounds: leave the activation of its last layer out."
         )
     if not from_logits and not discrete:
         raise ValueError(
@@ -111,19 +111,18 @@ def check_network(network: keras.Model, space: spaces.Space[Any], actions: Actio
 
 
 def _describe(distribution: Distribution, shape: tuple[int, ...]) -> str:
-    if isinstance(distribution, Categorical):
-        return f"{shape[0]} actions: one logit each"
-    if isinstance(distribution, Greedy):
-        return f"{shape[0]} actions: {shape[1] if shape[1:] else 'one'} number{'s' if shape[1:] else ''} each, how good it is"
-    if isinstance(distribution, Deterministic):
-        return f"actions of shape {shape}: one number each, whose tanh is the action in half-widths of its space"
-    if isinstance(distribution, DiagonalGaussian) and distribution.scale == "network":
-        return f"actions of {shape[0] // 2} numbers: first the means, then the logs of the standard deviations"
-    if isinstance(distribution, DiagonalGaussian):
-        return f"actions of shape {shape}: their mean"
-    if isinstance(distribution, Joint):
-        return f"actions of several parts: {shape[0]} numbers, the parts' logits and means in the order of the space"
-    return f"several choices at once: {math.prod(shape)} logits, those of the first choice first"
+    wide = isinstance(distribution, DiagonalGaussian) and distribution.scale == "network"
+    texts: dict[type[Any], str] = {
+        Categorical: f"{shape[0]} actions: one logit each",
+        Greedy: f"{shape[0]} actions: {shape[1] if shape[1:] else 'one'} number{'s' if shape[1:] else ''} each, how good it is",
+        Deterministic: f"actions of shape {shape}: one number each, whose tanh is the action in half-widths of its space",
+        DiagonalGaussian: f"actions of {shape[0] // 2} numbers: first the means, then the logs of the standard deviations"
+        if wide
+        else f"actions of shape {shape}: their mean",
+        Joint: f"actions of several parts: {shape[0]} numbers, the parts' logits and means in the order of the space",
+    }
+    other = f"several choices at once: {math.prod(shape)} logits, those of the first choice first"
+    return texts.get(type(distribution), other)
 
 
 def _check_value(value: Any, name: str) -> None:

@@ -132,9 +132,11 @@ def critic(
     """
     inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), ())
     action = keras.Input((action_size,), name=_ACTION)
-    x = _apply(_hidden(options, seed), keras.layers.Concatenate()([*parts, action]))
-    last = random.child(seed, len(options.hidden_sizes))
-    return keras.Model([inputs, action], _apply(_head((1,), 1.0, last, "output"), x), name=name)
+    layers = _hidden(options, seed, f"{name}_")
+    head = _head((1,), 1.0, random.child(seed, len(options.hidden_sizes)), f"{name}_output")
+    return keras.Model(
+        [inputs, action], _apply([*layers, *head], keras.layers.Concatenate()([*parts, action])), name=name
+    )
 
 
 def _recurrent_features(
@@ -177,10 +179,10 @@ def _encode(space: spaces.Space[Any], seed: np.random.SeedSequence, path: tuple[
     return x, encoder.encode(x, seed, name)
 
 
-def _hidden(options: NetworkOptions, seed: np.random.SeedSequence) -> list[Any]:
+def _hidden(options: NetworkOptions, seed: np.random.SeedSequence, prefix: str = "") -> list[Any]:
     layers: list[Any] = []
     for i, width in enumerate(options.hidden_sizes):
-        name, own = f"hidden_{i + 1}", random.child(seed, i)
+        name, own = f"{prefix}hidden_{i + 1}", random.child(seed, i)
         if options.layer_norm:
             layers.append(dense(width, "linear", GAIN, own, name))
             layers.append(keras.layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_norm"))

@@ -137,8 +137,12 @@ class Policy(keras.Model):
     def critic_values(self, observations: Any, actions: Any) -> tf.Tensor:
         """Return what each critic says of stored actions, float (M, E)."""
         distribution: Any = self.distribution
-        x = self.preparation(self._network_part(observations))
-        return values_of(self.critics, x, distribution.told(tf.cast(actions, tf.float32)))
+
+        def values(inputs: Any) -> tf.Tensor:
+            x = self.preparation(self._network_part(inputs[0]))
+            return values_of(self.critics, x, distribution.told(tf.cast(inputs[1], tf.float32)))
+
+        return self._over_batch((observations, actions), values)
 
     def values(self, rollout: Rollout, value: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Return values v(s) of the states of a rollout and of their true successors, each float (T, N).

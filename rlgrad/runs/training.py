@@ -235,7 +235,9 @@ def run_config(
             built["critic_model"] = critic_model, next(iter(policy.critics), None)
             given = {name: made for name, (asked, made) in built.items() if asked is not None}
             collector = run.collector
-            write_spaces(path, collector.observation_space, collector.action_space, given, heads_of(config.agent, policy))
+            write_spaces(
+                path, collector.observation_space, collector.action_space, given, heads_of(config.agent, policy)
+            )
             write_config(path, run.config, run.resolved, given)
             run.train()
             conclude(run)

@@ -5,7 +5,15 @@ import pytest
 import tensorflow as tf
 
 from rlgrad import random
-from rlgrad.distributions import Bernoulli, Categorical, DiagonalGaussian, Exploring, Greedy, MultiCategorical
+from rlgrad.distributions import (
+    Bernoulli,
+    Categorical,
+    Deterministic,
+    DiagonalGaussian,
+    Exploring,
+    Greedy,
+    MultiCategorical,
+)
 from rlgrad.distributions.protocol import IMPOSSIBLE
 
 ACTIONS = 4
@@ -126,7 +134,71 @@ def test_samples_have_random_numbers_of_their_own():
         np.testing.assert_array_equal(mixed.pick(parameters, noise[i]), mixed.pick(parameters, again[i]))
 
 
-@pytest.mark.parametrize("policy", [DiagonalGaussian(), Bernoulli(), MultiCategorical((2, 3), (2,))])
-def test_actions_that_are_not_discrete_are_refused_with_what_to_set(policy):
-    with pytest.raises(ValueError, match=r"among Discrete ones.*set replay\.warmup to 0"):
+@pytest.mark.parametrize("policy", [Bernoulli(), MultiCategorical((2, 3), (2,))])
+def test_actions_of_other_kinds_are_refused_with_what_to_set(policy):
+    with pytest.raises(ValueError, match=r"in Discrete and Box spaces.*set replay\.warmup to 0"):
         Exploring(policy, 0.5)
+
+
+LOW, HIGH = np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32)
+CONTINUOUS = {
+    "clipped": (DiagonalGaussian(LOW, HIGH), "environment"),
+    "squashed": (DiagonalGaussian(LOW, HIGH, squash=True), "environment"),
+    "of the network": (DiagonalGaussian(LOW, HIGH, squash=True, scale="network", unit="half-width"), "half-width"),
+    "deterministic": (Deterministic(LOW, HIGH, deviation=0.3), "half-width"),
+}
+numbers_of = pytest.mark.parametrize(("policy", "unit"), CONTINUOUS.values(), ids=CONTINUOUS)
+
+
+def continuous_parameters(policy):
+    mean = np.array([[0.2, 0.4], [-0.5, 0.1]], np.float32)
+    return mean if isinstance(policy, Deterministic) else {"mean": mean, "log_std": np.full((2, 2), -1.0, np.float32)}
+
+
+def as_tensors(parameters):
+    return tf.nest.map_structure(tf.constant, parameters)
+
+
+@numbers_of
+@pytest.mark.parametrize("compiled", [False, True])
+def test_random_actions_are_uniform_between_the_bounds(policy, unit, compiled):
+    parameters, mixed = continuous_parameters(policy), Exploring(policy, 1.0)
+    if compiled:
+        seeds = random.split(tf.constant([3, 4]), 2 * DRAWS)
+        repeated = tf.nest.map_structure(lambda x: tf.tile(x, (DRAWS, 1)), as_tensors(parameters))
+        stored = tf.function(mixed.draw)(repeated, seeds).numpy().reshape(DRAWS, 2, 2)
+    else:
+        stored = drawn_by_numpy(mixed, parameters)
+    given = (policy.to_environment(stored) - LOW) / (HIGH - LOW)
+    for share in np.linspace(0.1, 0.9, 9):  # of the interval: as many of the draws
+        np.testing.assert_allclose((given < share).mean(axis=0), share, atol=0.04)
+
+
+@numbers_of
+def test_the_density_of_the_mixture_is_of_both_parts_in_the_unit_of_the_policy(policy, unit):
+    parameters = continuous_parameters(policy)
+    widths = HIGH - LOW if unit == "environment" else np.full(2, 2.0)
+    inside = np.array([[0.3, 0.7], [-0.1, 0.2]], np.float32)
+    own = np.exp(policy.numpy_log_prob(parameters, inside))
+    for share in (0.0, 0.25, 1.0):
+        mixed = Exploring(policy, share)
+        expected = np.log((1 - share) * own + share / np.prod(widths))
+        np.testing.assert_allclose(mixed.numpy_log_prob(parameters, inside), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(mixed.log_prob(as_tensors(parameters), inside), expected, rtol=1e-4, atol=1e-5)
+
+
+@numbers_of
+def test_half_of_the_actions_are_random_and_the_mode_is_the_policys(policy, unit):
+    parameters, mixed = continuous_parameters(policy), Exploring(policy, 0.5)
+    quiet = Exploring(policy, 0.0)
+    noise = mixed.noise(parameters, np.random.default_rng(0), DRAWS)
+    same = [mixed.pick(parameters, noise[i]) == quiet.pick(parameters, noise[i]) for i in range(DRAWS)]
+    whole = np.stack(same)
+    assert (whole.all(-1) == whole.any(-1)).all()  # an action is random as a whole
+    np.testing.assert_allclose(whole.mean(), 0.5, atol=0.04)
+    np.testing.assert_array_equal(mixed.mode(parameters)[0], policy.mode(parameters)[0])
+
+
+def test_random_actions_without_bounds_are_refused_with_what_to_set():
+    with pytest.raises(ValueError, match=r"not finite: set exploration\.random and replay\.warmup to 0"):
+        Exploring(DiagonalGaussian(), 0.5).require_bounds()
