@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from rlgrad.agents.ppo import PPO
     from rlgrad.agents.pqn import PQN
     from rlgrad.agents.qrdqn import QRDQN
+    from rlgrad.agents.redq import REDQ
     from rlgrad.agents.reinforce import Reinforce
     from rlgrad.agents.sac import SAC
     from rlgrad.agents.td3 import TD3
+    from rlgrad.agents.tqc import TQC
     from rlgrad.agents.trpo import TRPO
 
-__all__ = ["A2C", "C51", "DDPG", "DQN", "NPG", "PPO", "PQN", "QRDQN", "SAC", "TD3", "TRPO", "Reinforce"]
+__all__ = ["A2C", "C51", "DDPG", "DQN", "NPG", "PPO", "PQN", "QRDQN", "REDQ", "SAC", "TD3", "TQC", "TRPO", "Reinforce"]
 
 
 def __getattr__(name: str) -> Any:

@@ -50,17 +50,30 @@ class SAC(ReplayAgent):
 
     def credit(self, batch: ReplayBatch, now: Outputs) -> Credit:
         """Return the credit in the table at the top of this file."""
-        alpha, there = tf.exp(now.log_alpha), now.at(batch.next_observations)
-        following = tf.reduce_min(now.target(batch.next_observations, there.action).q, axis=-1)
-        y = batch.rewards + batch.discounts * (following - alpha * there.action_log_prob)
         size = now.action.shape[1:].num_elements()
         kept = -float(size) if self.target_entropy is None else self.target_entropy
         return {
-            "q": y[:, None] - now.q,
-            "action": now.slope(lambda heads: tf.reduce_min(heads.q, axis=-1), batch.observations, now.action),
-            "action_log_prob": -alpha,
+            "q": self.critic_credit(batch, now),
+            "action": now.slope(lambda heads: self.value(heads.q), batch.observations, now.action),
+            "action_log_prob": -tf.exp(now.log_alpha),
             "log_alpha": now.action_log_prob + kept,
         }
+
+    def critic_credit(self, batch: ReplayBatch, now: Outputs) -> tf.Tensor:
+        """Return y − q_i, float (M, E)."""
+        there = now.at(batch.next_observations)
+        following = self.following(now.target(batch.next_observations, there.action).q, now)
+        y = batch.rewards + batch.discounts * (following - tf.exp(now.log_alpha) * there.action_log_prob)
+        return y[:, None] - now.q
+
+    def following(self, q: tf.Tensor, now: Outputs) -> tf.Tensor:
+        """Return the value that counts of the target critics' (M, E): the smallest."""
+        del now
+        return tf.reduce_min(q, axis=-1)
+
+    def value(self, q: tf.Tensor) -> tf.Tensor:
+        """Return the value of the critics' (M, E) that the actor climbs: the smallest."""
+        return tf.reduce_min(q, axis=-1)
 
     def measure(self, batch: ReplayBatch, now: Outputs) -> dict[str, tf.Tensor]:
         """Return the temperature α."""

@@ -73,7 +73,7 @@ class Agent(Record):
 
     @property
     def quantiles(self) -> int | None:
-        """Quantiles of the return that the network says of each action. `None`: its expectation."""
+        """Quantiles of the return that the network, or each critic, says of an action. `None`: its expectation."""
         return None
 
     @property

@@ -132,9 +132,10 @@ class Outputs:
     """The policy's outputs at its current weights, as plain numbers; and the networks, to be asked elsewhere, for numbers.
 
     `log_prob`, `entropy` and `value` are float (M,). `q` is what the network says of the action that was taken: float (M,), or
-    (M, K) with K quantiles or atoms; of continuous actions (M, E), what each of E critics says of it. `action`, (M, …), is
-    a(s; ε), a sample of the policy as rollouts store actions, or μ(s) of a deterministic one; `action_log_prob`, (M,), is its
-    log-probability. The agent's `scalars` and its own `outputs` are there too, by name. Nothing here is differentiated.
+    (M, K) with K quantiles or atoms; of continuous actions (M, E) or (M, E, K), what each of E critics says of it. `action`,
+    (M, …), is a(s; ε), a sample of the policy as rollouts store actions, or μ(s) of a deterministic one; `action_log_prob`,
+    (M,), is its log-probability. The agent's `scalars` and its own `outputs` are there too, by name. Nothing here is
+    differentiated.
     """
 
     log_prob: Any

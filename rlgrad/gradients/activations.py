@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.core import keras_internals, snapshots
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import DisconnectedGradientError, weight_for, wide
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
@@ -23,6 +24,7 @@ from rlgrad.gradients.questions.selection import NO_WEIGHTS, select_layer
 _HIDDEN = "Layer {0!r} {1}, so its output cannot be watched. Choose the layer around it, or one before or after it."
 
 
+@as_written
 def activation_gradient(
     model: Any,
     x: Any,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.norms import groups, norms, require_per
 from rlgrad.gradients.programs.answers import Answer, Beside, answer
@@ -16,6 +17,7 @@ from rlgrad.gradients.questions.question import Question
 from rlgrad.gradients.samples import MEMORY_LIMIT, ask_samples
 
 
+@as_written
 def clipped_gradient(
     model: Any,
     x: Any,

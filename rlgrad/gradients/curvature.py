@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.core.keras_internals import computes_in_half
 from rlgrad.gradients.programs.answers import Answer, Beside, answer
 from rlgrad.gradients.programs.backward import (
@@ -31,6 +32,7 @@ from rlgrad.gradients.questions.question import SINGLE, Question
 _CREDIT = "credit of "  # and the output's name; no variable's path begins so
 
 
+@as_written
 def hessian_vector_product(
     model: Any,
     x: Any,

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad.core import snapshots
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.backward import require_inputs, with_own_inputs
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
@@ -16,6 +17,7 @@ from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import Question, place
 
 
+@as_written
 def gradient(
     model: Any,
     x: Any,
@@ -63,6 +65,7 @@ def gradient(
     return answer(_gradient, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights)
 
 
+@as_written
 def value_and_gradient(
     model: Any,
     x: Any,
@@ -85,6 +88,7 @@ def value_and_gradient(
     )
 
 
+@as_written
 def input_gradient(
     model: Any,
     x: Any,

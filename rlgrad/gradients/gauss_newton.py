@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.core.keras_internals import computes_in_half
 from rlgrad.gradients.curvature import by_key, direction_for, like, with_direction
 from rlgrad.gradients.programs.backward import (
@@ -28,6 +29,7 @@ from rlgrad.gradients.questions.outputs import Output
 from rlgrad.gradients.questions.question import SINGLE, ForwardPass, Question
 
 
+@as_written
 def gauss_newton_vector_product(
     model: Any,
     x: Any,

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.core import keras_internals
+from rlgrad.core.autograph import as_written
 from rlgrad.core.rowwise_layers import is_made_of_rowwise_layers
 from rlgrad.core.tensorflow_internals import trace_facts
 from rlgrad.gradients.closed_forms.factors import sum_after
@@ -31,6 +32,7 @@ from rlgrad.gradients.questions.question import SINGLE, ForwardPass, Question
 from rlgrad.gradients.samples import MEMORY_LIMIT, require_memory
 
 
+@as_written
 def input_jacobian(
     model: Any,
     x: Any,
@@ -80,6 +82,7 @@ def input_jacobian(
     )
 
 
+@as_written
 def input_jvp(
     model: Any,
     x: Any,

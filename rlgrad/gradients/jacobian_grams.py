@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients.closed_forms.segments import part
 from rlgrad.gradients.jacobians import require_memory_now
 from rlgrad.gradients.matrices import matrix_of_blocks, matrix_of_pair, other_question, output_at_y, static
@@ -19,6 +20,7 @@ from rlgrad.gradients.questions.question import Question, one_row_of_zeros
 from rlgrad.gradients.samples import MEMORY_LIMIT, SampleQuestion, ask_samples, require_memory
 
 
+@as_written
 def jacobian_gram(
     model: Any,
     x: Any,

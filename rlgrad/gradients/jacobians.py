@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.programs.taps import Recording, is_connected
@@ -17,6 +18,7 @@ from rlgrad.gradients.questions.question import Question
 from rlgrad.gradients.samples import MEMORY_LIMIT, require_memory
 
 
+@as_written
 def jacobian(
     model: Any,
     x: Any,

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients import norms
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.curvature import hessian_product, push_weights
@@ -53,6 +54,7 @@ class Linearization:
             positions = set().union(*self._run.weights.values())
         return [variable for i, variable in enumerate(selected.variables) if i in positions]
 
+    @as_written
     def gradient(self, credit: Any = None) -> dict[str, Any]:
         """Σ credit · ∇f, over all samples and all credited outputs, in one backward pass.
 
@@ -83,6 +85,7 @@ class Linearization:
             if i in positions
         }
 
+    @as_written
     def input_gradient(self, credit: Any = None, *, inputs: Any = None) -> Any:
         """Σ credit · ∂f/∂x of each sample, over all credited outputs, in one backward pass of the same run.
 
@@ -101,6 +104,7 @@ class Linearization:
         """
         return self._run.input_gradient(credits_for(self._values, credit, self._run.units), inputs)
 
+    @as_written
     def per_sample(self, *, segments: Any = None, num_segments: int | None = None) -> dict[str, Any]:
         """∇f of each sample by itself: for each variable (N, *variable.shape); for named outputs a dict of such dicts.
 
@@ -118,16 +122,19 @@ class Linearization:
         """
         return self._factors.per_sample(segments, num_segments)
 
+    @as_written
     def norm(
         self, per: str = "model", *, squared: bool = False, segments: Any = None, num_segments: int | None = None
     ) -> Any:
         """‖∇f‖ of each sample, (N,); see `per_sample_norm`. For named outputs a dict of these."""
         return self._factors.contract(norms.norms_of(per, squared), segments, num_segments)
 
+    @as_written
     def gram(self, *, segments: Any = None, num_segments: int | None = None) -> Any:
         """J Jᵀ, (N, N); see `gram`. For named outputs a dict of these."""
         return self._factors.contract(lambda f: norms.gram_of(f.values(), f.values()), segments, num_segments)
 
+    @as_written
     def jvp(self, tangent: Mapping[str, Any]) -> Any:
         """J v: the derivative of f of each sample along v; float, of the shape of f, for named outputs a dict of these.
 
@@ -158,6 +165,7 @@ class Linearization:
         results = {name: push(name) for name in self._values}
         return results.get(SINGLE, results)
 
+    @as_written
     def vjp(self, credit: Any = None) -> dict[str, Any]:
         """Jᵀ c = Σ credit · ∇f, as `gradient`, but from the recorded inputs of the layers: no further backward pass.
 
@@ -173,6 +181,7 @@ class Linearization:
                 result[key] = result[key] + part if key in result else part
         return {key: result[key] for key in self._question.weights.keys if key in result}
 
+    @as_written
     def sum_of_squares(self, credit: Any = None, *, segments: Any = None, num_segments: int | None = None) -> Any:
         """Σ_n c_n (∇f_n)²: the diagonal of the empirical Fisher matrix; component-wise baselines use it.
 
@@ -186,6 +195,7 @@ class Linearization:
         """
         return self._factors.sum_of_squares(credit, segments, num_segments)
 
+    @as_written
     def fisher_vector_product(
         self, v: Mapping[str, Any], *, sample_weight: Any = 1.0, damping: Any = 0.0
     ) -> dict[str, Any]:
@@ -208,6 +218,7 @@ class Linearization:
         """
         return self._factors.fisher_vector_product(v, sample_weight, damping)
 
+    @as_written
     def hessian_vector_product(self, v: Mapping[str, Any], credit: Any = None) -> dict[str, Any]:
         """Σ credit · ∇²f v, over all samples and all credited outputs; see `hessian_vector_product`.
 
@@ -218,6 +229,7 @@ class Linearization:
         answered = hessian_product(self._question, v, credits_for(self._values, credit, self._run.units))
         return answered.pack(answered.computed.results)
 
+    @as_written
     def gauss_newton_vector_product(
         self, v: Mapping[str, Any], *, loss: Any, target: Any = None, sample_weight: Any = None
     ) -> dict[str, Any]:
@@ -225,6 +237,7 @@ class Linearization:
         weight = None if sample_weight is None else as_weight(sample_weight)
         return gauss_newton_product(replace(self._question, sample_weight=weight), v, loss, target)
 
+    @as_written
     def at(self, weights: Mapping[str, Any] | Sequence[Any]) -> "Linearization":
         """The same question at other weights; the model keeps its own.
 
@@ -256,6 +269,7 @@ class Linearization:
         return self.gradient(credit if name == SINGLE else {name: credit})
 
 
+@as_written
 def linearize(
     model: Any,
     x: Any,

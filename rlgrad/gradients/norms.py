@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.closed_forms.segments import part
 from rlgrad.gradients.dicts import by_layer
@@ -18,6 +19,7 @@ from rlgrad.gradients.samples import MEMORY_LIMIT, SampleQuestion, ask_samples
 PER = ("model", "layer", "variable")
 
 
+@as_written
 def per_sample_norm(
     model: Any,
     x: Any,
@@ -82,6 +84,7 @@ def per_sample_norm(
     )
 
 
+@as_written
 def gram(
     model: Any,
     x: Any,

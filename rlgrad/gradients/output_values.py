@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients.programs.answers import read_call
 from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
@@ -13,6 +14,7 @@ from rlgrad.gradients.questions.question import SINGLE, Question, place
 from rlgrad.gradients.questions.selection import NO_WEIGHTS
 
 
+@as_written
 def evaluate(
     model: Any,
     x: Any,

@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlgrad.core.autograph import as_written
 from rlgrad.gradients.closed_forms.factors import Factor
 from rlgrad.gradients.programs.answers import Answer, answer
 from rlgrad.gradients.programs.program import Computed
@@ -12,6 +13,7 @@ from rlgrad.gradients.questions.question import Question
 from rlgrad.gradients.samples import MEMORY_LIMIT, ask_samples
 
 
+@as_written
 def per_sample_gradient(
     model: Any,
     x: Any,

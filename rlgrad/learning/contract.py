@@ -193,7 +193,7 @@ def _actor_critic(agent: Agent, sketch: Sketch) -> ActorCritic | None:
         return None
     moves = bool(sketch.asked & {"action", "action_log_prob"})
     actor: Any = "deterministic" if agent.deterministic else "reparameterized" if moves else "gaussian"
-    return ActorCritic(agent.num_critics if "q" in sketch.asked else 0, actor)
+    return ActorCritic(agent.num_critics if "q" in sketch.asked else 0, actor, agent.quantiles or 0)
 
 
 def require_free_names(agent: Agent, measured: Sequence[str], of_learner: Sequence[str]) -> None:

@@ -140,7 +140,7 @@ class PolicyObjective:
         """Return the expected return of the actions that were taken, of the batch's shape."""
         distribution: Any = self.policy.distribution
         if self.policy.critics:
-            return tf.reduce_mean(q, axis=-1)
+            return tf.reduce_mean(tf.reshape(q, (tf.shape(q)[0], -1)), axis=-1)
         if not distribution.width:
             return q
         if distribution.support is None:

@@ -64,7 +64,7 @@ class Sketch:
         width = self.agent.action_values.width
         each = (width,) if width else ()
         shapes = {"q_values": (self.num_actions, *each), "expected": (self.num_actions,), "action": self.event or ()}
-        shapes["q"] = each if self.event is None else (self.agent.num_critics,)
+        shapes["q"] = each if self.event is None else (self.agent.num_critics, *each)
         shape = shapes.get(name, ())
         return tf.reshape(rows, (-1, *[1] * len(shape))) + tf.zeros(shape)
 

@@ -68,10 +68,12 @@ class ActorCritic:
         num_critics: critics of an observation and an action; 0: none.
         actor: how the policy says actions. `"gaussian"`: as other agents' policies do. `"reparameterized"`: a Gaussian whose
             mean and log σ the network says, squashed into the space, densities per half-width. `"deterministic"`: the action.
+        quantiles: of the return, that each critic says; 0: its expectation.
     """
 
     num_critics: int = 1
     actor: Literal["gaussian", "reparameterized", "deterministic"] = "gaussian"
+    quantiles: int = 0
 
 
 def actor_model(space: spaces.Space[Any], actor: ActorCritic, squash: bool = False) -> ActionModel:

@@ -202,7 +202,7 @@ def build_policy(
     if actor_critic is not None:
         of_critics = random.child(init, 3)
         more["critics"] = [
-            _critic(space, actions, options.network, critic_model, random.child(of_critics, i), f"critic_{i + 1}")
+            _critic(space, actions, options.network, critic_model, actor_critic, random.child(of_critics, i), i + 1)
             for i in range(actor_critic.num_critics)
         ]
     if scalars:
@@ -256,19 +256,20 @@ def _critic(
     actions: ActionModel,
     options: NetworkOptions,
     model: Callable[[], keras.Model] | None,
+    actor_critic: ActorCritic,
     seed: np.random.SeedSequence,
-    name: str,
+    number: int,
 ) -> keras.Model:
     """Return a critic: a default network, or what a function builds."""
-    size = math.prod(actions.spec.shape[1:])
+    size, quantiles = math.prod(actions.spec.shape[1:]), actor_critic.quantiles
     if model is None:
-        return networks.critic(space, size, options, seed=seed, name=name)
+        return networks.critic(space, size, options, quantiles=quantiles, seed=seed, name=f"critic_{number}")
     if isinstance(model, keras.Model):
         raise ValueError(
             "critic_model is a function that builds a model, since it is called once for each critic; got a model."
         )
     built = _build_model(model, seed, "critic_model")
-    check_critic(built, space, size)
+    check_critic(built, space, size, quantiles or 1)
     return built
 
 

@@ -10,7 +10,9 @@ OBSERVATIONS, ACTIONS = "observations", "actions"
 
 
 class WithCritics(keras.Model):
-    """A model of observations and stored actions: the policy's heads, and `"q"` (M, E), what each critic says of the actions.
+    """A model of observations and stored actions: the policy's heads, and `"q"`, what each critic says of the actions.
+
+    `"q"` is (M, E) with E critics, or (M, E, K) if each says K quantiles.
 
     Its variables are the policy's, under the same keys. A critic is told the action as the environment gets it, in half-widths
     of the space, so the slope of `"q"` with a stored action passes the squash.
@@ -37,12 +39,13 @@ class WithCritics(keras.Model):
 
 
 def values_of(critics: Any, x: Any, told: tf.Tensor) -> tf.Tensor:
-    """Return what each of some critics says, float (M, E).
+    """Return what each of some critics says, float (M, E), or (M, E, K).
 
     Args:
-        critics: models of an observation and an action to (M, 1).
+        critics: models of an observation and an action to (M, 1), or to K ≥ 2 quantiles, (M, K).
         x: prepared observations, M rows.
         told: float (M, …), actions as critics are told them.
     """
     told = tf.reshape(told, (tf.shape(told)[0], told.shape[1:].num_elements()))
-    return tf.concat([tf.cast(critic([x, told], training=False), tf.float32) for critic in critics], axis=-1)
+    said = [tf.cast(critic([x, told], training=False), tf.float32) for critic in critics]
+    return tf.concat(said, axis=-1) if said[0].shape[-1] == 1 else tf.stack(said, axis=1)

@@ -53,8 +53,8 @@ def check_value_network(network: keras.Model, space: spaces.Space[Any], own_valu
     _check_value(_call_on_zeros(network, space, "value_model"), "value_model")
 
 
-def check_critic(network: keras.Model, space: spaces.Space[Any], action_size: int) -> None:
-    """Raise a ValueError for a critic's model that does not take [observation, action] to (N, 1)."""
+def check_critic(network: keras.Model, space: spaces.Space[Any], action_size: int, width: int) -> None:
+    """Raise a ValueError for a critic's model that does not take [observation, action] to (N, width)."""
     try:
         x = Preparation(space)(zeros(observation_spec(space), (2,)))
         value = network([x, tf.zeros((2, action_size))], training=False)
@@ -62,9 +62,9 @@ def check_critic(network: keras.Model, space: spaces.Space[Any], action_size: in
         raise ValueError(
             f"critic_model does not take [observation, action], the action a vector of {action_size}: {reason_of(error)}"
         ) from error
-    _check_value(value, "critic_model")
-    if tuple(value.shape) == (2,):
-        raise ValueError("critic_model gives shape (N,); a value is (N, 1): end it in keras.layers.Dense(1).")
+    if isinstance(value, dict) or tuple(value.shape) != (2, width):
+        shape = "a dict" if isinstance(value, dict) else f"shape {('N', *value.shape[1:])}"
+        raise ValueError(f"critic_model gives {shape}, not (N, {width}): end it in keras.layers.Dense({width}).")
 
 
 def check_network(network: keras.Model, space: spaces.Space[Any], actions: ActionModel, from_logits: bool) -> bool:

@@ -116,7 +116,13 @@ def shared_trunk(
 
 
 def critic(
-    space: spaces.Space[Any], action_size: int, options: NetworkOptions, *, seed: np.random.SeedSequence, name: str
+    space: spaces.Space[Any],
+    action_size: int,
+    options: NetworkOptions,
+    *,
+    quantiles: int = 0,
+    seed: np.random.SeedSequence,
+    name: str,
 ) -> keras.Model:
     """Build a critic: a value of an observation and an action.
 
@@ -124,16 +130,17 @@ def critic(
         space: of the observations that it takes.
         action_size: numbers of an action.
         options: hidden layers. Pictures are encoded first, and the action comes beside what they turn out to be.
+        quantiles: of the return, that it says; 0: its expectation.
         seed: for the initial weights.
         name: of the model.
 
     Returns:
-        A built model, [(N, …), (N, action_size)] to (N, 1).
+        A built model, [(N, …), (N, action_size)] to (N, 1), or to (N, quantiles).
     """
     inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), ())
     action = keras.Input((action_size,), name=_ACTION)
     layers = _hidden(options, seed, f"{name}_")
-    head = _head((1,), 1.0, random.child(seed, len(options.hidden_sizes)), f"{name}_output")
+    head = _head((quantiles or 1,), 1.0, random.child(seed, len(options.hidden_sizes)), f"{name}_output")
     return keras.Model(
         [inputs, action], _apply([*layers, *head], keras.layers.Concatenate()([*parts, action])), name=name
     )

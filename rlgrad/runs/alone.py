@@ -62,7 +62,7 @@ def heads_of(agent: Agent, policy: Policy) -> dict[str, Any]:
     if getattr(distribution, "scale", None) == "network":
         actor = "reparameterized"
     if policy.critics or actor != "gaussian":
-        heads["actor_critic"] = ActorCritic(len(policy.critics), actor)
+        heads["actor_critic"] = ActorCritic(len(policy.critics), actor, agent.quantiles or 0)
     if agent.scalars:
         heads["scalars"] = dict(agent.scalars)
     return heads
@@ -143,10 +143,11 @@ def _actor_critic(path: Path, content: Any) -> ActorCritic | None:
     if content is None:
         return None
     known = typing.get_args(typing.get_type_hints(ActorCritic)["actor"])
-    count = content.get("num_critics") if isinstance(content, dict) else None
-    if type(count) is not int or not 0 <= count <= _MOST_WIDTH or content.get("actor") not in known:
+    counts = [content.get(name) if isinstance(content, dict) else None for name in ("num_critics", "quantiles")]
+    fit = all(type(count) is int and 0 <= count <= _MOST_WIDTH for count in counts)
+    if not fit or content.get("actor") not in known:
         raise ValueError(f"{path / FILE} does not say how critics and the policy are built: {content!r}.")
-    return ActorCritic(count, content["actor"])
+    return ActorCritic(counts[0], content["actor"], counts[1])
 
 
 def _scalars(path: Path, content: Any) -> dict[str, float]:

@@ -166,7 +166,7 @@ def test_random_actions_are_uniform_between_the_bounds(policy, unit, compiled):
     if compiled:
         seeds = random.split(tf.constant([3, 4]), 2 * DRAWS)
         repeated = tf.nest.map_structure(lambda x: tf.tile(x, (DRAWS, 1)), as_tensors(parameters))
-        stored = tf.function(mixed.draw)(repeated, seeds).numpy().reshape(DRAWS, 2, 2)
+        stored = tf.function(mixed.draw, autograph=False)(repeated, seeds).numpy().reshape(DRAWS, 2, 2)
     else:
         stored = drawn_by_numpy(mixed, parameters)
     given = (policy.to_environment(stored) - LOW) / (HIGH - LOW)

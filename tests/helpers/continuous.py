@@ -65,7 +65,7 @@ def credited_gradient(agent, policy, batch, placed, jit=None):
     run = traced(agent)
     variables, _ = connected(agent, policy, run.credited)
     objective = PolicyObjective(agent, policy, batch, run.known, run.credited, variables, run.measured, placed)
-    return tf.function(lambda: objective.gradient()[0], jit_compile=jit)()
+    return tf.function(lambda: objective.gradient()[0], jit_compile=jit, autograph=False)()
 
 
 def at(policy, placed):
