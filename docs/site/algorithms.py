@@ -7,7 +7,7 @@ followed, and one that is gone is an error.
 import inspect
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rlgrad import Agent
 from rlgrad.config import agent_class
@@ -20,7 +20,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "table.md"
 BEGIN, END = "<!-- algorithms -->\n", "<!-- end of algorithms -->"
 OUTPUTS = {"log_prob": "∇ log π(a\\|s)", "value": "∇ v(s)", "entropy": "∇ H(π(·\\|s))", "q": "∇ q(s)[a]"}
-"""The columns of credits: outputs of the policy, and their heads in the table."""
+OF_CRITICS = {
+    "q": "∇ q_i(s, a)",
+    "action": "∇ a(s; ε), a vector",
+    "action_log_prob": "∇ log π(a(s; ε)\\|s)",
+    "log_alpha": "∇ log α",
+}
+"""The columns of credits, of agents with and without critics of actions: outputs of the policy, and their heads."""
 
 
 class Cell(NamedTuple):
@@ -33,6 +39,8 @@ class Cell(NamedTuple):
 _VALUE = Cell("c_v (G^λ − v)", '"value": self.value_coefficient * (batch.returns - now.value)')
 _ENTROPY = Cell("c_H, or none", 'credit["entropy"] = anneal(')
 _ADVANTAGE = Cell("Â^λ", 'return {"log_prob": advantages,')
+
+_SLOPE = '"action": now.slope(lambda heads: heads.q[:, 0]'
 
 CREDITS: dict[str, dict[str, Cell]] = {
     "reinforce": {
@@ -56,14 +64,31 @@ CREDITS: dict[str, dict[str, Cell]] = {
         "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": tf.reduce_mean(side * slope, axis=-1)}')
     },
     "c51": {"q": Cell("m − softmax(f)", 'return {"q": self.projected(batch, after) - tf.nn.softmax(now.q)}')},
+    "ddpg": {"q": Cell("R + d q̄(s′, μ̄(s′)) − q", '"q": y[:, None] - now.q'), "action": Cell("∇ₐ q(s, μ(s))", _SLOPE)},
+    "td3": {"q": Cell("R + d min q̄(s′, ã′) − q_i", '"q": y[:, None] - now.q'), "action": Cell("∇ₐ q₁(s, μ(s))", _SLOPE)},
+    "sac": {
+        "q": Cell("R + d (min q̄ − α log π′) − q_i", "return y[:, None] - now.q"),
+        "action": Cell("∇ₐ min q", '"action": now.slope(lambda heads: self.value(heads.q)'),
+        "action_log_prob": Cell("−α", '"action_log_prob": -tf.exp(now.log_alpha)'),
+        "log_alpha": Cell("log π + H̄", '"log_alpha": now.action_log_prob + kept'),
+    },
+    "tqc": {
+        "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", "return tf.reduce_mean(side * tf.clip_by_value(error, -1.0, 1.0)"),
+        "action": Cell("∇ₐ mean z", "return tf.reduce_mean(q, axis=[1, 2])"),
+    },
+    "redq": {
+        "q": Cell("as SAC, min of a random pair", "return tf.reduce_min(tf.gather(q, drawn, batch_dims=1), axis=-1)"),
+        "action": Cell("∇ₐ mean q", "return tf.reduce_mean(q, axis=-1)"),
+    },
 }
 """By agent and output, in the order of the table."""
 
 
 def table() -> str:
     """Return the table."""
-    heads = ["agent", *OUTPUTS.values(), "a batch is", "target weights", "random actions", "update"]
-    return "\n".join(["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *map(_row, CREDITS)]) + "\n"
+    of_critics = [name for name in CREDITS if "action" in CREDITS[name]]
+    without = [name for name in CREDITS if name not in of_critics]
+    return f"{_table(without, OUTPUTS)}\nWith critics of continuous actions:\n\n{_table(of_critics, OF_CRITICS)}"
 
 
 def written(page: str) -> str:
@@ -78,25 +103,35 @@ def shipped() -> list[str]:
     return sorted(name for name, point in registry.agents().items() if point.value.startswith("rlgrad.agents."))
 
 
-def _row(name: str) -> str:
+def _table(names: list[str], outputs: dict[str, str]) -> str:
+    heads = ["agent", *outputs.values(), "a batch is", "target weights", "exploration", "update"]
+    rows = [_row(name, list(outputs)) for name in names]
+    return "\n".join(["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *rows]) + "\n"
+
+
+def _row(name: str, outputs: list[str]) -> str:
     cls = agent_class(name)
     agent = cls()
-    credits = [_credit(cls, CREDITS[name].get(output)) for output in OUTPUTS]
+    credits = [_credit(cls, output) for output in outputs]
     settings = {
         "replay" if agent.replay is not None else "num_steps": _batch(agent),
         "target": _target(agent.target),
-        "exploration": _share(agent.exploration.random),
+        "exploration": _explores(agent),
         "update": _update(agent.update),
     }
     linked = [_link(text, *_field(cls, field)) if text != "–" else text for field, text in settings.items()]
     return f"| [{name}](agents/{name}.md) | " + " | ".join([*credits, *linked]) + " |"
 
 
-def _credit(cls: type[Agent], cell: Cell | None) -> str:
-    if cell is None:
-        return "–"
-    file = Path(inspect.getfile(cls))
-    return _link(cell.text, file, _line(file, re.escape(cell.line)))
+def _credit(cls: type[Agent], output: str) -> str:
+    """Return the cell of an output: the agent's own, or that of the agent that it is a kind of."""
+    names = {agent_class(name): name for name in CREDITS}
+    for owner in (base for base in cls.__mro__ if base in names):
+        cell = CREDITS[names[owner]].get(output)
+        if cell is not None:
+            file = Path(inspect.getfile(owner))
+            return _link(cell.text, file, _line(file, re.escape(cell.line)))
+    return "–"
 
 
 def _field(cls: type[Agent], name: str) -> tuple[Path, int]:
@@ -136,10 +171,12 @@ def _target(target: Target | None) -> str:
     return f"replaced {when}" if target.rate == 1.0 else f"follow by {target.rate} {when}"
 
 
-def _share(share: Any) -> str:
+def _explores(agent: Agent) -> str:
+    """Return the share of random actions, or the noise of a deterministic policy; a stochastic one needs neither."""
+    share, noise = agent.exploration.random, agent.exploration.noise
     if isinstance(share, Linear):
-        return f"{share.start:g} to {share.end:g}"
-    return f"{share:g}" if share else "–"
+        return f"ε {share.start:g} to {share.end:g}"
+    return f"ε {share:g}" if share else f"noise {noise:g}" if noise else "–"
 
 
 def _update(update: Update) -> str:

@@ -24,10 +24,11 @@ from typing import Any
 from rlgrad.core import installed_code
 from rlgrad.core.checks import close_names
 
-_ABSENT = frozenset(("crossq", "ddpg", "droq", "redq", "sac", "td3", "tqc"))  # critics of continuous actions
 _OTHER_NAMES = {
+    "crossq": "sac",
     "ddqn": "dqn, whose field `double` is on",
     "double-dqn": "dqn, whose field `double` is on",
+    "droq": "redq",
     "dueling-dqn": "dqn with `--agent.dueling True`",
     "iqn": "qr-dqn",
     "qrdqn": "qr-dqn",
@@ -92,12 +93,7 @@ def advice(name: str, known: Collection[str]) -> str:
     plain = name.lower().replace("_", "-")
     if plain in _OTHER_NAMES:
         return f"The nearest agent is {_OTHER_NAMES[plain]}."
-    if plain not in _ABSENT:
-        return close_names(name, known)
-    return (
-        f"{name.upper()} learns a critic of continuous actions, which no agent here does yet. For those take one of a2c, npg, "
-        f"ppo, reinforce and trpo; all agents: {', '.join(sorted(agents()))}."
-    )
+    return close_names(name, known)
 
 
 def split(name: str) -> tuple[str, str]:

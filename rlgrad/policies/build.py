@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import keras
@@ -11,7 +11,6 @@ from gymnasium import spaces
 
 from rlgrad import random
 from rlgrad.core import capacity
-from rlgrad.core.checks import close_names
 from rlgrad.core.keras_configs import weights_within
 from rlgrad.policies import networks
 from rlgrad.policies.actions import (
@@ -31,41 +30,12 @@ from rlgrad.policies.model_checks import (
 )
 from rlgrad.policies.networks import NetworkOptions
 from rlgrad.policies.observations import observation_spec
+from rlgrad.policies.options import PolicyOptions, check_action_values, check_actor_critic, check_options
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy, has_memory
 from rlgrad.spaces.masks import has_mask, unmasked_space
 
 ModelOrBuilder: TypeAlias = keras.Model | Callable[[], keras.Model]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyOptions(NetworkOptions):
-    """Settings of a policy, besides its spaces and models.
-
-    Attributes:
-        shared_trunk: let the default policy and value networks share their hidden layers.
-        squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
-        initial_log_std: start of the Gaussian's log standard deviation.
-        normalize_observations: put a `RunningNormalizer` before floating-point observations.
-        from_logits: `False` declares that `model` ends in probabilities.
-    """
-
-    shared_trunk: bool = False
-    squash_actions: bool = False
-    initial_log_std: float = 0.0
-    normalize_observations: bool = False
-    from_logits: bool = True
-
-    @property
-    def network(self) -> NetworkOptions:
-        """The part that the default networks need."""
-        return NetworkOptions(
-            hidden_sizes=self.hidden_sizes,
-            activation=self.activation,
-            layer_norm=self.layer_norm,
-            memory=self.memory,
-            memory_size=self.memory_size,
-        )
 
 
 def make_policy(
@@ -173,17 +143,17 @@ def build_policy(
 ) -> Policy:
     """Do what `make_policy` does, with its settings in one record."""
     if action_values is not None:
-        _check_action_values(options, value_model)
+        check_action_values(options, value_model)
         actions, value = action_value_model(action_space, action_values), False
     elif actor_critic is not None:
-        _check_actor_critic(options, actor_critic)
+        check_actor_critic(options, actor_critic)
         actions = actor_model(action_space, actor_critic, options.squash_actions)
     else:
         actions = action_model(action_space, options.squash_actions)
     space = unmasked_space(observation_space)
     if has_mask(observation_space):
         check_mask(observation_space, actions)
-    _check_options(options, model, value_model, value)
+    check_options(options, model, value_model, value)
     init = random.stream(seed, "init")
     network = _policy_network(space, actions, options, model, action_values, random.child(init, 0))
     value_network = None if value_model is None else _build_model(value_model, random.child(init, 1), "value_model")
@@ -271,72 +241,6 @@ def _critic(
     built = _build_model(model, seed, "critic_model")
     check_critic(built, space, size, quantiles or 1)
     return built
-
-
-def _check_actor_critic(options: PolicyOptions, actor_critic: ActorCritic) -> None:
-    """Raise a ValueError for settings that contradict the networks of an agent with critics."""
-    if options.memory is not None:
-        raise ValueError(
-            "memory is not there for agents with critics of actions: they learn from single steps, and a memory needs "
-            "sequences. Leave it out, or take an agent that learns from rollouts, such as ppo."
-        )
-    if actor_critic.actor == "gaussian":
-        return
-    given = {
-        "shared_trunk": options.shared_trunk,
-        "squash_actions": options.squash_actions,
-        "from_logits=False": not options.from_logits,
-        "initial_log_std": options.initial_log_std != 0.0,
-    }
-    for name in (name for name, is_given in given.items() if is_given):
-        raise ValueError(
-            f"This agent's network says its actions squashed into their bounds: {name} has no meaning here, leave it out."
-        )
-
-
-def _check_options(
-    options: PolicyOptions, model: ModelOrBuilder | None, value_model: ModelOrBuilder | None, value: bool
-) -> None:
-    """Raise a ValueError for settings of the default networks that contradict the models."""
-    _require_activation(options.activation)
-    if options.memory is not None and model is not None:
-        raise ValueError(
-            "memory is a setting of the default networks, and a model was given: leave it out, and give a model of one step, "
-            'from {"observation": …, "state": …} to {"policy": …, "state": …}.'
-        )
-    if not options.from_logits and model is None:
-        raise ValueError(
-            "from_logits=False declares that a model ends in probabilities, and none was given: leave it out."
-        )
-    if not options.shared_trunk:
-        return
-    given = [name for name, thing in (("model", model), ("value_model", value_model)) if thing is not None]
-    if given or not value:
-        why = f"{given[0]} was given" if given else "no value is needed"
-        raise ValueError(f"shared_trunk is a setting of the default networks, and {why}: leave it out.")
-
-
-def _check_action_values(options: PolicyOptions, value_model: ModelOrBuilder | None) -> None:
-    """Raise a ValueError for settings of policies that say how likely actions are."""
-    given = {
-        "value_model": value_model is not None,
-        "shared_trunk": options.shared_trunk,
-        "squash_actions": options.squash_actions,
-        "from_logits=False": not options.from_logits,
-    }
-    for name in (name for name, is_given in given.items() if is_given):
-        raise ValueError(
-            f"This agent credits q, so its one network says how good each action is, and the value of a state is the best of "
-            f"them: {name} has no meaning here, leave it out."
-        )
-
-
-def _require_activation(name: Any) -> None:
-    try:
-        keras.activations.get(name)
-    except ValueError:
-        known = [n for n in dir(keras.activations) if n.islower() and n not in ("get", "serialize", "deserialize")]
-        raise ValueError(f"activation is one that Keras knows, got {name!r}. {close_names(str(name), known)}") from None
 
 
 def _build_model(model: ModelOrBuilder, seed: np.random.SeedSequence, name: str) -> keras.Model:

@@ -143,7 +143,7 @@ def _actor_critic(path: Path, content: Any) -> ActorCritic | None:
     if content is None:
         return None
     known = typing.get_args(typing.get_type_hints(ActorCritic)["actor"])
-    counts = [content.get(name) if isinstance(content, dict) else None for name in ("num_critics", "quantiles")]
+    counts: list[Any] = [content.get(n) if isinstance(content, dict) else None for n in ("num_critics", "quantiles")]
     fit = all(type(count) is int and 0 <= count <= _MOST_WIDTH for count in counts)
     if not fit or content.get("actor") not in known:
         raise ValueError(f"{path / FILE} does not say how critics and the policy are built: {content!r}.")

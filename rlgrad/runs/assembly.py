@@ -16,7 +16,8 @@ from rlgrad.learning.contract import batch_signature, dry_run
 from rlgrad.learning.learner import Learner
 from rlgrad.logs import make_logs
 from rlgrad.logs.progress import Progress
-from rlgrad.policies.build import ModelOrBuilder, PolicyOptions, build_policy, specs_for
+from rlgrad.policies.build import ModelOrBuilder, build_policy, specs_for
+from rlgrad.policies.options import PolicyOptions
 from rlgrad.rollouts.factory import make_collector
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
