@@ -55,13 +55,9 @@ class Deterministic:
         return rank_of(parameters) - self.rank
 
     def log_prob(self, parameters: Any, actions: Any) -> tf.Tensor:
-        """Return the log density of μ + deviation · ε, per half-width, shape (…).
-
-        Raises:
-            TypeError: there is no noise, so no density.
-        """
+        """Return the log density of μ + deviation · ε, per half-width, shape (…); zeros without noise, where there is none."""
         if isinstance(self.deviation, float) and self.deviation == 0.0:
-            raise self._no_density("log-probability")
+            return tf.zeros_like(tf.reduce_sum(parameters, axis=self._event_axes))
         z = (tf.cast(actions, parameters.dtype) - parameters) / self.deviation
         terms = -0.5 * z * z - tf.math.log(tf.cast(self.deviation, z.dtype)) - 0.5 * _LOG_2PI
         return tf.where(tf.cast(self.deviation, z.dtype) > 0.0, tf.reduce_sum(terms, axis=self._event_axes), 0.0)

@@ -119,8 +119,8 @@ class DiagonalGaussian:
             return tf.tanh(actions)
         low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
         bounded = np.isfinite(low) & np.isfinite(high)
-        middle, half = np.where(bounded, (low + high) / 2.0, 0.0), np.where(bounded, (high - low) / 2.0, 1.0)
-        return (tf.clip_by_value(actions, low, high) - middle.astype(np.float32)) / half.astype(np.float32)
+        least, most = np.where(bounded, low, np.float32(-1.0)), np.where(bounded, high, np.float32(1.0))
+        return (tf.clip_by_value(actions, low, high) - (least + most) / 2.0) / ((most - least) / 2.0)
 
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return floating-point actions. Raise a TypeError for others."""

@@ -70,6 +70,8 @@ class Sketch:
 
     def ask(self, name: str) -> None:
         """Note that an output was asked for."""
+        if name in _OF_ACTION_VALUES:
+            self.require_discrete()
         if name in ("action", "action_log_prob"):
             self.require_continuous(name)
         self.asked.add(name)
