@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from rlgrad.agents.pqn import PQN
     from rlgrad.agents.qrdqn import QRDQN
     from rlgrad.agents.reinforce import Reinforce
+    from rlgrad.agents.streamac import StreamAC
+    from rlgrad.agents.streamq import StreamQ
+    from rlgrad.agents.streamsarsa import StreamSARSA
     from rlgrad.agents.trpo import TRPO
 
-__all__ = ["A2C", "C51", "DQN", "NPG", "PPO", "PQN", "QRDQN", "TRPO", "Reinforce"]
+__all__ = ["A2C", "C51", "DQN", "NPG", "PPO", "PQN", "QRDQN", "TRPO", "Reinforce", "StreamAC", "StreamQ", "StreamSARSA"]
 
 
 def __getattr__(name: str) -> Any:

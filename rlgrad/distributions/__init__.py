@@ -6,6 +6,7 @@ differentiated are written in TensorFlow, those that run at every environment st
 
 from rlgrad.distributions.bernoulli import Bernoulli
 from rlgrad.distributions.categorical import Categorical
+from rlgrad.distributions.decided import Decided
 from rlgrad.distributions.exploring import Exploring
 from rlgrad.distributions.gaussian import DiagonalGaussian
 from rlgrad.distributions.greedy import Greedy
@@ -16,6 +17,7 @@ from rlgrad.distributions.protocol import Distribution
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Decided",
     "DiagonalGaussian",
     "Distribution",
     "Exploring",
