@@ -1,6 +1,6 @@
-"""Stream Q(λ): Q-learning from each step as it comes, with an eligibility trace and bounded steps. No replay, no target weights.
+"""Stream Q(λ): Q-learning from each step as it comes, with an eligibility trace and bounded steps.
 
-At every environment step, with q at the weights before the update:
+Neither a replay nor target weights. At every environment step, with q at the weights before the update:
 
     δ = r + γ max_a′ q(s′)[a′] − q(s)[a]               the maximum is 0 where the task ended, not where time ran out
     z ← γλ z + ∇q(s)[a]

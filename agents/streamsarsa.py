@@ -1,4 +1,4 @@
-"""Stream SARSA(λ): the value of the policy that explores, from each step as it comes, with an eligibility trace and bounded steps.
+"""Stream SARSA(λ): the value of the policy that explores, from each step as it comes, with an eligibility trace.
 
 At every environment step, with q at the weights before the update:
 
@@ -12,7 +12,7 @@ As credits, positive raising the output:
 
     on ∇ q(s)[a]    1
 
-Where it fails: as stream Q(λ), and the values are those of exploring, which costs more near a cliff than the greedy policy would.
+Where it fails: as stream Q(λ) does, and its values include the cost of exploring: near a cliff it keeps away from the edge.
 
 Source: Elsayed, Vasan & Mahmood (2024), "Streaming deep reinforcement learning finally works"; SARSA(λ), Sutton & Barto (2018),
 section 12.7.

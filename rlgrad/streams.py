@@ -22,7 +22,6 @@ class StreamAgent(Agent):
 
     # A ClassVar over a field: no option of these agents. λ is one of their update.
     gae_lambda: ClassVar[float] = 0.0  # type: ignore[misc]
-    num_steps: ClassVar[int | None] = 1  # type: ignore[misc]
     episodes_per_env: ClassVar[int] = 1  # type: ignore[misc]
 
     decides_ahead: ClassVar[bool] = False
@@ -30,14 +29,25 @@ class StreamAgent(Agent):
 
     num_envs: int = 1
     """Environments stepped side by side, each with a trace of its own."""
+    num_steps: int | None = 1
+    """Steps per environment for an update: always 1."""
     normalize_observations: bool = True
-    """Standardize observations by their running mean and deviation, inside the policy; each is counted before it is acted on."""
+    """Standardize observations by their running mean and deviation, inside the policy. Each counts before it is acted on."""
     scale_rewards: bool = True
     """Divide rewards by the standard deviation of their discounted sum. Logged returns stay in the environment's units."""
     truncation_ends_task: bool = False
     """Take a time limit for the end of the task, with no reward after it, as the code of Elsayed et al. does."""
     update: Update = Traces()
     """How the weights move."""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        if self.num_steps != 1:
+            raise ValueError(
+                f"{type(self).__name__} learns from each step as it comes, so num_steps is 1; got {self.num_steps}. For longer "
+                "rollouts take an agent such as a2c or pqn."
+            )
 
     def estimate(self, rollout: Rollout) -> Estimates:
         """Return `r + γ v(s′)` as the return, v(s′) being 0 where the task ended, and its difference from v(s) as the rest.

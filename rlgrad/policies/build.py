@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from rlgrad import random
 from rlgrad.core import capacity
-from rlgrad.core.checks import close_names
+from rlgrad.core.checks import close_names, require
 from rlgrad.core.keras_configs import weights_within
 from rlgrad.policies import networks
 from rlgrad.policies.actions import ActionModel, ActionValues, action_model, action_value_model
@@ -49,6 +49,8 @@ class PolicyOptions(NetworkOptions):
             hidden_sizes=self.hidden_sizes,
             activation=self.activation,
             layer_norm=self.layer_norm,
+            layer_norm_weights=self.layer_norm_weights,
+            sparsity=self.sparsity,
             memory=self.memory,
             memory_size=self.memory_size,
         )
@@ -65,6 +67,8 @@ def make_policy(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     layer_norm: bool = False,
+    layer_norm_weights: bool = True,
+    sparsity: float = 0.0,
     shared_trunk: bool = False,
     memory: Literal["gru", "lstm"] | None = None,
     memory_size: int = 64,
@@ -90,8 +94,10 @@ def make_policy(
         action_values: the network says how good each of the Discrete actions is, and the policy takes the best. `None`: it says
             how likely each action is.
         hidden_sizes: widths of the hidden layers of the default networks.
-        activation: of these hidden layers, a Keras name.
+        activation: of these hidden layers, a Keras name; `leaky_relu(0.01)` is one of that slope.
         layer_norm: normalize each hidden layer of the default networks before its activation.
+        layer_norm_weights: with a scale and a shift that are trained.
+        sparsity: share of each unit's inputs whose initial weight is 0, the others being uniform; 0: orthogonal weights.
         shared_trunk: let the default policy and value networks share their hidden layers.
         memory: the recurrent cell of the default networks; `None`: they see the current observation only.
         memory_size: units of that cell.
@@ -111,6 +117,8 @@ def make_policy(
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
         layer_norm=layer_norm,
+        layer_norm_weights=layer_norm_weights,
+        sparsity=sparsity,
         memory=memory,
         memory_size=memory_size,
         shared_trunk=shared_trunk,
@@ -213,6 +221,9 @@ def _check_options(
 ) -> None:
     """Raise a ValueError for settings of the default networks that contradict the models."""
     _require_activation(options.activation)
+    if not options.layer_norm and not options.layer_norm_weights:
+        raise ValueError("layer_norm_weights=False is about layer_norm, which is off: turn it on, or leave this out.")
+    require(0.0 <= options.sparsity < 1.0, "sparsity", "at least 0, below 1", options.sparsity)
     if options.memory is not None and model is not None:
         raise ValueError(
             "memory is a setting of the default networks, and a model was given: leave it out, and give a model of one step, "
@@ -246,6 +257,8 @@ def _check_action_values(options: PolicyOptions, value_model: ModelOrBuilder | N
 
 
 def _require_activation(name: Any) -> None:
+    if isinstance(name, str) and networks.slope_of(name) is not None:
+        return
     try:
         keras.activations.get(name)
     except ValueError:

@@ -47,7 +47,7 @@ class Traces(Update):
     trace_decay: float = 0.8
     """λ, 0 to 1: the trace decays by γλ a step. 0: it is the gradient of the last step alone."""
     step: Literal["obgd", "adaptive_obgd", "constant", "adam"] = "obgd"
-    """Rule of the step size. obgd: bounded, so that no step overshoots; adaptive_obgd: the same for each weight by its own scale;
+    """Rule of the step size. obgd: bounded, so that no step overshoots; adaptive_obgd: the same, each weight at its own scale;
     constant: learning_rate; adam: learning_rate over the root of the second moment."""
     learning_rate: float | None = None
     """α. `None`: 1, of which the bound leaves what is safe; the rules without a bound need a number."""
@@ -120,13 +120,13 @@ class Traces(Update):
         """Move the weights by one step of each stream.
 
         Args:
-            objective: of an agent that has `td_error` and `cuts`, such as a `StreamAgent`; its batch has one row for each stream.
+            objective: of an agent that has `td_error` and `cuts`, such as a `StreamAgent`. Its batch has a row for each stream.
             state: from `build`.
             seed: not used.
 
         Returns:
-            The objective's own metrics; means over the streams of |δ|, ‖z‖₁ and the step size; with a bound the share of streams
-            whose step it shortened; and `nonfinite_step`, 0 if the step was left out because it was not finite, else −1.
+            The objective's own metrics; means over the streams of |δ|, ‖z‖₁ and the step size; with a bound the share of
+            streams whose step it shortened; and `nonfinite_step`: 0 if the step was not finite and was left out, else −1.
         """
         del seed
         batch, agent = objective.batch, objective.agent
