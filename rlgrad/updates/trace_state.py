@@ -15,18 +15,21 @@ class Steps(NamedTuple):
     """One step of each stream.
 
     Attributes:
-        directions: for each variable (N, *shape), along which δ moves it.
+        directions: float (N, P), along which δ moves the weights.
         rates: float (N,), the step sizes.
         active: float (N,), 1 where the bound shortened a step.
     """
 
-    directions: list[tf.Tensor]
+    directions: tf.Tensor
     rates: tf.Tensor
     active: tf.Tensor
 
 
 class TraceState:
     """The traces of N streams, the second moments of their steps, and the variables that they move.
+
+    All P numbers of a trace stand side by side: a compiled step has a fixed cost per variable, which exceeds that of the
+    arithmetic at one row.
 
     Args:
         update: a `Traces`.
@@ -36,24 +39,22 @@ class TraceState:
     Attributes:
         variables: what it moves.
         num_envs: N.
-        traces: for each variable (N, *shape).
-        squares: for each variable (*shape), the second moment v of its steps; none if the rule needs none.
-        count: steps taken, int64 ().
+        traces: float (N, P), in the order of the variables.
+        squares: float (P,), the second moment v of the steps; `None` if the rule needs none.
+        count: steps taken, int64 (); `None` likewise.
     """
 
     def __init__(self, update: Any, variables: Sequence[keras.Variable], num_envs: int) -> None:
         self.update, self.variables, self.num_envs = update, list(variables), num_envs
-        self.traces = [_zeros((num_envs, *v.shape), v.dtype, f"trace_{i}") for i, v in enumerate(variables)]
-        self.squares: list[keras.Variable] = []
-        self.count: keras.Variable | None = None
-        if update.is_adaptive:
-            self.squares = [_zeros(tuple(v.shape), v.dtype, f"square_{i}") for i, v in enumerate(variables)]
-            self.count = _zeros((), "int64", "steps")
+        self._sizes = [math.prod(v.shape) for v in variables]
+        self.traces = _zeros((num_envs, sum(self._sizes)), "float32", "traces")
+        self.squares = _zeros((sum(self._sizes),), "float32", "squares") if update.is_adaptive else None
+        self.count = _zeros((), "int64", "steps") if update.is_adaptive else None
 
     @property
     def slots(self) -> list[keras.Variable]:
         """Return what a checkpoint keeps: the traces, and the second moments with their number of steps."""
-        return [*self.traces, *self.squares, *([] if self.count is None else [self.count])]
+        return [slot for slot in (self.traces, self.squares, self.count) if slot is not None]
 
     def apply_gradient(
         self, gradient: Mapping[str, tf.Tensor], *, error: Any, decay: float, ends: Any = False
@@ -74,8 +75,7 @@ class TraceState:
             ValueError: the gradient is not of the variables given to `build`.
             FloatingPointError: the step is not finite; nothing has moved.
         """
-        several = self.num_envs > 1
-        lead = (self.num_envs,) if several else ()
+        lead = (self.num_envs,) if self.num_envs > 1 else ()
         expected = [(*lead, *v.shape) for v in self.variables]
         shapes = [tuple(g.shape) for g in gradient.values()]
         if shapes != expected:
@@ -83,12 +83,13 @@ class TraceState:
                 f"Expected a gradient for the {len(expected)} variables given to build, of shapes {expected}; got {shapes}. "
                 "Pass the same variables to both: `weights=` of rlgrad.gradients.gradient selects them."
             )
+        every = (self.num_envs,)
         metrics = self.move(
-            [tf.convert_to_tensor(g) if several else g[None] for g in gradient.values()],
-            error=tf.broadcast_to(tf.cast(error, tf.float32), (self.num_envs,)),
+            list(gradient.values()),
+            error=tf.broadcast_to(tf.cast(error, tf.float32), every),
             decay=decay,
-            cuts=tf.broadcast_to(tf.cast(ends, tf.bool), (self.num_envs,)),
-            counts=tf.ones((self.num_envs,), tf.bool),
+            cuts=tf.broadcast_to(tf.cast(ends, tf.bool), every),
+            counts=tf.ones(every, tf.bool),
         )
         bad = metrics.pop("nonfinite_step")
         if tf.executing_eagerly() and int(bad) >= 0:
@@ -99,7 +100,7 @@ class TraceState:
         """Take one step of each stream.
 
         Args:
-            gradient: for each variable (N, *shape), what enters the traces.
+            gradient: for each variable what enters the traces, (N, *shape); for a single stream also (*shape).
             error: δ, float (N,).
             decay: γλ.
             cuts: bool (N,), forget the trace after the step.
@@ -113,58 +114,47 @@ class TraceState:
         error = tf.where(counts, error, 0.0)
         if update.error_clip is not None:
             error = tf.clip_by_value(error, -update.error_clip, update.error_clip)
-        keeps = tf.where(counts, decay, 1.0)
-        traces = [
-            _rows(keeps, z) * z + tf.where(_rows(counts, g), g, 0.0)
-            for z, g in zip(map(tf.convert_to_tensor, self.traces), gradient, strict=True)
-        ]
-        squares, count = self._second_moments(traces, error, share)
+        entering = tf.concat([tf.reshape(tf.cast(g, tf.float32), (self.num_envs, -1)) for g in gradient], axis=1)
+        traces = tf.convert_to_tensor(self.traces)
+        traces = tf.where(counts[:, None], decay * traces + entering, traces)
+        squares, count = self._second_moment(traces, error, share)
         steps = self._steps(traces, squares, count, error)
         weights = steps.rates * error * (share if update.over_streams == "mean" else counted)
-        along = [tf.tensordot(tf.cast(weights, d.dtype), d, 1) for d in steps.directions]
-        values = values_after(self.variables, along, 1.0)
-        finite = all_finite([*values, *squares, weights])
-        kept = [tf.where(_rows(cuts & counts, z), tf.zeros_like(z), z) for z in traces]
-        assign_if(
-            finite, [*self.variables, *self.slots], [*values, *kept, *squares, *([] if count is None else [count])]
-        )
+        along = tf.split(tf.linalg.matvec(steps.directions, weights, transpose_a=True), self._sizes)
+        values = values_after(self.variables, map(_shaped, along, self.variables), 1.0)
+        finite = all_finite([*values, *([] if squares is None else [squares]), weights])
+        kept = tf.where((cuts & counts)[:, None], 0.0, traces)
+        after = [slot for slot in (kept, squares, count) if slot is not None]
+        assign_if(finite, [*self.variables, *self.slots], [*values, *after])
         numbers = {"td_error": tf.abs(error), "trace_norm": _size(traces), "effective_step": steps.rates}
         if update.is_bounded:
             numbers["bound_active"] = steps.active
         metrics: Metrics = {name: tf.reduce_sum(tf.where(counts, x, 0.0) * share) for name, x in numbers.items()}
         return metrics | {"nonfinite_step": tf.where(finite, -1, 0)}
 
-    def _second_moments(
-        self, traces: Sequence[tf.Tensor], error: tf.Tensor, share: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor | None]:
+    def _second_moment(
+        self, traces: tf.Tensor, error: tf.Tensor, share: tf.Tensor
+    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         """Return v after this step, of the mean over the streams, and the number of steps; unchanged if no stream counts."""
-        if self.count is None:
-            return [], None
+        if self.squares is None or self.count is None:
+            return None, None
         counts = tf.reduce_sum(share) > 0.0
         beta = tf.where(counts, self.update.beta_2, 1.0)
-        squares = []
-        for before, z in zip(self.squares, traces, strict=True):
-            step = tf.square(_rows(error, z) * z)
-            mean = tf.tensordot(tf.cast(share, step.dtype), step, 1)
-            squares.append(
-                tf.cast(beta, mean.dtype) * tf.convert_to_tensor(before) + tf.cast(1.0 - beta, mean.dtype) * mean
-            )
+        mean = tf.linalg.matvec(tf.square(error[:, None] * traces), share, transpose_a=True)
+        squares = beta * tf.convert_to_tensor(self.squares) + (1.0 - beta) * mean
         return squares, tf.convert_to_tensor(self.count) + tf.cast(counts, tf.int64)
 
-    def _steps(
-        self, traces: list[tf.Tensor], squares: Sequence[tf.Tensor], count: tf.Tensor | None, error: tf.Tensor
-    ) -> Steps:
+    def _steps(self, traces: tf.Tensor, squares: tf.Tensor | None, count: tf.Tensor | None, error: tf.Tensor) -> Steps:
         """Return the directions and the step sizes of the rule."""
         update, directions = self.update, traces
-        if count is not None:
+        if squares is not None:
             # 1 − βᵗ without the digits that float32 loses near 1.
-            passed = -tf.math.expm1(tf.cast(tf.maximum(count, 1), tf.float32) * math.log(max(update.beta_2, 1e-38)))
-            corrected = [v / tf.cast(passed, v.dtype) for v in squares]
+            t = tf.cast(tf.maximum(count, 1), tf.float32)
+            corrected = squares / -tf.math.expm1(t * math.log(update.beta_2))
             if update.step == "adam":
-                scales = [tf.sqrt(v) + update.epsilon for v in corrected]
+                directions = traces / (tf.sqrt(corrected) + update.epsilon)
             else:
-                scales = [tf.sqrt(v + update.epsilon) for v in corrected]
-            directions = [z / scale for z, scale in zip(traces, scales, strict=True)]
+                directions = traces / tf.sqrt(corrected + update.epsilon)
         alpha = 1.0 if update.learning_rate is None else update.learning_rate
         if not update.is_bounded:
             return Steps(directions, tf.fill(tf.shape(error), alpha), tf.zeros_like(error))
@@ -172,16 +162,13 @@ class TraceState:
         return Steps(directions, alpha / tf.maximum(bound, 1.0), tf.cast(bound > 1.0, tf.float32))
 
 
-def _size(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return the sum of absolute values over all tensors (N, *shape), float32 (N,)."""
-    sums = [tf.reduce_sum(tf.abs(tf.cast(x, tf.float32)), axis=list(range(1, x.shape.rank))) for x in tensors]
-    return tf.add_n(sums)
+def _size(traces: tf.Tensor) -> tf.Tensor:
+    """Return the sum of absolute values of each row, float (N,)."""
+    return tf.reduce_sum(tf.abs(traces), axis=1)
 
 
-def _rows(numbers: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Return numbers (N,), or truth values, in a shape that multiplies tensors (N, *shape)."""
-    shaped = tf.reshape(numbers, (-1, *[1] * (like.shape.rank - 1)))
-    return shaped if shaped.dtype == tf.bool else tf.cast(shaped, like.dtype)
+def _shaped(numbers: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
+    return tf.cast(tf.reshape(numbers, variable.shape), variable.dtype)
 
 
 def _zeros(shape: tuple[int, ...], dtype: str, name: str) -> keras.Variable:

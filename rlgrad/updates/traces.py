@@ -67,7 +67,7 @@ class Traces(Update):
         require(0.0 <= self.trace_decay <= 1.0, "trace_decay", "between 0 and 1", self.trace_decay)
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         require(self.kappa > 0.0, "kappa", "above 0", self.kappa)
-        require(0.0 <= self.beta_2 < 1.0, "beta_2", "at least 0, below 1", self.beta_2)
+        require(0.0 < self.beta_2 < 1.0, "beta_2", "between 0 and 1", self.beta_2)
         require(self.epsilon > 0.0, "epsilon", "above 0", self.epsilon)
         require(self.error_clip is None or self.error_clip > 0, "error_clip", "above 0", self.error_clip)
         if self.learning_rate is None and not self.is_bounded:
@@ -134,7 +134,7 @@ class Traces(Update):
         at_theta, now, credits = objective.credited_outputs()
         eligibility = {name: _without_weights(c, batch.weights) for name, c in credits.items()}
         if state.num_envs == 1:
-            gradient = [g[None] for g in at_theta.gradient(eligibility).values()]
+            gradient = list(at_theta.gradient(eligibility).values())
         else:
             gradient = objective.row_gradients(eligibility)
         metrics = state.move(
