@@ -1,6 +1,6 @@
-"""Streaming agents in NumPy float64, written from Elsayed, Vasan & Mahmood (2024): lists of all that was seen, no running moments.
+"""Streaming agents in NumPy float64, written from Elsayed, Vasan & Mahmood (2024): lists of all that was seen.
 
-The observation's statistics are those of all observations up to and including the one that is acted on; within a step they stay.
+The statistics of observations are those up to and including the one that is acted on; within a step they stay.
 """
 
 import numpy as np
