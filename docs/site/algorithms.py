@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgrad import Agent
+from rlgrad import Agent, StreamAgent
 from rlgrad.config import agent_class
 from rlgrad.core import registry
 from rlgrad.hyperparameters import fields
@@ -34,6 +34,8 @@ _VALUE = Cell("c_v (G^λ − v)", '"value": self.value_coefficient * (batch.retu
 _ENTROPY = Cell("c_H, or none", 'credit["entropy"] = anneal(')
 _ADVANTAGE = Cell("Â^λ", 'return {"log_prob": advantages,')
 
+_ELIGIBLE = Cell("1", 'credit = {"log_prob": 1.0, "value": 1.0}')
+
 CREDITS: dict[str, dict[str, Cell]] = {
     "reinforce": {
         "log_prob": Cell("G − b", 'credit = {"log_prob": advantages}'),
@@ -51,6 +53,13 @@ CREDITS: dict[str, dict[str, Cell]] = {
     "npg": {"log_prob": _ADVANTAGE, "value": _VALUE},
     "trpo": {"log_prob": _ADVANTAGE, "value": _VALUE},
     "pqn": {"q": Cell("G^λ − q", 'return {"q": batch.returns - now.q}')},
+    "stream-ac": {
+        "log_prob": _ELIGIBLE,
+        "value": _ELIGIBLE,
+        "entropy": Cell("c_H sgn δ, or none", 'credit["entropy"] = '),
+    },
+    "stream-q": {"q": Cell("1", 'return {"q": 1.0}')},
+    "stream-sarsa": {"q": Cell("1", 'return {"q": 1.0}')},
     "dqn": {"q": Cell("R + d q̄(s′)[a*] − q, or clipped", "error = batch.rewards + batch.discounts *")},
     "qr-dqn": {
         "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": tf.reduce_mean(side * slope, axis=-1)}')
@@ -126,6 +135,8 @@ def _link(text: str, file: Path, line: int) -> str:
 def _batch(agent: Agent) -> str:
     if agent.replay is not None:
         return f"{agent.replay.batch_size} steps of a replay"
+    if isinstance(agent, StreamAgent):
+        return "each step"
     return "whole episodes" if agent.num_steps is None else f"a rollout, {agent.num_envs} × {agent.num_steps} steps"
 
 

@@ -157,9 +157,9 @@ def test_an_agent_that_is_not_asked_for_is_not_imported(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     from_mapping(BASE | {"agent": {"name": "ppo"}})
     assert {name for name in sys.modules if name.startswith("rlgrad.agents.")} == {"rlgrad.agents.ppo"}
-    assert sorted({"A2C", "C51", "DQN", "NPG", "PPO", "PQN", "QRDQN", "TRPO", "Reinforce"}) == sorted(
-        rlgrad.agents.__all__
-    )
+    assert sorted(
+        {"A2C", "C51", "DQN", "NPG", "PPO", "PQN", "QRDQN", "TRPO", "Reinforce", "StreamAC", "StreamQ", "StreamSARSA"}
+    ) == sorted(rlgrad.agents.__all__)
     assert {getattr(rlgrad.agents, name).__name__ for name in rlgrad.agents.__all__} <= {*dir(rlgrad.agents)}
     with pytest.raises(AttributeError, match="no attribute 'SAC'"):
         _ = rlgrad.agents.SAC
