@@ -19,7 +19,7 @@ With `update=PerHead(policy=Traces(step="constant", …), value=Traces(step="con
 classic actor-critic with eligibility traces.
 
 Where it fails: it forgets, since nothing is replayed; and it needs normalized observations, rewards and hidden layers, because
-no step is corrected by others of a batch. Use `layer_norm: true`, `layer_norm_weights: false` and `sparsity: 0.9`.
+no step is corrected by others of a batch. Use `layer_norm: true`, `fixed_layer_norm: true` and `sparsity: 0.9`.
 
 Source: Elsayed, Vasan & Mahmood (2024), "Streaming deep reinforcement learning finally works", algorithm 3; the classic form,
 Sutton & Barto (2018), section 13.5.

@@ -14,7 +14,7 @@ rule to the letter. A random action that happens to be greedy cuts nothing. As c
 
 With `update=Traces(step="adam", learning_rate=…)` each weight moves at its own scale.
 
-Where it fails: it forgets, since nothing is replayed. Use `layer_norm: true`, `layer_norm_weights: false` and `sparsity: 0.9`.
+Where it fails: it forgets, since nothing is replayed. Use `layer_norm: true`, `fixed_layer_norm: true` and `sparsity: 0.9`.
 
 Source: Elsayed, Vasan & Mahmood (2024), "Streaming deep reinforcement learning finally works".
 """

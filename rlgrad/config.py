@@ -64,8 +64,8 @@ class Config:
     """Activation of the hidden layers, by its Keras name; leaky_relu(0.01) is one of that slope."""
     layer_norm: bool = False
     """Normalize each hidden layer of the default networks before its activation."""
-    layer_norm_weights: bool = True
-    """Give this normalization a scale and a shift that are trained."""
+    fixed_layer_norm: bool = False
+    """Leave out the scale and the shift of this normalization, which are trained."""
     sparsity: float = 0.0
     """Share of each unit's inputs whose initial weight is 0, the others being uniform. 0: orthogonal weights."""
     shared_trunk: bool = False

@@ -18,6 +18,7 @@ SECTIONS = {
         "docs/table",
         "docs/replay",
         "docs/streams",
+        "docs/prediction",
         "docs/agents/your-own",
         "docs/agents/publishing",
     ),

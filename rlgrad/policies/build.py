@@ -49,7 +49,7 @@ class PolicyOptions(NetworkOptions):
             hidden_sizes=self.hidden_sizes,
             activation=self.activation,
             layer_norm=self.layer_norm,
-            layer_norm_weights=self.layer_norm_weights,
+            fixed_layer_norm=self.fixed_layer_norm,
             sparsity=self.sparsity,
             memory=self.memory,
             memory_size=self.memory_size,
@@ -67,7 +67,7 @@ def make_policy(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     layer_norm: bool = False,
-    layer_norm_weights: bool = True,
+    fixed_layer_norm: bool = False,
     sparsity: float = 0.0,
     shared_trunk: bool = False,
     memory: Literal["gru", "lstm"] | None = None,
@@ -96,7 +96,7 @@ def make_policy(
         hidden_sizes: widths of the hidden layers of the default networks.
         activation: of these hidden layers, a Keras name; `leaky_relu(0.01)` is one of that slope.
         layer_norm: normalize each hidden layer of the default networks before its activation.
-        layer_norm_weights: with a scale and a shift that are trained.
+        fixed_layer_norm: without its scale and shift, which are trained.
         sparsity: share of each unit's inputs whose initial weight is 0, the others being uniform; 0: orthogonal weights.
         shared_trunk: let the default policy and value networks share their hidden layers.
         memory: the recurrent cell of the default networks; `None`: they see the current observation only.
@@ -117,7 +117,7 @@ def make_policy(
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
         layer_norm=layer_norm,
-        layer_norm_weights=layer_norm_weights,
+        fixed_layer_norm=fixed_layer_norm,
         sparsity=sparsity,
         memory=memory,
         memory_size=memory_size,
@@ -221,8 +221,8 @@ def _check_options(
 ) -> None:
     """Raise a ValueError for settings of the default networks that contradict the models."""
     _require_activation(options.activation)
-    if not options.layer_norm and not options.layer_norm_weights:
-        raise ValueError("layer_norm_weights=False is about layer_norm, which is off: turn it on, or leave this out.")
+    if not options.layer_norm and options.fixed_layer_norm:
+        raise ValueError("fixed_layer_norm=True is about layer_norm, which is off: turn it on, or leave this out.")
     require(0.0 <= options.sparsity < 1.0, "sparsity", "at least 0, below 1", options.sparsity)
     if options.memory is not None and model is not None:
         raise ValueError(

@@ -36,7 +36,7 @@ class NetworkOptions:
         hidden_sizes: widths of the hidden layers.
         activation: of the hidden layers, a Keras name; `leaky_relu(0.01)` is one of that slope.
         layer_norm: normalize each hidden layer before its activation.
-        layer_norm_weights: with a scale and a shift that are trained.
+        fixed_layer_norm: without its scale and shift, which are trained.
         sparsity: share of each unit's inputs whose initial weight is 0, the others being uniform; 0: orthogonal weights.
         memory: the recurrent cell after the hidden layers; `None`: no memory.
         memory_size: units of that cell.
@@ -45,7 +45,7 @@ class NetworkOptions:
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     layer_norm: bool = False
-    layer_norm_weights: bool = True
+    fixed_layer_norm: bool = False
     sparsity: float = 0.0
     memory: Literal["gru", "lstm"] | None = None
     memory_size: int = 64
@@ -171,7 +171,7 @@ def _hidden(options: NetworkOptions, seed: np.random.SeedSequence) -> list[Any]:
             continue
         layers.append(_dense(width, "linear", GAIN, own, name, options.sparsity))
         if options.layer_norm:
-            weights = options.layer_norm_weights
+            weights = not options.fixed_layer_norm
             norm = keras.layers.LayerNormalization(epsilon=_EPSILON, center=weights, scale=weights, name=f"{name}_norm")
             layers.append(norm)
         if slope is None:

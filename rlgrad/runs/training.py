@@ -57,7 +57,7 @@ def train(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     layer_norm: bool = False,
-    layer_norm_weights: bool = True,
+    fixed_layer_norm: bool = False,
     sparsity: float = 0.0,
     shared_trunk: bool = False,
     memory: Memory | None = None,
@@ -109,7 +109,7 @@ def train(
         hidden_sizes: Widths of the hidden layers of the default networks.
         activation: Activation of the hidden layers, by its Keras name; leaky_relu(0.01) is one of that slope.
         layer_norm: Normalize each hidden layer of the default networks before its activation.
-        layer_norm_weights: Give this normalization a scale and a shift that are trained.
+        fixed_layer_norm: Leave out the scale and the shift of this normalization, which are trained.
         sparsity: Share of each unit's inputs whose initial weight is 0, the others being uniform. 0: orthogonal
             weights.
         shared_trunk: Share the hidden layers between the default policy and value networks.

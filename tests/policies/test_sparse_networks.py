@@ -14,7 +14,7 @@ from rlgrad.policies.initializers import Sparse
 OPTIONS = {
     "hidden_sizes": (30, 20),
     "layer_norm": True,
-    "layer_norm_weights": False,
+    "fixed_layer_norm": True,
     "sparsity": 0.9,
     "activation": "leaky_relu(0.01)",
 }
@@ -92,7 +92,7 @@ def test_a_shared_trunk_and_a_memory_take_the_options_too():
     [
         ({"sparsity": 1.0}, "sparsity"),
         ({"sparsity": -0.1}, "sparsity"),
-        ({"layer_norm_weights": False}, "layer_norm_weights=False is about layer_norm, which is off"),
+        ({"fixed_layer_norm": True}, "fixed_layer_norm=True is about layer_norm, which is off"),
         ({"activation": "leaky_relu(x)"}, "activation is one that Keras knows"),
     ],
 )

@@ -19,7 +19,7 @@ from rlgrad.updates import Traces
 QUICK = {
     "hidden_sizes": (4,),
     "layer_norm": True,
-    "layer_norm_weights": False,
+    "fixed_layer_norm": True,
     "sparsity": 0.5,
     "activation": "leaky_relu(0.01)",
     "evaluation_episodes": 0,
@@ -72,7 +72,7 @@ def test_a_stream_in_a_compiled_environment_is_one_program_and_learns_the_same_n
     collector = rlgrad.CompiledCollector(run.collector.functional, num_envs=agent.num_envs, num_steps=1, seed=2)
     values = agent.action_values if not isinstance(agent, StreamAC) else None
     options = {
-        name: QUICK[name] for name in ("hidden_sizes", "layer_norm", "layer_norm_weights", "sparsity", "activation")
+        name: QUICK[name] for name in ("hidden_sizes", "layer_norm", "fixed_layer_norm", "sparsity", "activation")
     }
     policy = rlgrad.make_policy(
         collector.observation_space, collector.action_space, action_values=values, normalize_observations=True,
