@@ -212,6 +212,11 @@ class Learner:
             raise NotImplementedError(
                 "A policy with memory has gradients of sequences, not of steps, so they cannot be measured step by step."
             )
+        if self.stream is not None:
+            raise NotImplementedError(
+                f"A diagnosis is of credits that are the whole factor of a gradient, and those of {type(self.agent).__name__} "
+                "say what enters a trace."
+            )
         if not {"log_prob", "value"} & {*self.credited}:
             raise NotImplementedError(
                 f"A diagnosis is of policy gradients and of values, and {type(self.agent).__name__} credits "

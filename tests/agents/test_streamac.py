@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from helpers.by_hand import assert_weights, policy_of
 from helpers.slow import mostly_slow
 from helpers.streams import ActorCriticByHand, Script
@@ -94,6 +95,26 @@ def test_options_of_rollouts_are_none_of_it():
         StreamAC(num_steps=8)
     with pytest.raises(ValueError, match="entropy_coefficient"):
         StreamAC(entropy_coefficient=-1.0)
+
+
+def test_what_enters_a_trace_is_not_diagnosed_as_a_gradient():
+    learner = rlgrad.Learner(StreamAC(), policy_of("discrete"), num_envs=1)
+    with pytest.raises(NotImplementedError, match="those of StreamAC say what enters a trace"):
+        learner.diagnose(Script().play(), 0.0)
+
+
+def test_a_policy_and_a_value_that_share_layers_take_one_trace():
+    policy = rlgrad.make_policy(
+        spaces.Box(-9, 9, (2,)), spaces.Discrete(3), shared_trunk=True, hidden_sizes=(4,), normalize_observations=True
+    )
+    with pytest.raises(ValueError, match="share"):
+        rlgrad.Learner(StreamAC(), policy, num_envs=1)
+    learner = rlgrad.Learner(StreamAC(num_envs=2, update=Traces()), policy, num_envs=2)
+    before = [v.numpy() for v in policy.trainable_variables]
+    learner.learn(Script(2, end=0.0).play(), 0.0, np.array([3, 4], np.int32))
+    moved = sum(np.abs(v.numpy() - w).sum() for v, w in zip(policy.trainable_variables, before, strict=True))
+    assert 0.0 < moved <= 1 / 2.0 + 1e-6
+    assert (np.abs(learner.state.traces.numpy()).sum(1) > 1.0).all()
 
 
 def test_a_memory_is_refused():
