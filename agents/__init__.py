@@ -15,11 +15,32 @@ if TYPE_CHECKING:
     from rlgrad.agents.redq import REDQ
     from rlgrad.agents.reinforce import Reinforce
     from rlgrad.agents.sac import SAC
+    from rlgrad.agents.streamac import StreamAC
+    from rlgrad.agents.streamq import StreamQ
+    from rlgrad.agents.streamsarsa import StreamSARSA
     from rlgrad.agents.td3 import TD3
     from rlgrad.agents.tqc import TQC
     from rlgrad.agents.trpo import TRPO
 
-__all__ = ["A2C", "C51", "DDPG", "DQN", "NPG", "PPO", "PQN", "QRDQN", "REDQ", "SAC", "TD3", "TQC", "TRPO", "Reinforce"]
+__all__ = [
+    "A2C",
+    "C51",
+    "DDPG",
+    "DQN",
+    "NPG",
+    "PPO",
+    "PQN",
+    "QRDQN",
+    "REDQ",
+    "SAC",
+    "TD3",
+    "TQC",
+    "TRPO",
+    "Reinforce",
+    "StreamAC",
+    "StreamQ",
+    "StreamSARSA",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from rlgrad.rollouts import GymCollector, Rollout
     from rlgrad.rollouts.compiled import CompiledCollector
     from rlgrad.runs.training import Callback, Run, load, train
-    from rlgrad.updates import Ascent, NaturalGradient, PerHead, TrustRegion
+    from rlgrad.streams import StreamAgent
+    from rlgrad.updates import Ascent, NaturalGradient, PerHead, Traces, TrustRegion
 
 _HOME = {
     "diagnostics": "rlgrad.diagnostics",
@@ -61,7 +62,9 @@ _HOME = {
     "train": "rlgrad.runs.training",
     "Ascent": "rlgrad.updates",
     "NaturalGradient": "rlgrad.updates",
+    "StreamAgent": "rlgrad.streams",
     "PerHead": "rlgrad.updates",
+    "Traces": "rlgrad.updates",
     "TrustRegion": "rlgrad.updates",
 }
 __all__ = [
@@ -87,7 +90,9 @@ __all__ = [
     "ReplayBatch",
     "Rollout",
     "Run",
+    "StreamAgent",
     "Target",
+    "Traces",
     "TrustRegion",
     "diagnostics",
     "estimators",

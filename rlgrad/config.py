@@ -61,9 +61,13 @@ class Config:
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the default networks."""
     activation: str = "tanh"
-    """Activation of the hidden layers, by its Keras name."""
+    """Activation of the hidden layers, by its Keras name; leaky_relu(0.01) is one of that slope."""
     layer_norm: bool = False
     """Normalize each hidden layer of the default networks before its activation."""
+    fixed_layer_norm: bool = False
+    """Leave out the scale and the shift of this normalization, which are trained."""
+    sparsity: float = 0.0
+    """Share of each unit's inputs whose initial weight is 0, the others being uniform. 0: orthogonal weights."""
     shared_trunk: bool = False
     """Share the hidden layers between the default policy and value networks."""
     memory: Memory | None = None

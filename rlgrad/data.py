@@ -72,6 +72,8 @@ class Batch(NamedTuple):
         discounts: float (M,), γ; 0 where the task ended, and not where time ran out.
         next_observations: (M, …), the true successor of each step. A policy with memory has none.
         seeds: int32 (M, 2), of each row's random numbers.
+        ends: float (M,), 1 where the episode ended after the step, be it that the task ended or that time ran out.
+        next_actions: (M, …), what is taken after the step, where an agent decides ahead (`StreamAgent.decides_ahead`).
     """
 
     observations: Any
@@ -87,6 +89,8 @@ class Batch(NamedTuple):
     discounts: Any = ()
     next_observations: Any = ()
     seeds: Any = ()
+    ends: Any = ()
+    next_actions: Any = ()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked by libraries, which look no further

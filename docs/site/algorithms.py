@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from rlgrad import Agent
+from rlgrad import Agent, StreamAgent
 from rlgrad.config import agent_class
 from rlgrad.core import registry
 from rlgrad.hyperparameters import fields
@@ -41,6 +41,7 @@ _ENTROPY = Cell("c_H, or none", 'credit["entropy"] = anneal(')
 _ADVANTAGE = Cell("Â^λ", 'return {"log_prob": advantages,')
 
 _SLOPE = '"action": now.slope(lambda heads: heads.q[:, 0]'
+_ELIGIBLE = Cell("1", 'credit = {"log_prob": 1.0, "value": 1.0}')
 
 CREDITS: dict[str, dict[str, Cell]] = {
     "reinforce": {
@@ -59,13 +60,23 @@ CREDITS: dict[str, dict[str, Cell]] = {
     "npg": {"log_prob": _ADVANTAGE, "value": _VALUE},
     "trpo": {"log_prob": _ADVANTAGE, "value": _VALUE},
     "pqn": {"q": Cell("G^λ − q", 'return {"q": batch.returns - now.q}')},
+    "stream-ac": {
+        "log_prob": _ELIGIBLE,
+        "value": _ELIGIBLE,
+        "entropy": Cell("c_H sgn δ, or none", 'credit["entropy"] = '),
+    },
+    "stream-q": {"q": Cell("1", 'return {"q": 1.0}')},
+    "stream-sarsa": {"q": Cell("1", 'return {"q": 1.0}')},
     "dqn": {"q": Cell("R + d q̄(s′)[a*] − q, or clipped", "error = batch.rewards + batch.discounts *")},
     "qr-dqn": {
         "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": tf.reduce_mean(side * slope, axis=-1)}')
     },
     "c51": {"q": Cell("m − softmax(f)", 'return {"q": self.projected(batch, after) - tf.nn.softmax(now.q)}')},
     "ddpg": {"q": Cell("R + d q̄(s′, μ̄(s′)) − q", '"q": y[:, None] - now.q'), "action": Cell("∇ₐ q(s, μ(s))", _SLOPE)},
-    "td3": {"q": Cell("R + d min q̄(s′, ã′) − q_i", '"q": y[:, None] - now.q'), "action": Cell("∇ₐ q₁(s, μ(s))", _SLOPE)},
+    "td3": {
+        "q": Cell("R + d min q̄(s′, ã′) − q_i", '"q": y[:, None] - now.q'),
+        "action": Cell("∇ₐ q₁(s, μ(s))", _SLOPE),
+    },
     "sac": {
         "q": Cell("R + d (min q̄ − α log π′) − q_i", "return y[:, None] - now.q"),
         "action": Cell("∇ₐ min q", '"action": now.slope(lambda heads: self.value(heads.q)'),
@@ -73,7 +84,9 @@ CREDITS: dict[str, dict[str, Cell]] = {
         "log_alpha": Cell("log π + H̄", '"log_alpha": now.action_log_prob + kept'),
     },
     "tqc": {
-        "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", "return tf.reduce_mean(side * tf.clip_by_value(error, -1.0, 1.0)"),
+        "q": Cell(
+            "mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", "return tf.reduce_mean(side * tf.clip_by_value(error, -1.0, 1.0)"
+        ),
         "action": Cell("∇ₐ mean z", "return tf.reduce_mean(q, axis=[1, 2])"),
     },
     "redq": {
@@ -161,6 +174,8 @@ def _link(text: str, file: Path, line: int) -> str:
 def _batch(agent: Agent) -> str:
     if agent.replay is not None:
         return f"{agent.replay.batch_size} steps of a replay"
+    if isinstance(agent, StreamAgent):
+        return "each step"
     return "whole episodes" if agent.num_steps is None else f"a rollout, {agent.num_envs} × {agent.num_steps} steps"
 
 

@@ -13,9 +13,12 @@ SECTIONS = {
     "Start": ("docs/first-steps", "docs/command-line", "docs/configs"),
     "Agents": (
         *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo", "dqn", "qr-dqn", "c51", "pqn")),
+        *(f"docs/agents/{name}" for name in ("stream-ac", "stream-q", "stream-sarsa")),
         "docs/agents/*",
         "docs/table",
         "docs/replay",
+        "docs/streams",
+        "docs/prediction",
         "docs/agents/your-own",
         "docs/agents/publishing",
     ),

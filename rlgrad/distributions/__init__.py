@@ -6,6 +6,7 @@ differentiated are written in TensorFlow, those that run at every environment st
 
 from rlgrad.distributions.bernoulli import Bernoulli
 from rlgrad.distributions.categorical import Categorical
+from rlgrad.distributions.decided import Decided
 from rlgrad.distributions.deterministic import Deterministic
 from rlgrad.distributions.exploring import Exploring
 from rlgrad.distributions.gaussian import DiagonalGaussian
@@ -17,6 +18,7 @@ from rlgrad.distributions.protocol import Distribution
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Decided",
     "Deterministic",
     "DiagonalGaussian",
     "Distribution",

@@ -25,6 +25,7 @@ def batch_signature(observation_spec: Any, action_spec: tf.TensorSpec, *, replay
     specs: dict[str, Any] = dict.fromkeys(kind._fields, tf.TensorSpec((None,), tf.float32))
     specs |= {"observations": observation_spec, "actions": action_spec, "progress": tf.TensorSpec((), tf.float32)}
     specs |= {"next_observations": observation_spec, "seeds": tf.TensorSpec((None, 2), tf.int32)}
+    specs |= {} if replay else {"next_actions": action_spec}
     found: Batch | ReplayBatch = kind(**specs)
     return found
 

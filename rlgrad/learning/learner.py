@@ -32,6 +32,7 @@ from rlgrad.learning.packing import WordPacking
 from rlgrad.learning.rehearsal import Rehearsal
 from rlgrad.learning.reward_scale import RewardScale
 from rlgrad.learning.sketch import ON_DEMAND
+from rlgrad.learning.stream_memory import StreamMemory
 from rlgrad.learning.target_weights import TargetWeights
 from rlgrad.learning.trained_variables import (
     connected,
@@ -46,6 +47,7 @@ from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.replay.records import Exploration
 from rlgrad.rollouts.explorer import Explorer
+from rlgrad.streams import StreamAgent
 from rlgrad.updates import State, assign_if
 
 _log = logging.getLogger("rlgrad")
@@ -74,6 +76,7 @@ class Learner:
         reward_scale: of the rewards, if the agent asks for one.
         rehearsal: draws batches from what was played earlier, if the agent has a replay.
         target: the target weights, if the agent asks them.
+        stream: what a `StreamAgent` keeps from step to step.
         traces: how often the program was traced.
     """
 
@@ -98,7 +101,10 @@ class Learner:
             self.target = TargetWeights(agent.target, variables_behind(agent, policy, asked_of_target))
         trains_value = "value" in self.credited or traced.action_values  # critics of actions say no value of a state
         self.uses_value = policy.has_value and trains_value and self.rehearsal is None
-        of_value = ("explained_variance",) if self.uses_value else ()
+        self.stream = StreamMemory(agent, policy, num_envs) if isinstance(agent, StreamAgent) else None
+        # The returns of a single step do not vary.
+        self._explains = self.uses_value and self.stream is None
+        of_value = ("explained_variance",) if self._explains else ()
         own = ("gradient_steps",) if self.rehearsal is not None else ()
         self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics, *own)
         require_free_names(agent, self._measured, (*of_value, *own, "q_mean"))
@@ -111,7 +117,11 @@ class Learner:
             _log.info("No value output: a time limit counts as the end of the task, with no reward after it.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         scale = [] if self.reward_scale is None else self.reward_scale.variables
-        self._statistics = [*policy.preparation.variables, *scale]
+        self._statistics = [
+            *policy.preparation.variables,
+            *scale,
+            *([] if self.stream is None else self.stream.variables),
+        ]
         self.traces = 0
         self.xla = actors.gains_from_xla(policy) if xla is None else xla
         self._mirror = policy.mirror  # made before anything is traced
@@ -167,7 +177,12 @@ class Learner:
     @property
     def memories(self) -> dict[str, list[Any]]:
         """Return what a checkpoint keeps besides the policy and the update's slots: variables by group, in order."""
-        parts = {"reward_scale": self.reward_scale, "target": self.target, "replay": self.rehearsal}
+        parts = {
+            "reward_scale": self.reward_scale,
+            "target": self.target,
+            "replay": self.rehearsal,
+            "stream": self.stream,
+        }
         return {name: list(part.variables) for name, part in parts.items() if part is not None}
 
     def give_up_xla(self) -> None:
@@ -183,13 +198,15 @@ class Learner:
         """
         replay, exploration = self.agent.replay, self.agent.exploration
         warmup = 0 if replay is None else replay.warmup
-        if not warmup and exploration == Exploration():
+        decided = None if self.stream is None else self.stream.decided
+        if not warmup and decided is None and exploration == Exploration():
             return self.policy
         share = exploration.share(progress)
         if warmup:
             early = timesteps < warmup
             share = tf.where(early, 1.0, share) if tf.is_tensor(early) else 1.0 if early else share
-        return Explorer(self.policy, share, exploration.deviation(progress) if exploration.noise != 0.0 else None)
+        deviation = exploration.deviation(progress) if exploration.noise != 0.0 else None
+        return Explorer(self.policy, share, deviation, decided)
 
     def actor(self) -> Any:
         """Return the policy's actor at the weights that the last `learn` left. They must not have changed since."""
@@ -206,6 +223,11 @@ class Learner:
         if isinstance(self.policy, RecurrentPolicy):
             raise NotImplementedError(
                 "A policy with memory has gradients of sequences, not of steps, so they cannot be measured step by step."
+            )
+        if self.stream is not None:
+            raise NotImplementedError(
+                f"A diagnosis is of credits that are the whole factor of a gradient, and those of {type(self.agent).__name__} "
+                "say what enters a trace."
             )
         if not {"log_prob", "value"} & {*self.credited}:
             raise NotImplementedError(
@@ -263,7 +285,10 @@ class Learner:
             metrics = self._rehearse(self.rehearsal, rollout, progress, seed)
         else:
             metrics = self._learn(rollout, progress, seed)
-        self.policy.normalize(self.policy.inputs(rollout), self.policy.rows(rollout.mask))
+        if self.stream is None:
+            self.policy.normalize(self.policy.inputs(rollout), self.policy.rows(rollout.mask))
+        else:
+            self.policy.normalize(*self.stream.seen(rollout))
         if before:  # numbers that stopped the update must not stay in the statistics
             assign_if(metrics["nonfinite_step"] >= 0, self._statistics, before)
         return tf.stack([tf.cast(metrics[name], tf.float32) for name in (*self.metrics, "nonfinite_step")])
@@ -276,7 +301,7 @@ class Learner:
         batch = self._batch(rollout, progress, seed, None if first is None else first.outputs["value"])
         objective = self._objective(batch, first)
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
-        if self.uses_value:
+        if self._explains:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
         return metrics
 
@@ -355,6 +380,7 @@ class Learner:
             progress=mask,
             rewards=tf.convert_to_tensor(rollout.rewards),
             discounts=self.agent.gamma * (1.0 - tf.cast(rollout.terminations, mask.dtype)),
+            ends=tf.cast(rollout.terminations | rollout.truncations, mask.dtype),
             **estimates._asdict(),
         )
         batch: Batch = tf.nest.map_structure(self.policy.rows, by_step)
@@ -362,7 +388,8 @@ class Learner:
         if isinstance(self.policy, RecurrentPolicy):
             return batch
         successors = tf.nest.map_structure(self.policy.rows, rollout.final_observations)
-        return batch._replace(next_observations=successors, seeds=seeds)
+        batch = batch._replace(next_observations=successors, seeds=seeds)
+        return batch if self.stream is None else self.stream.decide(batch)
 
     def _estimate(self, rollout: Rollout, seeds: tf.Tensor) -> Any:
         """Return the agent's estimates; its method may take the networks too, to ask them."""

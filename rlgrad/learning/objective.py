@@ -123,6 +123,26 @@ class PolicyObjective:
         at_theta, now, credits = self.credited_outputs()
         return at_theta.gradient(credits), self.metrics(now)
 
+    def row_gradients(self, credit: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
+        """Return Σ_k c_k,t ∇f_k of each row by itself, (M, *shape) for each of `variables`, at the current weights.
+
+        Args:
+            credit: c, by output: float (M,).
+        """
+        batch, rows = self.batch, self.batch.weights.shape[0]
+        model, inputs = question(self.policy, batch, tuple(credit))
+        specs = output_specs(self.agent, self.policy, batch, tuple(credit))
+        by_output = gradients.linearize(model, inputs, output=specs).per_sample()
+        keys, results = {id(variable): key for variable, key in keys_of(self.policy)}, []
+        for variable in self.variables:
+            key, total = keys[id(variable)], tf.zeros((rows, *variable.shape), variable.dtype)
+            for name, gradient in by_output.items():
+                if key in gradient:
+                    c = tf.reshape(credit[name], (-1, *[1] * len(variable.shape)))
+                    total += tf.cast(c, gradient[key].dtype) * gradient[key]
+            results.append(total)
+        return results
+
     def metrics(self, now: Outputs) -> Metrics:
         """Return weighted means of what `metric_names` names, of these outputs."""
         names, rows = self.metric_names, {}

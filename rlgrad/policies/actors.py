@@ -159,7 +159,7 @@ def _is_dense(layer: keras.layers.Layer) -> bool:
 
 def _is_plain_norm(layer: keras.layers.Layer) -> bool:
     options = layer.get_config()
-    plain = options["center"] and options["scale"] and not options.get("rms_scaling")
+    plain = options["center"] == options["scale"] and not options.get("rms_scaling")
     return plain and options["axis"] in (-1, [-1]) and layer.compute_dtype == "float32"
 
 
@@ -179,15 +179,28 @@ def _dense(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
 
 
 def _norm(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
-    (scale, shift), epsilon = weights, np.float32(layer.epsilon)
+    epsilon = np.float32(layer.epsilon)
 
-    def normalize(x: np.ndarray) -> np.ndarray:
+    def standardize(x: np.ndarray) -> np.ndarray:
         centered = x - x.mean(axis=-1, keepdims=True)
         variance = np.square(centered).mean(axis=-1, keepdims=True)
-        result: np.ndarray = centered / np.sqrt(variance + epsilon) * scale + shift
+        result: np.ndarray = centered / np.sqrt(variance + epsilon)
+        return result
+
+    if not weights:
+        return standardize
+    scale, shift = weights
+
+    def normalize(x: np.ndarray) -> np.ndarray:
+        result: np.ndarray = standardize(x) * scale + shift
         return result
 
     return normalize
+
+
+def _leaky(layer: keras.layers.Layer, _: list[np.ndarray]) -> Actor:
+    slope = np.float32(layer.negative_slope)
+    return lambda x: np.where(x > 0.0, x, slope * x)
 
 
 def _duel(x: np.ndarray) -> np.ndarray:
@@ -200,6 +213,7 @@ def _duel(x: np.ndarray) -> np.ndarray:
 _STAGES: dict[Any, tuple[Callable[[Any], bool], Callable[[Any, list[np.ndarray]], Actor]]] = {
     keras.layers.Dense: (_is_dense, _dense),
     keras.layers.LayerNormalization: (_is_plain_norm, _norm),
+    keras.layers.LeakyReLU: (lambda _: True, _leaky),
     keras.layers.Activation: (
         lambda layer: layer.activation in _ACTIVATIONS,
         lambda layer, _: _ACTIVATIONS[layer.activation],

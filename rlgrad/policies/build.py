@@ -52,6 +52,8 @@ def make_policy(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     layer_norm: bool = False,
+    fixed_layer_norm: bool = False,
+    sparsity: float = 0.0,
     shared_trunk: bool = False,
     memory: Literal["gru", "lstm"] | None = None,
     memory_size: int = 64,
@@ -82,8 +84,10 @@ def make_policy(
             critics.
         scalars: numbers that are learned beside the networks, by name, with their starts.
         hidden_sizes: widths of the hidden layers of the default networks.
-        activation: of these hidden layers, a Keras name.
+        activation: of these hidden layers, a Keras name; `leaky_relu(0.01)` is one of that slope.
         layer_norm: normalize each hidden layer of the default networks before its activation.
+        fixed_layer_norm: without its scale and shift, which are trained.
+        sparsity: share of each unit's inputs whose initial weight is 0, the others being uniform; 0: orthogonal weights.
         shared_trunk: let the default policy and value networks share their hidden layers.
         memory: the recurrent cell of the default networks; `None`: they see the current observation only.
         memory_size: units of that cell.
@@ -103,6 +107,8 @@ def make_policy(
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
         layer_norm=layer_norm,
+        fixed_layer_norm=fixed_layer_norm,
+        sparsity=sparsity,
         memory=memory,
         memory_size=memory_size,
         shared_trunk=shared_trunk,

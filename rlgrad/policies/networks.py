@@ -7,6 +7,7 @@ Source: orthogonal weights of gain √2 and a small last layer follow Andrychowi
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad import random
+from rlgrad.policies.initializers import Sparse
 from rlgrad.spaces.branches import branch
 from rlgrad.spaces.layers import GAIN, dense
 from rlgrad.spaces.masks import OBSERVATION
@@ -33,8 +35,10 @@ class NetworkOptions:
 
     Attributes:
         hidden_sizes: widths of the hidden layers.
-        activation: of the hidden layers, a Keras name.
+        activation: of the hidden layers, a Keras name; `leaky_relu(0.01)` is one of that slope.
         layer_norm: normalize each hidden layer before its activation.
+        fixed_layer_norm: without its scale and shift, which are trained.
+        sparsity: share of each unit's inputs whose initial weight is 0, the others being uniform; 0: orthogonal weights.
         memory: the recurrent cell after the hidden layers; `None`: no memory.
         memory_size: units of that cell.
     """
@@ -42,6 +46,8 @@ class NetworkOptions:
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     layer_norm: bool = False
+    fixed_layer_norm: bool = False
+    sparsity: float = 0.0
     memory: Literal["gru", "lstm"] | None = None
     memory_size: int = 64
 
@@ -71,7 +77,7 @@ def network(
         A built model, (N, …) to (N, *output_shape); with memory to a dict in which this stands under `name`.
     """
     last = random.child(seed, len(options.hidden_sizes))
-    head = (_dueling_head if dueling else _head)(output_shape, last_gain, last, "output")
+    head = (_dueling_head if dueling else _head)(output_shape, last_gain, last, "output", options.sparsity)
     if options.memory is not None:
         inputs, features, after = _recurrent_features(space, options, seed)
         return keras.Model(inputs, {name: _apply(head, features), **after}, name=name)
@@ -110,8 +116,9 @@ def shared_trunk(
     else:
         inputs, features, after = _recurrent_features(space, options, seed)
     last = len(options.hidden_sizes)
-    policy = _apply(_head(output_shape, last_gain, random.child(seed, last), "policy"), features)
-    value = _apply(_head((1,), 1.0, random.child(seed, last + 1), "value"), features)
+    sparsity = options.sparsity
+    policy = _apply(_head(output_shape, last_gain, random.child(seed, last), "policy", sparsity), features)
+    value = _apply(_head((1,), 1.0, random.child(seed, last + 1), "value", sparsity), features)
     return keras.Model(inputs, {"policy": policy, "value": value, **after}, name="actor_critic")
 
 
@@ -140,7 +147,8 @@ def critic(
     inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), ())
     action = keras.Input((action_size,), name=_ACTION)
     layers = _hidden(options, seed, f"{name}_")
-    head = _head((quantiles or 1,), 1.0, random.child(seed, len(options.hidden_sizes)), f"{name}_output")
+    last = random.child(seed, len(options.hidden_sizes))
+    head = _head((quantiles or 1,), 1.0, last, f"{name}_output", options.sparsity)
     return keras.Model(
         [inputs, action], _apply([*layers, *head], keras.layers.Concatenate()([*parts, action])), name=name
     )
@@ -190,18 +198,40 @@ def _hidden(options: NetworkOptions, seed: np.random.SeedSequence, prefix: str =
     layers: list[Any] = []
     for i, width in enumerate(options.hidden_sizes):
         name, own = f"{prefix}hidden_{i + 1}", random.child(seed, i)
+        activation, slope = options.activation, slope_of(options.activation)
+        if not options.layer_norm and slope is None:
+            layers.append(_dense(width, activation, GAIN, own, name, options.sparsity))
+            continue
+        layers.append(_dense(width, "linear", GAIN, own, name, options.sparsity))
         if options.layer_norm:
-            layers.append(dense(width, "linear", GAIN, own, name))
-            layers.append(keras.layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_norm"))
-            layers.append(keras.layers.Activation(options.activation, name=f"{name}_{options.activation}"))
+            weights = not options.fixed_layer_norm
+            norm = keras.layers.LayerNormalization(epsilon=_EPSILON, center=weights, scale=weights, name=f"{name}_norm")
+            layers.append(norm)
+        if slope is None:
+            layers.append(keras.layers.Activation(activation, name=f"{name}_{activation}"))
         else:
-            layers.append(dense(width, options.activation, GAIN, own, name))
+            layers.append(keras.layers.LeakyReLU(negative_slope=slope, name=f"{name}_leaky_relu"))
     return layers
 
 
-def _head(shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str) -> list[Any]:
+def slope_of(activation: str) -> float | None:
+    """Return the slope of `leaky_relu(0.01)` and the like, which Keras has no name for; `None`: it is another activation."""
+    found = re.fullmatch(r"leaky_relu\((\d*\.?\d+)\)", activation)
+    return None if found is None else float(found[1])
+
+
+def _dense(
+    units: int, activation: str, gain: float, seed: np.random.SeedSequence, name: str, sparsity: float
+) -> keras.layers.Layer:
+    if not sparsity:
+        return dense(units, activation, gain, seed, name)
+    initializer = Sparse(sparsity, random.integer_seed(seed))
+    return keras.layers.Dense(units, activation, kernel_initializer=initializer, name=name)
+
+
+def _head(shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str, sparsity: float) -> list[Any]:
     """Return a linear layer, and a reshape if its units have more than one axis."""
-    linear = dense(math.prod(shape), "linear", gain, seed, name)
+    linear = _dense(math.prod(shape), "linear", gain, seed, name, sparsity)
     return [linear] if len(shape) == 1 else [linear, keras.layers.Reshape(shape)]
 
 
@@ -218,8 +248,10 @@ class Dueling(keras.layers.Layer):
         return x[:, :1] + advantages - keras.ops.mean(advantages, axis=1, keepdims=True)
 
 
-def _dueling_head(shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str) -> list[Any]:
-    return [*_head((shape[0] + 1, *shape[1:]), gain, seed, f"{name}_parts"), Dueling(name=name)]
+def _dueling_head(
+    shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str, sparsity: float
+) -> list[Any]:
+    return [*_head((shape[0] + 1, *shape[1:]), gain, seed, f"{name}_parts", sparsity), Dueling(name=name)]
 
 
 def _apply(layers: list[Any], x: Any) -> Any:

@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
-from rlgrad.core.checks import close_names
+from rlgrad.core.checks import close_names, require
 from rlgrad.policies.actions import ActorCritic
-from rlgrad.policies.networks import NetworkOptions
+from rlgrad.policies.networks import NetworkOptions, slope_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class PolicyOptions(NetworkOptions):
             hidden_sizes=self.hidden_sizes,
             activation=self.activation,
             layer_norm=self.layer_norm,
+            fixed_layer_norm=self.fixed_layer_norm,
+            sparsity=self.sparsity,
             memory=self.memory,
             memory_size=self.memory_size,
         )
@@ -64,6 +66,9 @@ def check_actor_critic(options: PolicyOptions, actor_critic: ActorCritic) -> Non
 def check_options(options: PolicyOptions, model: Any, value_model: Any, value: bool) -> None:
     """Raise a ValueError for settings of the default networks that contradict the models."""
     require_activation(options.activation)
+    if not options.layer_norm and options.fixed_layer_norm:
+        raise ValueError("fixed_layer_norm=True is about layer_norm, which is off: turn it on, or leave this out.")
+    require(0.0 <= options.sparsity < 1.0, "sparsity", "at least 0, below 1", options.sparsity)
     if options.memory is not None and model is not None:
         raise ValueError(
             "memory is a setting of the default networks, and a model was given: leave it out, and give a model of one step, "
@@ -97,7 +102,9 @@ def check_action_values(options: PolicyOptions, value_model: Any) -> None:
 
 
 def require_activation(name: Any) -> None:
-    """Raise a ValueError for a name that is no activation of Keras."""
+    """Raise a ValueError for a name that is no activation of Keras, and no leaky one with a slope."""
+    if isinstance(name, str) and slope_of(name) is not None:
+        return
     try:
         keras.activations.get(name)
     except ValueError:

@@ -12,21 +12,25 @@ class Explorer:
         policy: the policy.
         share: of random actions, 0 … 1.
         deviation: standard deviation of noise on the actions of a deterministic policy, in half-widths; `None`: there is none.
+        decided: an int64 variable (N,), the actions that were decided ahead, −1 where there is none. `None`: none ever is.
 
-    These numbers change from rollout to rollout, so programs take them as an argument (`numbers`, `with_numbers`).
+    The share and the deviation change from rollout to rollout, so programs take them as an argument (`numbers`,
+    `with_numbers`).
     """
 
     policy: Any
     share: Any
     deviation: Any = None
+    decided: Any = None
 
     @property
     def distribution(self) -> Any:
-        """The policy's distribution with noise, mixed with random actions."""
-        from rlgrad.distributions import Exploring  # TensorFlow, which collecting does not need
+        """The policy's distribution with noise, mixed with random actions, but where an action is decided already."""
+        from rlgrad.distributions import Decided, Exploring  # TensorFlow, which collecting does not need
 
         own = self.policy.distribution
-        return Exploring(own if self.deviation is None else own.noisy(self.deviation), self.share)
+        exploring = Exploring(own if self.deviation is None else own.noisy(self.deviation), self.share)
+        return exploring if self.decided is None else Decided(exploring, self.decided)
 
     @property
     def numbers(self) -> list[Any]:

@@ -58,6 +58,8 @@ def train(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     layer_norm: bool = False,
+    fixed_layer_norm: bool = False,
+    sparsity: float = 0.0,
     shared_trunk: bool = False,
     memory: Memory | None = None,
     memory_size: int = 64,
@@ -108,8 +110,11 @@ def train(
         encoders: Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine`
             (docs/encoders.md).
         hidden_sizes: Widths of the hidden layers of the default networks.
-        activation: Activation of the hidden layers, by its Keras name.
+        activation: Activation of the hidden layers, by its Keras name; leaky_relu(0.01) is one of that slope.
         layer_norm: Normalize each hidden layer of the default networks before its activation.
+        fixed_layer_norm: Leave out the scale and the shift of this normalization, which are trained.
+        sparsity: Share of each unit's inputs whose initial weight is 0, the others being uniform. 0: orthogonal
+            weights.
         shared_trunk: Share the hidden layers between the default policy and value networks.
         memory: Recurrent cell of the default networks. `None`: they see the current observation only.
         memory_size: Units of the recurrent cell.

@@ -6,6 +6,8 @@ from rlgrad.updates.moves import all_finite, assign_if, values_after
 from rlgrad.updates.natural_gradient import NaturalGradient
 from rlgrad.updates.per_head import PerHead, PerHeadState
 from rlgrad.updates.steps import AscentState
+from rlgrad.updates.trace_state import TraceState
+from rlgrad.updates.traces import Traces
 from rlgrad.updates.trust_region import TrustRegion
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "PerHead",
     "PerHeadState",
     "State",
+    "TraceState",
+    "Traces",
     "TrustRegion",
     "Update",
     "all_finite",

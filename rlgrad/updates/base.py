@@ -87,6 +87,9 @@ class Objective(Protocol):
     def gradient(self) -> tuple[dict[str, tf.Tensor], Metrics]:
         """Return Σ_k Σ_t w_t c_k,t ∇f_k by variable path, in the order of `variables`, and the objective's metrics."""
 
+    def row_gradients(self, credit: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
+        """Return Σ_k c_k,t ∇f_k of each row by itself, (M, *shape) for each of `variables`."""
+
     def metrics(self, now: Outputs) -> Metrics:
         """Return weighted means of what `metric_names` names, of these outputs."""
 

@@ -87,7 +87,9 @@ def test_redq_takes_the_smallest_of_a_random_pair_each_pair_equally_often():
     q = tf.tile(tf.constant([[0.0, 1.0, 2.0, 3.0]]), (rows, 1))
     now = Now({}, policy_for(SAC()), random.split(tf.constant([1, 2]), rows))
     found = agent.following(q, now).numpy()
-    shares = [(found == i).mean() for i in range(4)]  # of the 6 pairs: 3 hold critic 0, 2 more critic 1, 1 more critic 2
+    shares = [
+        (found == i).mean() for i in range(4)
+    ]  # of the 6 pairs: 3 hold critic 0, 2 more critic 1, 1 more critic 2
     np.testing.assert_allclose(shares, [3 / 6, 2 / 6, 1 / 6, 0.0], atol=0.025)
 
 

@@ -52,7 +52,7 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     import gymnasium
 
     import rlgrad
-    from rlgrad.agents import DQN, NPG, PPO, PQN
+    from rlgrad.agents import DQN, NPG, PPO, PQN, StreamQ, StreamSARSA
     from rlgrad.config import agent_class
     from rlgrad.core import registry
     from rlgrad.logs import videos
@@ -68,7 +68,7 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     logged = {*METRICS, *EVALUATION_METRICS, videos.TAG}
     for agent in agents:
         policy = of_probabilities
-        if isinstance(agent, DQN | PQN):
+        if isinstance(agent, DQN | PQN | StreamQ | StreamSARSA):
             policy = rlgrad.make_policy(*spaces, action_values=agent.action_values, hidden_sizes=(4,))
         logged |= {f"train/{name}" for name in rlgrad.Learner(agent, policy, num_envs=agent.num_envs).metrics}
     defined = re.findall(r"^\| `((?:time|train|eval)/\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M)

@@ -251,6 +251,7 @@ def test_every_shipped_update_is_an_entry_point_of_its_own_name():
         "ascent": Ascent,
         "natural_gradient": NaturalGradient,
         "per_head": PerHead,
+        "traces": updates.Traces,
         "trust_region": updates.TrustRegion,
     }
     for name, cls in shipped.items():
