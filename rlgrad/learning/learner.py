@@ -1,8 +1,6 @@
 """From a rollout to new weights, in one compiled program."""
 
-import inspect
 import logging
-import math
 from typing import Any
 
 import numpy as np
@@ -15,22 +13,21 @@ from rlgrad.core.tensorflow_internals import flat_call, trace
 from rlgrad.data import Batch, Metrics, ReplayBatch, Rollout
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
-from rlgrad.distributions import Exploring
-from rlgrad.learning.asking import Now
 from rlgrad.learning.contract import (
     DryRun,
     batch_signature,
     check_credit,
-    check_estimates,
     check_metrics,
     dry_run,
     require_free_names,
 )
+from rlgrad.learning.exploring import acting_policy, require_explorable
 from rlgrad.learning.nonfinite import NonFiniteError, explain
-from rlgrad.learning.objective import PolicyObjective, output_specs, question
+from rlgrad.learning.objective import PolicyObjective
 from rlgrad.learning.packing import WordPacking
 from rlgrad.learning.rehearsal import Rehearsal
 from rlgrad.learning.reward_scale import RewardScale
+from rlgrad.learning.rollout_rows import RolloutRows
 from rlgrad.learning.sketch import ON_DEMAND
 from rlgrad.learning.stream_memory import StreamMemory
 from rlgrad.learning.target_weights import TargetWeights
@@ -45,15 +42,10 @@ from rlgrad.learning.xla import with_fallback
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
-from rlgrad.replay.records import Exploration
-from rlgrad.rollouts.explorer import Explorer
 from rlgrad.streams import StreamAgent
 from rlgrad.updates import State, assign_if
 
 _log = logging.getLogger("rlgrad")
-
-_ONLY_ROLLOUT = Batch(*[None] * len(Batch._fields))  # of which nothing but the rollout is known yet
-_OF_ROWS = 2**30  # a number that no epoch has: the seeds of a batch's rows
 
 
 class Learner:
@@ -94,7 +86,7 @@ class Learner:
         self.layers = {name: layers_of(policy, variables) for name, variables in self._by_output.items()}
         self.state: State = agent.update.build(self.variables, num_envs, self._by_output)
         self.whole_episodes = agent.num_steps is None
-        _require_explorable(agent, policy)
+        require_explorable(agent, policy)
         self.rehearsal = None if agent.replay is None else Rehearsal(agent, policy, num_envs)
         self.target = None
         if asked_of_target and agent.target is not None:
@@ -116,6 +108,7 @@ class Learner:
         if not self.uses_value and self.rehearsal is None:
             _log.info("No value output: a time limit counts as the end of the task, with no reward after it.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
+        self._rows = RolloutRows(agent, policy, self.uses_value, self.reward_scale, self.target)
         scale = [] if self.reward_scale is None else self.reward_scale.variables
         self._statistics = [
             *policy.preparation.variables,
@@ -196,17 +189,8 @@ class Learner:
             progress: share of the run already done, 0 … 1; a tensor in programs.
             timesteps: environment steps taken so far, likewise.
         """
-        replay, exploration = self.agent.replay, self.agent.exploration
-        warmup = 0 if replay is None else replay.warmup
         decided = None if self.stream is None else self.stream.decided
-        if not warmup and decided is None and exploration == Exploration():
-            return self.policy
-        share = exploration.share(progress)
-        if warmup:
-            early = timesteps < warmup
-            share = tf.where(early, 1.0, share) if tf.is_tensor(early) else 1.0 if early else share
-        deviation = exploration.deviation(progress) if exploration.noise != 0.0 else None
-        return Explorer(self.policy, share, deviation, decided)
+        return acting_policy(self.agent, self.policy, progress, timesteps, decided)
 
     def actor(self) -> Any:
         """Return the policy's actor at the weights that the last `learn` left. They must not have changed since."""
@@ -297,7 +281,8 @@ class Learner:
         """Move the weights by the rollout alone."""
         update = self.agent.update
         shares = self.uses_value and update.is_one_step and not callable(self.agent.outputs)
-        first = self._linearization(rollout) if shares and not {*ON_DEMAND} & {*self.outputs} - {"q"} else None
+        shares = shares and not {*ON_DEMAND} & {*self.outputs} - {"q"}
+        first = self._rows.linearization(rollout, self.outputs, self.variables) if shares else None
         batch = self._batch(rollout, progress, seed, None if first is None else first.outputs["value"])
         objective = self._objective(batch, first)
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
@@ -347,71 +332,10 @@ class Learner:
             first,
         )
 
-    def _linearization(self, rollout: Rollout) -> gradients.Linearization:
-        """Return the forward pass that an update of one step begins with. Its value output is v of the rollout's states."""
-        policy = self.policy
-        actions = tf.nest.map_structure(policy.rows, rollout.actions)
-        batch = _ONLY_ROLLOUT._replace(observations=policy.inputs(rollout), actions=actions)
-        model, inputs = question(policy, batch, self.outputs)
-        specs = output_specs(self.agent, policy, batch, self.outputs)
-        return gradients.linearize(model, inputs, output=specs, weights=list(self.variables))
-
-    def _batch(
-        self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: tf.Tensor | None = None
-    ) -> Batch:
-        """Return the rollout in rows, with its estimates. `value`: that of its states, if it is known already."""
-        if self.uses_value:
-            values, next_values = self.policy.values(rollout, value)
-        else:
-            values = next_values = None
-        rollout = rollout._replace(values=values, next_values=next_values)
-        if self.reward_scale is not None:
-            rollout = rollout._replace(rewards=self.reward_scale.scale(rollout.rewards))
-        mask = tf.convert_to_tensor(rollout.mask)
-        seeds = random.split(random.fold_in(tf.convert_to_tensor(seed, tf.int32), _OF_ROWS), math.prod(mask.shape))
-        estimates = check_estimates(self.agent, self._estimate(rollout, tf.reshape(seeds, (*mask.shape, 2))), mask)
-        whole = tf.cast(tf.shape(mask)[1], mask.dtype)
-        by_step = Batch(
-            observations=(),
-            actions=rollout.actions,
-            log_probs=rollout.log_probs,
-            values=tf.zeros_like(mask) if values is None else values,
-            weights=mask / (whole if self.whole_episodes else tf.maximum(tf.reduce_sum(mask), 1.0)),
-            progress=mask,
-            rewards=tf.convert_to_tensor(rollout.rewards),
-            discounts=self.agent.gamma * (1.0 - tf.cast(rollout.terminations, mask.dtype)),
-            ends=tf.cast(rollout.terminations | rollout.truncations, mask.dtype),
-            **estimates._asdict(),
-        )
-        batch: Batch = tf.nest.map_structure(self.policy.rows, by_step)
-        batch = batch._replace(observations=self.policy.inputs(rollout), progress=progress)
-        if isinstance(self.policy, RecurrentPolicy):
-            return batch
-        successors = tf.nest.map_structure(self.policy.rows, rollout.final_observations)
-        batch = batch._replace(next_observations=successors, seeds=seeds)
+    def _batch(self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: Any = None) -> Batch:
+        """Return the rollout in rows. See `RolloutRows.of`."""
+        batch = self._rows.of(rollout, progress, seed, value)
         return batch if self.stream is None else self.stream.decide(batch)
-
-    def _estimate(self, rollout: Rollout, seeds: tf.Tensor) -> Any:
-        """Return the agent's estimates; its method may take the networks too, to ask them."""
-        estimate: Any = self.agent.estimate
-        if len(inspect.signature(estimate).parameters) == 1:
-            return estimate(rollout)
-        return estimate(rollout, Now({}, self.policy, seeds, None if self.target is None else self.target.placed))
-
-
-def _require_explorable(agent: Agent, policy: Policy) -> None:
-    """Raise a ValueError for random actions in a space without bounds, and for noise that a policy does not take."""
-    if agent.exploration.random != 0.0 or (agent.replay is not None and agent.replay.warmup):
-        Exploring(policy.distribution, 1.0).require_bounds()
-    if agent.exploration.noise == 0.0 or hasattr(policy.distribution, "noisy"):
-        return
-    if hasattr(policy.distribution, "allowed"):
-        raise ValueError(
-            "exploration.noise is Gaussian, for continuous actions, and these are Discrete: set exploration.random instead."
-        )
-    raise ValueError(
-        "exploration.noise is for deterministic policies, and this one's actions are random by themselves: leave it out."
-    )
 
 
 def _unfilled(rollout: Rollout) -> Rollout:
