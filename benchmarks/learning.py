@@ -1,12 +1,12 @@
-"""Learning results: configs, trained from the shell on several seeds, as tables and plots beside Stable-Baselines3.
+"""Learning results: configs, trained from the shell on several seeds, as tables and plots beside other libraries.
 
     python benchmarks/learning.py run cartpole-ppo --seeds 0-9        # adds a line a seed to benchmarks/results/learning.jsonl
     python benchmarks/learning.py tables           # writes benchmarks/results/learning.md, its plots, and configs/results.json
 
 Every seed is `rlgrad train CONFIG --seed k` in a process of its own, and every seed is reported. Metric: the *last* weights;
 training return (mean of the last 100 training episodes, sampled actions) and evaluation over 100 fresh episodes, greedy and
-sampled. The tables take the peers' lines from benchmarks/results/sb3.jsonl, which benchmarks/peers/sb3.py makes under the same
-metric. Interquartile means and their 95 % bootstrap intervals follow rliable's definitions (Agarwal et al. 2021).
+sampled. The tables take the peers' lines from benchmarks/results/{sb3,cleanrl}.jsonl, which benchmarks/peers/{sb3,cleanrl}.py
+make under the same metric. Interquartile means and their 95 % bootstrap intervals are rliable's (Agarwal et al. 2021).
 """
 
 import argparse
@@ -25,18 +25,23 @@ from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean
 
 RESULTS = Path(__file__).parent / "results"
 SHIPPED = Path(__file__).parent.parent / "configs" / "results.json"  # what `rlgrad configs` shows
-OURS, PEERS = RESULTS / "learning.jsonl", RESULTS / "sb3.jsonl"
+OURS = RESULTS / "learning.jsonl"
+SYSTEMS = {"sb3": "Stable-Baselines3", "cleanrl": "CleanRL"}  # each with its file of results
 CURVE_POINTS = 50
 COLUMNS = {"train_return": "training return", "greedy": "greedy", "sampled": "sampled"}
 NAMES = {"reinforce": "REINFORCE", "a2c": "A2C", "ppo": "PPO", "npg": "NPG", "trpo": "TRPO"}
-NAMES |= {"dqn": "DQN", "qr-dqn": "QR-DQN", "qrdqn": "QR-DQN", "pqn": "PQN", "c51": "C51"}
+NAMES |= {"dqn": "DQN", "qr-dqn": "QR-DQN", "pqn": "PQN", "c51": "C51"}
+OUR_NAME = {"qrdqn": "qr-dqn"}  # where a peer's differs
 COLORS = {agent: f"C{i}" for i, agent in enumerate(NAMES)}
 SETTINGS = {
     "zoo": "the zoo's settings",
     "zoo-without-gsde": "the zoo's settings without gSDE",
     "defaults": "default settings, normalized observations",
+    "script": "its script's settings",
 }
-# What each agent is held against: Stable-Baselines3's best of these, or (none) the agent of the same name.
+# What agents are held against, at the same budget: the best peer of these, or (none) the agent of the same name, as those that
+# learn action values always are.
+VALUE_BASED = {"dqn", "qr-dqn", "pqn", "c51"}
 AGAINST = {
     "CartPole-v1": ("ppo",),
     "InvertedPendulum-v5": ("ppo",),
@@ -45,23 +50,30 @@ AGAINST = {
     "LunarLander-v3": ("ppo",),
     "Hopper-v5": None,
     "HalfCheetah-v5": None,
+    "MountainCar-v0": None,
     "Taxi-v4": (),
 }
 
 INTRODUCTION = """\
 # Learning results
 
-Each config trained from the shell, beside Stable-Baselines3 on the same environment, budget, metric and seeds. Last weights;
-no seed is left out. Settings were chosen on seeds from 100 on; `cartpole`, `hopper-ppo`, `half-cheetah-ppo`, `pendulum-ppo`,
-`inverted-pendulum-npg` and `inverted-pendulum-trpo` were changed once more, on those seeds, after first settings had done worse
-on the seeds below. *Training return*: mean of the last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each.
-Raw returns, also where a peer trains on normalized rewards. *Matches*: our interquartile mean is not below the 95 % interval of
-the peer: of the best one, where the environment has several, and of the agent of the same name on Hopper and HalfCheetah. Taxi
-has none, since Stable-Baselines3 itself knows no action masks; on which seeds its settings were chosen was not recorded.
+Each config trained from the shell, beside Stable-Baselines3 and, for PQN, CleanRL on the same environment, budget, metric and
+seeds. Last weights; no seed is left out. Settings were chosen on seeds from 100 on; `cartpole`, `hopper-ppo`, `half-cheetah-ppo`,
+`pendulum-ppo`, `inverted-pendulum-npg` and `inverted-pendulum-trpo` were changed once more, on those seeds, after first settings
+had done worse on the seeds below. Those of `cartpole-dqn` were chosen on seeds 100 to 109, of `cartpole-qr-dqn` on 100 to 106,
+and never changed after the seeds below; `cartpole-pqn` was tried on 100 to 103 and left as it was. No seed of ours decided the
+settings of `acrobot-dqn` and `acrobot-qr-dqn`, which follow the zoo's; on which seeds those of `acrobot-pqn` and `taxi` were
+chosen was not recorded.
+
+*Training return*: mean of the last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each. Raw returns, also where
+a peer trains on normalized rewards. The policies of our DQN, QR-DQN and PQN have no randomness left, so sampled equals greedy;
+the peers' sampled ones explore as at the end of training. *Matches*: our interquartile mean is not below the 95 % interval of
+the peer: of the best one, where the environment has several; of the agent of the same name on Hopper and HalfCheetah, and for
+DQN, QR-DQN and PQN everywhere. Taxi has none, since Stable-Baselines3 itself knows no action masks.
 
 The seconds are those of a machine with two cores that other work was using at the same time, and some runs were paused: they
 say nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from
-[learning.jsonl](learning.jsonl) and [sb3.jsonl](sb3.jsonl).
+[learning.jsonl](learning.jsonl), [sb3.jsonl](sb3.jsonl) and [cleanrl.jsonl](cleanrl.jsonl).
 """
 
 
@@ -118,6 +130,12 @@ def read(path):
     return list({(*map(row.get, keys), row.get("budget", row["timesteps"])): row for row in rows}.values())
 
 
+def peers_rows():
+    """The lines of all peers, with our names of their agents."""
+    rows = [row for system in SYSTEMS for row in read(RESULTS / f"{system}.jsonl")]
+    return [row | {"agent": OUR_NAME.get(row["agent"], row["agent"])} for row in rows]
+
+
 def groups(rows, *keys):
     """Rows by the values of these keys, in order of appearance; the rows of a group by seed."""
     found = {}
@@ -128,7 +146,7 @@ def groups(rows, *keys):
 
 def section(env, budget, ours, peers):
     """One environment: a table of agents and peers, the seeds where they are few, the plot."""
-    rival = rivals(env, peers)
+    title = {key: f"{SYSTEMS[key[0]]} {NAMES[key[1]]}" for key in peers}
     package = f"Gymnasium {version('gymnasium')}" + (f", MuJoCo {version('mujoco')}" if env.endswith("-v5") else "")
     lines = [
         f"## {env}, {budget:,} steps",
@@ -139,12 +157,12 @@ def section(env, budget, ours, peers):
         "|---" * (len(COLUMNS) + 4) + "|",
     ]
     for (agent, config), rows in ours.items():
-        verdict = ", ".join(matches(rows, rival(agent), key) for key in ("train_return", "greedy"))
+        verdict = ", ".join(matches(rows, rivals(agent, env, peers), key) for key in ("train_return", "greedy"))
         lines.append(table_row(f"**{NAMES[agent]}** `{config}`", rows, verdict))
-    for (agent, kind), rows in peers.items():
-        lines.append(table_row(f"Stable-Baselines3 {NAMES[agent]}, {SETTINGS[kind]}", rows, ""))
+    for key, rows in peers.items():
+        lines.append(table_row(f"{title[key]}, {SETTINGS[key[-1]]}", rows, ""))
     few = [(config, rows) for (_, config), rows in ours.items() if len(rows) < 10]
-    few += [(f"Stable-Baselines3 {NAMES[agent]}", rows) for (agent, _), rows in peers.items() if len(rows) < 10]
+    few += [(title[key], rows) for key, rows in peers.items() if len(rows) < 10]
     if few:
         lines += [
             "",
@@ -159,7 +177,12 @@ def section(env, budget, ours, peers):
             for row in rows
         ]
     lines += ["", *(f"    {command}" for command in commands(env, budget, ours, peers))]
-    return [*lines, "", f"![Learning curves on {env}](learning-{env}.png)", ""]
+    return [*lines, "", f"![Learning curves on {env}, {budget:,} steps]({picture(env, budget)})", ""]
+
+
+def picture(env, budget):
+    """Name the plot's file."""
+    return f"learning-{env}-{budget}.png"
 
 
 def table_row(name, rows, verdict):
@@ -173,19 +196,17 @@ def table_row(name, rows, verdict):
     return f"| {name} | " + " | ".join(cells) + f" | {len(rows)} | {seconds:.0f} | {verdict} |"
 
 
-def rivals(env, peers):
-    """For an agent's name the peers' rows that it is held against."""
-    against = AGAINST[env]
-    return lambda agent: [
-        rows for (name, _), rows in peers.items() if name in ((agent,) if against is None else against)
-    ]
+def rivals(agent, env, peers):
+    """The peers' rows that an agent is held against."""
+    against = (agent,) if agent in VALUE_BASED or AGAINST[env] is None else AGAINST[env]
+    return [rows for (_, name, _), rows in peers.items() if name in against]
 
 
-def matches(rows, rival, key):
+def matches(rows, rivals, key):
     """Return True if our interquartile mean is not below the 95 % interval of the best peer."""
-    if not rival:
+    if not rivals:
         return "no peer"
-    best = max(rival, key=lambda those: interquartile_mean([row[key] for row in those]))
+    best = max(rivals, key=lambda those: interquartile_mean([row[key] for row in those]))
     low, _ = bootstrap_interval([row[key] for row in best])
     return "yes" if interquartile_mean([row[key] for row in rows]) >= low else "**no**"
 
@@ -194,9 +215,11 @@ def commands(env, budget, ours, peers):
     """Name what made these rows."""
     for (_, config), rows in ours.items():
         yield f"python benchmarks/learning.py run {config} --seeds {span(rows)}"
-    for (agent, kind), rows in peers.items():
-        options = f"--steps {budget} --seeds {span(rows)}" + (f" --settings {kind}" if kind != "zoo" else "")
-        yield f"python benchmarks/peers/sb3.py {agent} {env} {options} --out benchmarks/results/sb3.jsonl"
+    for (system, agent, kind), rows in peers.items():
+        first = "CHECKOUT" if system == "cleanrl" else agent.replace("-", "")
+        options = f"--steps {budget} --seeds {span(rows)}"
+        options += f" --settings {kind}" if kind not in ("zoo", "script") else ""
+        yield f"python benchmarks/peers/{system}.py {first} {env} {options} --out benchmarks/results/{system}.jsonl"
 
 
 def span(rows):
@@ -223,9 +246,9 @@ def plot(env, budget, ours, peers, path):
         label = f"{NAMES[agent]} ({config}), {len(rows)} seeds"
         axes.plot(steps, interquartile_mean(values.T), linewidth=1.6, label=label, **style)
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLORS[agent], alpha=0.12, linewidth=0)
-    for agent, rows in {agent: rows for (agent, _), rows in peers.items()}.items():
+    for (system, agent), rows in {key[:2]: rows for key, rows in peers.items()}.items():
         final = interquartile_mean([row["train_return"] for row in rows])
-        label = f"Stable-Baselines3 {NAMES[agent]} at the end"
+        label = f"{SYSTEMS[system]} {NAMES[agent]} at the end"
         axes.axhline(final, color=COLORS[agent], linestyle="--", linewidth=1, label=label)
     axes.set_xlim(0, budget)
     axes.set_title(env, fontsize=10)
@@ -251,15 +274,15 @@ def reached(rows):
 
 def tables():
     """Writes learning.md, the plots, and what `rlgrad configs` shows."""
-    ours, peers = groups(read(OURS), "env", "budget"), groups(read(PEERS), "env", "timesteps")
+    ours, peers = groups(read(OURS), "env", "budget"), groups(peers_rows(), "env", "timesteps")
     lines = [*INTRODUCTION.splitlines(), ""]
     order = list(AGAINST)
-    for env, budget in sorted(ours, key=lambda key: order.index(key[0]) if key[0] in order else len(order)):
+    for env, budget in sorted(ours, key=lambda key: (order.index(key[0]), key[1])):
         mine = groups(ours[env, budget], "agent", "config")
         mine = {key: mine[key] for key in sorted(mine, key=lambda key: (list(NAMES).index(key[0]), key[1]))}
-        theirs = groups(peers.get((env, budget), []), "agent", "settings")
+        theirs = groups(peers.get((env, budget), []), "system", "agent", "settings")
         lines += section(env, budget, mine, theirs)
-        plot(env, budget, mine, theirs, RESULTS / f"learning-{env}.png")
+        plot(env, budget, mine, theirs, RESULTS / picture(env, budget))
     (RESULTS / "learning.md").write_text("\n".join(lines))
     lines = [f" {json.dumps(name)}: {json.dumps(result)}" for name, result in reached(read(OURS)).items()]
     SHIPPED.write_text("{\n" + ",\n".join(lines) + "\n}\n")

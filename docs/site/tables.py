@@ -86,7 +86,7 @@ def _configs() -> str:
 def _reached(results: str) -> dict[str, str]:
     """By config: the greedy return's interquartile mean, its worst seed and the number of seeds."""
     rows = re.findall(
-        r"^\| \*\*\w+\*\* `([\w-]+)` \| [^|]+ \| (\S+) \[[^]]+\] (\(\S+\)) \| [^|]+ \| (\d+) \|", results, re.M
+        r"^\| \*\*[\w-]+\*\* `([\w-]+)` \| [^|]+ \| (\S+) \[[^]]+\] (\(\S+\)) \| [^|]+ \| (\d+) \|", results, re.M
     )
     return {name: f"{mean} {worst}, {seeds}" for name, mean, worst, seeds in rows}
 

@@ -83,3 +83,16 @@ def test_configs_lists_what_each_reached_and_on_how_many_seeds(capsys):
             assert "no results yet" in lines[name]
     assert main(["configs", "--json"]) == 0
     assert {c["name"]: c["results"] for c in json.loads(capsys.readouterr().out) if c["results"]} == results
+
+
+def test_agents_that_learn_action_values_are_held_against_the_peer_of_the_same_name(learning):
+    peers = {("sb3", "ppo", "zoo"): ["ppo"], ("sb3", "qr-dqn", "zoo"): ["qr-dqn"], ("cleanrl", "pqn", "script"): ["pqn"]}
+    held = {agent: learning.rivals(agent, "CartPole-v1", peers) for agent in ("a2c", "ppo", "dqn", "qr-dqn", "pqn")}
+    assert held == {"a2c": [["ppo"]], "ppo": [["ppo"]], "dqn": [], "qr-dqn": [["qr-dqn"]], "pqn": [["pqn"]]}
+
+
+def test_every_config_with_results_has_them_on_the_page_of_configs():
+    page = (Path(__file__).parents[2] / "docs" / "configs.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, results in registry.config_results().items():
+        assert f"| {results['greedy']['mean']:.1f} (" in rows[name]
