@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlgrad.core import registry
-from rlgrad.core.checks import check_keys, require, require_above, require_at_most
-from rlgrad.core.settings import alternatives, as_declared, hints, mapping, plain, record_type, require_finite
+from rlgrad.core.checks import check_keys, close_names, require, require_above, require_at_most
+from rlgrad.core.settings import alternatives, as_declared, hints, mapping, plain, read, record_type, require_finite
 from rlgrad.hyperparameters import Record, fields
 
 if TYPE_CHECKING:  # the command line asks this module for its options before anything heavy is imported
@@ -231,6 +231,28 @@ def from_mapping(content: Mapping[str, Any], agent: "Agent | None" = None, **ove
         raise ValueError(f"env is a string, got {settings['env']!r}.")
     options = mapping(settings.pop("agent"), "agent")
     return Config(agent=_agent_from(options) if agent is None else agent, **as_declared(settings, Config))
+
+
+def shipped(name: str, **changes: Any) -> Config:
+    """Return a config that ships with rlgrad, as an object to read, to change and to train.
+
+    Args:
+        name: of the config; `rlgrad configs` lists them.
+        changes: settings to put in the place of its own.
+
+    Raises:
+        ValueError: there is no config of this name, with the names that are near; or a setting is wrong.
+
+    Example:
+        >>> config = rlgrad.config.shipped("cartpole", seed=3)
+        >>> agent = dataclasses.replace(config.agent, gamma=0.99)
+        >>> run = rlgrad.train(dataclasses.replace(config, agent=agent))
+    """
+    known = registry.configs()
+    if name not in known:
+        raise ValueError(f"There is no config {name!r}. {close_names(name, known)} `rlgrad configs` lists them.")
+    agent = changes.pop("agent", None)
+    return from_mapping(read(known[name]), agent, **changes)
 
 
 def _agent_from(options: dict[str, Any]) -> "Agent":

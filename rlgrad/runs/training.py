@@ -11,8 +11,8 @@ import keras
 from rlgrad import config as configs
 from rlgrad.agent import Agent
 from rlgrad.callbacks import Callback
-from rlgrad.config import Config, Memory, VectorizationMode, agent_class
-from rlgrad.core import registry, settings
+from rlgrad.config import Config, Memory, VectorizationMode
+from rlgrad.core import settings as files
 from rlgrad.core.plain_files import require_plain
 from rlgrad.environments.types import EnvLike
 from rlgrad.logs import require_possible
@@ -21,6 +21,7 @@ from rlgrad.policies.build import ModelOrBuilder
 from rlgrad.runs import provenance
 from rlgrad.runs.advice import advice
 from rlgrad.runs.alone import write_spaces
+from rlgrad.runs.arguments import config_of, named, naming_arguments, resolved
 from rlgrad.runs.assembly import assemble, callbacks_of
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
@@ -33,8 +34,9 @@ _log = logging.getLogger("rlgrad")
 _IN_PYTHON = "rlgrad.train(...)"
 
 
+@naming_arguments
 def train(
-    agent: str | Agent,
+    agent: str | Agent | Config,
     env: EnvLike | None = None,
     *,
     total_timesteps: int | None = None,
@@ -76,7 +78,9 @@ def train(
     """Train an agent on a Gymnasium environment.
 
     Args:
-        agent: The agent: a name (`rlgrad agents` lists them), `my_agent.py:MyAgent`, or an instance.
+        agent: The agent: a name (`rlgrad agents` lists them), `my_agent.py:MyAgent`, or an instance. Or a config: the name of
+            one that ships (`rlgrad configs` lists them), or an object (`rlgrad.config.shipped`). The other arguments that are
+            written then replace its settings.
         env: The environment: an id, an instance, a function or class that makes one, or `file.py:Name` of a class.
         total_timesteps: Environment steps to take, over all environments together.
         seed: Seed of every random number. On the same machine the same seed gives the same weights to the bit.
@@ -138,59 +142,23 @@ def train(
         FileExistsError: `run_dir` holds a run already.
 
     Example:
-        >>> run = rlgrad.train("cartpole", seed=0)  # a config that ships; arguments replace its settings
+        >>> run = rlgrad.train("cartpole", seed=0)
         >>> run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=100_000, seed=0)
         >>> run.evaluate(episodes=100).mean_return
     """
-    given = dict(locals())
+    given, written = dict(locals()), named()
     settings = {f.name: given[f.name] for f in dataclasses.fields(Config)}  # each field is an argument: a test holds it
     settings |= {"env_kwargs": dict(env_kwargs or {})}
-    if isinstance(agent, str) and (env is None or (agent in registry.configs() and agent not in registry.agents())):
-        config = _shipped(agent, settings)
-    else:
-        agent = agent_class(agent)() if isinstance(agent, str) else agent
-        config = Config(**_required(agent, settings))
-    agent = _resolved(config.agent, config.env, num_envs, num_steps, optimizer)
+    config = config_of(agent, env, settings, written & settings.keys() - {"agent"})
+    chosen = resolved(config.agent, config.env, num_envs, num_steps, optimizer)
     return run_config(
-        dataclasses.replace(config, agent=agent),
+        dataclasses.replace(config, agent=chosen),
         model=model,
         value_model=value_model,
         run_dir=run_dir,
         callbacks=callbacks,
         verbose=verbose,
     )
-
-
-def _shipped(name: str, given: Mapping[str, Any]) -> Config:
-    """Return a config that ships with rlgrad, with the settings that are not at their defaults in place of its own.
-
-    The environment is one of these settings, as on the command line.
-
-    Raises:
-        ValueError: there is no config of that name; says what to give.
-    """
-    known = registry.configs()
-    if name in known:
-        defaults = {each.name: each.default for each in dataclasses.fields(Config)} | {"env_kwargs": {}}
-        changed = {n: value for n, value in given.items() if n != "agent" and value is not None}
-        changed = {n: v for n, v in changed.items() if type(v) is not type(defaults[n]) or v != defaults[n]}
-        return configs.from_mapping(settings.read(known[name]), **changed)
-    if name.endswith((".yaml", ".yml")):
-        raise ValueError(f"A config of your own is trained by the command line: rlgrad train {name}.")
-    agent_class(name)  # raises for what is no agent either
-    raise ValueError(
-        f"rlgrad.train({name!r}) needs an environment, as in rlgrad.train({name!r}, 'CartPole-v1', total_timesteps=100_000). "
-        "Alone it takes a config that ships with rlgrad, such as 'cartpole' (`rlgrad configs` lists them)."
-    )
-
-
-def _required(agent: Agent, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run of this agent, if those without a default are given."""
-    if settings["env"] is None:
-        raise ValueError("env is missing: the environment, such as 'CartPole-v1'.")
-    if settings["total_timesteps"] is None:
-        raise ValueError("total_timesteps is missing: how many environment steps to take, such as 100_000.")
-    return settings | {"agent": agent}
 
 
 def run_config(
@@ -293,7 +261,7 @@ def load(
     if not (path / "config.yaml").is_file():
         raise FileNotFoundError(describe_no_run(path))
     require_plain(path)
-    content = settings.read(path / "config.yaml", follow=False)
+    content = files.read(path / "config.yaml", follow=False)
     given = {"agent": agent is not None, "env": env is not None, "collector": collector is not None}
     asked = {name: value for name, value in content.items() if not given.get(name)}
     withheld = require_trust(path, asked, trust=trust, training=False)
@@ -316,17 +284,3 @@ def load(
         )
     run.restore()
     return run
-
-
-def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int | None, optimizer: Any) -> Agent:
-    """Return the agent with the changes that arguments of `train` make to it."""
-    changes: dict[str, Any] = {}
-    if num_envs is None and hasattr(env, "step") and not isinstance(env, type):  # a class makes any number of them
-        num_envs = getattr(env, "num_envs", 1)
-    if num_envs is not None:
-        changes["num_envs"] = num_envs
-    if num_steps is not None:
-        changes["num_steps"] = num_steps
-    if optimizer is not None:
-        changes["update"] = agent.update.with_optimizer(optimizer)
-    return dataclasses.replace(agent, **changes)
