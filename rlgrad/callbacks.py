@@ -130,6 +130,9 @@ class Callback:
     def on_end(self, run: RunView) -> None:
         """Act after the last update, also if training stopped with an error."""
 
+    def on_evaluation(self, run: RunView, results: Mapping[str, Any]) -> None:
+        """Act on the evaluation at the end of a run, after `on_end`: the content of evaluation.json."""
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint should keep, as JSON can hold it. A resumed run passes it to `restore`."""
         return {}

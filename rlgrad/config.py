@@ -41,7 +41,7 @@ class Config:
     seed: int = 0
     """Seed of every random number. On the same machine the same seed gives the same weights to the bit."""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments for the environment's constructor; on the command line: name value name value …"""
+    """Keyword arguments of the environment's constructor; on the command line: --env-kwargs g=9.8"""
     wrappers: tuple[str, ...] = ()
     """Wrappers around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or with
     keyword arguments, as in "FrameStackObservation(stack_size=4)"."""

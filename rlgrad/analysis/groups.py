@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
+from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, mean_interval
 from rlgrad.core import plain_files, registry
 from rlgrad.core.settings import flat
 from rlgrad.core.settings import read as settings_of
@@ -218,7 +218,7 @@ def evaluated(group: Group, kind: str) -> Estimate | None:
         return None
     if len(results) == 1:
         (r,) = results
-        return Estimate(r["mean_return"], *normal_interval(r["mean_return"], r["std_return"], r["episodes"]))
+        return Estimate(r["mean_return"], *mean_interval(r["mean_return"], r["std_return"], r["episodes"]))
     return over_seeds([r["mean_return"] for r in results])
 
 

@@ -3,6 +3,7 @@
 Their package, rliable, brings SciPy, seaborn and arch; these are the two of its functions that are needed here.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,35 @@ def bootstrap_interval(values: Array | Sequence[float], resamples: int = 50_000)
     return interval
 
 
-def normal_interval(mean: float, deviation: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a mean, from the standard deviation of `count` independent values."""
-    half = 1.96 * deviation / count**0.5
+def mean_interval(mean: float, deviation: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a mean over independent values, by Student's t.
+
+    Args:
+        mean: of the values.
+        deviation: their standard deviation, of the values themselves: the root of the mean square of their distances.
+        count: number of values.
+
+    Returns:
+        Lower and upper end; NaN for fewer than two values, which say nothing of how far others lie.
+    """
+    if count < 2:
+        return math.nan, math.nan
+    half = _t_quantile(count - 1) * deviation / (count - 1) ** 0.5
     return mean - half, mean + half
+
+
+# Of 1 to 9 degrees of freedom, where the expansion is not exact enough.
+_FEW = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+
+
+def _t_quantile(degrees: int) -> float:
+    """Return the 97.5 % quantile of Student's t (Abramowitz and Stegun, 26.7.5), to three digits after the point."""
+    if degrees <= len(_FEW):
+        return _FEW[degrees - 1]
+    z = 1.959964
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))

@@ -14,7 +14,7 @@ from rlgrad.core.faults import EnvironmentFault, WriteFault, in_words
 HELP = """\
 usage: rlgrad COMMAND ...
 
-Train policy-gradient agents on Gymnasium environments.
+Train reinforcement-learning agents on Gymnasium environments.
 
   train CONFIG [options]             a config that ships with rlgrad, or a YAML file
   train AGENT ENV [options]          an agent, by name or as file.py:Class, on an environment

@@ -21,6 +21,7 @@ class Followers:
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = callbacks
         self._told: set[str] = set()  # what they added to rows without declaring it
+        self._started: list[Callback] = []
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -31,8 +32,10 @@ class Followers:
     def following(self, run: RunView) -> Iterator[None]:
         """Start them, and end those that were started whatever happens, also in another one's end."""
         with contextlib.ExitStack() as ends:
+            self._started = []
             for callback in self._callbacks:
                 callback.on_start(run)
+                self._started.append(callback)
                 ends.callback(callback.on_end, run)
             yield
 
@@ -49,6 +52,11 @@ class Followers:
                 min(undeclared),
             )
         return all(callback.only_looks for callback in self._callbacks)
+
+    def evaluated(self, run: RunView, results: Mapping[str, Any]) -> None:
+        """Show the evaluation at the end to those that have followed this run from its beginning or since it was resumed."""
+        for callback in self._started:
+            callback.on_evaluation(run, results)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of each that has something to keep."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from rlgrad.learning.learner import Learner
 from rlgrad.metrics import METRICS, Journal
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.base import Collector
-from rlgrad.runs import provenance
+from rlgrad.runs import checkpoints, provenance
 from rlgrad.runs.contents import Contents
 from rlgrad.runs.diagnosing import Watch, diagnostic_metrics
-from rlgrad.runs.evaluation import Evaluation, evaluate, write_evaluation
+from rlgrad.runs.evaluation import Evaluation, evaluate, evaluation_content, write_evaluation
 from rlgrad.runs.folders import write_continued
 from rlgrad.runs.following import Followers
 from rlgrad.runs.interrupting import interruption
@@ -229,16 +229,26 @@ class Run:
             _log.info("Stopped after %s steps. Resume with: rlgrad resume %s", f"{self.timesteps:,}", self.path)
             raise KeyboardInterrupt
 
-    def evaluate(self, episodes: int = 100, greedy: bool = True, *, max_episode_steps: int | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        episodes: int = 100,
+        greedy: bool = True,
+        *,
+        seed: int | None = None,
+        max_episode_steps: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> Evaluation:
         """Play fresh episodes at the current weights.
 
         Args:
             episodes: number of episodes.
             greedy: take the most likely action instead of sampling one.
+            seed: of the episodes; the same ones for the same seed. `None`: the run's.
             max_episode_steps: a time limit of these episodes. `None`: the run's.
+            env_kwargs: keyword arguments of the environment, added to the run's.
 
         Returns:
-            `mean_return`, `std_return`, `episodes`, and `returns` and `lengths` of each.
+            `mean_return`, its 95 % `interval`, `std_return`, `episodes`, and `returns` and `lengths` of each.
         """
         config, episodes = self.config, count(episodes, "episodes")
         with tf.device(self.device):
@@ -248,36 +258,75 @@ class Run:
                 collector=config.collector,
                 episodes=episodes,
                 greedy=greedy,
-                seed=config.seed,
-                env_kwargs=config.env_kwargs,
+                seed=config.seed if seed is None else count(seed, "seed"),
+                env_kwargs={**config.env_kwargs, **(env_kwargs or {})},
                 wrappers=config.wrappers,
                 max_episode_steps=max_episode_steps or config.max_episode_steps,
                 vectorization_mode=config.vectorization_mode,
             )
 
-    def write_evaluation(self, episodes: int | None = None, *, max_episode_steps: int | None = None) -> dict[str, Any]:
+    def write_evaluation(
+        self,
+        episodes: int | None = None,
+        *,
+        seed: int | None = None,
+        max_episode_steps: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        checkpoint: str | int = "last",
+    ) -> dict[str, Any]:
         """Evaluate greedily and sampled, and write evaluation.json.
+
+        The file is about the last weights in the run's own environment. The result of another checkpoint, or of an environment
+        with other keyword arguments, is returned and not written.
 
         Args:
             episodes: number of episodes of each kind. `None`: the config's.
-            max_episode_steps: a time limit of these episodes, which the file then mentions. `None`: the run's.
+            seed: of the episodes. `None`: the run's.
+            max_episode_steps: a time limit of these episodes, which the result then mentions. `None`: the run's.
+            env_kwargs: keyword arguments of the environment, added to the run's.
+            checkpoint: `"last"`, `"best"`, or the environment steps of a checkpoint that is kept.
 
         Returns:
             The content of the file. `solved` is true if the greedy mean reaches the reward threshold of the environment's
             specification, and `None` if it has no threshold.
         """
+        asked = {"seed": seed, "max_episode_steps": max_episode_steps, "env_kwargs": dict(env_kwargs or {}) or None}
         episodes = episodes or self.config.evaluation_episodes
-        greedy, sampled = (
-            self.evaluate(episodes, greedy=greedy, max_episode_steps=max_episode_steps) for greedy in (True, False)
-        )
-        return write_evaluation(
-            self.path / "evaluation.json",
-            greedy,
-            sampled,
-            reward_threshold=self.collector.reward_threshold,
-            timesteps=self.timesteps,
-            max_episode_steps=max_episode_steps,
-        )
+        with self.weights_at(checkpoint) as timesteps:
+            played = [self.evaluate(episodes, greedy, **asked) for greedy in (True, False)]  # type: ignore[arg-type]
+        threshold = self.collector.reward_threshold
+        content = evaluation_content(*played, reward_threshold=threshold, timesteps=timesteps, **asked)
+        if checkpoint != "last":
+            return content | {"checkpoint": checkpoint}
+        if asked["env_kwargs"] is None:
+            write_evaluation(self.path / "evaluation.json", content)
+            self._followers.evaluated(self, content)
+        return content
+
+    @contextlib.contextmanager
+    def weights_at(self, checkpoint: str | int) -> Iterator[int]:
+        """Give the policy the weights of another checkpoint while the context lasts, to play it. Nothing else changes.
+
+        Args:
+            checkpoint: `"last"` for the current weights, `"best"` for those of the best return, or the environment steps of a
+                checkpoint that is kept.
+
+        Yields:
+            Environment steps of training at these weights.
+
+        Raises:
+            ValueError: the run keeps no such checkpoint; the message has those that it keeps.
+        """
+        if checkpoint == "last":
+            yield self.timesteps
+            return
+        file, variables = checkpoints.find(self.path / "checkpoints", checkpoint), self.policy.variables
+        before = [variable.numpy() for variable in variables]
+        try:
+            yield int(checkpoints.load(file, {"policy": variables})["timesteps"])
+        finally:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
 
     @property
     def is_evaluated(self) -> bool:

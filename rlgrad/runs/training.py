@@ -94,7 +94,7 @@ def train(
         run_dir: Folder for the run. `None`: a new one under `runs/`.
         callbacks: Callbacks to call during training, in this order; or one.
         verbose: Show progress.
-        env_kwargs: Keyword arguments for the environment's constructor; on the command line: name value name value …
+        env_kwargs: Keyword arguments of the environment's constructor; on the command line: --env-kwargs g=9.8
         wrappers: Wrappers around each environment, the first one innermost: names of `gymnasium.wrappers` or
             `module:Name`, alone or with keyword arguments, as in "FrameStackObservation(stack_size=4)".
         max_episode_steps: Time limit of an episode. `None`: the environment's own.
