@@ -294,7 +294,7 @@ class Run:
         episodes = episodes or self.config.evaluation_episodes
         with self.weights_at(checkpoint) as timesteps:
             played = [self.evaluate(episodes, greedy, **asked) for greedy in (True, False)]  # type: ignore[arg-type]
-        threshold = self.collector.reward_threshold
+        threshold = None if asked["env_kwargs"] else self.collector.reward_threshold  # of the run's own environment
         content = evaluation_content(*played, reward_threshold=threshold, timesteps=timesteps, **asked)
         if checkpoint != "last":
             return content | {"checkpoint": checkpoint}

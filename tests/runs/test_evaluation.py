@@ -55,6 +55,7 @@ def test_the_file_has_each_episode_in_few_lines_and_not_those_of_another_environ
     other = run.write_evaluation(3, env_kwargs={"sutton_barto_reward": True})
     assert other["greedy"]["mean_return"] <= 0.0
     assert other["env_kwargs"] == {"sutton_barto_reward": True}
+    assert other["solved"] is None
     file = run.path / "evaluation.json"
     assert not file.exists()
     content = run.write_evaluation(30, seed=100)
