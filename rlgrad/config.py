@@ -92,6 +92,9 @@ class Config:
     at every row."""
     logs: tuple[str, ...] = ("csv", "tensorboard")
     """Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow, or `my_logs.py:MyLog` (docs/logs.md)."""
+    log_info: tuple[str, ...] = ()
+    """Keys of the environment's infos to log: `distance` becomes the metric `info/distance`, the mean since the last row over
+    all steps whose info has it; `outer.inner` is a key inside of another."""
     histograms: bool = False
     """Add histograms of the weights and of their changes to TensorBoard, at every logged row."""
     videos: int = 0

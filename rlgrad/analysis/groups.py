@@ -25,6 +25,7 @@ _NOT_TRAINED_BY = (
     "evaluation_interval",
     "diagnose",
     "logs",
+    "log_info",
     "histograms",
     "videos",
 )

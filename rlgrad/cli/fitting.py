@@ -83,4 +83,5 @@ def _widths(columns: Sequence[Column], width: int) -> Mapping[str, int]:
 def _broken(cell: str, width: int | None) -> list[str]:
     if width is None:
         return cell.split("\n")
-    return [part for line in cell.split("\n") for part in textwrap.wrap(line, width, subsequent_indent=" ", break_on_hyphens=False) or [""]]
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=" ", break_on_hyphens=False)
+    return [part for line in cell.split("\n") for part in wrapper.wrap(line) or [""]]

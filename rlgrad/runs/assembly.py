@@ -16,6 +16,7 @@ from rlgrad.learning.learner import Learner
 from rlgrad.logs import make_logs
 from rlgrad.logs.progress import Progress
 from rlgrad.policies.build import ModelOrBuilder, PolicyOptions, build_policy, specs_for
+from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.factory import make_collector
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
@@ -49,6 +50,7 @@ def assemble(
         seed=config.seed,
     )
     try:
+        log_infos(collector, config.log_info)
         spaces = collector.observation_space, collector.action_space
         require_used(encoders, spaces[0])
         foreign = foreign_encoders(spaces[0])
@@ -74,6 +76,21 @@ def assemble(
         collector.close()
         raise
     return Run(config, policy, learner, collector, path, callbacks, device)
+
+
+def log_infos(collector: Collector, names: Sequence[str]) -> None:
+    """Have a collector add up what infos say.
+
+    Raises:
+        ValueError: it gives no infos.
+    """
+    if not names:
+        return
+    if not hasattr(collector, "log_infos"):
+        compiled = collector.vectorization_mode == "compiled"
+        what = "an environment written in TensorFlow" if compiled else f"the collector {type(collector).__name__}"
+        raise ValueError(f"log_info has {', '.join(map(repr, names))}, and {what} gives no infos: leave log_info out.")
+    collector.log_infos(names)
 
 
 def callbacks_of(

@@ -18,6 +18,7 @@ from rlgrad.analysis.statistics import mean_interval
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.factory import make_collector
 from rlgrad.runs.checkpoints import write_text
+from rlgrad.runs.env_calls import EnvCall, apply
 
 _MAX_SLOTS = 100
 _MAX_BYTES = 500_000  # of one observation in all slots: compiled rollouts keep them all, a gigabyte in a thousand steps
@@ -81,6 +82,7 @@ def evaluate(
     wrappers: Sequence[str] = (),
     max_episode_steps: int | None = None,
     vectorization_mode: str = "auto",
+    calls: Sequence[EnvCall] = (),
 ) -> Evaluation:
     """Play whole episodes in fresh environments, the same ones for the same seed.
 
@@ -95,6 +97,7 @@ def evaluate(
         wrappers: around each environment, see `rlgrad.train`.
         max_episode_steps: a time limit. `None`: the environment's own; if it has none, episodes are played as they end.
         vectorization_mode: see `rlgrad.train`.
+        calls: to make in every environment first. A copy of an instance has their effects already.
 
     Returns:
         Returns and lengths.
@@ -121,6 +124,8 @@ def evaluate(
         vectorization_mode="sync" if vectorization_mode == "async" else vectorization_mode,
     )
     with contextlib.closing(collected):
+        if not (made and getattr(env, "spec", None) is None):
+            apply(calls, collected)
         rounds = [collected.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
     # A slot's episodes follow each other, so that fewer episodes are the first of more.
     by_slot = [episode for slot in zip(*rounds, strict=True) for episode in slot][:episodes]

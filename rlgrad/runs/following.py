@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlgrad.callbacks import Callback, RunView
@@ -39,15 +39,33 @@ class Followers:
                 ends.callback(callback.on_end, run)
             yield
 
-    def update(self, run: RunView, row: dict[str, float]) -> bool:
-        """Show them a row, to which they may add. Return False if they may have changed the weights."""
+    def update(self, run: RunView, row: dict[str, float], add: Callable[[str], None], added: Collection[str]) -> bool:
+        """Show them a row, to which they may add. Return False if they may have changed the weights.
+
+        Args:
+            run: the run.
+            row: metrics by name.
+            add: adds a metric to the run's.
+            added: the metrics that it has added so far, also before a resume.
+
+        Raises:
+            ValueError: a callback logged under the name of one of the run's own metrics.
+        """
         for callback in self._callbacks:
             callback.on_update(run, row)
+            for name, value in callback.take_logged().items():
+                if name not in run.metrics:
+                    add(name)
+                elif name not in {*added, *self.metrics}:
+                    raise ValueError(
+                        f"{type(callback).__name__}.log({name!r}): the run logs a metric of this name itself."
+                    )
+                row[name] = value
         if undeclared := row.keys() - {*run.metrics, *self._told}:
             self._told |= undeclared
             _log.warning(
                 "A callback added %s to the metrics, which is not logged: a column is declared, as in `metrics = (%r,)` in its "
-                "class.",
+                "class, or made by self.log(name, value).",
                 ", ".join(sorted(undeclared)),
                 min(undeclared),
             )

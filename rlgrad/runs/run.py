@@ -16,12 +16,13 @@ from rlgrad.core import plain_files
 from rlgrad.core.settings import count
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.learning.learner import Learner
-from rlgrad.metrics import METRICS, Journal
+from rlgrad.metrics import INFO, METRICS, Journal
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.base import Collector
 from rlgrad.runs import checkpoints, provenance
 from rlgrad.runs.contents import Contents
 from rlgrad.runs.diagnosing import Watch, diagnostic_metrics
+from rlgrad.runs.env_calls import EnvCall, EnvCalls
 from rlgrad.runs.evaluation import Evaluation, evaluate, evaluation_content, write_evaluation
 from rlgrad.runs.folders import write_continued
 from rlgrad.runs.following import Followers
@@ -61,10 +62,12 @@ class Run:
         self._followers = Followers(self.callbacks)
         learned = tuple(f"train/{name}" for name in learner.metrics)
         diagnosed = diagnostic_metrics(learner) if config.diagnose else ()
-        self.metrics = (*METRICS, *learned, *diagnosed, *self._followers.metrics)
+        infos = tuple(f"{INFO}{name}" for name in config.log_info)
+        self.metrics = tuple(dict.fromkeys((*METRICS, *learned, *diagnosed, *infos, *self._followers.metrics)))
         self._journal, self._standing = Journal(self.metrics), Standing()
+        self._env_calls = EnvCalls(collector)
         self._replay = KeptReplay(learner, path / "replay")
-        parts = self._standing, self._journal, self._watch, self._followers, self._replay
+        parts = self._standing, self._journal, self._watch, self._followers, self._replay, self._env_calls
         self._contents = Contents(path, policy, learner, collector, *parts)
         self._resumed_from: dict[str, Any] | None = None  # between loading a checkpoint and training: its settings
         self._locked = False  # True while the folder is this run's alone
@@ -263,7 +266,37 @@ class Run:
                 wrappers=config.wrappers,
                 max_episode_steps=max_episode_steps or config.max_episode_steps,
                 vectorization_mode=config.vectorization_mode,
+                calls=self._env_calls.made,
             )
+
+    def call_envs(self, name: str, *arguments: Any, **options: Any) -> list[Any]:
+        """Call a method of every environment: those of training now, those of every later evaluation, and of a resumed run.
+
+        Running episodes go on. Call it between rollouts, as in a callback's `on_update`.
+
+        Args:
+            name: of the method.
+            arguments: numbers, texts, lists and dicts of them, which a checkpoint can hold.
+            options: keyword arguments, likewise.
+
+        Returns:
+            The result of each training environment.
+
+        Raises:
+            ValueError: the environments have no such method, or it raised.
+
+        Example:
+            >>> class Curriculum(rlgrad.Callback):
+            ...     def on_update(self, run, metrics):
+            ...         if metrics["train/return"] > 100 * (self.level + 1):
+            ...             self.level += 1
+            ...             run.call_envs("set_level", self.level)
+        """
+        return self._env_calls.make(EnvCall(name, list(arguments), options))
+
+    def set_env_attr(self, name: str, value: Any) -> None:
+        """Set an attribute of every environment, as `call_envs` calls a method. The attribute must be there already."""
+        self._env_calls.make(EnvCall(name, [value], {}, sets=True))
 
     def write_evaluation(
         self,
@@ -359,6 +392,7 @@ class Run:
             ValueError: it holds the state of another kind of run.
         """
         self._resumed_from = self._contents.restore(self.config, checkpoint)
+        self.metrics = tuple(dict.fromkeys((*self.metrics, *self._journal.added)))
 
     def close(self) -> None:
         """Close the environments."""
@@ -371,9 +405,14 @@ class Run:
             return self.learner.diagnose(self.collector.collect(self.policy), progress, self.timesteps)
 
     def _take(self, made: Made) -> None:
-        self._journal.note(made.metrics, self.collector.drain_episodes())
+        infos = self.collector.drain_infos() if self.config.log_info else None  # type: ignore[attr-defined]
+        self._journal.note(made.metrics, self.collector.drain_episodes(), infos)
         self._standing.timesteps += made.timesteps
         self._standing.updates += len(made.metrics)
+
+    def _add_metric(self, name: str) -> None:
+        self.metrics = (*self.metrics, name)
+        self._journal.add(name)
 
     def _report(self, rate: float) -> None:
         metrics = {
@@ -383,7 +422,7 @@ class Run:
             "time/steps_per_second": rate,
         }
         metrics |= self._journal.row() | self._watch.take()
-        weights_kept = self._followers.update(self, metrics)
+        weights_kept = self._followers.update(self, metrics, self._add_metric, self._journal.added)
         self._journal.log(metrics)
         self._standing.note(metrics)
         if not weights_kept:

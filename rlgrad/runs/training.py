@@ -72,6 +72,7 @@ def train(
     patience: int | None = None,
     time_budget: float | None = None,
     logs: Sequence[str] = ("csv", "tensorboard"),
+    log_info: Sequence[str] = (),
     histograms: bool = False,
     videos: int = 0,
 ) -> Run:
@@ -130,6 +131,8 @@ def train(
             update; in a compiled run at every row.
         logs: Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow, or `my_logs.py:MyLog`
             (docs/logs.md).
+        log_info: Keys of the environment's infos to log: `distance` becomes the metric `info/distance`, the mean since the last
+            row over all steps whose info has it; `outer.inner` is a key inside of another.
         histograms: Add histograms of the weights and of their changes to TensorBoard, at every logged row.
         videos: Greedy episodes to show in TensorBoard, evenly spaced over the run.
 
