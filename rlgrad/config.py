@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rlgrad.core import registry
+from rlgrad.core import registry, schedules
 from rlgrad.core.checks import check_keys, close_names, require, require_above, require_at_most
 from rlgrad.core.settings import alternatives, as_declared, hints, mapping, plain, read, record_type, require_finite
 from rlgrad.hyperparameters import Record, fields
@@ -40,6 +40,9 @@ class Config:
     """Environment steps to take, over all environments together."""
     seed: int = 0
     """Seed of every random number. On the same machine the same seed gives the same weights to the bit."""
+    init_from: str | Path | None = None
+    """Another run to take the first weights from, as far as they fit: its folder, for the newest checkpoint, or a file such as
+    runs/a/checkpoints/best.npz. `None`: random weights."""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment's constructor; on the command line: --env-kwargs g=9.8"""
     wrappers: tuple[str, ...] = ()
@@ -107,6 +110,8 @@ class Config:
             if isinstance(value, str) or not isinstance(value, Iterable):
                 raise ValueError(f"{name} is a sequence, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
+        if isinstance(self.init_from, Path):
+            object.__setattr__(self, "init_from", str(self.init_from))
         self._take_arguments_apart()
         for name, value in as_declared(fields(self), Config).items():
             object.__setattr__(self, name, value)
@@ -180,6 +185,8 @@ def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
         del written["from_logits"]
     if not config.encoders:
         del written["encoders"]
+    if config.init_from is not None:
+        written["init_from"] = str(Path(config.init_from).resolve())
     written["logs"] = [_place(log) for log in config.logs]
     order = [f.name for f in dataclasses.fields(config) if f.name in written]
     return yaml.safe_dump({name: written[name] for name in order} | dict(notes), sort_keys=False)
@@ -202,6 +209,8 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, str) or (callable(value) and not hasattr(value, "get_config")):
+        return _place(schedules.written(value))  # a name, or a schedule
     if hasattr(value, "get_config"):
         import keras
 

@@ -18,6 +18,7 @@ from rlgrad.logs.progress import Progress
 from rlgrad.policies.build import ModelOrBuilder, PolicyOptions, build_policy, specs_for
 from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.factory import make_collector
+from rlgrad.runs.initial_weights import take_weights
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
 from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
@@ -29,8 +30,10 @@ def assemble(
     value_model: ModelOrBuilder | None,
     path: Path,
     callbacks: Sequence[Callback],
+    *,
+    begins: bool = False,
 ) -> Run:
-    """Return a run that has not been trained, of a config.
+    """Return a run that has not been trained, of a config. If it `begins`, with the weights that it is to begin with.
 
     Raises:
         ValueError: settings contradict each other, the environment or the models; the message says what to change.
@@ -70,6 +73,8 @@ def assemble(
                 action_values=says,
                 seed=config.seed,
             )
+            if begins and config.init_from is not None:
+                take_weights(policy, str(config.init_from))  # before the learner copies them
             # Without a value the agent is traced again, on outputs that have none.
             learner = Learner(agent, policy, num_envs=collector.num_envs, traced=traced if policy.has_value else None)
     except BaseException:

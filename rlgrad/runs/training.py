@@ -21,11 +21,11 @@ from rlgrad.policies.build import ModelOrBuilder
 from rlgrad.runs import provenance
 from rlgrad.runs.advice import advice
 from rlgrad.runs.alone import write_spaces
-from rlgrad.runs.arguments import config_of, named, naming_arguments, resolved
 from rlgrad.runs.assembly import assemble, callbacks_of
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.run import Run
+from rlgrad.runs.train_arguments import config_of, named, naming_arguments, resolved
 from rlgrad.runs.trust import refusal, require_trust
 
 __all__ = ["Callback", "Run", "load", "train"]
@@ -41,6 +41,7 @@ def train(
     *,
     total_timesteps: int | None = None,
     seed: int = 0,
+    init_from: str | Path | None = None,
     num_envs: int | None = None,
     num_steps: int | None = None,
     model: ModelOrBuilder | None = None,
@@ -85,6 +86,8 @@ def train(
         env: The environment: an id, an instance, a function or class that makes one, or `file.py:Name` of a class.
         total_timesteps: Environment steps to take, over all environments together.
         seed: Seed of every random number. On the same machine the same seed gives the same weights to the bit.
+        init_from: Another run to take the first weights from, as far as they fit: its folder, for the newest checkpoint, or a
+            file such as runs/a/checkpoints/best.npz. `None`: random weights.
         num_envs: Environments side by side. `None`: as many as the agent's own field says.
         num_steps: Steps per environment per rollout. `None`: as many as the agent's own field says.
         model: A Keras model from observations to logits (Discrete) or mean (Box), or to `{"policy": …, "value": …}`; or
@@ -183,7 +186,7 @@ def run_config(
     path = free_folder(config, run_dir)
     if verbose and (line := advice(config, from_python=command == _IN_PYTHON)):
         say(line)
-    run = assemble(config, model, value_model, path, chosen)
+    run = assemble(config, model, value_model, path, chosen, begins=True)
     # Under the default name, a folder that exists by now is another run's.
     new = not path.exists()
     path.mkdir(parents=True, exist_ok=run_dir is not None)

@@ -6,7 +6,7 @@ import pytest
 
 import rlgrad
 from rlgrad.agents import A2C
-from rlgrad.runs import arguments
+from rlgrad.runs import train_arguments as arguments
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 SHORT = {"total_timesteps": 256, "evaluation_episodes": 0, "verbose": False}
