@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union
 
 import yaml
 
@@ -121,15 +121,13 @@ def _table(rows: Iterable[str]) -> str:
 
 
 def _takes(hint: Any) -> str:
-    if hint in WORDS:
-        return WORDS[hint]
-    origin, inner = get_origin(hint), get_args(hint)
+    records = {cls: f"[{name}](#{name})" for name, cls in RECORDS.items()}
+    if named := WORDS.get(hint) or records.get(hint):
+        return named
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if isinstance(hint, type) and issubclass(hint, Update):
         return "an update"
-    if hint in RECORDS.values():
-        return next(f"[{name}](#{name})" for name, cls in RECORDS.items() if cls is hint)
     if origin in (Union, UnionType):
         return ", ".join(_takes(kind) for kind in inner)
     if origin is tuple:
