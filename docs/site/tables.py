@@ -121,6 +121,7 @@ def _table(rows: Iterable[str]) -> str:
 
 
 def _takes(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
     records = {cls: f"[{name}](#{name})" for name, cls in RECORDS.items()}
     if named := WORDS.get(hint) or records.get(hint):
         return named
