@@ -53,7 +53,8 @@ def _take_as_declared(cls: type[Any]) -> None:
     @functools.wraps(init)
     def converted(self: Any, **given: Any) -> None:
         init(self, **cls.as_given(given))
-        for name in _schedules(cls):
+        kind: Any = cls  # one that mypy can hash
+        for name in _schedules(kind):
             require_schedule(getattr(self, name), name)
 
     cls.__init__ = converted

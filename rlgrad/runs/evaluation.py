@@ -17,6 +17,7 @@ import tensorflow as tf
 from rlgrad.analysis.statistics import mean_interval
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.factory import make_collector
+from rlgrad.runs import showing
 from rlgrad.runs.checkpoints import write_text
 from rlgrad.runs.env_calls import EnvCall, apply
 
@@ -24,7 +25,7 @@ _MAX_SLOTS = 100
 _MAX_BYTES = 500_000  # of one observation in all slots: compiled rollouts keep them all, a gigabyte in a thousand steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Returns of whole episodes: sums of raw rewards, undiscounted.
 
@@ -37,6 +38,12 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     greedy: bool
+
+    def __repr__(self) -> str:
+        return showing.evaluation_text(self)
+
+    def _repr_html_(self) -> str:
+        return showing.evaluation_html(self)
 
     @property
     def mean_return(self) -> float:

@@ -67,7 +67,9 @@ def _of_code(folder: Path, content: Mapping[str, Any]) -> Iterator[Permission]:
     agent = content.get("agent")
     for name in [agent.get("name")] if isinstance(agent, Mapping) else []:
         yield from _code(folder, "agent", "rlgrad.agents", name)
-    for text in _texts(agent) if isinstance(agent, Mapping) else []:  # a schedule among them may be a function in a file
+    for text in (
+        _texts(agent) if isinstance(agent, Mapping) else []
+    ):  # a schedule among them may be a function in a file
         place, written = registry.split_call(text)
         if place and not text.startswith("("):
             yield from _code(folder, "agent", "", f"{place}:{written.partition('(')[0]}")

@@ -19,7 +19,7 @@ from rlgrad.learning.learner import Learner
 from rlgrad.metrics import INFO, METRICS, Journal
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.base import Collector
-from rlgrad.runs import checkpoints, provenance
+from rlgrad.runs import checkpoints, provenance, showing
 from rlgrad.runs.contents import Contents
 from rlgrad.runs.diagnosing import Watch, diagnostic_metrics
 from rlgrad.runs.env_calls import EnvCall, EnvCalls
@@ -72,6 +72,12 @@ class Run:
         self._resumed_from: dict[str, Any] | None = None  # between loading a checkpoint and training: its settings
         self._locked = False  # True while the folder is this run's alone
         self._updater = Updater(collector, policy, learner, self._watch, config.seed)
+
+    def __repr__(self) -> str:
+        return showing.run_text(self)
+
+    def _repr_html_(self) -> str:
+        return showing.run_html(self)
 
     @property
     def timesteps(self) -> int:

@@ -25,6 +25,7 @@ from rlgrad.runs.assembly import assemble, callbacks_of
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.run import Run
+from rlgrad.runs.showing import verdict
 from rlgrad.runs.train_arguments import config_of, named, naming_arguments, resolved
 from rlgrad.runs.trust import refusal, require_trust
 
@@ -209,23 +210,27 @@ def run_config(
                 path, run.config, run.resolved, {n: built for n, (asked, built) in given.items() if asked is not None}
             )
             run.train()
-            conclude(run)
+            results = conclude(run)
     except BaseException:
         run.close()  # the caller never gets it
         if new:
             remove_unbegun(path)
         raise
+    if verbose and command == _IN_PYTHON:  # the command line ends with a report of its own
+        say(verdict(run, results))
     return run
 
 
-def conclude(run: Run) -> None:
-    """Evaluate a run if its config says so, and draw its learning curve."""
+def conclude(run: Run) -> dict[str, Any] | None:
+    """Evaluate a run if its config says so, and draw its learning curve. Return the content of evaluation.json, if there is."""
+    results = None
     if run.config.evaluation_episodes:
         try:
-            run.write_evaluation()
+            results = run.write_evaluation()
         except ValueError as error:  # an episode does not end, or the environment cannot be made again
             _log.warning("Not evaluated: %s", error)
     run.plot()
+    return results
 
 
 def load(

@@ -46,7 +46,11 @@ def square(p):
 
 @pytest.mark.parametrize(
     ("schedule", "rate"),
-    [("cosine", lambda p: (1 + np.cos(np.pi * p)) / 2), (square, square), (lambda p: 0.5 + 0.0 * p, lambda p: 0.5 + 0 * p)],
+    [
+        ("cosine", lambda p: (1 + np.cos(np.pi * p)) / 2),
+        (square, square),
+        (lambda p: 0.5 + 0.0 * p, lambda p: 0.5 + 0 * p),
+    ],
 )
 def test_the_learning_rate_follows_a_schedule(schedule, rate, tmp_path):
     agent = A2C(update=Ascent(learning_rate=0.01, learning_rate_schedule=schedule))
@@ -67,7 +71,10 @@ def test_exploration_goes_from_its_start_to_its_end_by_a_schedule():
     ("schedule", "says"),
     [
         ("cosin", "learning_rate_schedule: there is no schedule 'cosin'. Did you mean 'cosine'"),
-        ("cosine(ende=0.1)", "Unknown argument of the schedule cosine, in learning_rate_schedule, 'ende'. Did you mean 'end'"),
+        (
+            "cosine(ende=0.1)",
+            "Unknown argument of the schedule cosine, in learning_rate_schedule, 'ende'. Did you mean 'end'",
+        ),
         ("cosine(end=-1.0)", "learning_rate_schedule: end of cosine is at least 0, got -1.0"),
         ("linear(over=0.0)", "over of linear is above 0 and at most 1, got 0.0"),
         ("exponential(end=0.0)", "end of exponential is above 0, got 0.0"),
