@@ -229,9 +229,9 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(float(interquartile_mean(values)), float(low), float(high))
 
 
-def curve(group: Group) -> Curve:
-    """Return the group's learning curve, over the steps for which all its runs have a return."""
-    known = [_known(run) for run in group.runs]
+def curve(group: Group, metric: str = "train/return") -> Curve:
+    """Return a metric of the group against environment steps, over those for which all its runs have a value of it."""
+    known = [_known(run, metric) for run in group.runs]
     if len(known) == 1 or not all(len(steps) for steps, _ in known):
         steps, values = known[0] if len(known) == 1 else (np.empty(0), np.empty(0))
         return Curve(steps, values, values, values)
@@ -242,10 +242,18 @@ def curve(group: Group) -> Curve:
     return Curve(at, interquartile_mean(values), low, high)
 
 
-def _known(run: RunFiles) -> tuple[Array, Array]:
-    steps, returns = (np.asarray(run.metrics[name], np.float64) for name in ("time/timesteps", "train/return"))
-    finite = np.isfinite(returns)
-    return steps[finite], returns[finite]
+def _known(run: RunFiles, metric: str) -> tuple[Array, Array]:
+    steps = np.asarray(run.metrics["time/timesteps"], np.float64)
+    values = np.asarray(run.metrics.get(metric, np.full(len(steps), np.nan)), np.float64)
+    finite = np.isfinite(values)
+    return steps[finite], values[finite]
+
+
+def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """Return the settings that are not the same in all groups, with the value in each; `None` where it is absent."""
+    names = dict.fromkeys(name for group in groups for name in group.runs[0].settings)
+    values = {name: [group.runs[0].settings.get(name) for group in groups] for name in names}
+    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
 
 
 def _env(runs: tuple[RunFiles, ...]) -> str:

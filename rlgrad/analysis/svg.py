@@ -13,8 +13,10 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 COLORS = ("#2f7ed8", "#e07b1f", "#2f9e57", "#c4479a", "#8468d4", "#a8861a", "#1f9ea3", "#d24a43")
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 14.0, 12.0, 44.0
+_RIGHT, _TOP, _BOTTOM = 14.0, 12.0, 46.0
+_LETTER = 8.5  # room for a letter, in the largest size in which a page shows it
 _TICKS = 5
+_LONGEST = 22  # letters of a name beside a bar
 _POINTS = 400  # of a line, which is as many as a figure shows
 
 
@@ -67,8 +69,8 @@ def lines(
     parts = [*_axes(scale, x_label, y_label)]
     if level is not None and not (log and level[0] <= 0.0):
         y = scale.y(_logged(level[0], log))
-        parts.append(f'<path class="level" d="M{_LEFT:.1f} {y:.1f}H{width - _RIGHT:.1f}"/>')
-        parts.append(_text(width - _RIGHT, y - 4.0, level[1], "end"))
+        parts.append(f'<path class="level" d="M{scale.left:.1f} {y:.1f}H{width - _RIGHT:.1f}"/>')
+        parts.append(_text(scale.left + 8.0, y - 5.0, level[1], "start"))
     for i, each in enumerate(drawn):
         parts += _line(each, scale, i % len(COLORS), log)
     return _figure("".join(parts), width, height, f"{y_label} against {x_label}")
@@ -85,7 +87,7 @@ def bars(
     width: float = 640.0,
 ) -> str:
     """Return a figure of horizontal bars, or of points with intervals where `low` and `high` are given."""
-    left, row = 200.0, 24.0
+    left, row = 16.0 + _LETTER * min(_LONGEST, max(map(len, names), default=0)), 24.0
     height = _TOP + row * len(names) + _BOTTOM
     ends = [v for v in (*values, *low, *high, *(() if level is None else (level,))) if math.isfinite(v)]
     ends += [] if low else [0.0]
@@ -100,7 +102,7 @@ def bars(
         parts.append(_text(at(tick), height - _BOTTOM + 16.0, _short(tick), "middle"))
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         y = _TOP + row * (i + 0.5)
-        parts.append(_text(left - 8.0, y + 4.0, name if len(name) <= 30 else f"{name[:29]}…", "end", title=name))
+        parts.append(_text(left - 8.0, y + 4.0, name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…", "end", title=name))
         if not math.isfinite(value):
             continue
         if low:
@@ -112,7 +114,7 @@ def bars(
             parts.append(f'<rect class="bar s0" x="{begin:.1f}" y="{y - 7.0:.1f}" width="{long:.1f}" height="14"/>')
     if level is not None:
         parts.append(f'<path class="level" d="M{at(level):.1f} {_TOP}V{height - _BOTTOM:.1f}"/>')
-    parts.append(_text((left + width - _RIGHT) / 2.0, height - 8.0, label, "middle"))
+    parts.append(_text(width / 2.0, height - 8.0, label, "middle"))
     return _figure("".join(parts), width, height, label)
 
 
@@ -153,6 +155,7 @@ class _Scale:
     width: float
     height: float
     log: bool
+    left: float  # room for the numbers of the y axis, and its label
     beyond: float  # room at the right for the points of ends
 
     @classmethod
@@ -167,12 +170,13 @@ class _Scale:
             ys = np.append(ys, _logged(level[0], log))
         y_low, y_high = _padded(*((ys.min(), ys.max()) if len(ys) else (0.0, 1.0)))
         x_low, x_high = (xs.min(), xs.max()) if len(xs) else (0.0, 1.0)
+        numbers = max((len(_short(10.0**t if log else t)) for t in _ticks(y_low, y_high)), default=1)
         beyond = 14.0 * len(series) if any(each.end for each in series) else 0.0
-        return cls(float(x_low), float(x_high), y_low, y_high, width, height, log, min(beyond, 0.2 * width))
+        return cls(float(x_low), float(x_high), y_low, y_high, width, height, log, 28.0 + _LETTER * numbers, min(beyond, 0.2 * width))
 
     def x(self, value: Any) -> Any:
         span = self.x_high - self.x_low or 1.0
-        return _LEFT + (value - self.x_low) / span * (self.width - _LEFT - _RIGHT - self.beyond)
+        return self.left + (value - self.x_low) / span * (self.width - self.left - _RIGHT - self.beyond)
 
     def y(self, value: Any) -> Any:
         return (
@@ -185,10 +189,10 @@ def _axes(scale: _Scale, x_label: str, y_label: str) -> Iterator[str]:
     for tick in _ticks(scale.x_low, scale.x_high):
         yield _text(scale.x(tick), bottom + 16.0, _short(tick), "middle")
     for tick in _ticks(scale.y_low, scale.y_high):
-        yield f'<path class="grid" d="M{_LEFT} {scale.y(tick):.1f}H{right:.1f}"/>'
-        yield _text(_LEFT - 6.0, scale.y(tick) + 4.0, _short(10.0**tick if scale.log else tick), "end")
-    yield f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom:.1f}H{right:.1f}"/>'
-    yield _text((_LEFT + right) / 2.0, scale.height - 8.0, x_label, "middle")
+        yield f'<path class="grid" d="M{scale.left:.1f} {scale.y(tick):.1f}H{right:.1f}"/>'
+        yield _text(scale.left - 6.0, scale.y(tick) + 4.0, _short(10.0**tick if scale.log else tick), "end")
+    yield f'<path class="axis" d="M{scale.left:.1f} {_TOP}V{bottom:.1f}H{right:.1f}"/>'
+    yield _text((scale.left + right) / 2.0, scale.height - 8.0, x_label, "middle")
     place = f'transform="translate(13 {(_TOP + bottom) / 2.0:.1f}) rotate(-90)" text-anchor="middle"'
     yield f"<text {place}>{html.escape(y_label)}</text>"
 
@@ -242,8 +246,9 @@ def _logged(value: Any, log: bool) -> Any:
 
 
 def _finite(parts: Sequence[Any]) -> Array:
-    joined = np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts]) if parts else np.zeros(0)
-    return joined[np.isfinite(joined)]
+    joined: Array = np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts]) if parts else np.zeros(0)
+    finite: Array = joined[np.isfinite(joined)]
+    return finite
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

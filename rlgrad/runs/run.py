@@ -329,10 +329,11 @@ class Run:
             The content of the file. `solved` is true if the greedy mean reaches the reward threshold of the environment's
             specification, and `None` if it has no threshold.
         """
-        asked = {"seed": seed, "max_episode_steps": max_episode_steps, "env_kwargs": dict(env_kwargs or {}) or None}
+        asked: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps, "env_kwargs": None}
+        asked["env_kwargs"] = dict(env_kwargs) if env_kwargs else None
         episodes = episodes or self.config.evaluation_episodes
         with self.weights_at(checkpoint) as timesteps:
-            played = [self.evaluate(episodes, greedy, **asked) for greedy in (True, False)]  # type: ignore[arg-type]
+            played = [self.evaluate(episodes, greedy, **asked) for greedy in (True, False)]
         threshold = None if asked["env_kwargs"] else self.collector.reward_threshold  # of the run's own environment
         content = evaluation_content(*played, reward_threshold=threshold, timesteps=timesteps, **asked)
         if checkpoint != "last":
