@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rlgrad.analysis import pages, svg
+from rlgrad.analysis.plotting import running_mean
 from rlgrad.diagnostics import diagnosis as diagnoses
 
 _MOST_LAYERS = 8  # lines of one figure
@@ -25,7 +25,9 @@ def diagnosed(path: Path, metrics: Mapping[str, Sequence[float]], name: str) -> 
     found = diagnoses.read(path)
     what = f"Of one rollout of {found.count:,} {found.unit}s after {found.timesteps:,} steps, and over training."
     figures = [*_by_layer(found), *_by_time(found), *_baselines(found), *_over_training(found, metrics)]
-    return pages.heading(name) + pages.text(f"{what} docs/diagnostics.md explains each.", soft=True) + pages.grid(*figures)
+    return (
+        pages.heading(name) + pages.text(f"{what} docs/diagnostics.md explains each.", soft=True) + pages.grid(*figures)
+    )
 
 
 def _by_layer(found: diagnoses.Diagnosis) -> Iterator[str]:
@@ -56,21 +58,33 @@ def _baselines(found: diagnoses.Diagnosis) -> Iterator[str]:
 
 
 def _over_training(found: diagnoses.Diagnosis, metrics: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    steps = np.asarray(metrics.get("time/timesteps", []), np.float64)
-
-    def line(name: str, label: str) -> svg.Series | None:
-        values = np.asarray(metrics.get(name, []), np.float64)
-        known = np.isfinite(values) if len(values) == len(steps) else np.zeros(len(steps), bool)
-        return svg.Series(label, steps[known], values[known]) if known.any() else None
-
-    scale = line("gradient/noise_scale", "noise scale")
-    if scale is not None:
+    """Yield noise scale and signal over training. Single rollouts are mostly chance, so their numbers are averaged first."""
+    signal, noise = (_smooth(metrics, f"gradient/{name}") for name in ("signal", "noise"))
+    if len(signal.x) and np.array_equal(signal.x, noise.x):
+        ratio = np.divide(noise.y, signal.y, out=np.full(len(noise.y), np.nan), where=signal.y > 0.0)
         level = (float(found.count), f"batch: {found.count:,}")
-        figure = svg.lines([scale], x_label="environment steps", y_label=f"{found.unit}s", level=level, log=True, width=420.0)
-        yield pages.figure(figure, "Gradient noise scale: the batch size that the gradient asks for.")
+        scale = svg.Series("noise scale", signal.x, ratio)
+        figure = svg.lines(
+            [scale], x_label="environment steps", y_label=f"{found.unit}s", level=level, log=True, width=420.0
+        )
+        yield pages.figure(figure, "Gradient noise scale: the batch size that the gradient asks for; a gap: no signal.")
     prefix = "gradient/snr/"
-    layers = [line(n, n.removeprefix(prefix)) for n in metrics if n.startswith(prefix)]
-    shown: list[Any] = [each for each in layers if each is not None][:_MOST_LAYERS]
+    layers = [_smooth(metrics, name, name.removeprefix(prefix)) for name in metrics if name.startswith(prefix)]
+    shown = [each for each in layers if len(each.x)][:_MOST_LAYERS]
     if shown:
-        figure = svg.lines(shown, x_label="environment steps", y_label="signal-to-noise ratio", log=True, width=420.0)
-        yield pages.figure(figure + svg.legend([each.name for each in shown]), "Signal by layer, over training.")
+        level = (1.0, "as much signal as noise")
+        figure = svg.lines(
+            shown, x_label="environment steps", y_label="signal-to-noise ratio", level=level, width=420.0
+        )
+        yield pages.figure(
+            figure + svg.legend([each.name for each in shown]), "Signal by layer of the policy, averaged."
+        )
+
+
+def _smooth(metrics: Mapping[str, Sequence[float]], name: str, label: str = "") -> svg.Series:
+    """Return the running mean of a metric where it has values, over a tenth of them or five."""
+    steps, values = (np.asarray(metrics.get(each, []), np.float64) for each in ("time/timesteps", name))
+    known = np.isfinite(values)
+    if len(values) != len(steps) or not known.any():
+        return svg.Series(label, np.zeros(0), np.zeros(0))
+    return svg.Series(label, steps[known], running_mean(values[known], max(5, int(known.sum()) // 10)))

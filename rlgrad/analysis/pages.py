@@ -62,12 +62,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequenc
 
     def row(cells: Sequence[Any], tag: str) -> str:
         each = (
-            f"<{tag}{' class=n' if i in numbers else ''}>{html.escape(str(cell))}</{tag}>" for i, cell in enumerate(cells)
+            f"<{tag}{' class=n' if i in numbers else ''}>{html.escape(str(cell))}</{tag}>"
+            for i, cell in enumerate(cells)
         )
         return f"<tr>{''.join(each)}</tr>"
 
     head = f"<thead>{row(header, 'th')}</thead>" if header else ""
-    return f'<div class="scroll"><table>{head}<tbody>{"".join(row(cells, "td") for cells in rows)}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table>{head}<tbody>{"".join(row(cells, "td") for cells in rows)}</tbody></table></div>'
+    )
 
 
 def code(words: str) -> str:

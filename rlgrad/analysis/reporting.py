@@ -97,7 +97,11 @@ def _environment(env: str, groups: Sequence[Group]) -> Iterator[str]:
     caption = (
         (_SEEDS if several else "")
         + "Return in training: mean of the last 100 episodes. "
-        + ("Points at the right: greedy evaluation at the end, with its 95 % interval." if results else "Not evaluated.")
+        + (
+            "Points at the right: greedy evaluation at the end, with its 95 % interval."
+            if results
+            else "Not evaluated."
+        )
     )
     names = [group.name for group in groups]
     figure = svg.lines(drawn, x_label="environment steps", y_label="return", level=level)
@@ -148,13 +152,15 @@ def _comparison(groups: Sequence[Group]) -> Iterator[str]:
     pairs = [(a, b) for i, a in enumerate(scored) for b in scored[i + 1 :]]
     chances = [probability_of_improvement(a[1], b[1]) for a, b in pairs]
     yield pages.heading("Probability of improvement")
-    rows = [(a[0], b[0], f"{p:.2f} [{low:.2f}, {high:.2f}]") for (a, b), (p, low, high) in zip(pairs, chances, strict=True)]
+    rows = [
+        (a[0], b[0], f"{p:.2f} [{low:.2f}, {high:.2f}]") for (a, b), (p, low, high) in zip(pairs, chances, strict=True)
+    ]
     yield pages.table(("a run of", "is better than one of", "with probability"), rows, numbers=(2,))
     yield pages.heading("Performance profiles")
     every = [score for _, scores in scored for score in scores]
-    levels = np.linspace(min(every), max(every), 100)
+    levels = np.linspace(min(every), max(every), 400)
     profiles = [performance_profile(scores, levels) for _, scores in scored]
-    drawn = [svg.Series(name, levels, *each) for name, each in zip(names, profiles, strict=True)]
+    drawn = [svg.Series(name, levels, *each, steps=True) for name, each in zip(names, profiles, strict=True)]
     caption = "Share of runs whose greedy return is above each level; bands: 95 % bootstrap intervals over seeds."
     figure = svg.lines(drawn, x_label="greedy return", y_label="share of runs")
     yield pages.figure(figure + svg.legend(names), caption)
@@ -208,8 +214,12 @@ def _made(runs: Sequence[RunFiles]) -> str:
         on = ", ".join(str(machine[key]) for key in ("platform", "architecture") if key in machine)
         cores = f", {machine['cores']} cores" if "cores" in machine else ""
         commit = f"{str(git.get('commit', ''))[:12]}{' and changes' if git.get('dirty') else ''}"
-        rows.append((run.path, run.seed, said.get("started", "unknown"), f"{on}{cores}", said.get("device", ""), commit))
-        versions[json.dumps(_mapping(said.get("versions")), sort_keys=True, default=str)] = _mapping(said.get("versions"))
+        rows.append(
+            (run.path, run.seed, said.get("started", "unknown"), f"{on}{cores}", said.get("device", ""), commit)
+        )
+        versions[json.dumps(_mapping(said.get("versions")), sort_keys=True, default=str)] = _mapping(
+            said.get("versions")
+        )
     header = ("run", "seed", "began", "machine", "device", "git")
     named = [", ".join(f"{name} {version}" for name, version in each.items()) for each in versions.values() if each]
     lines = [pages.text(f"Versions: {each}.", soft=True) for each in named]

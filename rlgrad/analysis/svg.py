@@ -13,7 +13,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 COLORS = ("#2f7ed8", "#e07b1f", "#2f9e57", "#c4479a", "#8468d4", "#a8861a", "#1f9ea3", "#d24a43")
-_RIGHT, _TOP, _BOTTOM = 14.0, 12.0, 46.0
+_RIGHT, _TOP, _BOTTOM = 20.0, 12.0, 46.0
 _LETTER = 8.5  # room for a letter, in the largest size in which a page shows it
 _TICKS = 5
 _LONGEST = 22  # letters of a name beside a bar
@@ -102,7 +102,8 @@ def bars(
         parts.append(_text(at(tick), height - _BOTTOM + 16.0, _short(tick), "middle"))
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         y = _TOP + row * (i + 0.5)
-        parts.append(_text(left - 8.0, y + 4.0, name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…", "end", title=name))
+        shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        parts.append(_text(left - 8.0, y + 4.0, shown, "end", title=name))
         if not math.isfinite(value):
             continue
         if low:
@@ -170,9 +171,10 @@ class _Scale:
             ys = np.append(ys, _logged(level[0], log))
         y_low, y_high = _padded(*((ys.min(), ys.max()) if len(ys) else (0.0, 1.0)))
         x_low, x_high = (xs.min(), xs.max()) if len(xs) else (0.0, 1.0)
-        numbers = max((len(_short(10.0**t if log else t)) for t in _ticks(y_low, y_high)), default=1)
+        numbers = max((len(_label(t, log)) for t in _ticks(y_low, y_high)), default=1)
         beyond = 14.0 * len(series) if any(each.end for each in series) else 0.0
-        return cls(float(x_low), float(x_high), y_low, y_high, width, height, log, 28.0 + _LETTER * numbers, min(beyond, 0.2 * width))
+        left, beyond = 28.0 + _LETTER * numbers, min(beyond, 0.2 * width)
+        return cls(float(x_low), float(x_high), y_low, y_high, width, height, log, left, beyond)
 
     def x(self, value: Any) -> Any:
         span = self.x_high - self.x_low or 1.0
@@ -190,7 +192,7 @@ def _axes(scale: _Scale, x_label: str, y_label: str) -> Iterator[str]:
         yield _text(scale.x(tick), bottom + 16.0, _short(tick), "middle")
     for tick in _ticks(scale.y_low, scale.y_high):
         yield f'<path class="grid" d="M{scale.left:.1f} {scale.y(tick):.1f}H{right:.1f}"/>'
-        yield _text(scale.left - 6.0, scale.y(tick) + 4.0, _short(10.0**tick if scale.log else tick), "end")
+        yield _text(scale.left - 6.0, scale.y(tick) + 4.0, _label(tick, scale.log), "end")
     yield f'<path class="axis" d="M{scale.left:.1f} {_TOP}V{bottom:.1f}H{right:.1f}"/>'
     yield _text((scale.left + right) / 2.0, scale.height - 8.0, x_label, "middle")
     place = f'transform="translate(13 {(_TOP + bottom) / 2.0:.1f}) rotate(-90)" text-anchor="middle"'
@@ -265,6 +267,10 @@ def _ticks(low: float, high: float) -> list[float]:
     unit = 10.0 ** math.floor(math.log10(span))
     step = next(unit * m for m in (1.0, 2.0, 5.0, 10.0) if unit * m >= span)
     return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _label(tick: float, log: bool) -> str:
+    return _short(tick) if not log else _short(10.0**tick) if abs(tick) < 300.0 else f"1e{tick:g}"
 
 
 def _short(value: float) -> str:

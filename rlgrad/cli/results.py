@@ -21,6 +21,7 @@ def report(run: "Run") -> Result:
         *([f"rlgrad watch {run.path}"] if can_be_seen(run.config.env) else []),
         f"rlgrad evaluate {run.path}",
         f"rlgrad plot {run.path}",
+        f"rlgrad report {run.path}",
         f"rlgrad inspect {run.path}",
         f"rlgrad resume {run.path} --total-timesteps {2 * run.config.total_timesteps}",
         f"tensorboard --logdir {run.path.parent}",
