@@ -57,19 +57,19 @@ AGAINST = {
 INTRODUCTION = """\
 # Learning results
 
-Each config trained from the shell, beside Stable-Baselines3 and, for PQN, CleanRL on the same environment, budget, metric and
-seeds. Last weights; no seed is left out. Settings were chosen on seeds from 100 on; `cartpole`, `hopper-ppo`, `half-cheetah-ppo`,
-`pendulum-ppo`, `inverted-pendulum-npg` and `inverted-pendulum-trpo` were changed once more, on those seeds, after first settings
-had done worse on the seeds below. Those of `cartpole-dqn` were chosen on seeds 100 to 109, of `cartpole-qr-dqn` on 100 to 106,
-and never changed after the seeds below; `cartpole-pqn` was tried on 100 to 103 and left as it was. No seed of ours decided the
-settings of `acrobot-dqn` and `acrobot-qr-dqn`, which follow the zoo's; on which seeds those of `acrobot-pqn` and `taxi` were
-chosen was not recorded.
+Each config trained from the shell, beside Stable-Baselines3 and, for PQN, CleanRL on the same environment, budget, metric
+and seeds. Last weights; no seed is left out. Settings were chosen on seeds from 100 on; `cartpole`, `hopper-ppo`,
+`half-cheetah-ppo`, `pendulum-ppo`, `inverted-pendulum-npg` and `inverted-pendulum-trpo` were changed once more, on those
+seeds, after first settings had done worse on the seeds below. Those of `cartpole-dqn` were chosen on seeds 100 to 109, of
+`cartpole-qr-dqn` on 100 to 106, and never changed after the seeds below; `cartpole-pqn` was tried on 100 to 103 and left as
+it was. No seed of ours decided the settings of `acrobot-dqn` and `acrobot-qr-dqn`, which follow the zoo's; on which seeds
+those of `acrobot-pqn` and `taxi` were chosen was not recorded.
 
-*Training return*: mean of the last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each. Raw returns, also where
-a peer trains on normalized rewards. The policies of our DQN, QR-DQN and PQN have no randomness left, so sampled equals greedy;
-the peers' sampled ones explore as at the end of training. *Matches*: our interquartile mean is not below the 95 % interval of
-the peer: of the best one, where the environment has several; of the agent of the same name on Hopper and HalfCheetah, and for
-DQN, QR-DQN and PQN everywhere. Taxi has none, since Stable-Baselines3 itself knows no action masks.
+*Training return*: mean of the last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each. Raw returns, also
+where a peer trains on normalized rewards. The policies of our DQN, QR-DQN and PQN have no randomness left, so sampled equals
+greedy; the peers' sampled ones explore as at the end of training. *Matches*: our interquartile mean is not below the 95 %
+interval of the peer: of the best one, where the environment has several; of the agent of the same name on Hopper and
+HalfCheetah, and for DQN, QR-DQN and PQN everywhere. Taxi has none, since Stable-Baselines3 itself knows no action masks.
 
 The seconds are those of a machine with two cores that other work was using at the same time, and some runs were paused: they
 say nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from

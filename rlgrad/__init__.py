@@ -14,7 +14,7 @@ from rlgrad.core.importing import uncollected
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rlgrad import diagnostics, estimators, gradients, random, search, spaces
+    from rlgrad import config, diagnostics, estimators, gradients, random, search, spaces
     from rlgrad.agent import Agent, ReplayAgent
     from rlgrad.core.faults import EnvironmentFault
     from rlgrad.data import Batch, Credit, Estimates, Outputs, ReplayBatch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rlgrad.updates import Ascent, NaturalGradient, PerHead, Traces, TrustRegion
 
 _HOME = {
+    "config": "rlgrad.config",
     "diagnostics": "rlgrad.diagnostics",
     "estimators": "rlgrad.estimators",
     "gradients": "rlgrad.gradients",
@@ -94,6 +95,7 @@ __all__ = [
     "Target",
     "Traces",
     "TrustRegion",
+    "config",
     "diagnostics",
     "estimators",
     "export",

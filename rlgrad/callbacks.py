@@ -102,6 +102,12 @@ class RunView(Protocol):
     def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluated:
         """Play fresh episodes at the current weights. Training is not affected."""
 
+    def call_envs(self, name: str, *arguments: Any, **options: Any) -> list[Any]:
+        """Call a method of every environment, evaluations included. Return the result of each."""
+
+    def set_env_attr(self, name: str, value: Any) -> None:
+        """Set an attribute of every environment, evaluations included."""
+
 
 class Callback:
     """Looks on while a run trains. Override the methods that you need.
@@ -121,14 +127,43 @@ class Callback:
     metrics: tuple[str, ...] = ()
     only_looks = False
 
+    def log(self, name: str, value: Any) -> None:
+        """Log a number under a name, in every log of the run, with the next row.
+
+        Of several values before a row, the row has the mean. Rows before the first value of a name have none. Logs, which are
+        called last, write what callbacks before them have logged.
+
+        Args:
+            name: such as `"mine/level"`; none of the run's own metrics.
+            value: a number.
+
+        Raises:
+            TypeError: the value is no single number, or the name no text.
+        """
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise TypeError(f"log(name, value) takes a printable text as the name, got {name!r}.")
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"log({name!r}, value) takes one number, got {value!r}.") from error
+        vars(self).setdefault("_logged", {}).setdefault(name, []).append(number)
+
+    def take_logged(self) -> dict[str, float]:
+        """Return the means of what was logged since the last call. The run calls this after `on_update`."""
+        logged: dict[str, list[float]] = vars(self).pop("_logged", {})
+        return {name: math.fsum(values) / len(values) for name, values in logged.items()}
+
     def on_start(self, run: RunView) -> None:
         """Act before the first update, and before the first one after a resume."""
 
     def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
-        """Act on a row of metrics, by name. Numbers added under the names of `metrics` are logged too."""
+        """Act on a row of metrics, by name. Numbers added under the names of `metrics`, and those of `log`, are logged too."""
 
     def on_end(self, run: RunView) -> None:
         """Act after the last update, also if training stopped with an error."""
+
+    def on_evaluation(self, run: RunView, results: Mapping[str, Any]) -> None:
+        """Act on the evaluation at the end of a run, after `on_end`: the content of evaluation.json."""
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint should keep, as JSON can hold it. A resumed run passes it to `restore`."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rlgrad.core import registry
-from rlgrad.core.checks import check_keys, require, require_above, require_at_most
-from rlgrad.core.settings import alternatives, as_declared, hints, mapping, plain, record_type, require_finite
+from rlgrad.core import registry, schedules
+from rlgrad.core.checks import check_keys, close_names, require, require_above, require_at_most
+from rlgrad.core.settings import alternatives, as_declared, hints, mapping, plain, read, record_type, require_finite
 from rlgrad.hyperparameters import Record, fields
 
 if TYPE_CHECKING:  # the command line asks this module for its options before anything heavy is imported
@@ -40,8 +40,11 @@ class Config:
     """Environment steps to take, over all environments together."""
     seed: int = 0
     """Seed of every random number. On the same machine the same seed gives the same weights to the bit."""
+    init_from: str | Path | None = None
+    """Another run to take the first weights from, as far as they fit: its folder, for the newest checkpoint, or a file such as
+    runs/a/checkpoints/best.npz. `None`: random weights."""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments for the environment's constructor; on the command line: name value name value …"""
+    """Keyword arguments of the environment's constructor; on the command line: --env-kwargs g=9.8"""
     wrappers: tuple[str, ...] = ()
     """Wrappers around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or with
     keyword arguments, as in "FrameStackObservation(stack_size=4)"."""
@@ -96,6 +99,9 @@ class Config:
     at every row."""
     logs: tuple[str, ...] = ("csv", "tensorboard")
     """Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow, or `my_logs.py:MyLog` (docs/logs.md)."""
+    log_info: tuple[str, ...] = ()
+    """Keys of the environment's infos to log: `distance` becomes the metric `info/distance`, the mean since the last row over
+    all steps whose info has it; `outer.inner` is a key inside of another."""
     histograms: bool = False
     """Add histograms of the weights and of their changes to TensorBoard, at every logged row."""
     videos: int = 0
@@ -108,6 +114,8 @@ class Config:
             if isinstance(value, str) or not isinstance(value, Iterable):
                 raise ValueError(f"{name} is a sequence, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
+        if isinstance(self.init_from, Path):
+            object.__setattr__(self, "init_from", str(self.init_from))
         self._take_arguments_apart()
         for name, value in as_declared(fields(self), Config).items():
             object.__setattr__(self, name, value)
@@ -181,6 +189,8 @@ def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
         del written["from_logits"]
     if not config.encoders:
         del written["encoders"]
+    if config.init_from is not None:
+        written["init_from"] = str(Path(config.init_from).resolve())
     written["logs"] = [_place(log) for log in config.logs]
     order = [f.name for f in dataclasses.fields(config) if f.name in written]
     return yaml.safe_dump({name: written[name] for name in order} | dict(notes), sort_keys=False)
@@ -203,6 +213,8 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, str) or (callable(value) and not hasattr(value, "get_config")):
+        return _place(schedules.written(value))  # a name, or a schedule
     if hasattr(value, "get_config"):
         import keras
 
@@ -235,6 +247,28 @@ def from_mapping(content: Mapping[str, Any], agent: "Agent | None" = None, **ove
         raise ValueError(f"env is a string, got {settings['env']!r}.")
     options = mapping(settings.pop("agent"), "agent")
     return Config(agent=_agent_from(options) if agent is None else agent, **as_declared(settings, Config))
+
+
+def shipped(name: str, **changes: Any) -> Config:
+    """Return a config that ships with rlgrad, as an object to read, to change and to train.
+
+    Args:
+        name: of the config; `rlgrad configs` lists them.
+        changes: settings to put in the place of its own.
+
+    Raises:
+        ValueError: there is no config of this name, with the names that are near; or a setting is wrong.
+
+    Example:
+        >>> config = rlgrad.config.shipped("cartpole", seed=3)
+        >>> agent = dataclasses.replace(config.agent, gamma=0.99)
+        >>> run = rlgrad.train(dataclasses.replace(config, agent=agent))
+    """
+    known = registry.configs()
+    if name not in known:
+        raise ValueError(f"There is no config {name!r}. {close_names(name, known)} `rlgrad configs` lists them.")
+    agent = changes.pop("agent", None)
+    return from_mapping(read(known[name]), agent, **changes)
 
 
 def _agent_from(options: dict[str, Any]) -> "Agent":

@@ -4,9 +4,12 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
-from rlgrad.core.settings import as_declared
+from rlgrad.core.schedules import Schedule, anneal, require_schedule
+from rlgrad.core.settings import as_declared, hints
+
+__all__ = ["Record", "Schedule", "anneal", "fields"]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -50,6 +53,9 @@ def _take_as_declared(cls: type[Any]) -> None:
     @functools.wraps(init)
     def converted(self: Any, **given: Any) -> None:
         init(self, **cls.as_given(given))
+        kind: Any = cls  # one that mypy can hash
+        for name in _schedules(kind):
+            require_schedule(getattr(self, name), name)
 
     cls.__init__ = converted
 
@@ -59,15 +65,7 @@ def fields(record: Any) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
-Schedule = Literal["constant", "linear"]
-
-
-def anneal(value: Any, schedule: Schedule, progress: Any) -> Any:
-    """Return `value`, or with `"linear"` value · (1 − progress), which is 0 at the end of training.
-
-    Args:
-        value: at the start of training.
-        schedule: `"constant"` or `"linear"`.
-        progress: share of the run's environment steps already taken, 0 … 1: `batch.progress`.
-    """
-    return value * (1.0 - progress) if schedule == "linear" else value
+@functools.lru_cache(maxsize=256)
+def _schedules(cls: Any) -> tuple[str, ...]:
+    """Return the names of the fields that hold schedules."""
+    return tuple(name for name, hint in hints(cls).items() if hint == Schedule)

@@ -10,6 +10,7 @@ from typing import Any
 from rlgrad.core.rows import table
 from rlgrad.data import Episode
 
+INFO = "info/"  # before the names of metrics that come from infos
 WINDOW = 100  # train/return and train/length are means over this many episodes
 
 
@@ -23,16 +24,27 @@ class Journal:
         history: metrics by name, one number for each logged row.
         updates: metrics of the updates since the last row.
         episodes: number of finished episodes.
+        added: metrics that were not known from the beginning.
     """
 
     def __init__(self, metrics: Sequence[str]) -> None:
         self.history: dict[str, list[float]] = {name: [] for name in metrics}
         self.updates: list[dict[str, float]] = []
         self.episodes = 0
+        self.added: list[str] = []
+        self._infos: dict[str, tuple[float, int]] = {}
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
 
-    def note(self, updates: Iterable[dict[str, float]], finished: Sequence[Episode]) -> None:
-        """Add the metrics of updates, and the episodes that finished in them."""
+    def note(
+        self,
+        updates: Iterable[dict[str, float]],
+        finished: Sequence[Episode],
+        infos: Mapping[str, tuple[float, int]] | None = None,
+    ) -> None:
+        """Add the metrics of updates, the episodes that finished in them, and sums over their infos with their numbers."""
+        for name, (total, number) in (infos or {}).items():
+            before = self._infos.get(name, (0.0, 0))
+            self._infos[name] = before[0] + total, before[1] + number
         self.updates += updates
         self._recent.extend((episode.return_, episode.length) for episode in finished)
         self.episodes += len(finished)
@@ -41,12 +53,21 @@ class Journal:
         """Return the metrics of training since the last row, and begin the next row."""
         returns, lengths = zip(*self._recent, strict=True) if self._recent else ((), ())
         made, self.updates = self.updates, []
+        infos, self._infos = self._infos, {}
         means = {f"train/{name}": _mean([each[name] for each in made]) for name in made[0]}
+        means |= {f"{INFO}{name}": total / number if number else math.nan for name, (total, number) in infos.items()}
         return {
             "train/return": _mean(returns),
             "train/length": _mean(lengths),
             "train/episodes": float(self.episodes),
         } | means
+
+    def add(self, name: str) -> None:
+        """Add a metric that no row had so far."""
+        rows = max(map(len, self.history.values()), default=0)
+        if name not in self.history:
+            self.history[name] = [math.nan] * rows
+            self.added.append(name)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Add a row to the history."""
@@ -55,12 +76,16 @@ class Journal:
 
     def state(self) -> dict[str, Any]:
         """Return the state that a checkpoint keeps. The history is in metrics.csv."""
-        return {"updates": self.updates, "episodes": self.episodes, "recent": list(self._recent)}
+        state = {"updates": self.updates, "episodes": self.episodes, "recent": list(self._recent)}
+        return state | ({"infos": self._infos} if self._infos else {}) | ({"added": self.added} if self.added else {})
 
     def restore(self, state: Mapping[str, Any], history: Mapping[str, Sequence[float]]) -> None:
         """Continue from `state` and the logged history."""
         self.updates, self.episodes = list(state["updates"]), state["episodes"]
         self._recent = deque(map(tuple, state["recent"]), maxlen=WINDOW)
+        self._infos = {name: (float(total), int(number)) for name, (total, number) in state.get("infos", {}).items()}
+        for name in state.get("added", []):
+            self.add(name)
         rows = max(map(len, history.values()), default=0)
         self.history = {name: list(history.get(name, [math.nan] * rows)) for name in self.history}
 

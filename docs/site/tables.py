@@ -16,6 +16,7 @@ from rlgrad import Agent
 from rlgrad.cli import options
 from rlgrad.config import Config, agent_class, update_class
 from rlgrad.core import registry
+from rlgrad.core.schedules import Schedule
 from rlgrad.core.settings import descriptions, hints
 from rlgrad.hyperparameters import Record, fields
 from rlgrad.replay import Exploration, Linear, Replay, Target
@@ -31,6 +32,7 @@ WORDS = {
     Path: "folder",
     NoneType: "`null`",
     Any: "string, mapping",
+    Schedule: "[schedule](#schedules)",
 }
 RECORDS = {"replay": Replay, "target": Target, "exploration": Exploration, "linear": Linear}
 """Records inside an agent besides its update, by the names of their tables."""
@@ -120,17 +122,19 @@ def _table(rows: Iterable[str]) -> str:
 
 def _takes(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
+    records = {cls: f"[{name}](#{name})" for name, cls in RECORDS.items()}
+    if named := WORDS.get(hint) or records.get(hint):
+        return named
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if isinstance(hint, type) and issubclass(hint, Update):
         return "an update"
-    if hint in RECORDS.values():
-        return next(f"[{name}](#{name})" for name, cls in RECORDS.items() if cls is hint)
     if origin in (Union, UnionType):
         return ", ".join(_takes(kind) for kind in inner)
     if origin is tuple:
         return f"list: {_takes(inner[0])}" if inner[-1] is Ellipsis else f"list of {len(inner)}: {_takes(inner[0])}s"
-    return "mapping" if origin in (dict, Mapping) else WORDS[hint]
+    assert origin in (dict, Mapping), hint
+    return "mapping"
 
 
 def _plain(value: Any) -> str:

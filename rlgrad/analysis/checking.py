@@ -18,8 +18,10 @@ from rlgrad.environments.ids import require_spaces
 from rlgrad.environments.vector import limit_of
 from rlgrad.policies.actions import action_model
 from rlgrad.policies.observations import observation_spec
+from rlgrad.spaces.masks import MASK
 from rlgrad.spaces.trees import arrays
 
+_RESCALED = "RescaleAction(min_action=-1.0, max_action=1.0)"
 _FAR = 10.0  # a number this far from 0 … 1 is scaled, one this close is left
 
 
@@ -30,10 +32,12 @@ class Finding:
     Attributes:
         level: `"error"`: training will fail or mean nothing; `"advice"`: it will be harder than it need be; `"fine"`.
         text: the finding in words, and what to do.
+        options: words for the command line of `rlgrad train` that follow the advice, if it is worth following as it is.
     """
 
     level: Literal["error", "advice", "fine"]
     text: str
+    options: tuple[str, ...] = ()
 
 
 def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
@@ -57,7 +61,8 @@ def check(make: Callable[[], Env], steps: int = 2000) -> list[Finding]:
         try:
             found += _determinism(lambda: with_arrays(make()))
             played = play_randomly(env, steps)
-            found += [*_rewards(played), *_observations(played), *_horizon(env, played), *_cost(played)]
+            found += [*_rewards(played), *_observations(played), *_masks(played)]
+            found += [*_horizon(env, played), *_cost(played)]
         except OutputFault as error:
             found.append(Finding("error", str(error)))
         except (TypeError, ValueError) as error:
@@ -98,8 +103,8 @@ def _actions(env: Env) -> Iterator[Finding]:
     if not finite:
         yield Finding(
             "advice",
-            "Actions are unbounded: a policy starts with deviation 1, and nothing tells it what is much. "
-            "wrappers: RescaleAction needs bounds; give the action space some.",
+            "Actions are unbounded: a policy starts with deviation 1, and nothing tells it what is much. Give the action space "
+            "bounds in the environment's code.",
         )
         return
     half = float(np.max(space.high - space.low)) / 2.0
@@ -108,7 +113,8 @@ def _actions(env: Env) -> Iterator[Finding]:
         yield Finding(
             "advice",
             f"Actions lie in {space.low.min():g} … {space.high.max():g}, and a policy starts at 0 with deviation 1: "
-            'wrappers: "RescaleAction(min_action=-1.0, max_action=1.0)".',
+            f'--wrappers "{_RESCALED}"',
+            ("--wrappers", _RESCALED),
         )
 
 
@@ -152,8 +158,9 @@ def _rewards(played: Played) -> Iterator[Finding]:
     if scale > 10.0 * _FAR or 0.0 < scale < 1.0 / (10.0 * _FAR):
         yield Finding(
             "advice",
-            f"Discounted returns vary by {scale:.3g}, far from 1: the value has long to learn their scale. "
-            f'wrappers: "NormalizeReward", or "TransformReward" by 1/{scale:.2g}.',
+            f"Discounted returns vary by {scale:.3g}, far from 1: the value has long to learn their scale: "
+            "--agent.scale-rewards",
+            ("--agent.scale-rewards", "True"),
         )
 
 
@@ -163,7 +170,20 @@ def _observations(played: Played) -> Iterator[Finding]:
             yield Finding("error", f"{name} holds numbers that are not finite.")
         elif numbers.size > _FAR and numbers.size != 255.0 and not numbers.whole:
             size = f"{numbers.size:.3g}"
-            yield Finding("advice", f"Numbers in {name} reach {size}: normalize_observations: true, in the agent.")
+            yield Finding(
+                "advice",
+                f"Numbers in {name} reach {size}: --agent.normalize-observations",
+                ("--agent.normalize-observations", "True"),
+            )
+
+
+def _masks(played: Played) -> Iterator[Finding]:
+    if played.allowed is not None:
+        yield Finding(
+            "fine",
+            f"It says which actions are possible ({MASK}): on average {100.0 * played.allowed:.0f} % of the choices were. "
+            "Policies take possible ones alone.",
+        )
 
 
 def _horizon(env: Env, played: Played) -> Iterator[Finding]:
@@ -175,8 +195,17 @@ def _horizon(env: Env, played: Played) -> Iterator[Finding]:
             + (
                 f"; its limit is {limit}."
                 if limit
-                else ", and there is no time limit: if a policy may never end one, give max_episode_steps."
+                else ", and there is no time limit: --max-episode-steps 1000, or as many as a good episode takes."
             ),
+            () if limit else ("--max-episode-steps", "1000"),
+        )
+    elif limit is None:
+        longest = int(played.lengths.max())
+        yield Finding(
+            "fine",
+            f"There is no time limit. {len(played.lengths)} random episodes ended by themselves, the longest after {longest:,} "
+            "steps. If a policy may learn never to end one, limit them: --max-episode-steps 1000, or as many as a good "
+            "episode takes.",
         )
     told = any(isinstance(layer, gymnasium.wrappers.TimeAwareObservation) for layer in _layers(env))
     if played.truncated and not told:
@@ -184,7 +213,7 @@ def _horizon(env: Env, played: Played) -> Iterator[Finding]:
             "advice",
             f"A limit of {limit or int(played.lengths.max())} steps cut {played.truncated} of {len(played.lengths)} episodes, "
             "and the observation does not say how much time is left. Agents with a value look past the limit; if reaching it "
-            'is part of the task, wrappers: "TimeAwareObservation".',
+            "is part of the task: --wrappers TimeAwareObservation",
         )
 
 
@@ -192,7 +221,8 @@ def _cost(played: Played) -> Iterator[Finding]:
     rate = 1.0 / max(played.seconds, 1e-9)
     text = f"A step takes {played.seconds * 1e6:,.0f} µs: at most {rate:,.0f} steps/s in one process."
     if played.seconds > 2e-3:
-        yield Finding("advice", text + " vectorization_mode: async steps environments in processes of their own.")
+        options = ("--vectorization-mode", "async")
+        yield Finding("advice", f"{text} To step environments in processes of their own: {' '.join(options)}", options)
     else:
         yield Finding("fine", text)
 

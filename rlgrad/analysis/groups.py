@@ -2,14 +2,14 @@
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
-from rlgrad.core import plain_files
+from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, mean_interval
+from rlgrad.core import plain_files, registry
 from rlgrad.core.settings import flat
 from rlgrad.core.settings import read as settings_of
 from rlgrad.metrics import read_csv
@@ -25,9 +25,11 @@ _NOT_TRAINED_BY = (
     "evaluation_interval",
     "diagnose",
     "logs",
+    "log_info",
     "histograms",
     "videos",
 )
+_ENDED_BY = ("stop_at_return", "patience", "time_budget")  # rules by which each seed ends where it may
 _EVALUATED = ("mean_return", "std_return", "episodes")
 _SHOWN = 3  # settings in a label
 
@@ -54,10 +56,14 @@ class Group(NamedTuple):
     """Runs of the same settings.
 
     Attributes:
-        label: the folder's name for a single run; for several, the agent and the settings that other groups do not share.
+        name: the agent, and the settings that other groups of this agent and environment do not share.
+        env: the environment.
+        label: the name, with the environment where the others have another one.
         runs: one for each seed, ordered by seed.
     """
 
+    name: str
+    env: str
     label: str
     runs: tuple[RunFiles, ...]
 
@@ -169,13 +175,34 @@ def grouped(paths: Sequence[Path]) -> tuple[list[Group], list[Path]]:
             kept, dropped = sorted((twin, run), key=_rank)
             seeds[run.seed] = kept
             left_out.append(dropped.path)
-    found = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in together.values()]
-    names = [runs[0].path.name for runs in found]
-    labels = [
-        _label(runs, found) if len(runs) > 1 else str(runs[0].path) if names.count(name) > 1 else name
-        for name, runs in zip(names, found, strict=True)
-    ]
-    return [Group(label, runs) for label, runs in zip(labels, found, strict=True)], left_out
+    found = [runs for seeds in together.values() for runs in _of_one_budget([seeds[seed] for seed in sorted(seeds)])]
+    several = len({_env(runs) for runs in found}) != 1 or len(found) == 1
+    groups = []
+    for runs in found:
+        name, env = _name(runs, found), _env(runs)
+        groups.append(Group(name, env, f"{name} on {env}" if several else name, runs))
+    return groups, left_out
+
+
+def _of_one_budget(runs: list[RunFiles]) -> list[tuple[RunFiles, ...]]:
+    """Split runs of the same settings by the steps that they took, unless a rule of theirs ends each where it may.
+
+    A run that was killed, or still trains, is no seed of those that came to their end.
+    """
+    if any(runs[0].settings.get(rule) is not None for rule in _ENDED_BY):
+        return [tuple(runs)]
+    by_steps: dict[float | None, list[RunFiles]] = {}
+    for run in runs:
+        by_steps.setdefault(_steps_of_unfinished(run), []).append(run)
+    return [tuple(together) for together in by_steps.values()]
+
+
+def _steps_of_unfinished(run: RunFiles) -> float | None:
+    """Return the steps that a run took, if another rollout would fit into its budget; else `None`."""
+    taken = max(run.metrics["time/timesteps"], default=0.0)
+    total, envs = run.settings.get("total_timesteps"), run.settings.get("agent.num_envs", 1)
+    rollout = envs * (run.settings.get("agent.num_steps") or 1)
+    return None if not isinstance(total, int) or taken + rollout > total else taken
 
 
 def _rank(run: RunFiles) -> tuple[float, bool, str]:
@@ -192,7 +219,7 @@ def evaluated(group: Group, kind: str) -> Estimate | None:
         return None
     if len(results) == 1:
         (r,) = results
-        return Estimate(r["mean_return"], *normal_interval(r["mean_return"], r["std_return"], r["episodes"]))
+        return Estimate(r["mean_return"], *mean_interval(r["mean_return"], r["std_return"], r["episodes"]))
     return over_seeds([r["mean_return"] for r in results])
 
 
@@ -202,9 +229,9 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(float(interquartile_mean(values)), float(low), float(high))
 
 
-def curve(group: Group) -> Curve:
-    """Return the group's learning curve, over the steps for which all its runs have a return."""
-    known = [_known(run) for run in group.runs]
+def curve(group: Group, metric: str = "train/return") -> Curve:
+    """Return a metric of the group against environment steps, over those for which all its runs have a value of it."""
+    known = [_known(run, metric) for run in group.runs]
     if len(known) == 1 or not all(len(steps) for steps, _ in known):
         steps, values = known[0] if len(known) == 1 else (np.empty(0), np.empty(0))
         return Curve(steps, values, values, values)
@@ -215,20 +242,53 @@ def curve(group: Group) -> Curve:
     return Curve(at, interquartile_mean(values), low, high)
 
 
-def _known(run: RunFiles) -> tuple[Array, Array]:
-    steps, returns = (np.asarray(run.metrics[name], np.float64) for name in ("time/timesteps", "train/return"))
-    finite = np.isfinite(returns)
-    return steps[finite], returns[finite]
+def _known(run: RunFiles, metric: str) -> tuple[Array, Array]:
+    steps = np.asarray(run.metrics["time/timesteps"], np.float64)
+    values = np.asarray(run.metrics.get(metric, np.full(len(steps), np.nan)), np.float64)
+    finite = np.isfinite(values)
+    return steps[finite], values[finite]
 
 
-def _label(runs: tuple[RunFiles, ...], groups: list[tuple[RunFiles, ...]]) -> str:
-    settings = runs[0].settings
+def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """Return the settings that are not the same in all groups, with the value in each; `None` where it is absent."""
+    names = dict.fromkeys(name for group in groups for name in group.runs[0].settings)
+    values = {name: [group.runs[0].settings.get(name) for group in groups] for name in names}
+    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
+
+
+def _env(runs: tuple[RunFiles, ...]) -> str:
+    return _short(runs[0].settings.get("env"))
+
+
+def _name(runs: tuple[RunFiles, ...], groups: list[tuple[RunFiles, ...]]) -> str:
+    """Return the agent, and what tells these runs from others of this agent and environment."""
+    settings, steps = runs[0].settings, _steps_of_unfinished(runs[0])
     others = [group[0].settings for group in groups if group is not runs]
-    name = str(settings.get("agent.name"))
-    if not others or any(other.get("env") != settings.get("env") for other in others):
-        name += f" on {settings.get('env')}"
     alike = [other for other in others if all(other.get(key) == settings.get(key) for key in ("agent.name", "env"))]
     differing = [key for key in settings if any(other.get(key) != settings[key] for other in alike)]
-    shown = [f"{key.removeprefix('agent.')}={settings[key]}" for key in differing[:_SHOWN]]
+    differing.sort(key=lambda key: key == "total_timesteps")  # last: it has a column of its own in a table
+    shown = [f"{_last(key, settings)}={_short(settings[key])}" for key in differing[:_SHOWN]]
     more = ["…"] if len(differing) > _SHOWN else []
-    return ", ".join([name, *shown, *more])
+    ended = any(settings.get(rule) is not None for rule in _ENDED_BY)
+    unfinished = [] if steps is None or ended or len(groups) == 1 else [f"unfinished, {steps:,.0f} steps"]
+    return ", ".join([_short(settings.get("agent.name")), *shown, *more, *unfinished])
+
+
+def _last(key: str, settings: Mapping[str, Any]) -> str:
+    """Return the end of a dotted name, as long as it takes to be the only one of these settings."""
+    parts = key.split(".")
+    for count in range(1, len(parts)):
+        end = ".".join(parts[-count:])
+        if sum(other == end or other.endswith(f".{end}") for other in settings) == 1:
+            return end
+    return key
+
+
+def _short(value: Any) -> str:
+    """Return a setting as a label shows it: numbers in few digits, files without their folders."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    place, rest = registry.split_call(str(value))
+    return f"{Path(place).name}:{rest}" if place.endswith(".py") else str(value)

@@ -28,6 +28,7 @@ class Played:
         truncated: number of episodes that a limit cut.
         observations: summary of their numbers, by leaf.
         seconds: median time of a step.
+        allowed: mean share of the choices that a mask allowed. `None`: the environment has no mask.
     """
 
     rewards: np.ndarray
@@ -37,6 +38,7 @@ class Played:
     truncated: int
     observations: dict[str, "Numbers"]
     seconds: float
+    allowed: float | None = None
 
 
 class Numbers(NamedTuple):
@@ -67,9 +69,12 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
     rewards, returns, discounted, lengths, seconds, truncations = [], [], [], [], [], 0
     seen: dict[str, Numbers] = {}
     total, so_far, length = 0.0, 0.0, 0
+    shares: list[float] = []
     for step in range(steps):
         for name, leaf in arrays(observation, "observation"):
             seen[name] = seen.get(name, Numbers()).with_more(np.asarray(leaf))
+        if (mask := _mask(env, observation, info)) is not None:
+            shares.append(float(np.mean(np.asarray(mask, np.bool_))))
         action = random_action(env, observation, info, step)
         begun = time.perf_counter()
         observation, reward, terminated, truncated, info = env.step(action)
@@ -91,7 +96,12 @@ def play_randomly(env: Env, steps: int, seed: int = 0) -> Played:
         truncated=truncations,
         observations=seen,
         seconds=float(np.median(seconds)),
+        allowed=float(np.mean(shares)) if shares else None,
     )
+
+
+def _mask(env: Env, observation: Any, info: dict[str, Any]) -> Any:
+    return (observation if has_mask(env.observation_space) else info).get(MASK)
 
 
 def random_action(env: Env, observation: Any, info: dict[str, Any], step: int) -> Any:
@@ -100,7 +110,7 @@ def random_action(env: Env, observation: Any, info: dict[str, Any], step: int) -
     Raises:
         OutputFault: the mask allows no action.
     """
-    space, mask = env.action_space, (observation if has_mask(env.observation_space) else info).get(MASK)
+    space, mask = env.action_space, _mask(env, observation, info)
     if mask is None or not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return space.sample()
     allowed = np.asarray(mask, np.int8)

@@ -14,7 +14,7 @@ from rlgrad.core.faults import EnvironmentFault, WriteFault, in_words
 HELP = """\
 usage: rlgrad COMMAND ...
 
-Train policy-gradient agents on Gymnasium environments.
+Train reinforcement-learning agents on Gymnasium environments.
 
   train CONFIG [options]             a config that ships with rlgrad, or a YAML file
   train AGENT ENV [options]          an agent, by name or as file.py:Class, on an environment
@@ -23,6 +23,7 @@ Train policy-gradient agents on Gymnasium environments.
   evaluate RUN                       returns of fresh episodes
   compare RUN...                     returns with confidence intervals, as a table
   plot RUN...                        learning curves as PNG
+  report RUN...                      what was run, what came of it and how to repeat it, as one HTML file
   inspect RUN                        signal and noise of the gradients, as a table and a PNG
   watch RUN                          show an episode: in a window, or as a GIF
   record RUN --output episode.mp4    write episodes as a film, MP4 or GIF
@@ -48,6 +49,7 @@ COMMANDS = {  # each module has `parser()` and `run(arguments)`
     "evaluate": "rlgrad.cli.commands.evaluate",
     "compare": "rlgrad.cli.commands.compare",
     "plot": "rlgrad.cli.commands.plot",
+    "report": "rlgrad.cli.commands.report",
     "inspect": "rlgrad.cli.commands.inspect",
     "watch": "rlgrad.cli.commands.watch",
     "record": "rlgrad.cli.commands.record",

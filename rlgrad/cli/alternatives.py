@@ -7,6 +7,7 @@ Tyro takes the kind that the value has: the options of a record, or the number. 
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
+from rlgrad.core.schedules import Schedule
 from rlgrad.core.settings import alternatives, descriptions, hints, record_type
 from rlgrad.hyperparameters import fields
 
@@ -69,6 +70,8 @@ def registry() -> Any:
 
 def _plain_kinds(hint: Any, value: Any) -> Any:
     """Return a type without its record if it has other kinds, and the value is of those; `None` if nothing is left out."""
+    if hint == Schedule:
+        return str  # no word is a function
     kinds = alternatives(hint)
     record = record_type(hint)
     if record is None or len(kinds) == 1 or isinstance(value, record):

@@ -6,7 +6,7 @@ from typing import Any
 
 _POWER = re.compile(r"[+-]?[\d.]*\d[\d.]*[eE][+-]?\d+")  # YAML 1.1 takes 1e-3 for a text
 
-HELP = "keyword arguments for the environment's constructor: name value name value …, or name=value …"
+HELP = "keyword arguments of the environment's constructor, such as g=9.8"
 
 
 def keyword_arguments(words: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlgrad.cli.keyword_arguments import HELP
+from rlgrad.cli.output import count
 from rlgrad.core.importing import uncollected
 from rlgrad.core.plain_files import require_plain
 from rlgrad.runs.locking import describe_no_run
@@ -74,8 +76,24 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 def add_limit(parser: argparse.ArgumentParser, instead: str = "the run's") -> None:
     """Add the option of commands that play episodes."""
     parser.add_argument(
-        "--max-episode-steps", type=int, metavar="N", help=f"end episodes after this many steps (default: {instead})"
+        "--max-episode-steps", type=count, metavar="N", help=f"end episodes after this many steps (default: {instead})"
     )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the option of commands that play a run's policy."""
+    parser.add_argument(
+        "--checkpoint",
+        default="last",
+        metavar="STEPS",
+        help="play the weights of this checkpoint: last, best, or the environment steps of one that is kept (default: last)",
+    )
+
+
+def add_env_kwargs(parser: argparse.ArgumentParser, added: bool = False) -> None:
+    """Add the option of commands that make an environment; the run's own arguments are `added` to where there is a run."""
+    text = f"{HELP}, in place of the run's of these names" if added else HELP
+    parser.add_argument("--env-kwargs", nargs="*", default=[], metavar="NAME=VALUE", help=text)
 
 
 def require_limit(limit: int | None) -> None:

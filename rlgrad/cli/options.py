@@ -23,7 +23,8 @@ _NO_OPTIONS = (
     "from_logits",  # speaks of a model, which the command line cannot take
 )
 _KWARGS = dict[str, int | float | bool | str]  # what words can hold of `env_kwargs`
-_POWER = re.compile(r"^(--[\w.-]+=)?(\d+[eE]\+?\d{1,2})$")
+_POWER = re.compile(r"^(--[\w.-]+=)?(\d+(?:\.\d+)?[eE]\+?\d{1,2})$")
+_TEXTS = ("--run-dir",)
 _TYPE = re.compile(r"--agent\.(update(?:\.\w+)*)\.type(?:=(.*))?", re.DOTALL)
 
 
@@ -151,8 +152,14 @@ def _with_types(agent: dict[str, Any], words: list[str]) -> tuple[dict[str, Any]
 
 
 def _in_digits(words: Sequence[str]) -> list[str]:
-    """Return the words with whole numbers such as 1e5 written out, which an option that takes a number takes as well."""
-    return [_POWER.sub(lambda found: f"{found[1] or ''}{int(float(found[2]))}", word) for word in words]
+    """Return the words with whole numbers such as 1e5 and 2.5e4 written out. Names of folders stay as they are."""
+    written: list[str] = []
+    for before, word in pairwise(["", *words]):
+        found = _POWER.match(word)
+        name = (found[1] or before) if found else ""
+        whole = found is not None and float(found[2]).is_integer() and name.rstrip("=") not in _TEXTS
+        written.append(f"{found[1] or ''}{int(float(found[2]))}" if found and whole else word)
+    return written
 
 
 def _spell_out(words: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from rlgrad.core import settings
+
+_HELP_WIDTH = 78
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def parser_for(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
     """Return a parser for a command, with examples at the end of its help."""
     parser = argparse.ArgumentParser(
         prog=f"rlgrad {name}",
-        description=text,
+        description="\n".join(textwrap.fill(line, _HELP_WIDTH) for line in text.splitlines()),
         epilog="\n  ".join(["Example:" if len(examples) == 1 else "Examples:", *examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # `rlgrad.cli.main` looks for `--json` itself, and would miss `--js`

@@ -1,6 +1,6 @@
 """The report on a finished run, which `rlgrad train` and `rlgrad resume` print."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlgrad.cli.output import Result
 from rlgrad.core.plain_files import read_json
@@ -13,6 +13,7 @@ def report(run: "Run") -> Result:
     """Return how a run ended, and the commands to try next."""
     from rlgrad.config import agent_name
     from rlgrad.environments.drawing import can_be_seen
+    from rlgrad.runs.showing import verdict
 
     file = run.path / "evaluation.json"
     results = read_json(file) if file.exists() else None
@@ -20,6 +21,7 @@ def report(run: "Run") -> Result:
         *([f"rlgrad watch {run.path}"] if can_be_seen(run.config.env) else []),
         f"rlgrad evaluate {run.path}",
         f"rlgrad plot {run.path}",
+        f"rlgrad report {run.path}",
         f"rlgrad inspect {run.path}",
         f"rlgrad resume {run.path} --total-timesteps {2 * run.config.total_timesteps}",
         f"tensorboard --logdir {run.path.parent}",
@@ -35,19 +37,4 @@ def report(run: "Run") -> Result:
         "evaluation": results,
     }
     last = f"Everything is in {run.path}. Next:"
-    return Result(document, [_verdict(run, results), last, *(f"  {command}" for command in commands)])
-
-
-def _verdict(run: "Run", results: dict[str, Any] | None) -> str:
-    env, seconds = run.config.env_name, f"{run.timesteps:,} steps in {run.seconds:.1f} s"
-    if results is None:
-        return f"{env}: {seconds}."
-    greedy, threshold = results["greedy"], results["reward_threshold"]
-    mean, episodes = greedy["mean_return"], greedy["episodes"]
-    measured = (
-        f"greedy return {mean:.1f} over {episodes} fresh episodes (sampled: {results['sampled']['mean_return']:.1f})"
-    )
-    if threshold is None:
-        return f"{env} after {seconds}: {measured}. It has no threshold from which it counts as solved."
-    verdict = "is solved" if results["solved"] else "is not solved yet"
-    return f"{env} {verdict} after {seconds}: {measured}; solved from {threshold:g}."
+    return Result(document, [verdict(run, results), last, *(f"  {command}" for command in commands)])

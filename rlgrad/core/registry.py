@@ -211,6 +211,13 @@ def config_results() -> dict[str, dict[str, Any]]:
     return found
 
 
+def configs_for(env: str) -> list[str]:
+    """Return the names of the configs that ship for an environment and were measured, those with the highest return first."""
+    results = config_results()
+    known = [name for name in configs() if results.get(name, {}).get("env") == env]
+    return sorted(known, key=lambda name: -float(results[name]["greedy"]["mean"]))
+
+
 def from_file(path: Path, class_name: str) -> Any:
     """Execute a Python file and return its class of this name.
 

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.vector.utils import batch_space, create_empty_array
 
+from rlgrad.core.checks import close_names
 from rlgrad.core.faults import Blame
 from rlgrad.environments.masking import MaskInObservation
 from rlgrad.spaces.branches import match
@@ -101,6 +102,10 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
         wrong = self.wrong() if self._remote else None
         return gave if wrong is None else (self._blank(), 0.0, False, False, {FAULT: _as_info(wrong)})
 
+    def reach(self, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> tuple[Any, str | None]:
+        """See `reach`."""
+        return reach(self.env, name, arguments, options, sets)
+
     def wrong(self) -> Blame | None:
         """Return the fault in the environment's last result; `None` if there is none."""
         found = next(_wrong_in(self.gave, self.env.observation_space, self.mask_width), None)
@@ -108,6 +113,34 @@ class Guarded(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _blank(self) -> Any:
         return slot_of(create_empty_array(self.env.observation_space, 1), 0)
+
+
+def reach(env: Any, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> tuple[Any, str | None]:
+    """Call a method of an environment, or of all that one object holds; or set an attribute.
+
+    Returns:
+        The result, and a sentence on what went wrong or `None`. An exception would end an environment's process.
+    """
+    single = isinstance(env, gymnasium.Env)
+    try:
+        member = env.get_wrapper_attr(name) if single else getattr(env, name)
+    except AttributeError:
+        return None, _missing(env.unwrapped, name)
+    if sets:
+        env.set_wrapper_attr(name, arguments[0]) if single else setattr(env, name, arguments[0])
+        return None, None
+    if not callable(member):
+        return None, f"its {name!r} is no method: it is set with set_env_attr."
+    try:
+        return member(*arguments, **options), None
+    except Exception as error:
+        return None, f"{name} raised {type(error).__name__}: {error}"
+
+
+def _missing(env: Any, name: str) -> str:
+    """Return a sentence on a method or an attribute that an environment does not have, with those that are near."""
+    own = [each for each in dir(env) if not each.startswith("_") and not hasattr(gymnasium.Env, each)]
+    return f"{type(env).__name__} has no {name!r}. {close_names(name, own)}"
 
 
 def read_fault(infos: Mapping[str, Any]) -> Blame:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlgrad.core.faults import Blame, EnvironmentFault, RemoteTraceback
 from rlgrad.environments.guarding import (
@@ -13,6 +13,7 @@ from rlgrad.environments.guarding import (
     blame_exception,
     find_wrong_in_batch,
     guards_of,
+    reach,
     read_fault,
     require_in_ranges,
 )
@@ -96,6 +97,30 @@ class Slots:
         if "step" not in self._checked or FAULT in stepped[4]:
             self._check("step", stepped, f"in step {row}")
         return stepped
+
+    def reach(self, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> list[Any]:
+        """Call a method of every environment, or set an attribute. Return the result of each; of a vectorized class, its one.
+
+        Args:
+            name: of the method or attribute.
+            arguments: of the method, or the value of the attribute.
+            options: keyword arguments of the method.
+            sets: True for an attribute.
+
+        Raises:
+            ValueError: an environment has no such member, or the method raised; names the slot.
+        """
+        vector: Any = self._environment.vector.unwrapped
+        if self._guards or self._processes is not None:
+            answers = vector.call("reach", name, arguments, options, sets)
+        elif hasattr(vector, "call") and hasattr(vector, "set_attr"):
+            answers = _reach_given(vector, name, arguments, options, sets)
+        else:  # all environments are one object
+            answers = [reach(vector, name, arguments, options, sets)]
+        for slot, (_, wrong) in enumerate(answers):
+            if wrong is not None:
+                raise ValueError(f"The environment in slot {slot} was not reached: {wrong}")
+        return [result for result, _ in answers]
 
     def require_choices(self, before: Any, after: Any, first_row: int = 0) -> None:
         """Raise an OutputFault for an observation (T, N, …) outside of the choices of its space.
@@ -196,6 +221,20 @@ class Slots:
             raise error.fault(when) from error.__cause__
         wrong = self._wrong(NOTHING) or blame_exception(None, error)
         raise wrong.fault(when) from error
+
+
+def _reach_given(vector: Any, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> list[Any]:
+    """Reach the environments of a vector environment that the user made."""
+    if isinstance(vector, SyncVectorEnv):
+        return [reach(env, name, arguments, options, sets) for env in vector.envs]
+    try:
+        if sets:
+            vector.get_attr(name)
+            vector.set_attr(name, [arguments[0]] * vector.num_envs)
+            return [(None, None)] * vector.num_envs
+        return [(result, None) for result in vector.call(name, *arguments, **options)]
+    except Exception as error:  # whatever the environments raise
+        return [(None, f"{name} raised {type(error).__name__}: {error}")]
 
 
 def _final_observation(infos: dict[str, Any], slot: int) -> Any:

@@ -24,11 +24,12 @@ class CSVLog(Callback):
             self._take_back(path, run.timesteps)
         else:
             rows.replace(path, _text([self._columns]))
-        self._file = plain_files.appending(path, newline="")
-        self._writer = csv.writer(self._file)
+        self._open(path)
 
     def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
         """Write a row."""
+        if new := [name for name in run.metrics if name not in self._columns]:
+            self._add_columns(run.path / "metrics.csv", new)
         with writing(run.path / "metrics.csv"):
             self._writer.writerow(_cell(name, metrics.get(name, math.nan)) for name in self._columns)
             self._file.flush()
@@ -37,6 +38,19 @@ class CSVLog(Callback):
         """Close the file."""
         with writing(run.path / "metrics.csv"):
             self._file.close()
+
+    def _add_columns(self, path: Path, new: list[str]) -> None:
+        """Write the file anew with more columns, which are empty in the rows so far."""
+        with writing(path):
+            self._file.close()
+        header, kept = rows.table(path)
+        self._columns += new
+        rows.replace(path, _text([[*header, *new], *([*row, *[""] * len(new)] for row in kept)]))
+        self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self._file = plain_files.appending(path, newline="")
+        self._writer = csv.writer(self._file)
 
     def _take_back(self, path: Path, timesteps: int) -> None:
         header, kept = rows.table(path, timesteps)

@@ -5,7 +5,7 @@ faster than TensorBoard's own classes, and saves the import of its package.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 FLOAT, DOUBLE, STRING = 1, 2, 7  # TensorFlow's DataType
 
@@ -53,6 +53,47 @@ def value(tag: str, plugin: str, tensor: bytes) -> bytes:
     """
     metadata = _field(1, _field(1, plugin.encode()))
     return _field(1, _field(1, tag.encode()) + _field(8, tensor) + _field(9, metadata))
+
+
+def hidden(tag: str, plugin: str, content: bytes) -> bytes:
+    """Encode a Summary.Value that says something to a plugin, and shows no number.
+
+    Args:
+        tag: that the plugin looks for.
+        plugin: its name.
+        content: its data.
+    """
+    metadata = _field(1, _field(1, plugin.encode()) + _field(2, content))
+    nothing = _number(1, FLOAT) + _field(2, b"") + _field(5, struct.pack("<f", 0.0))
+    return _field(1, _field(1, tag.encode()) + _field(8, nothing) + _field(9, metadata))
+
+
+def hparams_start(settings: Mapping[str, float | bool | str], group: str, begun: float) -> bytes:
+    """Encode what the HParams plugin reads when a run begins (tensorboard/plugins/hparams/plugin_data.proto).
+
+    Args:
+        settings: of the run, by name.
+        group: name of the runs that are repetitions of each other.
+        begun: seconds since 1970.
+    """
+    entries = [_field(1, _field(1, name.encode()) + _field(2, _json_value(each))) for name, each in settings.items()]
+    info = b"".join([*entries, _field(4, group.encode()), struct.pack("<Bd", 5 << 3 | _EIGHT_BYTES, begun)])
+    return hidden("_hparams_/session_start_info", "hparams", _field(3, info))
+
+
+def hparams_end(succeeded: bool, ended: float) -> bytes:
+    """Encode what the HParams plugin reads when a run ends."""
+    info = _number(1, 1 if succeeded else 2) + struct.pack("<Bd", 2 << 3 | _EIGHT_BYTES, ended)
+    return hidden("_hparams_/session_end_info", "hparams", _field(4, info))
+
+
+def _json_value(value: float | bool | str) -> bytes:
+    """Encode a google.protobuf.Value."""
+    if isinstance(value, bool):
+        return _number(4, int(value))
+    if isinstance(value, int | float):
+        return struct.pack("<Bd", 2 << 3 | _EIGHT_BYTES, value)
+    return _field(3, value.encode())
 
 
 def scalar(tag: str) -> tuple[bytes, bytes]:

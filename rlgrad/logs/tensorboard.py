@@ -1,14 +1,18 @@
 """Event files for TensorBoard, against environment steps: scalars, and on request histograms and videos."""
 
+import hashlib
 import logging
 import math
 import os
 import socket
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from rlgrad.callbacks import Callback, RunView
+from rlgrad.core import plain_files, settings
 from rlgrad.core.faults import writing
 from rlgrad.logs import event_files, events, videos
 from rlgrad.logs.histograms import Histograms
@@ -40,6 +44,7 @@ class TensorBoardLog(Callback):
             self._file = self._path.open("xb")
         self._write(0, events.version("brain.Event:2"))
         self._write(run.timesteps + 1, events.start())  # for a TensorBoard that has read the removed events
+        self._write_settings(run)
         self._filmed = self._due(run)
         if self._histograms is not None:
             self._histograms.start(run.policy)
@@ -58,8 +63,38 @@ class TensorBoardLog(Callback):
         """Film the final policy, if training came to its end, and close the event file."""
         if self._filmed < self._videos and (run.finished or run.stop):
             self._write(run.timesteps, events.summary(*self._film(run)))
+        if self._said_settings:
+            self._write(run.timesteps, events.summary(events.hparams_end(run.finished or run.stop, time.time())))
         with writing(self._path):
             self._file.close()
+
+    def on_evaluation(self, run: RunView, results: Mapping[str, Any]) -> None:
+        """Add the evaluation at the end of training, under the names that evaluations during training have."""
+        numbers = {}
+        for kind in ("greedy", "sampled"):
+            numbers[f"eval/return_{kind}"] = float(results[kind]["mean_return"])
+            numbers[f"eval/length_{kind}"] = float(np.mean(results[kind]["lengths"]))
+        with writing(self._path):
+            self._file = self._path.open("ab")
+            self._write(run.timesteps, events.summary(*self._encoded(numbers)))
+            self._file.close()
+
+    def _write_settings(self, run: RunView) -> None:
+        """Write config.yaml as a text, and its settings for the HParams page, where runs of other seeds are repetitions."""
+        file = run.path / "config.yaml"
+        self._said_settings = file.is_file()
+        if not self._said_settings:
+            return
+        content = settings.read(file, follow=False)
+        text = plain_files.read_bytes(file, plain_files.SETTINGS).decode()
+        indented = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown shows such lines as they are
+        known = {n: _for_hparams(v) for n, v in settings.flat(_without_notes(content)).items() if v is not None}
+        group = hashlib.sha256(repr([(n, v) for n, v in known.items() if n != "seed"]).encode()).hexdigest()[:16]
+        values = (
+            events.value("settings", "text", events.strings([indented.encode()])),
+            events.hparams_start(known, group, time.time()),
+        )
+        self._write(run.timesteps, events.summary(*values))
 
     def _due(self, run: RunView) -> int:
         """Return how many videos there should be at this step. The last one is made at the end."""
@@ -88,3 +123,12 @@ class TensorBoardLog(Callback):
         with writing(self._path):
             self._file.write(event_files.record(events.event(time.time(), step, content)))
             self._file.flush()
+
+
+def _without_notes(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without what is no setting, and without where their numbers go."""
+    return {name: value for name, value in content.items() if name not in ("resolved", "changed", "logs")}
+
+
+def _for_hparams(value: Any) -> float | bool | str:
+    return value if isinstance(value, bool | int | float | str) else str(value)

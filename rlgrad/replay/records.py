@@ -5,6 +5,7 @@ import numbers
 from typing import Any
 
 from rlgrad.core.checks import require, require_at_most
+from rlgrad.core.schedules import Schedule, factor
 from rlgrad.hyperparameters import Record
 
 MOST_STEPS = 2**30
@@ -52,6 +53,9 @@ class Replay(Record):
             )
 
 
+_MOMENTS = 100
+
+
 class Target(Record):
     """Copies of weights that follow them slowly: θ′ ← θ′ + rate · (θ − θ′)."""
 
@@ -68,7 +72,7 @@ class Target(Record):
 
 
 class Linear(Record):
-    """A number that goes linearly from `start` to `end`, and stays there."""
+    """A number that goes from `start` to `end`, linearly unless its schedule says otherwise, and stays there."""
 
     start: float = 1.0
     """Value at the start of training."""
@@ -76,6 +80,8 @@ class Linear(Record):
     """Value from then on."""
     over: float = 1.0
     """Share of training, counted in environment steps, after which `end` is reached."""
+    schedule: Schedule = "linear"
+    """How it goes there: its factor 1 is `start`, and 0 is `end`."""
 
     def __post_init__(self) -> None:
         """Check the fields, each with its name in the message."""
@@ -95,7 +101,9 @@ class Linear(Record):
             import tensorflow as tf
 
             done = tf.minimum(progress / self.over, 1.0)
-        return self.start + (self.end - self.start) * done
+        if self.schedule == "linear":
+            return self.start + (self.end - self.start) * done
+        return self.end + (self.start - self.end) * factor(self.schedule, done)
 
 
 class Exploration(Record):
@@ -108,9 +116,9 @@ class Exploration(Record):
 
     def __post_init__(self) -> None:
         """Check the fields, at the start and at the end of a schedule."""
-        for value in _ends(self.random):
+        for value in _course(self.random):
             require(0.0 <= value <= 1.0, "random", "between 0 and 1", value)
-        for value in _ends(self.noise):
+        for value in _course(self.noise):
             require(0.0 <= value < math.inf, "noise", "a number ≥ 0", value)
 
     def share(self, progress: Any) -> Any:
@@ -122,8 +130,11 @@ class Exploration(Record):
         return _at(self.noise, progress)
 
 
-def _ends(value: float | Linear) -> tuple[float, float]:
-    return (value.start, value.end) if isinstance(value, Linear) else (value, value)
+def _course(value: float | Linear) -> list[float]:
+    """Return the values of a number over training: all that it may have, or those at a hundred moments."""
+    if not isinstance(value, Linear):
+        return [value]
+    return [value.start, value.end, *(float(value.at(i / _MOMENTS)) for i in range(_MOMENTS + 1))]
 
 
 def _at(value: float | Linear, progress: Any) -> Any:

@@ -33,6 +33,7 @@ class Continuation:
         self._resets_first = np.zeros(player.num_envs, np.bool_)
         self._history = History()
         self._interrupted: Running | None = None  # episodes of another process, to be replayed
+        self._rows_since_change: int | None = None  # of the environments by a call; `None`: running episodes saw none
 
     def collect(
         self, policy: ActingPolicy, actor: Callable[..., Any] | None, greedy: bool
@@ -55,6 +56,8 @@ class Continuation:
             self._history = History()
         initial_states = self._memory.of(policy)
         act = policy.actor() if actor is None else actor
+        if self._player.infos is not None:
+            self._player.infos.skipped = self._resets_first.copy()
         tape, observations = self._player.play(policy, act, greedy, observations)
         ends = tape.terminations | tape.truncations
         mask = np.ones(ends.shape, np.bool_)
@@ -67,14 +70,23 @@ class Continuation:
         finished = self._running.advance(tape.rewards, tape.terminations, ends, mask)
         self._observations = observations
         self._history.add(tape.actions)
+        if self._rows_since_change is not None:
+            self._rows_since_change += len(tape.actions)
+            if int(self._running.lengths.max()) <= self._rows_since_change:
+                self._rows_since_change = None  # all episodes began after it
         if self._slots.seeds_each_episode:
             self._history.keep(int(self._running.lengths.max()))
         return rollout, finished
 
     def begin_anew(self) -> None:
-        """Drop the running episodes if they have no seeds of their own and a replay of them would take long."""
-        if not self._slots.seeds_each_episode and self._history.rows >= _ROWS_TO_PLAY_AGAIN:
-            self._observations = self._interrupted = None
+        """Drop the running episodes if a replay would take long, without seeds of their own, or could not repeat them."""
+        long = not self._slots.seeds_each_episode and self._history.rows >= _ROWS_TO_PLAY_AGAIN
+        if long or self._rows_since_change is not None:
+            self._observations = self._interrupted = self._rows_since_change = None
+
+    def note_change(self) -> None:
+        """Remember that the environments were changed while episodes run: a replay would begin them in changed ones."""
+        self._rows_since_change = None if self._observations is None else 0
 
     def state(self) -> dict[str, Any] | None:
         """Return what `restore` takes; `None` if nothing is running."""

@@ -6,9 +6,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from rlgrad.data import Episode, Rollout
 from rlgrad.environments.environment_options import EnvironmentOptions
+from rlgrad.environments.infos import InfoSums, Sums
 from rlgrad.environments.making import make
 from rlgrad.environments.slots import Slots
 from rlgrad.random import StreamName, stream
@@ -135,6 +137,7 @@ class GymCollector(Collector):
         self._continuation = Continuation(self._player)
         self._finished: list[Episode] = []
         self._said = False  # that slots idle
+        self._said_missing = False
 
     def collect(
         self, policy: ActingPolicy, greedy: bool = False, *, actor: Callable[..., Any] | None = None
@@ -182,6 +185,31 @@ class GymCollector(Collector):
         self._player.memory.begin(policy)
         tape, _ = self._player.play(policy, policy.actor(), greedy, self._slots.restart(), record=False)
         return outcomes(tape, self._limit or len(tape.rewards) + 1, columns_per_slot=1)
+
+    def call_envs(self, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> list[Any]:
+        """Call a method of every environment, or set an attribute; see `Slots.reach`. Running episodes go on."""
+        self._require_open()
+        results = self._slots.reach(name, arguments, options, sets)
+        self._continuation.note_change()
+        return results
+
+    def log_infos(self, names: Sequence[str]) -> None:
+        """Add up these keys of the infos from now on, for `drain_infos`."""
+        same_step = self._environment.autoreset_mode is AutoresetMode.SAME_STEP
+        self._player.infos = InfoSums(names, same_step) if names else None
+
+    def drain_infos(self) -> Sums:
+        """Return, for each key of `log_infos` that was met since the last call, the sum of its values and their number.
+
+        A warning says once, after the first rollout with an info in it, which keys were not met.
+        """
+        infos = self._player.infos
+        if infos is None:
+            return {}
+        if not self._said_missing and (text := infos.missing()) is not None:
+            _log.warning("%s", text)
+        self._said_missing = True
+        return infos.drain()
 
     def drain_episodes(self) -> list[Episode]:
         """Return the episodes finished since the last call: by time, then slot; or by column if columns are episodes."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rlgrad.environments.infos import InfoSums
 from rlgrad.environments.slots import Slots
 from rlgrad.rollouts.base import ActingPolicy
 from rlgrad.rollouts.lengths import MOST_STEPS, endless
@@ -34,6 +35,7 @@ class Player:
         num_envs: N.
         memory: what the policy remembers in each slot.
         idle_steps: steps that slots were made to take after their only episode, because they cannot rest.
+        infos: adds up values of the infos. `None`: nobody asks for them.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Player:
         self.slots, self.num_envs = slots, len(slots.started)
         self.memory = Memory(self.num_envs)
         self.idle_steps = 0
+        self.infos: InfoSums | None = None
         self._lengths, self._generator, self._one_episode, self._limit = lengths, generator, one_episode, limit
         self._empty, self._masked = empty, isinstance(empty, dict) and MASK in empty
 
@@ -91,6 +94,7 @@ class Player:
             chosen = distribution.mode(parameters)[0] if greedy else distribution.pick(parameters, noise[row % block])
             stepped = slots.step(distribution.to_environment(chosen), row)
             observations, at = stepped[0], recording.step(row, chosen, stepped)
+            self._add_infos(stepped, row, ended, unfinished)
             if remembers and late and np.count_nonzero(ended):
                 memory.forget(ended)
             if not record:
@@ -116,6 +120,16 @@ class Player:
             *(map_arrays(lambda x: x[:played], tree) for tree in (recording.seen, recording.successors))
         )
         return tape._replace(log_probs=self._log_probs(distribution, said, tape.actions)), observations
+
+    def _add_infos(self, stepped: tuple[Any, ...], row: int, ended: Array, unfinished: Array) -> None:
+        """Add what the infos of a step say. `ended`: slots whose episode ended in the step before."""
+        if self.infos is None:
+            return
+        counts = unfinished if self._one_episode else np.ones_like(ended)
+        if self.slots.resets_late:  # the step after an end only resets
+            before = self.infos.skipped if row == 0 else ended
+            counts = counts if before is None else counts & ~before
+        self.infos.add(stepped[4], counts, stepped[2] | stepped[3])
 
     def _begin(self, ended: Array, successors: Any, at: int, remembers: bool, stepped: tuple[Any, ...]) -> Any:
         """Begin the next episodes, or let slots rest that have played theirs. Return the observations to act on next."""

@@ -17,13 +17,9 @@ def shipped_configs(config: Config) -> list[str]:
     """
     if not isinstance(config.env, str) or not _by_default(config.agent):
         return []
-    results = registry.config_results()
-    known = {name: file for name, file in registry.configs().items() if results.get(name, {}).get("env") == config.env}
-    agents = {
-        name: settings.mapping(settings.read(file).get("agent"), name).get("name") for name, file in known.items()
-    }
+    best, configs = registry.configs_for(config.env), registry.configs()
+    agents = {name: settings.mapping(settings.read(configs[name]).get("agent"), name).get("name") for name in best}
     mine = agent_name(config.agent)
-    best = sorted(known, key=lambda name: -float(results[name]["greedy"]["mean"]))
     return [name for name in best if agents[name] == mine] or best
 
 

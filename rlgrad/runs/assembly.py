@@ -18,7 +18,9 @@ from rlgrad.logs import make_logs
 from rlgrad.logs.progress import Progress
 from rlgrad.policies.build import ModelOrBuilder, build_policy, specs_for
 from rlgrad.policies.options import PolicyOptions
+from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.factory import make_collector
+from rlgrad.runs.initial_weights import take_weights
 from rlgrad.runs.placement import device_for
 from rlgrad.runs.run import Run
 from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
@@ -31,8 +33,10 @@ def assemble(
     critic_model: Callable[[], keras.Model] | None,
     path: Path,
     callbacks: Sequence[Callback],
+    *,
+    begins: bool = False,
 ) -> Run:
-    """Return a run that has not been trained, of a config.
+    """Return a run that has not been trained, of a config. If it `begins`, with the weights that it is to begin with.
 
     Raises:
         ValueError: settings contradict each other, the environment or the models; the message says what to change.
@@ -52,6 +56,7 @@ def assemble(
         seed=config.seed,
     )
     try:
+        log_infos(collector, config.log_info)
         spaces = collector.observation_space, collector.action_space
         require_used(encoders, spaces[0])
         foreign = foreign_encoders(spaces[0])
@@ -79,12 +84,29 @@ def assemble(
                 scalars=agent.scalars,
                 seed=config.seed,
             )
+            if begins and config.init_from is not None:
+                take_weights(policy, str(config.init_from))  # before the learner copies them
             # Without a value the agent is traced again, on outputs that have none.
             learner = Learner(agent, policy, num_envs=collector.num_envs, traced=traced if policy.has_value else None)
     except BaseException:
         collector.close()
         raise
     return Run(config, policy, learner, collector, path, callbacks, device)
+
+
+def log_infos(collector: Collector, names: Sequence[str]) -> None:
+    """Have a collector add up what infos say.
+
+    Raises:
+        ValueError: it gives no infos.
+    """
+    if not names:
+        return
+    if not hasattr(collector, "log_infos"):
+        compiled = collector.vectorization_mode == "compiled"
+        what = "an environment written in TensorFlow" if compiled else f"the collector {type(collector).__name__}"
+        raise ValueError(f"log_info has {', '.join(map(repr, names))}, and {what} gives no infos: leave log_info out.")
+    collector.log_infos(names)
 
 
 def callbacks_of(

@@ -23,6 +23,7 @@ import numpy as np
 
 from rlgrad.core import plain_files
 from rlgrad.core.faults import write_whole, writing
+from rlgrad.core.settings import count
 
 FORMAT = 3
 BEST = "best.npz"
@@ -89,6 +90,27 @@ def plain_state(path: Path) -> dict[str, Any]:
 def numbered(folder: Path) -> list[Path]:
     """Return the numbered checkpoints of a folder, newest first, damaged ones included. A file of another name is none."""
     return sorted((path for path in folder.glob("*.npz") if _NUMBERED.fullmatch(path.name)), reverse=True)
+
+
+def find(folder: Path, which: str | int) -> Path:
+    """Return the file of a checkpoint.
+
+    Args:
+        folder: of the run's checkpoints.
+        which: `"last"`, `"best"`, or the environment steps at which it was written.
+
+    Raises:
+        ValueError: there is none; the message has those that there are.
+    """
+    there = numbered(folder)
+    known = {"last": there[0]} if there else {}
+    known |= {"best": folder / BEST} if (folder / BEST).is_file() else {}
+    known |= {str(int(path.stem)): path for path in there}
+    try:
+        return known[which if which in ("last", "best") else str(count(which, "checkpoint"))]
+    except (KeyError, ValueError) as error:
+        named = ", ".join(known) or "none"
+        raise ValueError(f"There is no checkpoint {which!r} in {folder}. There are: {named}.") from error
 
 
 def complete(folder: Path, state: Mapping[str, Any]) -> None:

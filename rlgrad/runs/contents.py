@@ -14,6 +14,7 @@ from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.base import Collector
 from rlgrad.runs import checkpoints
 from rlgrad.runs.diagnosing import Watch
+from rlgrad.runs.env_calls import EnvCalls
 from rlgrad.runs.folders import changes, settings_of
 from rlgrad.runs.following import Followers
 from rlgrad.runs.replays import KeptReplay
@@ -40,6 +41,7 @@ class Contents:
     watch: Watch
     followers: Followers
     replay: KeptReplay
+    env_calls: EnvCalls
 
     def save(self, config: Config, best: bool = False) -> Path:
         """Write a checkpoint, and return its file; see `Run.save`."""
@@ -98,6 +100,7 @@ class Contents:
             "rows": len(self.journal.history["time/timesteps"]),
             "journal": self.journal.state(),
             "callbacks": self.followers.state(),
+            "env_calls": self.env_calls.state(),
             "collector": self.collector.state(),
         }
 
@@ -110,6 +113,7 @@ class Contents:
             self.standing.note({name: column[-1] for name, column in self.journal.history.items() if column})
         self._require_rows(state.get("rows"))
         self.watch.restore(state["watch"])
+        self.env_calls.restore(state.get("env_calls", []))  # before the episodes that run are replayed
         if begins_anew:
             _log.warning(
                 "The environments of this run were stepped in another way than those of now, compiled or not: weights, "

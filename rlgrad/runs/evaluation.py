@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,18 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.analysis.statistics import mean_interval
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.factory import make_collector
+from rlgrad.runs import showing
 from rlgrad.runs.checkpoints import write_text
+from rlgrad.runs.env_calls import EnvCall, apply
 
 _MAX_SLOTS = 100
 _MAX_BYTES = 500_000  # of one observation in all slots: compiled rollouts keep them all, a gigabyte in a thousand steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Returns of whole episodes: sums of raw rewards, undiscounted.
 
@@ -34,6 +38,12 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     greedy: bool
+
+    def __repr__(self) -> str:
+        return showing.evaluation_text(self)
+
+    def _repr_html_(self) -> str:
+        return showing.evaluation_html(self)
 
     @property
     def mean_return(self) -> float:
@@ -50,9 +60,21 @@ class Evaluation:
         """Number of episodes."""
         return len(self.returns)
 
-    def summary(self) -> dict[str, float]:
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean, by Student's t; NaN for a single episode."""
+        return mean_interval(self.mean_return, self.std_return, self.episodes)
+
+    def summary(self) -> dict[str, Any]:
         """Return the entry of evaluation.json."""
-        return {"mean_return": self.mean_return, "std_return": self.std_return, "episodes": self.episodes}
+        return {
+            "mean_return": self.mean_return,
+            "std_return": self.std_return,
+            "episodes": self.episodes,
+            "interval": None if math.isnan(self.interval[0]) else list(self.interval),
+            "returns": self.returns.tolist(),
+            "lengths": self.lengths.tolist(),
+        }
 
 
 def evaluate(
@@ -67,6 +89,7 @@ def evaluate(
     wrappers: Sequence[str] = (),
     max_episode_steps: int | None = None,
     vectorization_mode: str = "auto",
+    calls: Sequence[EnvCall] = (),
 ) -> Evaluation:
     """Play whole episodes in fresh environments, the same ones for the same seed.
 
@@ -81,6 +104,7 @@ def evaluate(
         wrappers: around each environment, see `rlgrad.train`.
         max_episode_steps: a time limit. `None`: the environment's own; if it has none, episodes are played as they end.
         vectorization_mode: see `rlgrad.train`.
+        calls: to make in every environment first. A copy of an instance has their effects already.
 
     Returns:
         Returns and lengths.
@@ -107,6 +131,8 @@ def evaluate(
         vectorization_mode="sync" if vectorization_mode == "async" else vectorization_mode,
     )
     with contextlib.closing(collected):
+        if not (made and getattr(env, "spec", None) is None):
+            apply(calls, collected)
         rounds = [collected.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
     # A slot's episodes follow each other, so that fewer episodes are the first of more.
     by_slot = [episode for slot in zip(*rounds, strict=True) for episode in slot][:episodes]
@@ -114,27 +140,32 @@ def evaluate(
     return Evaluation(np.array(returns, np.float64), np.array(lengths, np.int64), greedy)
 
 
-def write_evaluation(
-    file: Path,
-    greedy: Evaluation,
-    sampled: Evaluation,
-    *,
-    reward_threshold: float | None,
-    timesteps: int,
-    max_episode_steps: int | None,
+def evaluation_content(
+    greedy: Evaluation, sampled: Evaluation, *, reward_threshold: float | None, timesteps: int, **asked: Any
 ) -> dict[str, Any]:
-    """Write evaluation.json, and return its content; see `Run.write_evaluation`."""
-    results = {
+    """Return the content of evaluation.json; see `Run.write_evaluation`.
+
+    Args:
+        greedy: with the most likely actions.
+        sampled: with sampled ones.
+        reward_threshold: from which the task counts as solved. `None`: unknown.
+        timesteps: environment steps of training before it.
+        asked: by name, what was asked for besides; `None` is left out.
+    """
+    return {
         "greedy": greedy.summary(),
         "sampled": sampled.summary(),
         "reward_threshold": reward_threshold,
         "solved": None if reward_threshold is None else greedy.mean_return >= reward_threshold,
         "timesteps": timesteps,
+        **{name: value for name, value in asked.items() if value is not None},
     }
-    if max_episode_steps is not None:
-        results["max_episode_steps"] = max_episode_steps
-    write_text(file, json.dumps(results, indent=2) + "\n")
-    return results
+
+
+def write_evaluation(file: Path, content: dict[str, Any]) -> None:
+    """Write evaluation.json. Lists of numbers take one line."""
+    text = re.sub(r"\[[^][{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), json.dumps(content, indent=2))
+    write_text(file, text + "\n")
 
 
 def _most_slots(policy: Policy) -> int:

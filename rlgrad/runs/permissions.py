@@ -67,6 +67,12 @@ def _of_code(folder: Path, content: Mapping[str, Any]) -> Iterator[Permission]:
     agent = content.get("agent")
     for name in [agent.get("name")] if isinstance(agent, Mapping) else []:
         yield from _code(folder, "agent", "rlgrad.agents", name)
+    for text in (
+        _texts(agent) if isinstance(agent, Mapping) else []
+    ):  # a schedule among them may be a function in a file
+        place, written = registry.split_call(text)
+        if place and not text.startswith("("):
+            yield from _code(folder, "agent", "", f"{place}:{written.partition('(')[0]}")
     for name in _types(agent) if isinstance(agent, Mapping) else []:
         yield from _code(folder, "type", "rlgrad.updates", name)
     if content.get("collector") != "auto":
@@ -112,6 +118,13 @@ def _types(settings: Mapping[str, Any]) -> list[Any]:
     """Return the updates that settings name, at any depth: each `type:`."""
     inner = [value for value in settings.values() if isinstance(value, Mapping)]
     return [settings.get("type"), *(name for each in inner for name in _types(each))]
+
+
+def _texts(settings: Mapping[str, Any]) -> list[str]:
+    """Return the texts in settings, at any depth, but for those of `name` and `type`."""
+    found = [value for key, value in settings.items() if isinstance(value, str) and key not in ("name", "type")]
+    inner = [value for value in settings.values() if isinstance(value, Mapping)]
+    return [*found, *(text for each in inner for text in _texts(each))]
 
 
 def _listed(value: Any) -> list[Any]:

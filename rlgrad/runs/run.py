@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from rlgrad.core import plain_files
 from rlgrad.core.settings import count
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.learning.learner import Learner
-from rlgrad.metrics import METRICS, Journal
+from rlgrad.metrics import INFO, METRICS, Journal
 from rlgrad.policies.policy import Policy
 from rlgrad.rollouts.base import Collector
-from rlgrad.runs import provenance
+from rlgrad.runs import checkpoints, provenance, showing
 from rlgrad.runs.contents import Contents
 from rlgrad.runs.diagnosing import Watch, diagnostic_metrics
-from rlgrad.runs.evaluation import Evaluation, evaluate, write_evaluation
+from rlgrad.runs.env_calls import EnvCall, EnvCalls
+from rlgrad.runs.evaluation import Evaluation, evaluate, evaluation_content, write_evaluation
 from rlgrad.runs.folders import write_continued
 from rlgrad.runs.following import Followers
 from rlgrad.runs.interrupting import interruption
@@ -61,14 +62,22 @@ class Run:
         self._followers = Followers(self.callbacks)
         learned = tuple(f"train/{name}" for name in learner.metrics)
         diagnosed = diagnostic_metrics(learner) if config.diagnose else ()
-        self.metrics = (*METRICS, *learned, *diagnosed, *self._followers.metrics)
+        infos = tuple(f"{INFO}{name}" for name in config.log_info)
+        self.metrics = tuple(dict.fromkeys((*METRICS, *learned, *diagnosed, *infos, *self._followers.metrics)))
         self._journal, self._standing = Journal(self.metrics), Standing()
+        self._env_calls = EnvCalls(collector)
         self._replay = KeptReplay(learner, path / "replay")
-        parts = self._standing, self._journal, self._watch, self._followers, self._replay
+        parts = self._standing, self._journal, self._watch, self._followers, self._replay, self._env_calls
         self._contents = Contents(path, policy, learner, collector, *parts)
         self._resumed_from: dict[str, Any] | None = None  # between loading a checkpoint and training: its settings
         self._locked = False  # True while the folder is this run's alone
         self._updater = Updater(collector, policy, learner, self._watch, config.seed)
+
+    def __repr__(self) -> str:
+        return showing.run_text(self)
+
+    def _repr_html_(self) -> str:
+        return showing.run_html(self)
 
     @property
     def timesteps(self) -> int:
@@ -229,16 +238,26 @@ class Run:
             _log.info("Stopped after %s steps. Resume with: rlgrad resume %s", f"{self.timesteps:,}", self.path)
             raise KeyboardInterrupt
 
-    def evaluate(self, episodes: int = 100, greedy: bool = True, *, max_episode_steps: int | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        episodes: int = 100,
+        greedy: bool = True,
+        *,
+        seed: int | None = None,
+        max_episode_steps: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> Evaluation:
         """Play fresh episodes at the current weights.
 
         Args:
             episodes: number of episodes.
             greedy: take the most likely action instead of sampling one.
+            seed: of the episodes; the same ones for the same seed. `None`: the run's.
             max_episode_steps: a time limit of these episodes. `None`: the run's.
+            env_kwargs: keyword arguments of the environment, added to the run's.
 
         Returns:
-            `mean_return`, `std_return`, `episodes`, and `returns` and `lengths` of each.
+            `mean_return`, its 95 % `interval`, `std_return`, `episodes`, and `returns` and `lengths` of each.
         """
         config, episodes = self.config, count(episodes, "episodes")
         with tf.device(self.device):
@@ -248,36 +267,106 @@ class Run:
                 collector=config.collector,
                 episodes=episodes,
                 greedy=greedy,
-                seed=config.seed,
-                env_kwargs=config.env_kwargs,
+                seed=config.seed if seed is None else count(seed, "seed"),
+                env_kwargs={**config.env_kwargs, **(env_kwargs or {})},
                 wrappers=config.wrappers,
                 max_episode_steps=max_episode_steps or config.max_episode_steps,
                 vectorization_mode=config.vectorization_mode,
+                calls=self._env_calls.made,
             )
 
-    def write_evaluation(self, episodes: int | None = None, *, max_episode_steps: int | None = None) -> dict[str, Any]:
+    def call_envs(self, name: str, *arguments: Any, **options: Any) -> list[Any]:
+        """Call a method of every environment: those of training now, those of every later evaluation, and of a resumed run.
+
+        Running episodes go on. Call it between rollouts, as in a callback's `on_update`.
+
+        Args:
+            name: of the method.
+            arguments: numbers, texts, lists and dicts of them, which a checkpoint can hold.
+            options: keyword arguments, likewise.
+
+        Returns:
+            The result of each training environment.
+
+        Raises:
+            ValueError: the environments have no such method, or it raised.
+
+        Example:
+            >>> class Curriculum(rlgrad.Callback):
+            ...     def on_update(self, run, metrics):
+            ...         if metrics["train/return"] > 100 * (self.level + 1):
+            ...             self.level += 1
+            ...             run.call_envs("set_level", self.level)
+        """
+        return self._env_calls.make(EnvCall(name, list(arguments), options))
+
+    def set_env_attr(self, name: str, value: Any) -> None:
+        """Set an attribute of every environment, as `call_envs` calls a method. The attribute must be there already."""
+        self._env_calls.make(EnvCall(name, [value], {}, sets=True))
+
+    def write_evaluation(
+        self,
+        episodes: int | None = None,
+        *,
+        seed: int | None = None,
+        max_episode_steps: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        checkpoint: str | int = "last",
+    ) -> dict[str, Any]:
         """Evaluate greedily and sampled, and write evaluation.json.
+
+        The file is about the last weights in the run's own environment. The result of another checkpoint, or of an environment
+        with other keyword arguments, is returned and not written.
 
         Args:
             episodes: number of episodes of each kind. `None`: the config's.
-            max_episode_steps: a time limit of these episodes, which the file then mentions. `None`: the run's.
+            seed: of the episodes. `None`: the run's.
+            max_episode_steps: a time limit of these episodes, which the result then mentions. `None`: the run's.
+            env_kwargs: keyword arguments of the environment, added to the run's.
+            checkpoint: `"last"`, `"best"`, or the environment steps of a checkpoint that is kept.
 
         Returns:
             The content of the file. `solved` is true if the greedy mean reaches the reward threshold of the environment's
             specification, and `None` if it has no threshold.
         """
+        asked: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps, "env_kwargs": None}
+        asked["env_kwargs"] = dict(env_kwargs) if env_kwargs else None
         episodes = episodes or self.config.evaluation_episodes
-        greedy, sampled = (
-            self.evaluate(episodes, greedy=greedy, max_episode_steps=max_episode_steps) for greedy in (True, False)
-        )
-        return write_evaluation(
-            self.path / "evaluation.json",
-            greedy,
-            sampled,
-            reward_threshold=self.collector.reward_threshold,
-            timesteps=self.timesteps,
-            max_episode_steps=max_episode_steps,
-        )
+        with self.weights_at(checkpoint) as timesteps:
+            played = [self.evaluate(episodes, greedy, **asked) for greedy in (True, False)]
+        threshold = None if asked["env_kwargs"] else self.collector.reward_threshold  # of the run's own environment
+        content = evaluation_content(*played, reward_threshold=threshold, timesteps=timesteps, **asked)
+        if checkpoint != "last":
+            return content | {"checkpoint": checkpoint}
+        if asked["env_kwargs"] is None:
+            write_evaluation(self.path / "evaluation.json", content)
+            self._followers.evaluated(self, content)
+        return content
+
+    @contextlib.contextmanager
+    def weights_at(self, checkpoint: str | int) -> Iterator[int]:
+        """Give the policy the weights of another checkpoint while the context lasts, to play it. Nothing else changes.
+
+        Args:
+            checkpoint: `"last"` for the current weights, `"best"` for those of the best return, or the environment steps of a
+                checkpoint that is kept.
+
+        Yields:
+            Environment steps of training at these weights.
+
+        Raises:
+            ValueError: the run keeps no such checkpoint; the message has those that it keeps.
+        """
+        if checkpoint == "last":
+            yield self.timesteps
+            return
+        file, variables = checkpoints.find(self.path / "checkpoints", checkpoint), self.policy.variables
+        before = [variable.numpy() for variable in variables]
+        try:
+            yield int(checkpoints.load(file, {"policy": variables})["timesteps"])
+        finally:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
 
     @property
     def is_evaluated(self) -> bool:
@@ -310,6 +399,7 @@ class Run:
             ValueError: it holds the state of another kind of run.
         """
         self._resumed_from = self._contents.restore(self.config, checkpoint)
+        self.metrics = tuple(dict.fromkeys((*self.metrics, *self._journal.added)))
 
     def close(self) -> None:
         """Close the environments."""
@@ -322,9 +412,14 @@ class Run:
             return self.learner.diagnose(self.collector.collect(self.policy), progress, self.timesteps)
 
     def _take(self, made: Made) -> None:
-        self._journal.note(made.metrics, self.collector.drain_episodes())
+        infos = self.collector.drain_infos() if self.config.log_info else None  # type: ignore[attr-defined]
+        self._journal.note(made.metrics, self.collector.drain_episodes(), infos)
         self._standing.timesteps += made.timesteps
         self._standing.updates += len(made.metrics)
+
+    def _add_metric(self, name: str) -> None:
+        self.metrics = (*self.metrics, name)
+        self._journal.add(name)
 
     def _report(self, rate: float) -> None:
         metrics = {
@@ -334,7 +429,7 @@ class Run:
             "time/steps_per_second": rate,
         }
         metrics |= self._journal.row() | self._watch.take()
-        weights_kept = self._followers.update(self, metrics)
+        weights_kept = self._followers.update(self, metrics, self._add_metric, self._journal.added)
         self._journal.log(metrics)
         self._standing.note(metrics)
         if not weights_kept:

@@ -11,8 +11,8 @@ import keras
 from rlgrad import config as configs
 from rlgrad.agent import Agent
 from rlgrad.callbacks import Callback
-from rlgrad.config import Config, Memory, VectorizationMode, agent_class
-from rlgrad.core import registry, settings
+from rlgrad.config import Config, Memory, VectorizationMode
+from rlgrad.core import settings as files
 from rlgrad.core.plain_files import require_plain
 from rlgrad.environments.types import EnvLike
 from rlgrad.logs import require_possible
@@ -25,6 +25,8 @@ from rlgrad.runs.assembly import assemble, callbacks_of
 from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.run import Run
+from rlgrad.runs.showing import verdict
+from rlgrad.runs.train_arguments import config_of, named, naming_arguments, resolved
 from rlgrad.runs.trust import refusal, require_trust
 
 __all__ = ["Callback", "Run", "load", "train"]
@@ -33,12 +35,14 @@ _log = logging.getLogger("rlgrad")
 _IN_PYTHON = "rlgrad.train(...)"
 
 
+@naming_arguments
 def train(
-    agent: str | Agent,
+    agent: str | Agent | Config,
     env: EnvLike | None = None,
     *,
     total_timesteps: int | None = None,
     seed: int = 0,
+    init_from: str | Path | None = None,
     num_envs: int | None = None,
     num_steps: int | None = None,
     model: ModelOrBuilder | None = None,
@@ -73,16 +77,21 @@ def train(
     patience: int | None = None,
     time_budget: float | None = None,
     logs: Sequence[str] = ("csv", "tensorboard"),
+    log_info: Sequence[str] = (),
     histograms: bool = False,
     videos: int = 0,
 ) -> Run:
     """Train an agent on a Gymnasium environment.
 
     Args:
-        agent: The agent: a name (`rlgrad agents` lists them), `my_agent.py:MyAgent`, or an instance.
+        agent: The agent: a name (`rlgrad agents` lists them), `my_agent.py:MyAgent`, or an instance. Or a config: the name of
+            one that ships (`rlgrad configs` lists them), or an object (`rlgrad.config.shipped`). The other arguments that are
+            written then replace its settings.
         env: The environment: an id, an instance, a function or class that makes one, or `file.py:Name` of a class.
         total_timesteps: Environment steps to take, over all environments together.
         seed: Seed of every random number. On the same machine the same seed gives the same weights to the bit.
+        init_from: Another run to take the first weights from, as far as they fit: its folder, for the newest checkpoint, or a
+            file such as runs/a/checkpoints/best.npz. `None`: random weights.
         num_envs: Environments side by side. `None`: as many as the agent's own field says.
         num_steps: Steps per environment per rollout. `None`: as many as the agent's own field says.
         model: A Keras model from observations to logits (Discrete) or mean (Box), or to `{"policy": …, "value": …}`; or
@@ -95,7 +104,7 @@ def train(
         run_dir: Folder for the run. `None`: a new one under `runs/`.
         callbacks: Callbacks to call during training, in this order; or one.
         verbose: Show progress.
-        env_kwargs: Keyword arguments for the environment's constructor; on the command line: name value name value …
+        env_kwargs: Keyword arguments of the environment's constructor; on the command line: --env-kwargs g=9.8
         wrappers: Wrappers around each environment, the first one innermost: names of `gymnasium.wrappers` or
             `module:Name`, alone or with keyword arguments, as in "FrameStackObservation(stack_size=4)".
         max_episode_steps: Time limit of an episode. `None`: the environment's own.
@@ -134,6 +143,8 @@ def train(
             update; in a compiled run at every row.
         logs: Where the metrics go: csv (always written), jsonl, tensorboard, wandb, mlflow, or `my_logs.py:MyLog`
             (docs/logs.md).
+        log_info: Keys of the environment's infos to log: `distance` becomes the metric `info/distance`, the mean since the last
+            row over all steps whose info has it; `outer.inner` is a key inside of another.
         histograms: Add histograms of the weights and of their changes to TensorBoard, at every logged row.
         videos: Greedy episodes to show in TensorBoard, evenly spaced over the run.
 
@@ -146,21 +157,17 @@ def train(
         FileExistsError: `run_dir` holds a run already.
 
     Example:
-        >>> run = rlgrad.train("cartpole", seed=0)  # a config that ships; arguments replace its settings
+        >>> run = rlgrad.train("cartpole", seed=0)
         >>> run = rlgrad.train("reinforce", "CartPole-v1", total_timesteps=100_000, seed=0)
         >>> run.evaluate(episodes=100).mean_return
     """
-    given = dict(locals())
+    given, written = dict(locals()), named()
     settings = {f.name: given[f.name] for f in dataclasses.fields(Config)}  # each field is an argument: a test holds it
     settings |= {"env_kwargs": dict(env_kwargs or {})}
-    if isinstance(agent, str) and (env is None or (agent in registry.configs() and agent not in registry.agents())):
-        config = _shipped(agent, settings)
-    else:
-        agent = agent_class(agent)() if isinstance(agent, str) else agent
-        config = Config(**_required(agent, settings))
-    agent = _resolved(config.agent, config.env, num_envs, num_steps, optimizer)
+    config = config_of(agent, env, settings, written & settings.keys() - {"agent"})
+    chosen = resolved(config.agent, config.env, num_envs, num_steps, optimizer)
     return run_config(
-        dataclasses.replace(config, agent=agent),
+        dataclasses.replace(config, agent=chosen),
         model=model,
         value_model=value_model,
         critic_model=critic_model,
@@ -168,38 +175,6 @@ def train(
         callbacks=callbacks,
         verbose=verbose,
     )
-
-
-def _shipped(name: str, given: Mapping[str, Any]) -> Config:
-    """Return a config that ships with rlgrad, with the settings that are not at their defaults in place of its own.
-
-    The environment is one of these settings, as on the command line.
-
-    Raises:
-        ValueError: there is no config of that name; says what to give.
-    """
-    known = registry.configs()
-    if name in known:
-        defaults = {each.name: each.default for each in dataclasses.fields(Config)} | {"env_kwargs": {}}
-        changed = {n: value for n, value in given.items() if n != "agent" and value is not None}
-        changed = {n: v for n, v in changed.items() if type(v) is not type(defaults[n]) or v != defaults[n]}
-        return configs.from_mapping(settings.read(known[name]), **changed)
-    if name.endswith((".yaml", ".yml")):
-        raise ValueError(f"A config of your own is trained by the command line: rlgrad train {name}.")
-    agent_class(name)  # raises for what is no agent either
-    raise ValueError(
-        f"rlgrad.train({name!r}) needs an environment, as in rlgrad.train({name!r}, 'CartPole-v1', total_timesteps=100_000). "
-        "Alone it takes a config that ships with rlgrad, such as 'cartpole' (`rlgrad configs` lists them)."
-    )
-
-
-def _required(agent: Agent, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run of this agent, if those without a default are given."""
-    if settings["env"] is None:
-        raise ValueError("env is missing: the environment, such as 'CartPole-v1'.")
-    if settings["total_timesteps"] is None:
-        raise ValueError("total_timesteps is missing: how many environment steps to take, such as 100_000.")
-    return settings | {"agent": agent}
 
 
 def run_config(
@@ -222,7 +197,7 @@ def run_config(
     path = free_folder(config, run_dir)
     if verbose and (line := advice(config, from_python=command == _IN_PYTHON)):
         say(line)
-    run = assemble(config, model, value_model, critic_model, path, chosen)
+    run = assemble(config, model, value_model, critic_model, path, chosen, begins=True)
     # Under the default name, a folder that exists by now is another run's.
     new = not path.exists()
     path.mkdir(parents=True, exist_ok=run_dir is not None)
@@ -245,23 +220,27 @@ def run_config(
             )
             write_config(path, run.config, run.resolved, given)
             run.train()
-            conclude(run)
+            results = conclude(run)
     except BaseException:
         run.close()  # the caller never gets it
         if new:
             remove_unbegun(path)
         raise
+    if verbose and command == _IN_PYTHON:  # the command line ends with a report of its own
+        say(verdict(run, results))
     return run
 
 
-def conclude(run: Run) -> None:
-    """Evaluate a run if its config says so, and draw its learning curve."""
+def conclude(run: Run) -> dict[str, Any] | None:
+    """Evaluate a run if its config says so, and draw its learning curve. Return the content of evaluation.json, if there is."""
+    results = None
     if run.config.evaluation_episodes:
         try:
-            run.write_evaluation()
+            results = run.write_evaluation()
         except ValueError as error:  # an episode does not end, or the environment cannot be made again
             _log.warning("Not evaluated: %s", error)
     run.plot()
+    return results
 
 
 def load(
@@ -305,7 +284,7 @@ def load(
     if not (path / "config.yaml").is_file():
         raise FileNotFoundError(describe_no_run(path))
     require_plain(path)
-    content = settings.read(path / "config.yaml", follow=False)
+    content = files.read(path / "config.yaml", follow=False)
     given = {"agent": agent is not None, "env": env is not None, "collector": collector is not None}
     asked = {name: value for name, value in content.items() if not given.get(name)}
     withheld = require_trust(path, asked, trust=trust, training=False)
@@ -329,17 +308,3 @@ def load(
         )
     run.restore()
     return run
-
-
-def _resolved(agent: Agent, env: EnvLike, num_envs: int | None, num_steps: int | None, optimizer: Any) -> Agent:
-    """Return the agent with the changes that arguments of `train` make to it."""
-    changes: dict[str, Any] = {}
-    if num_envs is None and hasattr(env, "step") and not isinstance(env, type):  # a class makes any number of them
-        num_envs = getattr(env, "num_envs", 1)
-    if num_envs is not None:
-        changes["num_envs"] = num_envs
-    if num_steps is not None:
-        changes["num_steps"] = num_steps
-    if optimizer is not None:
-        changes["update"] = agent.update.with_optimizer(optimizer)
-    return dataclasses.replace(agent, **changes)

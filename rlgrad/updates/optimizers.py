@@ -35,7 +35,7 @@ def with_schedule(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         raise ValueError(
             "learning_rate is a number, a schedule of keras.optimizers.schedules or None. A function is none of them, since "
-            "config.yaml cannot hold it: use learning_rate_schedule='linear', or a subclass of "
+            "config.yaml cannot hold it: give the function of progress as learning_rate_schedule, or use a subclass of "
             "keras.optimizers.schedules.LearningRateSchedule with a get_config."
         )
     if not isinstance(optimizer, str):

@@ -1,5 +1,7 @@
 """What `rlgrad check` finds in an environment, each by one that has just that."""
 
+import time
+
 import gymnasium
 import numpy as np
 import pytest
@@ -135,7 +137,7 @@ def texts(make, level):
 
 def test_nothing_is_found_where_nothing_is_wrong():
     assert texts(Plain, "error") == texts(Plain, "advice") == []
-    assert "steps/s in one process" in texts(Plain, "fine")[0]
+    assert "steps/s in one process" in texts(Plain, "fine")[-1]
 
 
 @pytest.mark.parametrize(
@@ -183,3 +185,75 @@ def test_the_command_says_it_and_its_status_tells_whether_something_is_wrong(cap
     assert "CartPole-v1 can be trained on" in capsys.readouterr().out
     assert main(["check", "CartPole-v9"]) == 2
     assert main(["check", "Pendulum-v1", "--steps", "400", "--json"]) == 0
+
+
+class Slow(Plain):
+    def step(self, action):
+        time.sleep(0.004)
+        return super().step(action)
+
+
+OPTIONS = [
+    (HugeRewards, ("--agent.scale-rewards", "True")),
+    (HugeObservations, ("--agent.normalize-observations", "True")),
+    (WideActions, ("--wrappers", "RescaleAction(min_action=-1.0, max_action=1.0)")),
+    (Endless, ("--max-episode-steps", "1000")),
+    (Slow, ("--vectorization-mode", "async")),
+]
+
+
+@pytest.mark.parametrize(("make", "options"), OPTIONS)
+def test_advice_is_an_option_that_train_takes(make, options):
+    from rlgrad.cli.commands.train import parse_command
+
+    found = [finding for finding in check(make, steps=100) if finding.options]
+    assert [finding.options for finding in found] == [options]
+    assert options[0] in found[0].text
+    config, _ = parse_command(["ppo", "Pendulum-v1", *options])
+    name = options[0].removeprefix("--").replace("-", "_")
+    value = getattr(config.agent if name.startswith("agent.") else config, name.removeprefix("agent."))
+    assert str(value[0] if isinstance(value, tuple) else value) == options[1]
+
+
+def test_the_command_repeats_the_options_and_adds_the_advised_ones(tmp_path, capsys):
+    file = tmp_path / "wide.py"
+    file.write_text(
+        "from gymnasium import spaces\nfrom gymnasium.envs.classic_control import PendulumEnv\n"
+        "class Wide(PendulumEnv):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        self.action_space = spaces.Box(-50.0, 50.0, (1,))\n"
+    )
+    given = [
+        f"{file}:Wide",
+        "--wrappers",
+        "TimeAwareObservation",
+        "--max-episode-steps",
+        "1e2",
+        "--env-kwargs",
+        "g=9.8",
+    ]
+    assert main(["check", *given, "--steps", "300"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("with this advice: rlgrad train ppo ")
+    assert "--max-episode-steps 100" in last
+    assert (
+        " --agent.normalize-observations True --env-kwargs g=9.8 --wrappers TimeAwareObservation 'RescaleAction("
+        in last
+    )
+    assert main(["check", f"{file}:Wide", "--steps", "300"]) == 1
+    assert "needs fixing first, for example: rlgrad train ppo" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_configs_that_ship_for_an_environment_are_named_with_what_they_reach(capsys):
+    assert main(["check", "CartPole-v1", "--steps", "200"]) == 0
+    assert "a config that ships, return 500.0 after 100,000 steps: rlgrad train cartpole" in capsys.readouterr().out
+    assert main(["check", "CartPole-v1", "--steps", "200", "--max-episode-steps", "50"]) == 0
+    assert "a config that ships" not in capsys.readouterr().out
+
+
+def test_a_mask_and_a_missing_time_limit_are_said():
+    said = texts(lambda: Masked(spaces.Discrete(4), True), "fine")
+    assert any("(action_mask): on average 75 % of the choices were" in text for text in said)
+    assert any("There is no time limit. " in text for text in said)
+    assert not any("time limit" in text for text in texts(lambda: TimeLimit(Plain(), 100), "fine"))

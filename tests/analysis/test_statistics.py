@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, normal_interval
+from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, mean_interval
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,14 @@ def test_a_curve_is_the_same_as_its_points_one_by_one():
         np.testing.assert_array_equal(together[:, point], bootstrap_interval(row, resamples=500))
 
 
-def test_the_interval_of_a_mean_over_episodes():
-    low, high = normal_interval(10.0, 2.0, 100)
-    assert (low, high) == pytest.approx((10.0 - 0.392, 10.0 + 0.392))
+@pytest.mark.parametrize(
+    ("count", "quantile"), [(2, 12.7062), (5, 2.7764), (6, 2.5706), (11, 2.2281), (31, 2.0423), (100, 1.9842)]
+)
+def test_the_interval_of_a_mean_over_episodes_is_student_s(count, quantile):
+    low, high = mean_interval(10.0, 2.0, count)
+    half = quantile * 2.0 / (count - 1) ** 0.5  # 2.0 is the deviation of the values themselves
+    assert (low, high) == pytest.approx((10.0 - half, 10.0 + half), rel=3e-4)
+
+
+def test_one_episode_has_no_interval():
+    assert np.isnan(mean_interval(10.0, 0.0, 1)).all()

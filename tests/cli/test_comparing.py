@@ -14,11 +14,21 @@ pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 @pytest.fixture
 def make(tmp_path):
-    def make(name, seed=0, greedy=None, returns=(1.0, 2.0), gamma=0.9, agent="ppo", env="CartPole-v1", **settings):
+    def make(
+        name,
+        seed=0,
+        greedy=None,
+        returns=(1.0, 2.0),
+        gamma=0.9,
+        agent="ppo",
+        env="CartPole-v1",
+        update=None,
+        **settings,
+    ):
         folder = tmp_path / name
         folder.mkdir()
         content = {
-            "agent": {"name": agent, "gamma": gamma},
+            "agent": {"name": agent, "gamma": gamma} | ({"update": update} if update else {}),
             "env": env,
             "seed": seed,
             **settings,
@@ -62,6 +72,9 @@ def test_models_given_as_objects_tell_runs_apart(make):
     ("other", "labels"),
     [
         ({"gamma": 0.5}, ["ppo, gamma=0.9", "ppo, gamma=0.5"]),
+        ({"total_timesteps": 200}, ["ppo", "ppo, total_timesteps=200"]),
+        ({"update": {"learning_rate": 0.000123456}}, ["ppo", "ppo, learning_rate=0.0001235"]),
+        ({"agent": "/somewhere/else/mine.py:Mine"}, ["ppo", "mine.py:Mine"]),
         ({"agent": "a2c"}, ["ppo", "a2c"]),
         ({"env": "Acrobot-v1"}, ["ppo on CartPole-v1", "ppo on Acrobot-v1"]),
         ({"memory": "gru"}, ["ppo", "ppo, memory=gru"]),
@@ -72,11 +85,21 @@ def test_a_label_says_what_tells_a_group_from_the_others(make, other, labels):
     assert [group.label for group in grouped(paths)[0]] == labels
 
 
-def test_single_runs_go_by_their_folder(make, tmp_path):
-    (tmp_path / "x").mkdir()
-    a, b, c = make("a"), make("b", gamma=0.5), make("x/a", gamma=0.2)
-    assert [group.label for group in grouped([a, b])[0]] == ["a", "b"]
-    assert [group.label for group in grouped([a, c])[0]] == [str(a), str(c)]
+def test_single_runs_are_named_by_what_differs_too(make, tmp_path):
+    a, b, c = make("a"), make("b", gamma=0.5), make("c", seed=1, agent="dqn")
+    assert [group.label for group in grouped([a])[0]] == ["ppo on CartPole-v1"]
+    assert [group.label for group in grouped([a, b, c])[0]] == ["ppo, gamma=0.9", "ppo, gamma=0.5", "dqn"]
+
+
+def test_a_run_that_did_not_come_to_its_end_is_no_seed_of_those_that_did(make):
+    budget = {"total_timesteps": 200}
+    runs = [make("a", 0, **budget), make("b", 1, **budget), make("killed", 2, returns=(1.0,), **budget)]
+    whole, killed = grouped(runs)[0]
+    assert ([run.path.name for run in whole.runs], whole.name) == (["a", "b"], "ppo")
+    assert (killed.runs[0].path.name, killed.name) == ("killed", "ppo, unfinished, 100 steps")
+    for rule in ("stop_at_return", "patience", "time_budget"):  # by which seeds may end at different steps
+        stopped = [make(f"{rule}{i}", i, returns=r, **{rule: 5, **budget}) for i, r in enumerate([(1.0,), (1.0, 2.0)])]
+        assert [len(group.runs) for group in grouped(stopped)[0]] == [2]
 
 
 def test_the_curve_of_seeds_is_their_interquartile_mean_where_all_have_a_return(make):
@@ -92,22 +115,50 @@ def test_the_curve_of_seeds_is_their_interquartile_mean_where_all_have_a_return(
 def test_the_interval_is_over_seeds_where_there_are_several_and_over_episodes_of_one(make):
     a, b = make("a", 0, greedy=100.0), make("b", 1, greedy=200.0)
     (one,), _ = grouped([a])
-    assert evaluated(one, "greedy") == pytest.approx((100.0, 100.0 - 1.96, 100.0 + 1.96))
+    assert evaluated(one, "greedy") == pytest.approx((100.0, 100.0 - 1.994, 100.0 + 1.994), abs=1e-3)
     (two,), _ = grouped([a, b])
     assert evaluated(two, "greedy") == (150.0, 100.0, 200.0)
     (unfinished,), _ = grouped([a, make("c", 2)])
     assert evaluated(unfinished, "greedy") is None
 
 
-def test_compare_prints_a_line_a_group(make, capsys):
+def test_compare_prints_a_row_a_group(make, capsys):
     runs = [make("a", 0, greedy=100.0), make("b", 1, greedy=200.0), make("c", gamma=0.5), make("d", 1, greedy=200.0)]
     assert main(["compare", *(run.name for run in runs)]) == 0
-    header, first, second, *rest = capsys.readouterr().out.splitlines()
-    assert header.split("  ")[0] == "runs"
-    cells = ["ppo,", "gamma=0.9", "2", *2 * ["150.0", "[100.0,", "200.0]"], "2.0", "[2.0,", "2.0]", "200", "1.5"]
-    assert first.split() == cells
-    assert second.split() == ["c", "1", "–", "–", "2.0", "200", "1.5"]
+    header, first, intervals, second, *rest = capsys.readouterr().out.splitlines()
+    assert header.split() == ["group", "environment", "seeds", "greedy", "sampled", "training", "steps"]
+    assert first.split() == ["ppo,", "gamma=0.9", "CartPole-v1", "2", "150.0", "150.0", "2.0", "200"]
+    assert intervals.split() == [*2 * ["[100,", "200]"], "[2.0,", "2.0]"]
+    assert second.split() == ["ppo,", "gamma=0.5", "CartPole-v1", "1", "–", "–", "2.0", "200"]
+    assert "Not shown for lack of room, but by --json: seconds." in rest
+    assert "  ppo, gamma=0.5 on CartPole-v1: c" in rest
     assert rest[-1] == "Left out, since other runs have the same settings and seed: d."
+
+
+def test_compare_fits_80_columns_and_keeps_environments_and_budgets_apart(make, capsys):
+    long = {"env": "/home/somebody/with/a/long/path/environments.py:AnEnvironmentWithALongName"}
+    runs = [
+        make(f"{i}-{seed}", seed, greedy=-12345.6 * (seed + 1), returns=(-98765.4, -12345.6 * (seed + 1)), **settings)
+        for i, settings in enumerate([long, {"total_timesteps": 10**7}, {"gamma": 0.123456}, {"memory": "gru"}])
+        for seed in range(2)
+    ]
+    assert main(["compare", *(run.name for run in runs)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if line.startswith("ppo")]
+    assert len(rows) == 4
+    assert sum("CartPole-v1" in row for row in rows) == 3
+    begin, end = lines[0].index("environment"), lines[0].index("seeds") - 2
+    broken = "".join(line[begin:end].strip() for line in lines[1 : lines.index(rows[1])])
+    assert broken == "environments.py:AnEnvironmentWithALongName"
+
+
+def test_compare_leaves_out_what_finds_no_room_and_nothing_where_there_is_some(make, capsys, monkeypatch):
+    runs = [make("a", 0, greedy=100.0).name, make("b", 1, greedy=200.0).name]
+    for width, expected in ((200, ["sampled", "training", "steps", "seconds"]), (50, ["steps"])):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main(["compare", *runs]) == 0
+        assert capsys.readouterr().out.splitlines()[0].split()[4:] == expected
 
 
 def test_compare_for_machines(make, capsys):
@@ -122,7 +173,7 @@ def test_compare_for_machines(make, capsys):
 def test_plot_says_which_runs_are_one_curve(make, capsys, tmp_path):
     runs = [make("a", 0, greedy=100.0), make("b", 1, greedy=200.0), make("c", gamma=0.5, returns=())]
     assert main(["plot", *(run.name for run in runs), "--output", "all.png"]) == 0
-    assert capsys.readouterr().out == "Wrote all.png\nppo, gamma=0.9: seeds 0, 1\nc: seeds 0\n"
+    assert capsys.readouterr().out == "Wrote all.png\nppo, gamma=0.9: seeds 0, 1\nppo, gamma=0.5: seeds 0\n"
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
     assert main(["plot", "a", "b", "--json"]) == 0
     (group,) = json.loads(capsys.readouterr().out)["groups"]

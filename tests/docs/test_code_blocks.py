@@ -34,11 +34,17 @@ TAKING_SECONDS = (  # `.ci/run` runs these, too
 
 
 @mostly_slow("page", WITH_BLOCKS, quick=[page for page in WITH_BLOCKS if page not in TAKING_SECONDS])
-def test_python_blocks_run(page, tmp_path, monkeypatch):
+def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
+    """Returns that a page prints with a range beside them, `160 to 500 with seeds 100 to 107`, lie in it."""
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "documentation"}
     for block in blocks(page):
+        capsys.readouterr()
         exec(compile(block, f"{page.name}", "exec"), namespace)
+        promised = re.findall(r"^print\(.*#.*\b(\d+) to (\d+) with seeds", block, re.M)
+        printed = [float(line) for line in re.findall(r"^\d+\.\d+$", capsys.readouterr().out, re.M)] if promised else []
+        assert len(printed) == len(promised)
+        assert all(float(low) <= value <= float(high) for value, (low, high) in zip(printed, promised, strict=True))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,6 +1,7 @@
 """What TensorBoard reads back: scalars, histograms and videos, also of a run that was killed and went on."""
 
 import io
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -50,6 +51,46 @@ def write(path, rows, start=0, end=True):
 def test_rows_are_on_disk_as_soon_as_they_are_logged(tmp_path):
     write(tmp_path, [(10, 1.0), (20, 2.0)], end=False)
     assert scalars(tmp_path, "train/return") == [(10, 1.0), (20, 2.0)]
+
+
+def test_the_final_evaluation_is_shown_at_the_last_step_also_after_a_resume(tmp_path):
+    run = rlgrad.train("a2c", "CartPole-v1", **QUICK | {"evaluation_episodes": 3, "run_dir": tmp_path / "run"})
+    results = json.loads((run.path / "evaluation.json").read_text())
+    for kind in ("greedy", "sampled"):
+        shown = [(1024, pytest.approx(results[kind]["mean_return"]))]
+        assert scalars(run.path, f"eval/return_{kind}") == shown
+        assert scalars(run.path, f"eval/length_{kind}") == shown  # a reward of 1 at each step
+    again = rlgrad.load(run.path, verbose=False)
+    again.evaluate(2)
+    again.write_evaluation(2)  # not followed: nothing was trained
+    assert len(scalars(run.path, "eval/return_greedy")) == 1
+    again.train(2048)
+    again.write_evaluation(2)
+    assert [step for step, _ in scalars(run.path, "eval/return_greedy")] == [1024, 2048]
+
+
+def test_the_settings_are_shown_as_text_and_as_hparams(tmp_path):
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    paths = [tmp_path / str(seed) for seed in range(2)]
+    for seed, path in enumerate(paths):
+        rlgrad.train("a2c", "CartPole-v1", seed=seed, run_dir=path, layer_norm=True, **QUICK)
+    (text,) = events(paths[0]).Tensors("settings")
+    assert "    env: CartPole-v1\n" in text.tensor_proto.string_val[0].decode()
+    groups = []
+    for path in paths:
+        content = events(path).PluginTagToContent("hparams")
+        start, end = (
+            HParamsPluginData.FromString(content[f"_hparams_/session_{name}_info"]) for name in ("start", "end")
+        )
+        shown = start.session_start_info.hparams
+        assert (shown["agent.gamma"].number_value, shown["agent.name"].string_value) == (0.99, "a2c")
+        assert shown["layer_norm"].bool_value is True
+        assert shown["hidden_sizes"].string_value == "[64, 64]"
+        assert end.session_end_info.status == 1
+        assert "resolved.device" not in shown
+        groups.append(start.session_start_info.group_name)
+    assert len({*groups}) == 1  # seeds are repetitions
 
 
 def test_a_run_that_goes_on_drops_the_rows_that_it_will_write_again(tmp_path):

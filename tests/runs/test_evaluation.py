@@ -1,5 +1,6 @@
 """Fresh episodes at fixed weights: the same ones each time, and nothing of them is kept but what they came to."""
 
+import json
 import tracemalloc
 
 import gymnasium
@@ -17,6 +18,53 @@ def run(tmp_path_factory):
     quick = {"num_envs": 4, "evaluation_episodes": 0, "verbose": False, "vectorization_mode": "sync"}
     folder = tmp_path_factory.mktemp("evaluated") / "run"
     return rlgrad.train("a2c", "CartPole-v1", total_timesteps=1024, run_dir=folder, **quick)
+
+
+def test_the_interval_is_of_the_mean_and_missing_for_one_episode(run):
+    evaluated = run.evaluate(episodes=6)
+    low, high = evaluated.interval
+    assert low < evaluated.mean_return < high
+    assert (low + high) / 2 == pytest.approx(evaluated.mean_return)
+    assert run.evaluate(episodes=1).summary()["interval"] is None
+
+
+def test_a_seed_chooses_the_episodes_and_the_run_s_own_is_the_default(run):
+    own, same, other = (run.evaluate(4, seed=seed).returns.tolist() for seed in (None, 0, 1))
+    assert own == same
+    assert own != other
+
+
+def test_another_checkpoint_is_played_and_the_run_stays_at_its_own(run):
+    before = run.policy.get_weights()
+    steps = sorted(int(path.stem) for path in (run.path / "checkpoints").glob("0*.npz"))
+    with run.weights_at(steps[0]) as timesteps:
+        assert timesteps == steps[0] < run.timesteps
+        assert any((a != b).any() for a, b in zip(before, run.policy.get_weights(), strict=True))
+        first = run.evaluate(4).returns.tolist()
+    np.testing.assert_equal(run.policy.get_weights(), before)
+    assert run.write_evaluation(4, checkpoint=steps[0])["greedy"]["returns"] == first
+    best = run.write_evaluation(2, checkpoint="best")
+    assert (best["checkpoint"], best["timesteps"] in range(run.timesteps + 1)) == ("best", True)
+    assert not (run.path / "evaluation.json").exists()  # it is about the last weights
+    for missing in (7, "worst", -1):
+        with pytest.raises(ValueError, match=rf"no checkpoint {missing!r} in .* There are: last, best, {steps[-1]}"):
+            run.write_evaluation(2, checkpoint=missing)
+
+
+def test_the_file_has_each_episode_in_few_lines_and_not_those_of_another_environment(run):
+    other = run.write_evaluation(3, env_kwargs={"sutton_barto_reward": True})
+    assert other["greedy"]["mean_return"] <= 0.0
+    assert other["env_kwargs"] == {"sutton_barto_reward": True}
+    assert other["solved"] is None
+    file = run.path / "evaluation.json"
+    assert not file.exists()
+    content = run.write_evaluation(30, seed=100)
+    assert json.loads(file.read_text()) == content
+    assert content["seed"] == 100
+    greedy = content["greedy"]
+    assert (len(greedy["returns"]), greedy["returns"]) == (30, [float(length) for length in greedy["lengths"]])
+    assert len(file.read_text().splitlines()) < 30
+    file.unlink()
 
 
 def test_large_observations_are_evaluated_in_as_many_slots_as_fit_into_memory_and_the_same_episodes(run, monkeypatch):

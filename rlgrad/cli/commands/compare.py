@@ -1,27 +1,31 @@
 """`rlgrad compare`: compare runs in a table."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlgrad.cli.fitting import Column, fitted, terminal_width
 from rlgrad.cli.loading import check_run
-from rlgrad.cli.output import Result, Table, parser_for
+from rlgrad.cli.output import Result, parser_for
 
 if TYPE_CHECKING:
     from rlgrad.analysis.groups import Group
 
-_HEADER = ("runs", "seeds", "greedy return", "sampled return", "training return", "steps", "seconds")
 _MEANING = (
-    "Returns: interquartile mean over seeds [95 % bootstrap interval]; of a single run, the mean over its evaluation's "
-    "episodes [95 % interval].\nTraining return: mean of the last 100 training episodes. Seconds: median of training."
+    "Returns: interquartile mean over seeds, below it the 95 % bootstrap interval; of\n"
+    "a single run the mean over its evaluation's episodes, with their interval.\n"
+    "training: mean of the last 100 training episodes. seconds: median of training."
 )
+_EXPENDABLE = ("seconds", "sampled", "training")  # the first to go first
+_LEAST_NAME, _LEAST_ENV = 14, 11
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = parser_for(
         "compare",
-        "Compare runs in a table. Runs that differ in the seed alone share a row.",
+        "Compare runs in a table. Runs that differ in the seed alone share a row. Environments and budgets are never averaged.",
         "rlgrad compare runs/a runs/b",
         "rlgrad compare runs/*",
     )
@@ -38,17 +42,25 @@ def run(arguments: list[str]) -> Result:
 
     groups, left_out = grouped(options.runs)
     documents = [_row(group) for group in groups]
-    rows = [
-        (
-            row["label"],
-            str(len(row["seeds"])),
-            *(_shown(row[name]) for name in ("greedy", "sampled", "train_return")),
-            f"{row['timesteps']:,.0f}",
-            f"{row['seconds']:,.1f}",
-        )
-        for row in documents
+    table, unseen = fitted(_columns(documents), _EXPENDABLE, terminal_width())
+    notes = [f"Not shown for lack of room, but by --json: {', '.join(unseen)}."] if unseen else []
+    alone = [f"  {row['name']} on {row['env']}: {row['runs'][0]}" for row in documents if len(row["runs"]) == 1]
+    folders = ["Single runs:", *alone] if alone else []
+    return Result(documents, [table, f"\n{_MEANING}", *notes, *folders, *describe_left_out(left_out)])
+
+
+def _columns(documents: list[dict[str, Any]]) -> list[Column]:
+    returns = {"greedy": "greedy", "sampled": "sampled", "training": "train_return"}
+    # Nothing that could be shown is left out in favour of a column without a number.
+    known = {name: key for name, key in returns.items() if any(row[key] is not None for row in documents)}
+    return [
+        Column("group", [row["name"] for row in documents], right=False, least=_LEAST_NAME),
+        Column("environment", [row["env"] for row in documents], right=False, least=_LEAST_ENV),
+        Column("seeds", [str(len(row["seeds"])) for row in documents]),
+        *(Column(name, [_shown(row[key]) for row in documents]) for name, key in known.items()),
+        Column("steps", [f"{row['timesteps']:,.0f}" for row in documents]),
+        Column("seconds", [f"{row['seconds']:,.1f}" for row in documents]),
     ]
-    return Result(documents, [Table(rows, _HEADER, right=range(1, 7)), f"\n{_MEANING}", *describe_left_out(left_out)])
 
 
 def describe_left_out(left_out: list[Path]) -> list[str]:
@@ -68,6 +80,8 @@ def _row(group: "Group") -> dict[str, Any]:
     kinds = {kind: evaluated(group, kind) for kind in ("greedy", "sampled")}
     return {
         "label": group.label,
+        "name": group.name,
+        "env": group.env,
         "runs": [run.path for run in group.runs],
         "seeds": [run.seed for run in group.runs],
         **{kind: None if estimate is None else estimate._asdict() for kind, estimate in kinds.items()},
@@ -78,7 +92,11 @@ def _row(group: "Group") -> dict[str, Any]:
 
 
 def _shown(estimate: dict[str, float] | None) -> str:
-    if estimate is None or estimate["mean"] != estimate["mean"]:
+    if estimate is None or math.isnan(estimate["mean"]):
         return "–"
-    interval = f" [{estimate['low']:.1f}, {estimate['high']:.1f}]" if estimate["low"] == estimate["low"] else ""
-    return f"{estimate['mean']:.1f}{interval}"
+    mean, ends = _number(estimate["mean"], 1000.0), [_number(estimate[end], 100.0) for end in ("low", "high")]
+    return mean if math.isnan(estimate["low"]) else f"{mean}\n[{', '.join(ends)}]"
+
+
+def _number(value: float, whole_from: float) -> str:
+    return f"{value:.{0 if abs(value) >= whole_from else 1}f}"

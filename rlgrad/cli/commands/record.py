@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
-from rlgrad.cli.keyword_arguments import HELP, keyword_arguments
-from rlgrad.cli.loading import add_limit, add_run, check_run, load_run, require_limit
+from rlgrad.cli.keyword_arguments import keyword_arguments
+from rlgrad.cli.loading import add_checkpoint, add_env_kwargs, add_limit, add_run, check_run, load_run, require_limit
 from rlgrad.cli.output import Result, count, parser_for
 
 
@@ -48,13 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_limit(parser)
     parser.add_argument("--wrappers", nargs="*", help="wrappers instead of the run's, as for rlgrad train")
-    parser.add_argument(
-        "--env-kwargs",
-        nargs="*",
-        default=[],
-        metavar="NAME VALUE",
-        help=f"{HELP}; added to the run's",
-    )
+    add_env_kwargs(parser, added=True)
+    add_checkpoint(parser)
 
 
 def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwise: Path | None = None) -> Result:
@@ -81,11 +76,12 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
         run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers, max_episode_steps=options.max_episode_steps
     )
     settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
-    if output is None:
-        played = viewer.play(run.policy, env, episodes=episodes, **settings)
-    else:
-        with films.film(output, env.rate) as write:
-            played = viewer.play(run.policy, env, episodes=episodes, on_picture=write, **settings)
+    with run.weights_at(options.checkpoint):
+        if output is None:
+            played = viewer.play(run.policy, env, episodes=episodes, **settings)
+        else:
+            with films.film(output, env.rate) as write:
+                played = viewer.play(run.policy, env, episodes=episodes, on_picture=write, **settings)
     env.close()
     run.close()
     lines = [
