@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 HOME = "docs/README"
 FOLDERS = ("docs/*.md", "docs/*/*.md", "benchmarks/results/*.md")
 SECTIONS = {
-    "Start": ("docs/first-steps", "docs/command-line", "docs/configs"),
+    "Start": (
+        *(f"docs/{name}" for name in ("first-steps", "which-agent", "coming-from", "scope", "faq", "glossary")),
+        "docs/command-line",
+        "docs/configs",
+    ),
     "Agents": (
         *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo", "dqn", "qr-dqn", "c51", "pqn")),
         "docs/agents/*",
@@ -21,6 +25,7 @@ SECTIONS = {
     ),
     "The gradient primitive": ("docs/gradients/README", "docs/gradients/*"),
     "Environments": (
+        "docs/your-environment",
         "docs/environments",
         "docs/environments-table",
         "docs/compiled-environments",
@@ -29,7 +34,8 @@ SECTIONS = {
         "docs/memory",
     ),
     "Runs": (
-        *(f"docs/{name}" for name in ("progress", "metrics", "logs", "diagnostics", "resume", "failures")),
+        *(f"docs/{name}" for name in ("progress", "metrics", "tuning-practice", "tuning", "diagnostics")),
+        *(f"docs/{name}" for name in ("logs", "resume", "export", "deploying", "failures")),
         "docs/*",
     ),
     "Results": (*(f"benchmarks/results/{name}" for name in ("learning", "speed", "primitive")), "benchmarks/results/*"),

@@ -20,8 +20,10 @@ TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/agents/your-own.md",
     "docs/collectors.md",
     "docs/compiled-environments.md",
+    "docs/deploying.md",
     "docs/diagnostics.md",
     "docs/export.md",
+    "docs/faq.md",
     "docs/first-steps.md",
     "docs/gradients/closed-forms.md",
     "docs/gradients/from-k-gradients.md",
@@ -30,6 +32,7 @@ TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/replay.md",
     "docs/resume.md",
     "docs/tuning.md",
+    "docs/your-environment.md",
 )
 
 

@@ -96,6 +96,26 @@ def test_in_a_docstring_nothing_but_backticks_is_markup():
     assert lines[6:] == ["Args:", r"    x: (N, \*shape).", r"    n: N\.", "", ":returns:", "    f: a number."]
 
 
+def test_every_page_is_in_the_table_of_pages():
+    home = ROOT / "docs" / "README.md"
+    table = re.search(r"^## Pages\n(.*?)(?=^## |\Z)", home.read_text(), re.S | re.M)[1]
+    linked = [link for row in re.findall(r"^\|.*$", table, re.M) for link in re.findall(r"\]\(([^)#]+)\)", row)]
+    pages = [str(page.relative_to(home.parent)) for page in home.parent.rglob("*.md") if page != home]
+    assert sorted(linked) == sorted(pages)
+
+
+def test_the_returns_of_the_agents_side_by_side_are_those_of_the_learning_results():
+    page = (ROOT / "docs" / "which-agent.md").read_text()
+    results = (ROOT / "benchmarks" / "results" / "learning.md").read_text()
+    rows = re.findall(r"^\| (\w+-v\d) \| ([\d,]+) \| (.*) \|$", page, re.M)
+    assert len(rows) >= 7
+    for env, steps, cells in rows:
+        section = re.search(rf"^## {env}, {steps} steps\n(.*?)(?=^## |\Z)", results, re.S | re.M)[1]
+        for agent, cell in zip(("REINFORCE", "A2C", "PPO", "NPG", "TRPO"), cells.split(" | "), strict=True):
+            greedy = re.findall(rf"^\| \*\*{agent}\*\* `[\w-]+` \| [^|]+ \| (\S+) ", section, re.M)
+            assert cell in greedy if greedy else cell == "–", (env, agent)
+
+
 def test_the_figures_of_the_home_page_are_those_of_the_pages_they_link():
     home = ROOT / "docs" / "README.md"
     rows = re.findall(r"^\| (.*) \| \[\w+\]\((\.\./benchmarks/results/\w+\.md)\) \|$", home.read_text(), re.M)
