@@ -41,7 +41,7 @@ def test_a_published_agent_is_found_by_its_name_with_its_docstring(installed, tm
 
 @pytest.mark.slow
 def test_a_published_agent_is_trained_by_its_name_and_its_run_loads(installed, tmp_path):
-    command = re.search(r"^    rlgrad (train better_only .*)$", PAGE, re.M).group(1).split()
+    command = re.search(r"^rlgrad (train better_only .*)$", PAGE, re.M).group(1).split()
     command[command.index("--total-timesteps") + 1] = "512"
     output = rlgrad([*command, "--evaluation-episodes", "2", "--run-dir", "run"], installed, tmp_path)
     assert "CartPole-v1 is not solved yet after 512 steps" in output

@@ -8,11 +8,14 @@ import api
 import docstrings
 import navigation
 import pytest
+import results
 import tables
 import yaml
 from sources import description, kind
 
 from rlgrad.cli.options import parse
+from rlgrad.config import agent_class
+from rlgrad.hyperparameters import fields
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "docs" / "configs.md"
@@ -123,3 +126,60 @@ def test_the_figures_of_the_home_page_are_those_of_the_pages_they_link():
     for text, page in rows:
         known = set(re.findall(r"[\d.,]*\d", (home.parent / page).read_text()))
         assert [number for number in re.findall(r"[\d.,]*\d", text) if number not in known] == [], text
+
+
+RESULTS = results.pages()
+
+
+def test_the_agents_that_learn_a_policy_show_their_results():
+    assert {*RESULTS} >= {"reinforce", "a2c", "ppo", "npg", "trpo"}
+
+
+@pytest.mark.parametrize("agent", RESULTS)
+def test_the_results_on_an_agents_page_are_the_learning_results(agent):
+    page = RESULTS[agent].read_text()
+    assert results.written(page, agent) == page, "python docs/site/results.py writes them anew"
+    assert len(results.table(agent).splitlines()) >= 5
+    assert f"](curves/{agent}.png)" in page
+
+
+@pytest.mark.parametrize("agent", RESULTS)
+def test_the_learning_curves_are_those_of_the_configs_in_the_table(agent):
+    in_table = re.findall(r"^\| `([\w-]+)` ", results.table(agent), re.M)
+    assert sorted(title.split(" · ")[0] for title in results.curves(agent)) == sorted(in_table)
+
+
+def test_learning_curves_are_drawn(tmp_path):
+    results.draw("npg", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def _options(agent):
+    """The rows of an agent's table of options: names, and what the page says is the default."""
+    section = re.search(r"^## Options\n(.*?)^## ", RESULTS[agent].read_text(), re.S | re.M)[1]
+    rows = re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \| ([^|]+) \|", section, re.M)
+    for names, defaults in rows:
+        listed = re.findall(r"`([\w.]+)`", names)
+        said = defaults.split(", ") if len(listed) > 1 else [defaults]
+        yield from ((name, default.strip(" `")) for name, default in zip(listed, said, strict=True))
+
+
+@pytest.mark.parametrize("agent", RESULTS)
+def test_the_options_on_an_agents_page_have_the_defaults_that_it_says(agent):
+    compared = 0
+    for name, said in _options(agent):
+        value = agent_class(agent)()
+        for part in name.split("."):
+            value = fields(value)[part]
+        if re.fullmatch(r"[\d.e-]+", said):
+            assert value == float(said), name
+        elif said in ("on", "off"):
+            assert value is (said == "on"), name
+        elif said.split(":")[0] == "none":
+            assert value is None or value == "none", name
+        elif re.fullmatch(r"\w+", said):
+            assert value == said, name
+        else:
+            continue
+        compared += 1
+    assert compared >= 5
