@@ -8,12 +8,16 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 HOME = "docs/README"
-FOLDERS = ("docs/*.md", "docs/*/*.md", "benchmarks/results/*.md")
+FOLDERS = ("docs/*.md", "docs/*/*.md", "examples/README.md", "examples/*.ipynb", "benchmarks/results/*.md")
 SECTIONS = {
     "Start": (
         *(f"docs/{name}" for name in ("first-steps", "which-agent", "coming-from", "scope", "faq", "glossary")),
         "docs/command-line",
         "docs/configs",
+    ),
+    "Notebooks": (
+        *(f"examples/{name}" for name in ("README", "first-steps", "gradients", "own-agent", "own-environment")),
+        "examples/*",
     ),
     "Agents": (
         *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo", "dqn", "qr-dqn", "c51", "pqn")),

@@ -21,7 +21,7 @@ ROW = re.compile(
     r"(?P<sampled>[^|]+) \| (?P<seeds>\d+) \|",
     re.M,
 )
-HEADS = ("config", "environment", "steps", "greedy return", "sampled return", "seeds", "Stable-Baselines3, greedy")
+HEADS = ("config", "environment", "steps", "greedy return", "seeds", "Stable-Baselines3, greedy")
 
 
 def pages() -> dict[str, Path]:
@@ -46,7 +46,7 @@ def table(agent: str) -> str:
         peers = re.findall(rf"^\| Stable-Baselines3 {agent}[ ,][^|]*\| [^|]+ \| ([^|]+) \|", text, re.M | re.I)
         for row in ROW.finditer(text):
             if row["agent"].lower() == agent:
-                cells = f"`{row['config']}`", env, steps, row["greedy"], row["sampled"], row["seeds"]
+                cells = f"`{row['config']}`", env, steps, row["greedy"], row["seeds"]
                 lines.append("| " + " | ".join([*cells, peers[0].strip() if peers else "–"]) + " |")
     return "\n".join(lines) + "\n"
 
