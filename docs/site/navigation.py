@@ -43,7 +43,7 @@ SECTIONS = {
         "docs/*",
     ),
     "Results": (*(f"benchmarks/results/{name}" for name in ("learning", "speed", "primitive")), "benchmarks/results/*"),
-    "Reference": ("docs/house", "docs/api/rlgrad", "docs/api/*"),
+    "Reference": ("docs/house", "docs/releasing", "docs/api/rlgrad", "docs/api/*"),
 }
 
 
