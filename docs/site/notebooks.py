@@ -1,7 +1,7 @@
 """Run the notebooks of examples/ and save them with their outputs, which is how the site shows them.
 
-`python docs/site/notebooks.py [NAME …]` needs the extra `docs`. Each runs in an empty folder. What libraries say about themselves
-when they start is left out.
+`python docs/site/notebooks.py [NAME …]` needs the extra `docs`. Each runs in an empty folder; what libraries say about
+themselves when they start is left out.
 """
 
 import os
