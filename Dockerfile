@@ -5,7 +5,8 @@ FROM python:3.11-slim
 
 ARG EXTRAS=cpu
 
-# Pictures of MuJoCo need EGL; pygame and everything else bring what they need.
+# Pictures of MuJoCo need EGL; pygame and everything else bring what they need. Debian's security updates are wanted, so no pins.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libegl1 libgl1-mesa-dri \
     && rm -rf /var/lib/apt/lists/*
@@ -17,6 +18,7 @@ COPY rlgrad rlgrad
 COPY agents agents
 COPY envs envs
 COPY configs configs
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".[${EXTRAS}]"
 
 USER rlgrad
