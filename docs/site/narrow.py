@@ -1,7 +1,7 @@
 """Set the code blocks of pages anew, so that they fit 80 columns: `python docs/site/narrow.py docs/PAGE.md …`.
 
-Python goes through ruff; in a shell a comment behind a long command moves above it. A block that fits stays as it is. What no rule
-shortens (a long string, a long command) is left, for a person and for the test that says so.
+Python goes through ruff; in a shell a comment behind a long command moves above it. A block that fits stays as it is. What no
+rule shortens (a long string, a long command) is left, for a person and for the test that says so.
 """
 
 import re
