@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parent / "site"))
 
 import api
+import assets
 import docstrings
 import navigation
 
@@ -26,20 +27,42 @@ author = copyright = "The rlgrad authors"
 version = release = rlgrad.__version__
 language = "en"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_nb",  # Markdown, and notebooks with the outputs that they were saved with
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
 root_doc = navigation.HOME
 include_patterns = [*navigation.FOLDERS, "docs/api/*.rst"]
 
 html_theme = "furo"
 html_title = "rlgrad"
-html_static_path = ["site/static"]
+html_static_path = ["site/static", assets.mathjax()]
 html_css_files = ["site.css"]
+html_logo = html_favicon = "site/static/logo.svg"
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#8a3b12", "color-brand-content": "#8a3b12"},
+    "dark_css_variables": {"color-brand-primary": "#f0a36b", "color-brand-content": "#f0a36b"},
+    "source_repository": "https://github.com/rlgrad/rlgrad/",
+    "source_branch": "main",
+    "source_directory": "",
+}
 html_extra_path = ["site/extra"]  # index.html, which leads to the home page
 html_copy_source = False
 html_show_sphinx = False
 
 highlight_language = "text"
+myst_enable_extensions = ["dollarmath"]
+myst_fence_as_directive = ["math"]  # ```math is what code hosts typeset as well
 myst_heading_anchors = 3
+mathjax_path = assets.MATHJAX  # a file of the site itself: nothing is fetched when a page is opened
+mathjax3_config = {"svg": {"fontCache": "local"}, "options": {"enableMenu": False}}
+nb_execution_mode = "off"  # `python docs/site/notebooks.py` runs them
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
 smartquotes = False
 
 default_role = "py:obj"  # `name` in a docstring: code, and a link where something has that name

@@ -8,9 +8,17 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 HOME = "docs/README"
-FOLDERS = ("docs/*.md", "docs/*/*.md", "benchmarks/results/*.md")
+FOLDERS = ("docs/*.md", "docs/*/*.md", "examples/README.md", "examples/*.ipynb", "benchmarks/results/*.md")
 SECTIONS = {
-    "Start": ("docs/first-steps", "docs/command-line", "docs/configs"),
+    "Start": (
+        *(f"docs/{name}" for name in ("first-steps", "which-agent", "coming-from", "scope", "faq", "glossary")),
+        "docs/command-line",
+        "docs/configs",
+    ),
+    "Notebooks": (
+        *(f"examples/{name}" for name in ("README", "first-steps", "gradients", "own-agent", "own-environment")),
+        "examples/*",
+    ),
     "Agents": (
         *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo", "dqn", "qr-dqn", "c51", "pqn")),
         *(f"docs/agents/{name}" for name in ("stream-ac", "stream-q", "stream-sarsa")),
@@ -24,6 +32,7 @@ SECTIONS = {
     ),
     "The gradient primitive": ("docs/gradients/README", "docs/gradients/*"),
     "Environments": (
+        "docs/your-environment",
         "docs/environments",
         "docs/environments-table",
         "docs/compiled-environments",
@@ -32,11 +41,12 @@ SECTIONS = {
         "docs/memory",
     ),
     "Runs": (
-        *(f"docs/{name}" for name in ("progress", "metrics", "logs", "diagnostics", "resume", "failures")),
+        *(f"docs/{name}" for name in ("progress", "metrics", "tuning-practice", "tuning", "diagnostics")),
+        *(f"docs/{name}" for name in ("logs", "resume", "export", "deploying", "failures")),
         "docs/*",
     ),
     "Results": (*(f"benchmarks/results/{name}" for name in ("learning", "speed", "primitive")), "benchmarks/results/*"),
-    "Reference": ("docs/house", "docs/api/rlgrad", "docs/api/*"),
+    "Reference": ("docs/house", "docs/releasing", "docs/api/rlgrad", "docs/api/*"),
 }
 
 

@@ -17,11 +17,13 @@ def blocks(page):
 WITH_BLOCKS = {str(page.relative_to(ROOT)): page for page in PAGES if blocks(page)}
 TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/README.md",
-    "docs/agents/your-own.md",
+    *(f"docs/agents/{name}.md" for name in ("a2c", "npg", "ppo", "reinforce", "trpo", "your-own")),
     "docs/collectors.md",
     "docs/compiled-environments.md",
+    "docs/deploying.md",
     "docs/diagnostics.md",
     "docs/export.md",
+    "docs/faq.md",
     "docs/first-steps.md",
     "docs/gradients/closed-forms.md",
     "docs/gradients/from-k-gradients.md",
@@ -30,6 +32,7 @@ TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/replay.md",
     "docs/resume.md",
     "docs/tuning.md",
+    "docs/your-environment.md",
 )
 
 
@@ -51,6 +54,29 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
 def test_links_lead_somewhere(page):
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in t]
     assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+AS_PRINTED = {"docs/progress.md", "docs/command-line.md"}  # what commands print in a wider terminal
+
+
+def code_lines(text):
+    """The lines of a page's fenced and indented code, equations left out."""
+    fence = None
+    for line in text.splitlines():
+        mark = re.match(r"^ *```(\w*)", line)
+        if mark:
+            fence = (mark[1] or "text") if fence is None else None
+        elif fence not in (None, "math") or (fence is None and re.match(r" {4,}[^ *|-]", line)):
+            yield fence or "text", line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_code_fits_a_window_of_80_columns(page):
+    """So that it need not be scrolled on the site, nor in half of a window."""
+    lines = list(code_lines(page.read_text()))
+    if str(page.relative_to(ROOT)) in AS_PRINTED:
+        lines = [(language, line) for language, line in lines if language != "text"]
+    assert [line for _, line in lines if len(line) > 80] == [], "python docs/site/narrow.py shortens what can be"
 
 
 def test_the_glossary_defines_exactly_the_metrics_that_are_logged():

@@ -41,10 +41,10 @@ def test_a_published_agent_is_found_by_its_name_with_its_docstring(installed, tm
 
 @pytest.mark.slow
 def test_a_published_agent_is_trained_by_its_name_and_its_run_loads(installed, tmp_path):
-    command = re.search(r"^    rlgrad (train better_only .*)$", PAGE, re.M).group(1).split()
+    command = re.search(r"^rlgrad (train better_only .*)$", PAGE, re.M).group(1).split()
     command[command.index("--total-timesteps") + 1] = "512"
     output = rlgrad([*command, "--evaluation-episodes", "2", "--run-dir", "run"], installed, tmp_path)
-    assert "CartPole-v1 is not solved yet after 512 steps" in output
+    assert re.search(r"CartPole-v1 is not solved yet after [45]\d\d steps", output)
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert "name: better_only" in config
     assert "margin: 0.1" in config

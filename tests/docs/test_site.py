@@ -8,11 +8,14 @@ import api
 import docstrings
 import navigation
 import pytest
+import results
 import tables
 import yaml
 from sources import description, kind
 
 from rlgrad.cli.options import parse
+from rlgrad.config import agent_class
+from rlgrad.hyperparameters import fields
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "docs" / "configs.md"
@@ -35,6 +38,7 @@ def test_the_configs_shown_are_taken(block):
 
 def test_every_page_stands_in_the_navigation_once():
     files = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks" / "results").glob("*.md")]
+    files += [*(ROOT / "examples").glob("*.ipynb"), ROOT / "examples" / "README.md"]
     expected = {str(file.relative_to(ROOT).with_suffix("")) for file in files} - {navigation.HOME}
     found = navigation.pages(ROOT)
     listed = [
@@ -96,10 +100,91 @@ def test_in_a_docstring_nothing_but_backticks_is_markup():
     assert lines[6:] == ["Args:", r"    x: (N, \*shape).", r"    n: N\.", "", ":returns:", "    f: a number."]
 
 
-def test_the_figures_of_the_home_page_are_those_of_the_pages_they_link():
+def test_every_page_is_in_the_table_of_pages():
     home = ROOT / "docs" / "README.md"
-    rows = re.findall(r"^\| (.*) \| \[\w+\]\((\.\./benchmarks/results/\w+\.md)\) \|$", home.read_text(), re.M)
-    assert len(rows) >= 10
-    for text, page in rows:
-        known = set(re.findall(r"[\d.,]*\d", (home.parent / page).read_text()))
+    table = re.search(r"^## Pages\n(.*?)(?=^## |\Z)", home.read_text(), re.S | re.M)[1]
+    linked = [link for row in re.findall(r"^\|.*$", table, re.M) for link in re.findall(r"\]\(([^)#]+)\)", row)]
+    pages = [str(page.relative_to(home.parent)) for page in home.parent.rglob("*.md") if page != home]
+    assert sorted(linked) == sorted(["../examples/README.md", *pages])
+
+
+def test_the_returns_of_the_agents_side_by_side_are_those_of_the_learning_results():
+    page = (ROOT / "docs" / "which-agent.md").read_text()
+    results = (ROOT / "benchmarks" / "results" / "learning.md").read_text()
+    rows = re.findall(r"^\| (\w+-v\d) \| ([\d,]+) \| (.*) \|$", page, re.M)
+    assert len(rows) >= 7
+    for env, steps, cells in rows:
+        section = re.search(rf"^## {env}, {steps} steps\n(.*?)(?=^## |\Z)", results, re.S | re.M)[1]
+        for agent, cell in zip(("REINFORCE", "A2C", "PPO", "NPG", "TRPO"), cells.split(" | "), strict=True):
+            greedy = re.findall(rf"^\| \*\*{agent}\*\* `[\w-]+` \| [^|]+ \| (\S+) ", section, re.M)
+            assert cell in greedy if greedy else cell == "–", (env, agent)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/README.md"])
+def test_the_figures_of_the_first_pages_are_those_of_the_results(page):
+    rows = re.findall(
+        r"^\| (.*\d.*) \| (?:\[\w+\]\(\S+?(\w+)\.md\)|`python benchmarks/(\w+)\.py.*`) \|$",
+        (ROOT / page).read_text(),
+        re.M,
+    )
+    assert len(rows) >= 5
+    for text, linked, run in rows:
+        known = set(re.findall(r"[\d.,]*\d", (ROOT / "benchmarks" / "results" / f"{linked or run}.md").read_text()))
         assert [number for number in re.findall(r"[\d.,]*\d", text) if number not in known] == [], text
+
+
+RESULTS = results.pages()
+
+
+def test_the_agents_that_learn_a_policy_show_their_results():
+    assert {*RESULTS} >= {"reinforce", "a2c", "ppo", "npg", "trpo"}
+
+
+@pytest.mark.parametrize("agent", RESULTS)
+def test_the_results_on_an_agents_page_are_the_learning_results(agent):
+    page = RESULTS[agent].read_text()
+    assert results.written(page, agent) == page, "python docs/site/results.py writes them anew"
+    assert len(results.table(agent).splitlines()) >= 5
+    assert f"](curves/{agent}.png)" in page
+
+
+@pytest.mark.parametrize("agent", RESULTS)
+def test_the_learning_curves_are_those_of_the_configs_in_the_table(agent):
+    in_table = re.findall(r"^\| `([\w-]+)` ", results.table(agent), re.M)
+    assert sorted(title.split(" · ")[0] for title in results.curves(agent)) == sorted(in_table)
+
+
+def test_learning_curves_are_drawn(tmp_path):
+    results.draw("npg", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def _options(agent):
+    """The rows of an agent's table of options: names, and what the page says is the default."""
+    section = re.search(r"^## Options\n(.*?)^## ", RESULTS[agent].read_text(), re.S | re.M)[1]
+    rows = re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \| ([^|]+) \|", section, re.M)
+    for names, defaults in rows:
+        listed = re.findall(r"`([\w.]+)`", names)
+        said = defaults.split(", ") if len(listed) > 1 else [defaults]
+        yield from ((name, default.strip(" `")) for name, default in zip(listed, said, strict=True))
+
+
+@pytest.mark.parametrize("agent", RESULTS)
+def test_the_options_on_an_agents_page_have_the_defaults_that_it_says(agent):
+    compared = 0
+    for name, said in _options(agent):
+        value = agent_class(agent)()
+        for part in name.split("."):
+            value = fields(value)[part]
+        if re.fullmatch(r"[\d.e-]+", said):
+            assert value == float(said), name
+        elif said in ("on", "off"):
+            assert value is (said == "on"), name
+        elif said.split(":")[0] == "none":
+            assert value is None or value == "none", name
+        elif re.fullmatch(r"\w+", said):
+            assert value == said, name
+        else:
+            continue
+        compared += 1
+    assert compared >= 5
