@@ -30,6 +30,7 @@ SYSTEMS = {"sb3": "Stable-Baselines3", "cleanrl": "CleanRL"}  # each with its fi
 CURVE_POINTS = 50
 COLUMNS = {"train_return": "training return", "greedy": "greedy", "sampled": "sampled"}
 NAMES = {"reinforce": "REINFORCE", "a2c": "A2C", "ppo": "PPO", "npg": "NPG", "trpo": "TRPO"}
+NAMES |= {"ddpg": "DDPG", "sac": "SAC", "td3": "TD3", "tqc": "TQC"}
 NAMES |= {"dqn": "DQN", "qr-dqn": "QR-DQN", "pqn": "PQN", "c51": "C51"}
 OUR_NAME = {"qrdqn": "qr-dqn"}  # where a peer's differs
 COLORS = {agent: f"C{i}" for i, agent in enumerate(NAMES)}

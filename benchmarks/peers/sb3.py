@@ -23,13 +23,15 @@ import numpy as np
 import rl_zoo3
 import torch
 import yaml
-from sb3_contrib import QRDQN, TRPO
-from stable_baselines3 import A2C, DQN, PPO
+from sb3_contrib import QRDQN, TQC, TRPO
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecNormalize
 
 AGENTS = {"a2c": A2C, "dqn": DQN, "ppo": PPO, "qrdqn": QRDQN, "trpo": TRPO}
+AGENTS |= {"ddpg": DDPG, "sac": SAC, "td3": TD3, "tqc": TQC}
 SETTINGS = ("zoo", "zoo-without-gsde", "defaults")
 
 
@@ -85,6 +87,10 @@ def run(agent, env_id, steps, seed, kind):
     env, normalizer = make_vec_env(env_id, int(around["n_envs"]), seed=seed), None
     if around["normalize"]:
         env = normalizer = VecNormalize(env, gamma=settings.get("gamma", 0.99), norm_reward=kind != "defaults")
+    if "noise_type" in settings:  # "normal" wherever the zoo has noise in these environments
+        assert settings.pop("noise_type") == "normal"
+        size = env.action_space.shape
+        settings["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, settings.pop("noise_std")))
     model = AGENTS[agent]("MlpPolicy", env, seed=seed, device="cpu", **settings)
     episodes, begun = EpisodeReturns(), time.perf_counter()
     model.learn(steps, callback=episodes)
