@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from speed_common import Solved, answer, asked, rates
 
 import rlgrad
-from rlgrad.agents import A2C, PPO
+from rlgrad.agents import A2C, DQN, PPO, SAC
 from rlgrad.callbacks import Callback
 
 # What ALE's own vector environment does by itself.
@@ -28,6 +28,8 @@ ATARI = {
 
 def agent_of(work):
     """The agent that the row describes."""
+    if "updates" in work:
+        return with_replay(work)
     linear = work.get("linear", ())
     update = {
         "learning_rate": work["learning_rate"],
@@ -47,6 +49,28 @@ def agent_of(work):
     return PPO(update=rlgrad.Ascent(**update), **options)
 
 
+def with_replay(work):
+    """The agent of a row with a replay."""
+    rate, every = work["target"]
+    options = {
+        "num_steps": work["num_steps"],
+        "gamma": work["gamma"],
+        "replay": rlgrad.Replay(
+            capacity=work["capacity"],
+            batch_size=work["batch"],
+            warmup=work["warmup"],
+            updates_per_step=work["updates"] / work["num_steps"],
+        ),
+        "target": rlgrad.Target(rate=rate, every=every),
+        "update": rlgrad.Ascent(learning_rate=work["learning_rate"]),
+    }
+    if work["agent"] == "sac":
+        return SAC(**options)
+    start, end, over = work["random"]
+    random = rlgrad.Linear(start=start, end=end, over=over)
+    return DQN(double=False, exploration=rlgrad.Exploration(random=random), **options)
+
+
 def environment(work):
     """Return the environment as `rlgrad.train` takes it."""
     if work.get("envpool"):
@@ -59,6 +83,8 @@ def environment(work):
 def started(work, steps, callbacks=()):
     """A run of so many steps."""
     chosen = {name: work[name] for name in ("vectorization_mode", "shared_trunk") if name in work}
+    if "hidden" in work:
+        chosen |= {"hidden_sizes": work["hidden"], "activation": "relu"}
     return rlgrad.train(
         agent_of(work),
         environment(work),

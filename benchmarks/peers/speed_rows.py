@@ -93,6 +93,33 @@ CLEANRL: Settings = {
 }
 DEFAULT_PPO: Settings = {**PPO, "num_envs": 8, "num_steps": 256, "epochs": 10, "minibatches": 32, "steps": 20_480}
 PUREJAXRL: Settings = {**CLEANRL, "num_envs": 64, "num_steps": 64, "steps": 1_024_000}
+# With a replay: `updates` gradient steps after each `num_steps` of one environment, copies moved by `target` (rate, every).
+REPLAY: Settings = {"num_envs": 1, "gamma": 0.99, "capacity": 100_000, "warmup": 1_000}
+DQN: Settings = {
+    **REPLAY,
+    "agent": "dqn",
+    "env": "CartPole-v1",
+    "num_steps": 256,
+    "updates": 128,
+    "batch": 64,
+    "learning_rate": 2.3e-3,
+    "target": (1.0, 128),
+    "random": (1.0, 0.04, 0.16),
+    "hidden": (256, 256),
+    "steps": 50_176,
+}
+SAC: Settings = {
+    **REPLAY,
+    "agent": "sac",
+    "env": "Pendulum-v1",
+    "num_steps": 1,
+    "updates": 1,
+    "batch": 256,
+    "learning_rate": 3e-4,
+    "target": (0.005, 1),
+    "hidden": (256, 256),
+    "steps": 4_000,
+}
 SOLVING = ("seconds", "compiled_seconds", "shell_seconds", "steps")
 
 ROWS: dict[str, Row] = {
@@ -244,5 +271,35 @@ ROWS: dict[str, Row] = {
         (Target("compiled_seconds", "≤", 1 / 8), Target("shell_seconds", "≤", 1 / 3)),
         repeats=10,
         metrics=SOLVING,
+    ),
+    "12": Row(
+        "CartPole-v1, DQN with the zoo's settings: 128 updates of 64 after 256 steps, 256-256",
+        "SB3 DQN",
+        "sb3",
+        DQN,
+        (AS_IT_COMES,),
+        ({"vec": "dummy", "threads": 1},),
+        (Target("steady", "≥", 8.0),),
+        repeats=3,
+    ),
+    "13": Row(
+        "Pendulum-v1, SAC: an update of 256 after each step, 256-256",
+        "SB3 SAC",
+        "sb3",
+        SAC,
+        (AS_IT_COMES,),
+        ({"vec": "dummy", "threads": 1}, {"vec": "dummy", "threads": 2}),
+        (Target("steady", "≥", 2.5),),
+        repeats=3,
+    ),
+    "14": Row(
+        "the same with 64-64",
+        "SB3 SAC",
+        "sb3",
+        {**SAC, "hidden": (64, 64)},
+        (AS_IT_COMES,),
+        ({"vec": "dummy", "threads": 1},),
+        (Target("steady", "≥", 8.0),),
+        repeats=3,
     ),
 }

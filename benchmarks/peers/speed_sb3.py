@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 import torch
 from speed_common import Solved, answer, asked, rates
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
@@ -38,6 +38,8 @@ def environments(work):
 
 def build(work):
     """The model that the row describes; what it leaves open is the library's default."""
+    if "updates" in work:
+        return with_replay(work)
     linear = work.get("linear", ())
 
     def falling(first):
@@ -59,6 +61,28 @@ def build(work):
     policy = "CnnPolicy" if work.get("atari") else "MlpPolicy"
     algorithm = {"a2c": A2C, "ppo": PPO}[work["agent"]]
     return algorithm(policy, environments(work), seed=work["seed"], device="cpu", **options)
+
+
+def with_replay(work):
+    """The model of a row with a replay."""
+    rate, every = work["target"]
+    options = {
+        "gamma": work["gamma"],
+        "learning_rate": work["learning_rate"],
+        "buffer_size": work["capacity"],
+        "learning_starts": work["warmup"],
+        "batch_size": work["batch"],
+        "train_freq": work["num_steps"],
+        "gradient_steps": work["updates"],
+        "tau": rate,
+        # Counted in steps of the environment, and looked at when gradient steps are made.
+        "target_update_interval": every * work["num_steps"] // work["updates"],
+        "policy_kwargs": {"net_arch": list(work["hidden"])},
+    }
+    if "random" in work:
+        options |= {"exploration_final_eps": work["random"][1], "exploration_fraction": work["random"][2]}
+    algorithm = {"dqn": DQN, "sac": SAC}[work["agent"]]
+    return algorithm("MlpPolicy", environments(work), seed=work["seed"], device="cpu", **options)
 
 
 def training(work):
