@@ -13,6 +13,7 @@ from rlgrad.core.tensorflow_internals import flat_call, trace
 from rlgrad.data import Batch, Metrics, ReplayBatch, Rollout
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
+from rlgrad.learning.acting import acting_policy, require_explorable
 from rlgrad.learning.contract import (
     DryRun,
     batch_signature,
@@ -21,7 +22,6 @@ from rlgrad.learning.contract import (
     dry_run,
     require_free_names,
 )
-from rlgrad.learning.exploring import acting_policy, require_explorable
 from rlgrad.learning.nonfinite import NonFiniteError, explain
 from rlgrad.learning.objective import PolicyObjective
 from rlgrad.learning.packing import WordPacking

@@ -30,8 +30,8 @@ from rlgrad.policies.model_checks import (
 )
 from rlgrad.policies.networks import NetworkOptions
 from rlgrad.policies.observations import observation_spec
-from rlgrad.policies.options import PolicyOptions, check_action_values, check_actor_critic, check_options
 from rlgrad.policies.policy import Policy
+from rlgrad.policies.policy_options import PolicyOptions, check_action_values, check_actor_critic, check_options
 from rlgrad.policies.recurrent import RecurrentPolicy, has_memory
 from rlgrad.spaces.masks import has_mask, unmasked_space
 

@@ -17,7 +17,7 @@ from rlgrad.learning.learner import Learner
 from rlgrad.logs import make_logs
 from rlgrad.logs.progress import Progress
 from rlgrad.policies.build import ModelOrBuilder, build_policy, specs_for
-from rlgrad.policies.options import PolicyOptions
+from rlgrad.policies.policy_options import PolicyOptions
 from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.factory import make_collector
 from rlgrad.runs.initial_weights import take_weights

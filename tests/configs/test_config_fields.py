@@ -21,7 +21,7 @@ from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 SIGNATURE = inspect.signature(rlgrad.train).parameters
-ONLY_IN_PYTHON = {"model", "value_model", "optimizer", "callbacks", "verbose"}
+ONLY_IN_PYTHON = {"model", "value_model", "critic_model", "optimizer", "callbacks", "verbose"}
 BESIDE = {field.name for field in dataclasses.fields(options.Beside)}
 BASE = {"env": "CartPole-v1", "total_timesteps": 100}
 

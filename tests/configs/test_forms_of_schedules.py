@@ -105,7 +105,7 @@ def test_a_text_is_kept_in_the_config_and_a_function_by_its_place(tmp_path):
     assert content["agent"]["clip_schedule"] == "cosine(end=0.1)"
     assert from_mapping(content) == config
     content, config = kept(A2C(update=Ascent(learning_rate_schedule=square)))
-    assert content["agent"]["update"]["learning_rate_schedule"].endswith("test_schedules.py:square")
+    assert content["agent"]["update"]["learning_rate_schedule"].endswith("test_forms_of_schedules.py:square")
     assert factor(from_mapping(content).agent.update.learning_rate_schedule, 0.5) == 0.25
 
 

@@ -33,9 +33,17 @@ def test_the_outputs_of_a_row_are_those_that_its_agent_credits(name):
     entropy = {"entropy_coefficient": 0.1}
     changes = {Reinforce: {"baseline": "value", **entropy}, A2C: entropy, PPO: entropy}
     agent = cls(**changes.get(cls, {}))
-    specs = specs_for(spaces.Box(-1, 1, (3,)), spaces.Discrete(4))
-    traced = dry_run(agent, batch_signature(*specs, replay=agent.replay is not None), num_actions=4)
-    assert {*traced.credited} == {*algorithms.CREDITS[name]}
+    of_critics = "action" in algorithms.CREDITS[name]
+    specs = specs_for(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)) if of_critics else spaces.Discrete(4))
+    kind = {"event": (2,)} if of_critics else {"num_actions": 4}
+    traced = dry_run(agent, batch_signature(*specs, replay=agent.replay is not None), **kind)
+    shown = {out for out in (algorithms.OF_CRITICS if of_critics else algorithms.OUTPUTS) if said(cls, out)}
+    assert {*traced.credited} == shown
+
+
+def said(cls, output):
+    """The table has a cell for this output of an agent: its own, or that of the agent that it is a kind of."""
+    return algorithms._credit(cls, output) != "–"
 
 
 def test_links_lead_to_lines_that_are_there():
