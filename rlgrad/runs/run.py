@@ -340,8 +340,11 @@ class Run:
             return content | {"checkpoint": checkpoint}
         if asked["env_kwargs"] is None:
             write_evaluation(self.path / "evaluation.json", content)
-            self._followers.evaluated(self, content)
         return content
+
+    def tell_evaluation(self, results: dict[str, Any]) -> None:
+        """Show the evaluation at the end to the callbacks that have followed the training before it."""
+        self._followers.evaluated(self, results)
 
     @contextlib.contextmanager
     def weights_at(self, checkpoint: str | int) -> Iterator[int]:

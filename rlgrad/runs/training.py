@@ -239,6 +239,8 @@ def conclude(run: Run) -> dict[str, Any] | None:
             results = run.write_evaluation()
         except ValueError as error:  # an episode does not end, or the environment cannot be made again
             _log.warning("Not evaluated: %s", error)
+    if results is not None:
+        run.tell_evaluation(results)
     run.plot()
     return results
 

@@ -20,6 +20,7 @@ from rlgrad.logs import events as encoding
 from rlgrad.logs.histograms import bins
 from rlgrad.logs.tensorboard import TensorBoardLog
 from rlgrad.playback.films import gif
+from rlgrad.runs.training import conclude
 
 QUICK = {"total_timesteps": 1024, "num_envs": 4, "num_steps": 32, "evaluation_episodes": 0, "verbose": False}
 QUICK |= {"vectorization_mode": "sync"}
@@ -62,10 +63,10 @@ def test_the_final_evaluation_is_shown_at_the_last_step_also_after_a_resume(tmp_
         assert scalars(run.path, f"eval/length_{kind}") == shown  # a reward of 1 at each step
     again = rlgrad.load(run.path, verbose=False)
     again.evaluate(2)
-    again.write_evaluation(2)  # not followed: nothing was trained
+    conclude(again)  # not followed: nothing was trained
     assert len(scalars(run.path, "eval/return_greedy")) == 1
     again.train(2048)
-    again.write_evaluation(2)
+    conclude(again)
     assert [step for step, _ in scalars(run.path, "eval/return_greedy")] == [1024, 2048]
 
 

@@ -72,3 +72,14 @@ def test_a_run_without_a_row_shows_itself_too(run, monkeypatch):
 def test_names_are_no_markup(run, monkeypatch):
     monkeypatch.setattr(run, "path", run.path.parent / "<script>alert(1)</script>")
     assert "<script" not in run._repr_html_()
+
+
+def test_a_callback_that_fails_at_the_evaluation_is_no_failed_evaluation(in_a_folder_of_its_own, caplog):
+    class Fails(rlgrad.Callback):
+        def on_evaluation(self, run, results):
+            assert results["greedy"]["episodes"] == 2
+            raise ValueError("of its own")
+
+    with pytest.raises(ValueError, match="of its own"):
+        rlgrad.train("a2c", "CartPole-v1", evaluation_episodes=2, callbacks=Fails(), verbose=False, **QUICK)
+    assert "Not evaluated" not in caplog.text
