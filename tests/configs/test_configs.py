@@ -86,7 +86,11 @@ def test_configs_lists_what_each_reached_and_on_how_many_seeds(capsys):
 
 
 def test_agents_that_learn_action_values_are_held_against_the_peer_of_the_same_name(learning):
-    peers = {("sb3", "ppo", "zoo"): ["ppo"], ("sb3", "qr-dqn", "zoo"): ["qr-dqn"], ("cleanrl", "pqn", "script"): ["pqn"]}
+    peers = {
+        ("sb3", "ppo", "zoo"): ["ppo"],
+        ("sb3", "qr-dqn", "zoo"): ["qr-dqn"],
+        ("cleanrl", "pqn", "script"): ["pqn"],
+    }
     held = {agent: learning.rivals(agent, "CartPole-v1", peers) for agent in ("a2c", "ppo", "dqn", "qr-dqn", "pqn")}
     assert held == {"a2c": [["ppo"]], "ppo": [["ppo"]], "dqn": [], "qr-dqn": [["qr-dqn"]], "pqn": [["pqn"]]}
 
