@@ -78,8 +78,9 @@ class StreamAgent(Agent):
         return batch.ends
 
     def search_space(self) -> search.Space:
-        """Return ranges for the discount and the update."""
+        """Return ranges for the discount and the update, and whether rewards are scaled."""
         return {
             "gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999],
+            "scale_rewards": [True, False],
             **search.under("update", self.update.search_space()),
         }

@@ -46,7 +46,7 @@ def test_search_names_what_is_searched_instead():
         (["a2c", "CartPole-v1", "--trials", "0"], "trials is at least 1, got 0"),
         (["a2c", "CartPole-v1", "--seeds", "0"], "seeds is at least 1, got 0"),
         (["a2c"], "which environment?"),
-        (["a3c", "CartPole-v1"], "Did you mean 'a2c'"),
+        (["a3c", "CartPole-v1"], "or 'a2c'"),
         (["a2c", "NoSuchEnv-v0", "--trials", "1"], "NoSuchEnv"),
     ],
 )

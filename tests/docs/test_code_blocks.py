@@ -84,11 +84,12 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     import gymnasium
 
     import rlgrad
-    from rlgrad.agents import DQN, NPG, PPO, PQN, StreamQ, StreamSARSA
+    from rlgrad.agents import DDPG, DQN, NPG, PPO, PQN, SAC, TD3, StreamQ, StreamSARSA
     from rlgrad.config import agent_class
     from rlgrad.core import registry
     from rlgrad.logs import videos
     from rlgrad.metrics import EVALUATION_METRICS, METRICS
+    from rlgrad.policies.actions import ActorCritic
     from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
     spaces = gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2)
@@ -100,7 +101,14 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     logged = {*METRICS, *EVALUATION_METRICS, videos.TAG}
     for agent in agents:
         policy = of_probabilities
-        if isinstance(agent, DQN | PQN | StreamQ | StreamSARSA):
+        if isinstance(agent, DDPG | SAC | TD3):
+            heads = ActorCritic(
+                agent.num_critics, "reparameterized" if isinstance(agent, SAC) else "deterministic", agent.quantiles or 0
+            )
+            box = gymnasium.spaces.Box(-1, 1, (2,))
+            options = {"actor_critic": heads, "scalars": agent.scalars, "value": False, "hidden_sizes": (4,)}
+            policy = rlgrad.make_policy(spaces[0], box, **options)
+        elif isinstance(agent, DQN | PQN | StreamQ | StreamSARSA):
             policy = rlgrad.make_policy(*spaces, action_values=agent.action_values, hidden_sizes=(4,))
         logged |= {f"train/{name}" for name in rlgrad.Learner(agent, policy, num_envs=agent.num_envs).metrics}
     defined = re.findall(r"^\| `((?:time|train|eval)/\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M)
