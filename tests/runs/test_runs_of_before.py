@@ -81,7 +81,8 @@ def test_a_run_of_before_evaluates_to_the_same_numbers(kind, xla, resumed):
     found, before = resumed(kind, xla), json.loads((BEFORE / kind / "evaluation.json").read_text())
     assert found.timesteps == before["timesteps"] == 1024
     for name in ("greedy", "sampled"):
-        assert found.played[name].summary() == before[name]
+        now = found.played[name].summary()
+        assert {key: now[key] for key in before[name]} == before[name]
 
 
 @each_way

@@ -36,8 +36,8 @@ def test_a_run_leaves_everything_it_promises(run):
     assert list((run.path / "checkpoints").glob("*.npz"))
     assert (run.path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((run.path / "evaluation.json").read_text())
-    promised = {"mean_return", "std_return", "episodes", "interval", "returns", "lengths"}
-    assert set(results["greedy"]) == set(results["sampled"]) == promised
+    kept = {"mean_return", "std_return", "episodes", "interval", "returns", "lengths"}
+    assert set(results["greedy"]) == set(results["sampled"]) == kept
     assert results["reward_threshold"] == 475.0
     assert results["solved"] is (results["greedy"]["mean_return"] >= 475)
 
