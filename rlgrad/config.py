@@ -81,6 +81,9 @@ class Config:
     """Bring continuous actions into their bounds by a tanh, instead of clipping them."""
     initial_log_std: float = 0.0
     """Initial log standard deviation of the Gaussian policy, for continuous actions."""
+    state_dependent_std: bool = False
+    """Let the network say the log standard deviations of continuous actions beside their means. Else they are a variable of the
+    policy, the same in every state."""
     from_logits: bool = True
     """`False`: the model that is passed as `model` ends in probabilities, not in logits."""
     evaluation_episodes: int = 100

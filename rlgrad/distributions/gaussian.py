@@ -36,6 +36,7 @@ class DiagonalGaussian:
         dtype: of the environment's actions; for integers, actions are rounded.
         scale: where log σ comes from: a `"variable"` of the policy, or the `"network"`, whose output, (…, 2 · size), holds the
             means and then log σ, limited to −20 … 2.
+        log_std_offset: added to the log σ that a network says, so that a network near 0 begins with it.
         unit: with `squash`, the unit of densities: one of the environment's action, or a `"half-width"` of its space, in which
             a temperature or an entropy means the same for every environment.
     """
@@ -47,6 +48,7 @@ class DiagonalGaussian:
     entropy_of: Literal["action", "unsquashed"] = "action"
     dtype: Any = np.float32
     scale: Literal["variable", "network"] = "variable"
+    log_std_offset: float = 0.0
     unit: Literal["environment", "half-width"] = "environment"
 
     def assemble(self, raw: Any, log_std: Any) -> Any:
@@ -57,7 +59,7 @@ class DiagonalGaussian:
 
         reshape, clip = (np.reshape, np.clip) if isinstance(raw, np.ndarray) else (ops.reshape, ops.clip)
         size, shape = raw.shape[-1] // 2, (-1, *np.broadcast(self.low, self.high).shape)
-        mean, log_std = raw[..., :size], clip(raw[..., size:], *_LOG_STD_LIMITS)
+        mean, log_std = raw[..., :size], clip(raw[..., size:] + self.log_std_offset, *_LOG_STD_LIMITS)
         if self.rank != 1:
             mean, log_std = reshape(mean, shape), reshape(log_std, shape)
         return {"mean": mean, "log_std": log_std}

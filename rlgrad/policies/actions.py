@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -125,6 +125,25 @@ def action_value_model(space: spaces.Space[Any], values: ActionValues) -> Action
     shape = (count, values.width) if values.width else (count,)
     greedy = Greedy(count, int(space.start), values.width, values.support)
     return ActionModel(greedy, shape, tf.TensorSpec((None,), tf.int64))
+
+
+def with_state_dependent_std(model: ActionModel, space: spaces.Space[Any], initial_log_std: float) -> ActionModel:
+    """Return the model of a Box whose log σ the network says beside the mean.
+
+    Args:
+        model: of the space.
+        space: of the actions.
+        initial_log_std: log σ where the network says 0.
+
+    Raises:
+        ValueError: another space than a Box.
+    """
+    if not isinstance(model.distribution, DiagonalGaussian):
+        raise ValueError(
+            f"state_dependent_std is of continuous actions that are one Box, and these are {space}: leave it out."
+        )
+    own = replace(model.distribution, scale="network", log_std_offset=initial_log_std)
+    return ActionModel(own, (2 * math.prod(model.raw_shape),), model.spec)
 
 
 def action_model(space: spaces.Space[Any], squash: bool = False) -> ActionModel:

@@ -20,6 +20,7 @@ from rlgrad.policies.actions import (
     action_model,
     action_value_model,
     actor_model,
+    with_state_dependent_std,
 )
 from rlgrad.policies.model_checks import (
     check_critic,
@@ -59,6 +60,7 @@ def make_policy(
     memory_size: int = 64,
     squash_actions: bool = False,
     initial_log_std: float = 0.0,
+    state_dependent_std: bool = False,
     normalize_observations: bool = False,
     from_logits: bool = True,
     seed: int = 0,
@@ -93,6 +95,7 @@ def make_policy(
         memory_size: units of that cell.
         squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation.
+        state_dependent_std: the network says the log standard deviations beside the means; else they are a variable.
         normalize_observations: put a `RunningNormalizer` before floating-point observations.
         from_logits: `False` declares that `model` ends in probabilities.
         seed: the run's seed: for default networks, for models given as functions, and for `act`.
@@ -114,6 +117,7 @@ def make_policy(
         shared_trunk=shared_trunk,
         squash_actions=squash_actions,
         initial_log_std=initial_log_std,
+        state_dependent_std=state_dependent_std,
         normalize_observations=normalize_observations,
         from_logits=from_logits,
     )
@@ -156,6 +160,8 @@ def build_policy(
         actions = actor_model(action_space, actor_critic, options.squash_actions)
     else:
         actions = action_model(action_space, options.squash_actions)
+    if options.state_dependent_std:
+        actions = with_state_dependent_std(actions, action_space, options.initial_log_std)
     space = unmasked_space(observation_space)
     if has_mask(observation_space):
         check_mask(observation_space, actions)

@@ -18,6 +18,7 @@ class PolicyOptions(NetworkOptions):
         shared_trunk: let the default policy and value networks share their hidden layers.
         squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation.
+        state_dependent_std: the network says the log standard deviations beside the means; else they are a variable.
         normalize_observations: put a `RunningNormalizer` before floating-point observations.
         from_logits: `False` declares that `model` ends in probabilities.
     """
@@ -25,6 +26,7 @@ class PolicyOptions(NetworkOptions):
     shared_trunk: bool = False
     squash_actions: bool = False
     initial_log_std: float = 0.0
+    state_dependent_std: bool = False
     normalize_observations: bool = False
     from_logits: bool = True
 
@@ -56,6 +58,7 @@ def check_actor_critic(options: PolicyOptions, actor_critic: ActorCritic) -> Non
         "squash_actions": options.squash_actions,
         "from_logits=False": not options.from_logits,
         "initial_log_std": options.initial_log_std != 0.0,
+        "state_dependent_std": options.state_dependent_std,
     }
     for name in (name for name, is_given in given.items() if is_given):
         raise ValueError(
@@ -92,6 +95,7 @@ def check_action_values(options: PolicyOptions, value_model: Any) -> None:
         "value_model": value_model is not None,
         "shared_trunk": options.shared_trunk,
         "squash_actions": options.squash_actions,
+        "state_dependent_std": options.state_dependent_std,
         "from_logits=False": not options.from_logits,
     }
     for name in (name for name, is_given in given.items() if is_given):

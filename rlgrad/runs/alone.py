@@ -59,7 +59,7 @@ def heads_of(agent: Agent, policy: Policy) -> dict[str, Any]:
         heads["action_values"] = agent.action_values
     distribution: Any = policy.distribution
     actor: Any = "deterministic" if isinstance(distribution, Deterministic) else "gaussian"
-    if getattr(distribution, "scale", None) == "network":
+    if getattr(distribution, "unit", None) == "half-width":
         actor = "reparameterized"
     if policy.critics or actor != "gaussian":
         heads["actor_critic"] = ActorCritic(len(policy.critics), actor, agent.quantiles or 0)

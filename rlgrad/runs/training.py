@@ -69,6 +69,7 @@ def train(
     memory_size: int = 64,
     squash_actions: bool = False,
     initial_log_std: float = 0.0,
+    state_dependent_std: bool = False,
     from_logits: bool = True,
     evaluation_episodes: int = 100,
     diagnose: bool = False,
@@ -129,6 +130,8 @@ def train(
         memory_size: Units of the recurrent cell.
         squash_actions: Bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: Initial log standard deviation of the Gaussian policy, for continuous actions.
+        state_dependent_std: Let the network say the log standard deviations of continuous actions beside their means. Else they
+            are a variable of the policy, the same in every state.
         from_logits: `False`: the model that is passed as `model` ends in probabilities, not in logits.
         evaluation_episodes: Episodes to evaluate at the end, greedy ones and as many sampled ones. 0: no evaluation.
         diagnose: Measure signal and noise of the gradients, and the worth of the baseline, at every logged row

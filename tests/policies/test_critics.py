@@ -10,6 +10,7 @@ from gymnasium import spaces
 from helpers.continuous import ACTION, OBSERVATION
 
 import rlgrad
+from rlgrad.agents import PPO
 from rlgrad.gradients import Each, per_sample_gradient, per_sample_norm
 from rlgrad.policies.actions import ActorCritic
 
@@ -178,3 +179,50 @@ def test_an_exported_policy_acts_as_the_policy_does(actor, tmp_path):
     policy = policy_of(actor)
     model = keras.saving.load_model(rlgrad.export(policy, tmp_path / "policy.keras"))
     np.testing.assert_allclose(model({"observation": X})["action"], policy.act(X, greedy=True), rtol=1e-4, atol=1e-5)
+
+
+SPACES = {"box": ACTION, "matrix": spaces.Box(-1.0, 1.0, (2, 3))}
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("action", SPACES.values(), ids=SPACES)
+def test_a_network_may_say_the_deviation_of_any_gaussian(action, squash):
+    options = {"hidden_sizes": (6,), "squash_actions": squash, "seed": 3, "initial_log_std": -0.7}
+    policy = rlgrad.make_policy(OBSERVATION, action, state_dependent_std=True, **options)
+    assert policy.log_std is None
+    size = int(np.prod(action.shape))
+    parameters = policy(X)["policy"]
+    raw = policy.network(X).numpy()
+    assert raw.shape == (5, 2 * size)
+    np.testing.assert_allclose(parameters["mean"], raw[:, :size].reshape(5, *action.shape), rtol=1e-6)
+    np.testing.assert_allclose(
+        parameters["log_std"], raw[:, size:].reshape(5, *action.shape) - 0.7, rtol=1e-5, atol=1e-6
+    )
+    assert np.abs(np.asarray(parameters["log_std"]) + 0.7).max() < 0.2  # it begins near what was set
+    actions = policy.distribution.draw(parameters, rlgrad.random.split(tf.constant([1, 2]), 5))
+    assert policy.distribution.log_prob(parameters, actions).shape == (5,)
+    assert policy.actor()(X)["log_std"].shape == parameters["log_std"].shape
+
+
+def test_a_deviation_of_the_network_is_for_a_box_and_for_agents_that_credit_log_prob():
+    with pytest.raises(ValueError, match="state_dependent_std is of continuous actions that are one Box"):
+        rlgrad.make_policy(OBSERVATION, spaces.Discrete(3), state_dependent_std=True)
+    with pytest.raises(ValueError, match="state_dependent_std has no meaning here"):
+        policy_of("reparameterized", state_dependent_std=True)
+
+
+def test_ppo_learns_with_a_deviation_of_the_network(tmp_path):
+    run = rlgrad.train(
+        PPO(num_envs=2, num_steps=16),
+        "Pendulum-v1",
+        total_timesteps=64,
+        state_dependent_std=True,
+        hidden_sizes=(4,),
+        run_dir=tmp_path / "run",
+        verbose=False,
+        evaluation_episodes=0,
+    )
+    again = rlgrad.load(run.path, verbose=False)
+    for mine, theirs in zip(again.policy.variables, run.policy.variables, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert again.policy.network.output_shape == (None, 2)
