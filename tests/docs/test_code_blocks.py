@@ -103,7 +103,9 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
         policy = of_probabilities
         if isinstance(agent, DDPG | SAC | TD3):
             heads = ActorCritic(
-                agent.num_critics, "reparameterized" if isinstance(agent, SAC) else "deterministic", agent.quantiles or 0
+                agent.num_critics,
+                "reparameterized" if isinstance(agent, SAC) else "deterministic",
+                agent.quantiles or 0,
             )
             box = gymnasium.spaces.Box(-1, 1, (2,))
             options = {"actor_critic": heads, "scalars": agent.scalars, "value": False, "hidden_sizes": (4,)}
