@@ -165,7 +165,7 @@ class Agent(Record):
     def measure(self, batch: Any, now: Outputs) -> Mapping[str, Any]:
         """Return numbers to log. Their means are taken over the rows, then over the steps of the update.
 
-        Called wherever the policy moves, so never for an agent that credits no `"log_prob"`.
+        Called for agents that credit a policy (`"log_prob"`, `"action"`) or `"q"`, and not for those of a mere value.
 
         Args:
             batch: what was collected and estimated.
