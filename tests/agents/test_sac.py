@@ -55,7 +55,10 @@ def keys(policy):
 
 
 @pytest.mark.parametrize("jit", [None, pytest.param(True, marks=pytest.mark.xla)])
-@pytest.mark.parametrize(("agent", "kept"), [(SAC(), -2.0), (SAC(num_critics=3, target_entropy=-0.5), -0.5)])
+@pytest.mark.parametrize(
+    ("agent", "kept"),
+    [(SAC(), -2.0), pytest.param(SAC(num_critics=3, target_entropy=-0.5), -0.5, marks=pytest.mark.slow)],
+)
 def test_the_credited_gradient_is_that_of_the_three_losses(agent, kept, jit):
     policy, batch = policy_for(agent), drawn_batch()
     placed = other_weights(policy)

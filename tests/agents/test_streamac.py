@@ -69,7 +69,7 @@ def test_three_streams_have_a_trace_each_and_their_steps_are_averaged_or_added(o
 
 
 @pytest.mark.xla
-@pytest.mark.parametrize("num_envs", [1, 2])
+@mostly_slow("num_envs", [1, 2], quick=[2])
 def test_a_program_of_xla_equals_numpy(num_envs):
     policy, hand, _ = both_ways(StreamAC(num_envs=num_envs, entropy_coefficient=0.3), "discrete", steps=30, xla=True)
     assert_weights(policy, hand.theta, hand.phi, atol=1e-4)

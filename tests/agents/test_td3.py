@@ -16,6 +16,7 @@ from helpers.continuous import (
     other_weights,
     policy_for,
 )
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import DDPG, TD3
@@ -39,7 +40,9 @@ def losses(policy, slow, batch, after):
 
 
 @pytest.mark.parametrize("jit", [None, pytest.param(True, marks=pytest.mark.xla)])
-@pytest.mark.parametrize("agent", [TD3(), TD3(smoothing=0.9, smoothing_clip=0.4), DDPG()])
+@mostly_slow(
+    "agent", {"td3": TD3(), "much noise": TD3(smoothing=0.9, smoothing_clip=0.4), "ddpg": DDPG()}, quick=["much noise"]
+)
 def test_the_credited_gradient_is_that_of_the_losses(agent, jit):
     policy, batch = policy_for(agent), drawn_batch()
     placed = other_weights(policy)
@@ -84,7 +87,7 @@ def weights(policy):
     return actor, np.concatenate([v.numpy().ravel() for c in policy.critics for v in c.trainable_variables])
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
+@mostly_slow("every", [1, 2, 3], quick=[2])
 def test_the_policy_moves_at_every_so_many_steps_of_the_critics(every):
     update = PerHead(policy=Ascent(learning_rate=0.1), value=Ascent(learning_rate=0.1), policy_every=every)
     agent = TD3(num_steps=1, replay=SMALL, update=update)

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 from helpers.continuous import ACTION, OBSERVATION, at, drawn_batch, other_weights, policy_for, traced
+from helpers.slow import mostly_slow
 
 import rlgrad
-from rlgrad.agents import SAC, TD3
+from rlgrad.agents import DDPG, SAC, TD3
 from rlgrad.data import Rollout
 from rlgrad.gradients import LogProb
 from rlgrad.learning.asking import Now
@@ -244,7 +245,7 @@ def test_an_estimate_may_ask_the_networks_about_whole_rollouts():
 
 
 def test_numbers_that_are_not_finite_are_named_and_nothing_moves():
-    agent = SAC(replay=SMALL, num_steps=1)
+    agent = DDPG(replay=SMALL, num_steps=1)
     policy = policy_for(agent)
     learner = rlgrad.Learner(agent, policy, num_envs=1)
     policy.critics[0].trainable_variables[0].assign(np.full(policy.critics[0].trainable_variables[0].shape, np.nan))
@@ -262,7 +263,7 @@ def test_per_head_refuses_a_policy_without_critics_or_critics_without_a_policy()
         rlgrad.Learner(only_q, policy_for(only_q), num_envs=1)
 
 
-@pytest.mark.parametrize("agent", [SAC, TD3])
+@mostly_slow("agent", {"sac": SAC, "td3": TD3}, quick=["td3"])
 def test_the_whole_run_may_be_one_program_on_a_compiled_environment(agent, tmp_path):
     replay = Replay(capacity=200, batch_size=8, warmup=16)
     settings = {"total_timesteps": 96, "hidden_sizes": (4,), "verbose": False, "evaluation_episodes": 2, "seed": 3}
