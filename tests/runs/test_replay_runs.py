@@ -45,7 +45,7 @@ def resumed(folder):
     return run.train()
 
 
-@mostly_slow("kind", KINDS, quick=["prioritized", "delayed"])
+@mostly_slow("kind", KINDS, quick=["prioritized"])
 def test_a_run_that_is_resumed_from_its_middle_ends_as_if_it_had_gone_on(kind, tmp_path):
     """Its replay, priorities, target weights and counters are in the checkpoint: rows and checkpoints agree to the bit."""
     whole = train(kind, tmp_path / "whole", [Photograph(tmp_path / "middle", 25)])
@@ -64,6 +64,7 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(kind, tmp_path):
         assert mine == theirs
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     ends = [
         rlgrad.train(
