@@ -1,7 +1,5 @@
 """SAC's credits against the three losses that others differentiate, and what its parts promise."""
 
-import math
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,21 +13,12 @@ from helpers.continuous import (
     noise,
     other_weights,
     policy_for,
+    sample,
 )
 
 from rlgrad.agents import SAC
+from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.asking import Now
-
-
-def sample(policy, x, epsilon):
-    """u before the tanh, a = tanh u, and log π(a|x) per half-width, as the authors' code computes them."""
-    mean, log_std = tf.split(policy.network(x), 2, axis=-1)
-    log_std = tf.clip_by_value(log_std, -20.0, 2.0)
-    u = mean + tf.exp(log_std) * epsilon
-    a = tf.tanh(u)
-    normal = -0.5 * epsilon**2 - log_std - 0.5 * math.log(2 * math.pi)
-    slope = tf.math.log1p(-(tf.tanh(tf.cast(u, tf.float64)) ** 2))  # in float32 the difference would lose its digits
-    return u, a, tf.reduce_sum(normal - tf.cast(slope, tf.float32), axis=-1)
 
 
 def losses(agent, policy, slow, batch, kept):
@@ -42,16 +31,10 @@ def losses(agent, policy, slow, batch, kept):
     told = tf.tanh(batch.actions)
     of_critics = 0.5 * tf.reduce_sum((y[:, None] - critics(policy, batch.observations, told)) ** 2, axis=-1)
     _, action, log_prob = sample(policy, batch.observations, noise(batch, 0))
-    frozen = at(policy, {key: tf.identity(v.value) for v, key in keys(policy)})
+    frozen = at(policy, {key: tf.identity(v.value) for v, key in keys_of(policy)})
     of_actor = alpha * log_prob - tf.reduce_min(critics(frozen, batch.observations, action), axis=-1)
     of_temperature = -log_alpha * stop(log_prob + kept)
     return tf.reduce_sum(batch.weights * (of_critics + of_actor + of_temperature))
-
-
-def keys(policy):
-    from rlgrad.gradients.questions.selection import keys_of
-
-    return keys_of(policy)
 
 
 @pytest.mark.parametrize("jit", [None, pytest.param(True, marks=pytest.mark.xla)])

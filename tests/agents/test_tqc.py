@@ -1,7 +1,5 @@
 """TQC and REDQ: what they change in SAC, against the losses that others differentiate and against counting."""
 
-import math
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,20 +11,13 @@ from helpers.continuous import (
     noise,
     other_weights,
     policy_for,
+    sample,
 )
 
 from rlgrad import random
 from rlgrad.agents import REDQ, SAC, TQC
 from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.asking import Now
-
-
-def sample(policy, x, epsilon):
-    mean, log_std = tf.split(policy.network(x), 2, axis=-1)
-    log_std = tf.clip_by_value(log_std, -20.0, 2.0)
-    u = mean + tf.exp(log_std) * epsilon
-    slope = tf.cast(tf.math.log1p(-(tf.tanh(tf.cast(u, tf.float64)) ** 2)), tf.float32)
-    return tf.tanh(u), tf.reduce_sum(-0.5 * epsilon**2 - log_std - 0.5 * math.log(2 * math.pi) - slope, axis=-1)
 
 
 def stacked(policy, x, told):
@@ -49,7 +40,7 @@ def test_tqc_credits_the_slope_of_the_quantile_loss_against_truncated_targets(qu
     policy, batch = policy_for(agent), drawn_batch()
     placed = other_weights(policy)
     slow, frozen = at(policy, placed), at(policy, {key: tf.identity(v.value) for v, key in keys_of(policy)})
-    after, log_after = sample(policy, batch.next_observations, noise(batch, 1))
+    _, after, log_after = sample(policy, batch.next_observations, noise(batch, 1))
     pooled = np.sort(stacked(slow, batch.next_observations, after).numpy().reshape(12, -1), axis=-1)
     kept = pooled[:, : pooled.shape[1] - 3 * dropped]
     alpha = float(tf.exp(policy.scalars["log_alpha"].value))
@@ -58,7 +49,7 @@ def test_tqc_credits_the_slope_of_the_quantile_loss_against_truncated_targets(qu
     def loss():
         z = stacked(policy, batch.observations, tf.tanh(batch.actions))
         of_critics = tf.add_n([quantile_huber(target, z[:, i]) for i in range(3)])
-        action, log_prob = sample(policy, batch.observations, noise(batch, 0))
+        _, action, log_prob = sample(policy, batch.observations, noise(batch, 0))
         of_actor = alpha * log_prob - tf.reduce_mean(stacked(frozen, batch.observations, action), axis=[1, 2])
         of_temperature = -policy.scalars["log_alpha"].value * (tf.stop_gradient(log_prob) - 2.0)
         return tf.reduce_sum(batch.weights * (of_critics + of_actor + of_temperature))

@@ -1,5 +1,8 @@
 """Agents with critics of continuous actions: policies with known weights, batches, credited gradients, and losses by tape."""
 
+import copy
+import math
+
 import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
@@ -70,8 +73,6 @@ def credited_gradient(agent, policy, batch, placed, jit=None):
 
 def at(policy, placed):
     """A second policy, with these weights."""
-    import copy
-
     twin = copy.deepcopy(policy)
     for variable, key in keys_of(twin):
         variable.assign(placed[key])
@@ -81,6 +82,17 @@ def at(policy, placed):
 def noise(batch, call, size=2):
     """The numbers of `now.noise`, at its how-manieth call; 0: those of the action whose gradient is taken."""
     return random.normal(random.fold_in(batch.seeds, call), (size,))
+
+
+def sample(policy, x, epsilon):
+    """u before the tanh, a = tanh u, and log π(a|x) per half-width, as the authors' code computes them."""
+    mean, log_std = tf.split(policy.network(x), 2, axis=-1)
+    log_std = tf.clip_by_value(log_std, -20.0, 2.0)
+    u = mean + tf.exp(log_std) * epsilon
+    a = tf.tanh(u)
+    normal = -0.5 * epsilon**2 - log_std - 0.5 * math.log(2 * math.pi)
+    slope = tf.math.log1p(-(tf.tanh(tf.cast(u, tf.float64)) ** 2))  # in float32 the difference would lose its digits
+    return u, a, tf.reduce_sum(normal - tf.cast(slope, tf.float32), axis=-1)
 
 
 def critics(policy, x, told):
