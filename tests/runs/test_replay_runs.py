@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import shutil
 
 import gymnasium
 import keras
@@ -12,12 +11,12 @@ import tensorflow as tf
 from gymnasium import spaces
 from helpers.killing import left
 from helpers.killing_replays import KINDS, kill_once_logged, train
+from helpers.photographs import Photograph
 from helpers.scripted import TreeEnv
 from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import C51, DQN, PQN, QRDQN
-from rlgrad.callbacks import Callback
 from rlgrad.policies.actions import ActionValues
 from rlgrad.replay import Exploration, Linear, Replay, Target
 from rlgrad.updates import Ascent
@@ -25,18 +24,6 @@ from rlgrad.updates import Ascent
 SMALL = Replay(capacity=200, batch_size=8, warmup=20, updates_per_step=0.25)
 SETTINGS = {"num_envs": 2, "num_steps": 5, "replay": SMALL, "target": Target(rate=1.0, every=5)}
 QUICK = {"hidden_sizes": (4,), "evaluation_episodes": 0, "verbose": False, "vectorization_mode": "sync"}
-
-
-class Photograph(Callback):
-    """Copies the run's folder after so many rows, as a kill at that moment would leave it."""
-
-    def __init__(self, folder, row):
-        self.folder, self.row, self.rows = folder, row, 0
-
-    def on_update(self, run, metrics):
-        self.rows += 1
-        if self.rows == self.row:
-            shutil.copytree(run.path, self.folder)
 
 
 def resumed(folder):

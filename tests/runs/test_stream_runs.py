@@ -1,18 +1,16 @@
 """Runs of streaming agents: resumed to the bit, compiled, masked, in environments that reset late, exported."""
 
-import shutil
-
 import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
 from helpers.killing import left
+from helpers.photographs import Photograph
 from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import StreamAC, StreamQ, StreamSARSA
-from rlgrad.callbacks import Callback
 from rlgrad.replay import Exploration, Linear
 from rlgrad.updates import Traces
 
@@ -32,18 +30,6 @@ AGENTS = {
     "q": StreamQ(exploration=HALF, update=Traces(step="adaptive_obgd")),
     "ac": StreamAC(num_envs=2),
 }
-
-
-class Photograph(Callback):
-    """Copies the run's folder after so many rows, as a kill at that moment would leave it."""
-
-    def __init__(self, folder, row):
-        self.folder, self.row, self.rows = folder, row, 0
-
-    def on_update(self, run, metrics):
-        self.rows += 1
-        if self.rows == self.row:
-            shutil.copytree(run.path, self.folder)
 
 
 @mostly_slow("agent", AGENTS)
