@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rlgrad.core import registry, schedules
+from rlgrad.core import registry, schedules, yaml_documents
 from rlgrad.core.checks import check_keys, close_names, require, require_above, require_at_most
-from rlgrad.core.settings import alternatives, as_declared, hints, mapping, plain, read, record_type, require_finite
+from rlgrad.core.settings import (
+    alternatives,
+    as_declared,
+    flat,
+    hints,
+    mapping,
+    plain,
+    read,
+    record_type,
+    require_finite,
+)
 from rlgrad.hyperparameters import Record, fields
 
 if TYPE_CHECKING:  # the command line asks this module for its options before anything heavy is imported
@@ -162,6 +172,11 @@ class Config:
             return self.env
         name = getattr(getattr(self.env, "spec", None), "id", None)
         return str(name or registry.spoken_name(self.env))
+
+    @functools.cached_property
+    def flat(self) -> dict[str, Any]:
+        """The settings as plain data, as config.yaml holds them, without mappings inside: `agent.gamma`."""
+        return flat(yaml_documents.load(to_yaml(self, {})))
 
 
 def _is_plain(value: Any) -> bool:

@@ -120,10 +120,24 @@ def bits(seed: Any, count: int) -> Any:
     """
     import tensorflow as tf
 
-    pairs = tf.range((count + 1) // 2, dtype=tf.int32)
-    x, y = _threefry(_key(seed), tf.zeros_like(pairs), pairs)
-    words = _side_by_side(x, y)
+    words = _side_by_side(*pairs(seed, (count + 1) // 2))
     return tf.reshape(words, tf.concat([tf.shape(words)[:-2], [-1]], axis=0))[..., :count]
+
+
+def pairs(seed: Any, count: int) -> tuple[Any, Any]:
+    """Return random bits in two words each, which XLA computes several times faster than twice as many in one array.
+
+    Args:
+        seed: int32 (…, 2).
+        count: how many pairs for each seed.
+
+    Returns:
+        Two of uint32 (…, count).
+    """
+    import tensorflow as tf
+
+    numbers = tf.range(count, dtype=tf.int32)
+    return _threefry(_key(seed), tf.zeros_like(numbers), numbers)
 
 
 def uniform(seed: Any, shape: tuple[int, ...] = ()) -> Any:
@@ -136,12 +150,7 @@ def uniform(seed: Any, shape: tuple[int, ...] = ()) -> Any:
     Returns:
         float32 (…, *shape).
     """
-    import tensorflow as tf
-
-    count = math.prod(shape)
-    words = tf.bitwise.right_shift(bits(seed, count), tf.constant(8, tf.uint32))
-    numbers = tf.cast(tf.bitcast(words, tf.int32), tf.float32) * 2.0**-24
-    return tf.reshape(numbers, tf.concat([tf.shape(numbers)[:-1], tf.constant(shape, tf.int32)], axis=0))
+    return _shaped(_fractions(bits(seed, math.prod(shape))), shape)
 
 
 def normal(seed: Any, shape: tuple[int, ...] = ()) -> Any:
@@ -156,9 +165,8 @@ def normal(seed: Any, shape: tuple[int, ...] = ()) -> Any:
     """
     import tensorflow as tf
 
-    pairs = uniform(seed, (2, *shape))
-    first, second = tf.unstack(pairs, axis=-1 - len(shape))
-    return tf.sqrt(-2.0 * tf.math.log(1.0 - first)) * tf.cos(2.0 * math.pi * second)
+    first, second = (_fractions(words) for words in pairs(seed, math.prod(shape)))
+    return _shaped(tf.sqrt(-2.0 * tf.math.log(1.0 - first)) * tf.cos(2.0 * math.pi * second), shape)
 
 
 def integers(seed: Any, bound: int, shape: tuple[int, ...] = ()) -> Any:
@@ -209,6 +217,21 @@ def fold_in(seed: Any, number: Any) -> Any:
     number = tf.convert_to_tensor(number, tf.int32)[..., None]
     x, y = _threefry(_key(seed), tf.ones_like(number), number)
     return tf.bitcast(_side_by_side(x, y)[..., 0, :], tf.int32)
+
+
+def _fractions(words: Any) -> Any:
+    """Return the upper 24 bits of uint32 words as float32 of [0, 1)."""
+    import tensorflow as tf
+
+    upper = tf.bitwise.right_shift(words, tf.constant(8, tf.uint32))
+    return tf.cast(tf.bitcast(upper, tf.int32), tf.float32) * 2.0**-24
+
+
+def _shaped(numbers: Any, shape: tuple[int, ...]) -> Any:
+    """Return numbers (…, k) as (…, *shape)."""
+    import tensorflow as tf
+
+    return tf.reshape(numbers, tf.concat([tf.shape(numbers)[:-1], tf.constant(shape, tf.int32)], axis=0))
 
 
 def _key(seed: Any) -> tuple[Any, Any]:

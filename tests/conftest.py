@@ -16,6 +16,13 @@ import pytest
 gc.set_threshold(50_000, 10, 5)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest reads the markers
+def pytest_collection_modifyitems(config, items):
+    from helpers import tiers
+
+    tiers.mark(config, items)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def plain_graphs():
     from helpers import xla

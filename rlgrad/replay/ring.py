@@ -311,8 +311,8 @@ class Ring:
 
     def _uniform(self, seed: Any, count: int) -> Any:
         """Return the numbers of rows of steps, int32 (count,), each as likely as any other."""
-        words = tf.cast(random.bits(seed, 2 * count), tf.int64)
-        numbers = (words[:count] % 2**30) * 2**32 + words[count:]  # of 62 bits
+        upper, lower = (tf.cast(words, tf.int64) for words in random.pairs(seed, count))
+        numbers = upper % 2**30 * 2**32 + lower  # of 62 bits
         until = tf.cumsum(tf.cast(self._held, tf.int64))
         place = numbers % tf.maximum(until[-1], 1)
         slot = tf.minimum(tf.searchsorted(until, place, side="right"), self.num_envs - 1)

@@ -15,7 +15,7 @@ from rlgrad.rollouts.base import Collector
 from rlgrad.runs import checkpoints
 from rlgrad.runs.diagnosing import Watch
 from rlgrad.runs.env_calls import EnvCalls
-from rlgrad.runs.folders import changes, settings_of
+from rlgrad.runs.folders import changes
 from rlgrad.runs.following import Followers
 from rlgrad.runs.replays import KeptReplay
 from rlgrad.runs.standing import Standing
@@ -93,7 +93,7 @@ class Contents:
 
     def _state(self, config: Config) -> dict[str, Any]:
         return {
-            "settings": settings_of(config),
+            "settings": config.flat,
             "update": config.agent.update.kind,
             **self.standing.state(),
             "watch": self.watch.state(),

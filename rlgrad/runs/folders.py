@@ -53,14 +53,9 @@ def require_written(config: Config) -> None:
         ) from error
 
 
-def settings_of(config: Config) -> dict[str, Any]:
-    """Return the settings of a config as plain data, without mappings inside: `agent.gamma`."""
-    return settings.flat(yaml_documents.load(configs.to_yaml(config, {})))
-
-
 def changes(before: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Return the earlier values, by name, of the settings that a config has other values of."""
-    now = settings_of(config)
+    now = dict(config.flat)
     if str(before.get("env")).startswith("("):  # it was given as an object then, and is given as one now
         now["env"] = before["env"]
     return {name: value for name, value in before.items() if name in now and now[name] != value}
@@ -75,7 +70,7 @@ def write_continued(path: Path, config: Config, timesteps: int, before: Mapping[
         path: the run's folder.
         config: with which the run is continued.
         timesteps: environment steps taken so far.
-        before: the settings so far, by `settings_of`.
+        before: the settings so far, by `Config.flat`.
     """
     changed = changes(before, config)
     if changed:

@@ -176,7 +176,8 @@ class Ascent(Update):
     @property
     def kind(self) -> str:
         """Return the name of the class, and of the optimizer's."""
-        return f"{type(self).__name__} with {type(keras.optimizers.get(self.optimizer)).__name__}"
+        optimizer = optimizers.class_of(self.optimizer)
+        return f"{type(self).__name__} with {optimizer.__name__}"
 
     def locate(self, step: int, rows: int) -> str:
         """Return the epoch and the minibatch of a step, if there are several."""

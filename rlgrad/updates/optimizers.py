@@ -1,5 +1,6 @@
 """Keras's optimizers: by name, from what a file holds, and with schedules of their learning rate."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,16 @@ def named(name: str, options: Mapping[str, Any]) -> keras.optimizers.Optimizer:
                 f"optimizer_options: {key} of {name!r} is a number, such as {config[key]!r}; got {value!r}."
             )
     return type(optimizer).from_config(config | dict(options))
+
+
+def class_of(optimizer: str | keras.optimizers.Optimizer) -> type:
+    """Return the class of an optimizer, or of the one of this name."""
+    return _class_of_name(optimizer) if isinstance(optimizer, str) else type(optimizer)
+
+
+@functools.cache
+def _class_of_name(name: str) -> type:
+    return type(keras.optimizers.get(name))
 
 
 def deserialized(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:
