@@ -23,6 +23,7 @@ import tensorflow as tf
 from rlgrad import Credit, Outputs, ReplayBatch
 from rlgrad.agents.dqn import DQN
 from rlgrad.core.checks import require
+from rlgrad.estimators import quantile_slope
 
 
 class QRDQN(DQN):
@@ -42,12 +43,7 @@ class QRDQN(DQN):
 
     def credit(self, batch: ReplayBatch, now: Outputs) -> Credit:
         """Return the credit in the table at the top of this file."""
-        error = self.errors(batch, now)
-        tau = (tf.range(self.quantiles, dtype=tf.float32) + 0.5) / self.quantiles
-        side = tf.abs(tau[:, None] - tf.cast(error < 0.0, tf.float32))
-        clip = self.error_clip
-        slope = tf.sign(error) if clip is None else tf.clip_by_value(error / clip, -1.0, 1.0)
-        return {"q": tf.reduce_mean(side * slope, axis=-1)}
+        return {"q": quantile_slope(self.errors(batch, now), self.error_clip)}
 
     def errors(self, batch: ReplayBatch, now: Outputs) -> Any:
         """Return u_ij, float (M, K, K), in units of return."""

@@ -26,6 +26,7 @@ import tensorflow as tf
 from rlgrad import Outputs, ReplayBatch
 from rlgrad.agents.sac import SAC
 from rlgrad.core.checks import require
+from rlgrad.estimators import quantile_slope
 
 
 class TQC(SAC):
@@ -51,10 +52,7 @@ class TQC(SAC):
         kept = tf.sort(pooled, axis=-1)[:, : self.num_critics * (self.quantiles - self.dropped)]
         following = kept - (tf.exp(now.log_alpha) * there.action_log_prob)[:, None]
         target = batch.rewards[:, None] + batch.discounts[:, None] * following
-        error = target[:, None, None, :] - now.q[..., None]
-        tau = (tf.range(self.quantiles, dtype=tf.float32) + 0.5) / self.quantiles
-        side = tf.abs(tau[:, None] - tf.cast(error < 0.0, tf.float32))
-        return tf.reduce_mean(side * tf.clip_by_value(error, -1.0, 1.0), axis=-1)
+        return quantile_slope(target[:, None, None, :] - now.q[..., None])
 
     def value(self, q: tf.Tensor) -> tf.Tensor:
         """Return the mean of all quantiles of all critics, which the actor climbs, float (M,)."""

@@ -1,4 +1,4 @@
-"""Returns and advantages: pure functions of a rollout, time first, shapes (T, N)."""
+"""Returns and advantages of rollouts, time first, shapes (T, N), and the slope of a regression on quantiles: pure functions."""
 
 from typing import Any
 
@@ -125,6 +125,26 @@ def explained_variance(values: Any, returns: Any, weights: Any) -> tf.Tensor:
         float (), without units; not a number where the returns do not vary.
     """
     return 1.0 - _variance(returns - values, weights) / _variance(returns, weights)
+
+
+def quantile_slope(errors: Any, clip: float | None = 1.0) -> tf.Tensor:
+    """By how much each of K quantiles is to rise: mean_j |τ_i − 1(u_ij < 0)| ψ(u_ij / κ), with τ_i = (i + ½) / K.
+
+    Args:
+        errors: u, float (…, K, J): target j less quantile i, in units of return.
+        clip: κ, in units of return: ψ is linear up to it, and 1 beyond. `None`: ψ is a sign.
+
+    Returns:
+        float (…, K): minus the derivative of the quantile Huber loss.
+
+    Source: Dabney et al. (2018), "Distributional reinforcement learning with quantile regression", equation 10.
+    """
+    errors = tf.convert_to_tensor(errors)
+    quantiles = errors.shape[-2]
+    tau = (tf.range(quantiles, dtype=errors.dtype) + 0.5) / quantiles
+    side = tf.abs(tau[:, None] - tf.cast(errors < 0.0, errors.dtype))
+    slope = tf.sign(errors) if clip is None else tf.clip_by_value(errors / clip, -1.0, 1.0)
+    return tf.reduce_mean(side * slope, axis=-1)
 
 
 def _variance(x: Any, weights: Any) -> tf.Tensor:

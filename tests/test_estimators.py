@@ -81,3 +81,23 @@ def test_explained_variance_of_a_perfect_a_constant_and_an_opposite_baseline():
     assert float(estimators.explained_variance(returns, returns, weights)) == pytest.approx(1.0)
     assert float(estimators.explained_variance(np.full(3, 7.0), returns, weights)) == pytest.approx(0.0)
     assert float(estimators.explained_variance(-returns, returns, weights)) == pytest.approx(-3.0)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0, 0.5])
+def test_the_slope_of_quantiles_is_that_of_the_quantile_huber_loss(clip):
+    errors = np.random.default_rng(0).normal(size=(2, 3, 4))
+    expected = np.zeros((2, 3))
+    for row, i, j in np.ndindex(2, 3, 4):
+        tau, u = (i + 0.5) / 3, errors[row, i, j]
+        slope = np.sign(u) if clip is None or abs(u) > clip else u / clip
+        expected[row, i] += abs(tau - (u < 0)) * slope / 4
+    np.testing.assert_allclose(estimators.quantile_slope(errors, clip), expected, rtol=1e-12)
+
+
+def test_quantiles_that_do_not_move_by_their_slope_are_those_of_the_targets():
+    # Between two of four equally likely targets lies each quantile τ of 1/8, 3/8, 5/8, 7/8 that the slope leaves in place.
+    targets, quantiles = np.array([1.0, 2.0, 4.0, 8.0]), np.array([1.0, 2.0, 4.0, 8.0])
+    pulled_up = estimators.quantile_slope(targets[None, :] - (quantiles[:, None] - 1e-6), None)
+    pulled_down = estimators.quantile_slope(targets[None, :] - (quantiles[:, None] + 1e-6), None)
+    assert (pulled_up.numpy() > 0).all()
+    assert (pulled_down.numpy() < 0).all()
