@@ -5,10 +5,8 @@ import math
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
 from rlgrad.callbacks import Callback, RunView
 
 _PLAIN_EVERY = 5.0
@@ -28,6 +26,7 @@ class Progress(Callback):
 
         console = Console(stderr=False)
         self._last, self._line = time.perf_counter(), _steps(run)
+        self._first: tuple[int, float] | None = None  # steps and seconds at the first row, when all is compiled
         agent, total = run.config.agent, run.config.total_timesteps
         name = type(agent).__name__
         say(f"{name} on {run.config.env_name}, {total:,} steps in {agent.num_envs} environments. Into {run.path}")
@@ -37,15 +36,17 @@ class Progress(Callback):
 
     def on_update(self, run: RunView, metrics: dict[str, float]) -> None:
         """Move the bar, or print a line every few seconds."""
-        value = metrics["train/return"]
-        shown, rate = "–" if math.isnan(value) else f"{value:.1f}", metrics["time/steps_per_second"]
-        left = _clock(max(0, run.config.total_timesteps - run.timesteps) / rate)
-        self._line = f"{_steps(run)}  {rate:,.0f} steps/s  return {shown}"
+        value, rate = metrics["train/return"], self._rate(run.timesteps, metrics["time/seconds"])
+        shown = "–" if math.isnan(value) else f"{value:.1f}"
+        self._line, left = f"{_steps(run)}  return {shown}", ""
+        if rate is not None:
+            self._line = f"{_steps(run)}  {rate:,.0f} steps/s  return {shown}"
+            left = f"  {_clock(max(0, run.config.total_timesteps - run.timesteps) / rate)} left"
         if self._bar is not None:
-            self._bar.update(self._task, completed=run.timesteps, line=f"{self._line}  {left} left")
+            self._bar.update(self._task, completed=run.timesteps, line=f"{self._line}{left}")
         elif time.perf_counter() - self._last >= _PLAIN_EVERY:
             self._last = time.perf_counter()
-            say(f"{self._line}  {left} left")
+            say(f"{self._line}{left}")
 
     def on_end(self, run: RunView) -> None:
         """Leave the bar as it is, and continue below it."""
@@ -54,6 +55,11 @@ class Progress(Callback):
             self._bar.stop()
             for handler, stream in self._moved:
                 handler.setStream(stream)
+
+    def _rate(self, timesteps: int, seconds: float) -> float | None:
+        """Return steps per second since the first row, which compilation came before; `None`: this is the first."""
+        steps, begun = self._first = self._first or (timesteps, seconds)
+        return (timesteps - steps) / (seconds - begun) if timesteps > steps and seconds > begun else None
 
     def _show_bar(self, run: RunView, console: Any) -> None:
         from rich.progress import BarColumn, Progress, TextColumn

@@ -10,7 +10,8 @@ import pytest
 from rlgrad.logs import progress as lines
 from rlgrad.logs.progress import Progress
 
-METRICS = {"train/return": 12.34, "time/steps_per_second": 100.0}
+METRICS = {"train/return": 12.34, "time/seconds": 130.0}
+FIRST = METRICS | {"time/seconds": 30.0}  # with the seconds of compiling
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def terminal(monkeypatch):
 def test_a_terminal_shows_steps_rate_return_and_the_time_that_is_left(run, terminal, capsys):
     progress = Progress()
     progress.on_start(run)
+    progress.on_update(run, FIRST)
     run.timesteps = 10_000
     progress.on_update(run, METRICS)
     progress._bar.refresh()
@@ -63,16 +65,23 @@ def test_what_is_no_terminal_gets_a_line_every_few_seconds(run, monkeypatch, cap
     monkeypatch.setattr(lines, "_PLAIN_EVERY", 0.0)
     progress = Progress()
     progress.on_start(run)
-    run.timesteps = 10_000
+    run.timesteps = 1_000
+    progress.on_update(run, FIRST)
+    run.timesteps = 11_000
     progress.on_update(run, METRICS | {"train/return": float("nan")})
     progress.on_end(run)
-    assert capsys.readouterr().out.splitlines()[1:] == [" 10,000 of 400,000 steps  100 steps/s  return –  1:05:00 left"]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  1,000 of 400,000 steps  return 12.3",  # there is no rate yet that would leave compiling out
+        " 11,000 of 400,000 steps  100 steps/s  return –  1:04:50 left",
+    ]
 
 
 def test_nothing_is_left_of_a_run_whose_last_episodes_went_beyond_its_steps(run, monkeypatch, capsys):
     monkeypatch.setattr(lines, "_PLAIN_EVERY", 0.0)
     progress = Progress()
     progress.on_start(run)
+    run.timesteps = 390_200
+    progress.on_update(run, FIRST)
     run.timesteps = 400_200
     progress.on_update(run, METRICS)
     assert capsys.readouterr().out.endswith("400,200 of 400,000 steps  100 steps/s  return 12.3  0:00:00 left\n")
