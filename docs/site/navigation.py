@@ -39,6 +39,7 @@ SECTIONS = {
         "docs/encoders",
         "docs/collectors",
         "docs/memory",
+        "docs/self-play",
     ),
     "Runs": (
         *(f"docs/{name}" for name in ("progress", "metrics", "tuning-practice", "tuning", "diagnostics")),

@@ -31,6 +31,7 @@ TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/memory.md",
     "docs/replay.md",
     "docs/resume.md",
+    "docs/self-play.md",
     "docs/tuning.md",
     "docs/your-environment.md",
 )
