@@ -107,6 +107,8 @@ class Learner:
             )
         if not self.uses_value and self.rehearsal is None:
             _log.info("No value output: a time limit counts as the end of the task, with no reward after it.")
+        if agent.scale_rewards and self.rehearsal is not None and self.rehearsal.from_data:
+            raise ValueError("scale_rewards follows the rewards of rollouts, and a run that learns from data plays none: leave it out.")
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self._rows = RolloutRows(agent, policy, self.uses_value, self.reward_scale, self.target)
         scale = [] if self.reward_scale is None else self.reward_scale.variables
@@ -213,6 +215,8 @@ class Learner:
                 f"A diagnosis is of credits that are the whole factor of a gradient, and those of {type(self.agent).__name__} "
                 "say what enters a trace."
             )
+        if self.rehearsal is not None and self.rehearsal.from_data:
+            raise NotImplementedError("A diagnosis is of rollouts, and a run that learns from data plays none.")
         if not {"log_prob", "value"} & {*self.credited}:
             raise NotImplementedError(
                 f"A diagnosis is of policy gradients and of values, and {type(self.agent).__name__} credits "
