@@ -11,8 +11,8 @@ As credits, positive raising the output:
     on ∇ q_i(s, a)     y − q_i(s, a)
     on ∇ log π(a|s)    min(exp(A / β), w_max)
 
-The policy only weighs recorded actions, so it stays near them; with β → ∞ all weigh 1, which is behavior cloning. It learns from
-data (`replay.data`), and goes on in the environment as any agent with a replay.
+The policy only weighs recorded actions, so it stays near them; with β → ∞ all weigh 1, which is behavior cloning. It learns
+from data (`replay.data`), and goes on in the environment as any agent with a replay.
 
 Where it fails: values of the policy's own samples are of actions that may not be recorded, and those the critics guess; with a
 small β few steps have all the weight.

@@ -1,18 +1,18 @@
 """IQL: values of recorded actions alone, of which the better ones count more, and a policy that prefers those.
 
 With d = γⁿ where the task goes on and 0 where it ended, E critics q_i of an observation and an action, slow copies q̄_i of them,
-and a value v of an observation, each drawn step has u = min_i q̄_i(s, a) − v(s), by how much its action is better than v says. As
-credits, positive raising the output:
+and a value v of an observation, each drawn step has u = min_i q̄_i(s, a) − v(s), by how much its action is better than v says.
+As credits, positive raising the output:
 
     on ∇ v(s)          |τ − 1(u < 0)| u, the slope of an expectile: with τ above ½ better actions pull more
     on ∇ q_i(s, a)     R + d v(s′) − q_i(s, a)
     on ∇ log π(a|s)    min(exp(u / β), w_max)
 
-No value of an action that is not recorded is ever asked for. With τ = ½ v is the mean over the recorded actions, so that q is the
-value of whoever acted; with τ → 1 it is that of the best recorded action.
+No value of an action that is not recorded is ever asked for. With τ = ½ v is the mean over the recorded actions, so that q is
+the value of whoever acted; with τ → 1 it is that of the best recorded action.
 
-Where it fails: near τ = 1 lucky outcomes count as good actions; the policy stays near the recorded actions, also where it could be
-better.
+Where it fails: near τ = 1 lucky outcomes count as good actions; the policy stays near the recorded actions, also where it
+could be better.
 
 Source: Kostrikov, Nair & Levine (2022), "Offline reinforcement learning with implicit Q-learning".
 """

@@ -108,7 +108,9 @@ class Learner:
         if not self.uses_value and self.rehearsal is None:
             _log.info("No value output: a time limit counts as the end of the task, with no reward after it.")
         if agent.scale_rewards and self.rehearsal is not None and self.rehearsal.from_data:
-            raise ValueError("scale_rewards follows the rewards of rollouts, and a run that learns from data plays none: leave it out.")
+            raise ValueError(
+                "scale_rewards follows the rewards of rollouts, and a run that learns from data plays none: leave it out."
+            )
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self._rows = RolloutRows(agent, policy, self.uses_value, self.reward_scale, self.target)
         scale = [] if self.reward_scale is None else self.reward_scale.variables

@@ -62,7 +62,9 @@ class Rehearsal:
         if not self.from_data:
             return self._ring(self._settings, self._num_envs, self._steps)
         if self._filled is None:
-            raise ValueError("A replay of recorded episodes is to be filled with them first: rehearsal.fill(episodes, policy).")
+            raise ValueError(
+                "A replay of recorded episodes is to be filled with them first: rehearsal.fill(episodes, policy)."
+            )
         return self._filled
 
     @property
@@ -76,7 +78,8 @@ class Rehearsal:
         Raises:
             ValueError: they do not fit into memory, or `replay.frames` is of stacks that they are not.
         """
-        ring = self._ring(replace(self._settings, capacity=rows_for(episodes, self._stacks)), 1, CHUNK)
+        settings = replace(self._settings, capacity=rows_for(episodes, self._stacks), warmup=0)
+        ring = self._ring(settings, 1, CHUNK)
         for rollout in rollouts(episodes, policy):
             ring.write(rollout)
         if self._stacks is not None:
@@ -141,7 +144,7 @@ class Rehearsal:
         return means | {"gradient_steps": tf.cast(made, tf.float32)}, bad
 
     def _due(self) -> tf.Tensor:
-        """Return how many updates the steps that were played allow and that were not made yet, int32 (). Of data: all of a call."""
+        """Return how many updates the steps that were played allow and were not made yet, int32 (); of data all of a call."""
         if self.from_data:
             return tf.constant(self._most)
         beyond = tf.maximum(self.ring.steps - self._settings.warmup, 0)

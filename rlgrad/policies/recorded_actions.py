@@ -41,4 +41,6 @@ def as_stored_actions(distribution: Distribution, actions: np.ndarray[Any, Any])
         halves = np.clip((2.0 * actions - low - high) / (high - low), -1.0, 1.0)
         stored = np.arctanh(halves * _INSIDE) if isinstance(known, DiagonalGaussian) else halves
         return stored.astype(np.float32)
-    raise ValueError(f"Recorded actions are of one space, and {type(known).__name__} is over several: flatten the action space.")
+    raise ValueError(
+        f"Recorded actions are of one space, and {type(known).__name__} is over several: flatten the action space."
+    )

@@ -30,13 +30,15 @@ def read(name: str, observation_space: Space[Any], action_space: Space[Any]) -> 
         dataset = minari.load_dataset(name)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(
-            f"There is no folder {name!r}, and no Minari dataset of that id on this machine. `minari list remote` shows those that "
-            f"there are, and `minari download {name}` fetches one."
+            f"There is no folder {name!r}, and no Minari dataset of that id on this machine. `minari list remote` shows those "
+            f"that there are, and `minari download {name}` fetches one."
         ) from error
     parts = [_episodes(each) for each in dataset.iterate_episodes()]
     if not parts:
         raise ValueError(f"The Minari dataset {name!r} has no episodes.")
-    return joined([fitting(part, observation_space, action_space, f"{name}, episode {i}") for i, part in enumerate(parts)])
+    return joined(
+        [fitting(part, observation_space, action_space, f"{name}, episode {i}") for i, part in enumerate(parts)]
+    )
 
 
 def _episodes(data: Any) -> Episodes:

@@ -8,8 +8,8 @@ A file holds episodes one after the other, S steps in E of them:
     actions        (S, …)            as the environment got them
     rewards        (S,)
 
-Of a Dict of observations each part has an array, `observations/NAME`, and of a Tuple `observations/0`, …. So a row's successor is
-the row after it, and no flag has to say where an episode ends.
+Of a Dict of observations each part has an array, `observations/NAME`, and of a Tuple `observations/0`, …. So a row's successor
+is the row after it, and no flag has to say where an episode ends.
 """
 
 import hashlib
@@ -132,7 +132,9 @@ def fitting(episodes: Episodes, observation_space: Space[Any], action_space: Spa
     if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or not len(lengths) or lengths.min() < 1:
         raise ValueError(f"{source}: lengths holds a whole number ≥ 1 for each episode, and it is {_kind(lengths)}.")
     if lengths.max() > 2**40 or terminated.dtype != np.bool_ or terminated.shape != lengths.shape:
-        raise ValueError(f"{source}: terminated holds a bool for each of {len(lengths):,} episodes, not {_kind(terminated)}.")
+        raise ValueError(
+            f"{source}: terminated holds a bool for each of {len(lengths):,} episodes, not {_kind(terminated)}."
+        )
     steps = int(lengths.sum(dtype=np.int64))
     rewards = _numbers(episodes.rewards, (steps,), np.dtype(np.float32), f"{source}: rewards")
     known = dict(arrays(storage(observation_space, (steps + len(lengths),)), "observation"))
@@ -156,7 +158,9 @@ def fitting(episodes: Episodes, observation_space: Space[Any], action_space: Spa
 def _actions(actions: Any, steps: int, space: Space[Any], source: Any) -> Array:
     """Return actions in the space's dtype, if they are of it."""
     if branch(space) is not None or space.shape is None or space.dtype is None:
-        raise ValueError(f"Recorded actions are of a Box, Discrete, MultiDiscrete or MultiBinary space, not of {space}.")
+        raise ValueError(
+            f"Recorded actions are of a Box, Discrete, MultiDiscrete or MultiBinary space, not of {space}."
+        )
     found = _numbers(actions, (steps, *space.shape), space.dtype, f"{source}: actions")
     low, high, edge = _bounds(space)
     if ((found < low - edge) | (found > high + edge)).any():
@@ -177,7 +181,7 @@ def _bounds(space: Any) -> tuple[Any, Any, Any]:
 
 
 def _numbers(array: Any, shape: tuple[int, ...], dtype: Any, name: str) -> Array:
-    """Return an array of a shape and dtype, from one whose numbers fit: whole numbers for whole ones, and all of them finite."""
+    """Return an array of a shape and dtype, from one whose numbers fit: whole ones for whole ones, and all of them finite."""
     array, dtype = np.asarray(array), np.dtype(dtype)
     if array.shape != shape or array.dtype.kind not in "biuf":
         raise ValueError(f"{name} are expected of the shape {shape}, and are {_kind(array)}.")
@@ -218,8 +222,8 @@ def _read(path: Path, observation_space: Space[Any]) -> Episodes:
     lacking = sorted(names - content.keys())
     if lacking:
         raise ValueError(
-            f"{path} has no {', '.join(lacking)}: it holds {', '.join(sorted(content)) or 'nothing'}. Recorded episodes of this "
-            f"environment have {', '.join(sorted(names))}."
+            f"{path} has no {', '.join(lacking)}: it holds {', '.join(sorted(content)) or 'nothing'}. Recorded episodes of "
+            f"this environment have {', '.join(sorted(names))}."
         )
     observations = map_arrays(lambda name: content[str(name)], _tree_of_names(observation_space, "observations"))
     return Episodes(observations, *(content[name] for name in Episodes._fields[1:]))

@@ -35,8 +35,8 @@ class Replay(Record):
     importance_exponent: float = 0.4
     """Power of the importance weights at the start of training, if prioritized; it rises linearly to 1 at the end."""
     data: str | None = None
-    """Learn from recorded episodes alone: a folder of them (`rlgrad record-data`), or the id of a Minari dataset on this machine.
-    Nothing is played for training then, all of the data is kept, and a step of the run is a gradient step."""
+    """Learn from recorded episodes alone: a folder of them (`rlgrad record-data`), or the id of a Minari dataset on this
+    machine. Nothing is played for training then, all of the data is kept, and a step of the run is a gradient step."""
     data_digest: str | None = None
     """SHA-256 digest of the data, which a run writes down when it begins; other data are refused. `None`: any are taken."""
 
@@ -45,7 +45,9 @@ class Replay(Record):
         if self.data is None and self.data_digest is not None:
             raise ValueError("data_digest is of data, and there are none: set data, or leave it out.")
         if self.data is not None and self.prioritized:
-            raise ValueError("prioritized is of steps that a run plays: leave it out for data, which are drawn uniformly.")
+            raise ValueError(
+                "prioritized is of steps that a run plays: leave it out for data, which are drawn uniformly."
+            )
         for name in ("capacity", "batch_size", "n_steps"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.frames is None or self.frames >= 2, "frames", "at least 2, or None", self.frames)

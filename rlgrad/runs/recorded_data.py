@@ -33,8 +33,8 @@ def load_data(replay: Replay, collector: Collector) -> Episodes:
     found = recorded.digest(episodes)
     if replay.data_digest not in (None, found):
         raise ValueError(
-            f"The recorded episodes of {replay.data} are not those that this run began with (SHA-256 {found[:16]}…, and its config "
-            f"says {str(replay.data_digest)[:16]}…): bring those back, or begin a new run."
+            f"The recorded episodes of {replay.data} are not those that this run began with (SHA-256 {found[:16]}…, and its "
+            f"config says {str(replay.data_digest)[:16]}…): bring those back, or begin a new run."
         )
     return episodes
 
@@ -54,8 +54,8 @@ def require_possible_data(agent: Agent) -> None:
     """Raise a ValueError for an agent that learns from recorded episodes alone, and has none."""
     if agent.needs_data and (agent.replay is None or agent.replay.data is None):
         raise ValueError(
-            f"{type(agent).__name__} learns from recorded episodes: name a folder of them or a Minari dataset, as replay.data (command "
-            "line: --agent.replay.data FOLDER). rlgrad record-data records some."
+            f"{type(agent).__name__} learns from recorded episodes: name a folder of them or a Minari dataset, as replay.data "
+            "(command line: --agent.replay.data FOLDER). rlgrad record-data records some."
         )
 
 

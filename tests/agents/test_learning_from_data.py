@@ -85,9 +85,7 @@ def test_the_credited_gradient_is_that_of_the_losses(agent, loss, jit):
     placed = other_weights(policy)
     got = credited_gradient(agent, policy, batch, placed, jit)
     slow = at(policy, placed)
-    assert_minus_gradient_of(
-        lambda: tf.reduce_sum(batch.weights * loss(agent, policy, slow, batch)), policy, got
-    )
+    assert_minus_gradient_of(lambda: tf.reduce_sum(batch.weights * loss(agent, policy, slow, batch)), policy, got)
 
 
 class Answer:

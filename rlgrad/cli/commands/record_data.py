@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--greedy", action="store_true", help="take the most likely actions instead of sampling them")
     parser.add_argument("--seed", type=count, default=0, help="seed of the episodes (default: 0)")
     parser.add_argument("--env", help=f"environment of {RANDOM}, or in place of the run's: an id, or my_env.py:MyEnv")
-    parser.add_argument("--wrappers", nargs="*", help=f"wrappers of {RANDOM}, or instead of the run's, as for rlgrad train")
+    parser.add_argument(
+        "--wrappers", nargs="*", help=f"wrappers of {RANDOM}, or instead of the run's, as for rlgrad train"
+    )
     add_trust(parser)
     add_limit(parser)
     add_env_kwargs(parser, added=True)
@@ -54,7 +56,13 @@ def run(arguments: list[str]) -> Result:
 
         made = {"env_kwargs": kwargs, "wrappers": options.wrappers or ()}
         played = record(
-            options.output, None, options.env, name=RANDOM, max_episode_steps=options.max_episode_steps, **made, **settings
+            options.output,
+            None,
+            options.env,
+            name=RANDOM,
+            max_episode_steps=options.max_episode_steps,
+            **made,
+            **settings,
         )
     else:
         check_run(options.run)
