@@ -7,8 +7,8 @@ Every recorded step counts the same, so the credit is a constant:
 That is maximum likelihood: cross-entropy of Discrete actions, and least squares, weighted by 1/σ², of continuous ones.
 Rewards are not read.
 
-Where it fails: a policy that errs comes to states that were not recorded, where it errs more; and it is as good as whoever acted,
-at best, the mean of them where several acted differently.
+Where it fails: a policy that errs comes to states that were not recorded, where it errs more; and it is as good as whoever
+acted, at best, the mean of them where several acted differently.
 
 Source: Pomerleau (1991), "Efficient training of artificial neural networks for autonomous navigation".
 """
