@@ -25,6 +25,7 @@ TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/export.md",
     "docs/faq.md",
     "docs/first-steps.md",
+    "docs/from-demonstrations.md",
     "docs/gradients/closed-forms.md",
     "docs/gradients/from-k-gradients.md",
     "docs/logs.md",
