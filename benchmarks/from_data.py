@@ -36,11 +36,10 @@ DATA: dict[str, list[tuple[str, str, list[str]]]] = {  # parts of each folder: w
 }
 NETWORK = ["--hidden-sizes", "64", "64", "--activation", "relu", "--agent.num-steps", "100"]
 RATE = ["--agent.update.learning-rate", "1e-3"]
-RETURNS = ["--agent.gamma", "0.98", "--agent.beta", "10"]
 PENDULUM = {
     "bc": [*NETWORK, *RATE],
-    "awac": [*NETWORK, *RATE, *RETURNS],
-    "iql": [*NETWORK, *RATE, *RETURNS, "--agent.expectile", "0.9"],
+    "awac": [*NETWORK, *RATE, "--agent.gamma", "0.98", "--agent.beta", "10"],
+    "iql": [*NETWORK, *RATE, "--agent.gamma", "0.98", "--agent.beta", "3", "--agent.expectile", "0.9"],
 }
 STEPS = {"Pendulum-v1": "20000", "CartPole-v1": "3000"}
 
@@ -123,10 +122,11 @@ def table() -> None:
 HEAD = """\
 # Learning from recorded episodes
 
-BC, AWAC and IQL from episodes that `rlgrad record-data` recorded, beside the mean return of those episodes; every seed, last weights, 100
-fresh episodes. Nothing is played for training. `random`: 100 episodes of random actions; `half-trained`: 100 episodes of SAC after 3,000
-steps, sampled; `mixed`: 50 and 50 of these, and 20 of SAC after 20,000 steps; `cartpole`: 20 episodes of DQN after its config's 50,000
-steps. 20,000 gradient steps of 256 recorded steps on Pendulum-v1, 3,000 on CartPole-v1. Settings were chosen on seed 100.
+BC, AWAC and IQL from episodes that `rlgrad record-data` recorded, beside the mean return of those episodes; every seed, last
+weights, 100 fresh episodes. Nothing is played for training. `random`: 100 episodes of random actions; `half-trained`: 100
+episodes of SAC after 3,000 steps, sampled; `mixed`: 50 and 50 of these, and 20 of SAC after 20,000 steps; `cartpole`: 20
+episodes of DQN after its config's 50,000 steps. 20,000 gradient steps of 256 recorded steps on Pendulum-v1, 3,000 on
+CartPole-v1. Settings were chosen on seed 100.
 
     python benchmarks/from_data.py record --folder data
     python benchmarks/from_data.py run --folder data --seeds 0-2

@@ -27,8 +27,8 @@ OF_CRITICS = {
     "log_alpha": "∇ log α",
 }
 OF_DATA = {"log_prob": "∇ log π(a\\|s)", "value": "∇ v(s)", "q": "∇ q_i(s, a)"}
-"""The columns of credits, of agents with and without critics of actions, and of those that learn from recorded episodes: outputs of
-the policy, and their heads."""
+"""The columns of credits, of agents with and without critics of actions, and of those that learn from recorded episodes:
+outputs of the policy, and their heads."""
 
 FROM_DATA = ("bc", "awac", "iql")
 
