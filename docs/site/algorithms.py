@@ -99,7 +99,9 @@ CREDITS: dict[str, dict[str, Cell]] = {
     },
     "bc": {"log_prob": Cell("1", 'return {"log_prob": 1.0}')},
     "awac": {
-        "log_prob": Cell("exp(A / β), bounded", '"log_prob": tf.minimum(tf.exp(advantage / self.beta), self.max_weight)'),
+        "log_prob": Cell(
+            "exp(A / β), bounded", '"log_prob": tf.minimum(tf.exp(advantage / self.beta), self.max_weight)'
+        ),
         "q": Cell("R + d min q̄(s′, a′) − q_i", '"q": y[:, None] - now.q'),
     },
     "iql": {

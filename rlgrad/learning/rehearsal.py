@@ -12,6 +12,8 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.agent import Agent
 from rlgrad.data import Metrics, ReplayBatch, Rollout
+from rlgrad.environments.goals import GoalRewards
+from rlgrad.learning.hindsight import relabelled
 from rlgrad.learning.recorded_rollouts import CHUNK, rollouts, rows_for
 from rlgrad.policies.policy import Policy
 from rlgrad.replay.recorded import Episodes
@@ -32,17 +34,22 @@ class Rehearsal:
         agent: has the replay's settings.
         policy: says what is stored.
         num_envs: slots that rollouts are played in.
+        goals: of the environment, which a replay with hindsight asks.
 
     Attributes:
         variables: for checkpoints, besides those of the replay, which has files of its own.
+        goals: of the environment; `None`: there is no hindsight.
         from_data: the replay holds recorded episodes, `fill` puts them there, and nothing is played.
         steps_per_call: steps that a call of the learner counts: those of a rollout, or of data as many gradient steps.
     """
 
-    def __init__(self, agent: Agent, policy: Policy, num_envs: int) -> None:
+    def __init__(self, agent: Agent, policy: Policy, num_envs: int, goals: GoalRewards | None = None) -> None:
         assert agent.replay is not None
         assert agent.num_steps is not None
         self._settings = agent.replay
+        if agent.replay.hindsight and goals is None:
+            raise ValueError("replay.hindsight asks the environment for the rewards of goals: train with rlgrad.train.")
+        self.goals = goals if agent.replay.hindsight else None
         steps, self._gamma = agent.num_steps, agent.gamma
         self._specs, self._num_envs = (policy.observation_spec, policy.action_spec), num_envs
         self._steps, self._stacks = steps, stacks_of(policy.observation_spec, self._settings.frames)
@@ -107,7 +114,11 @@ class Rehearsal:
         """Return a batch of the replay, and where its rows are."""
         drawn = self.ring.draw(seed, self._settings.batch_size, progress)
         numbers = {name: getattr(drawn, name) for name in ReplayBatch._fields if name != "progress"}
-        return ReplayBatch(**numbers, progress=progress), drawn.rows
+        batch = ReplayBatch(**numbers, progress=progress)
+        if self.goals is not None:
+            share, gamma = self._settings.hindsight, self._gamma
+            batch = relabelled(batch, drawn.rows, self.ring, self.goals, share=share, gamma=gamma, seed=seed)
+        return batch, drawn.rows
 
     def updates(self, update: Update, names: Sequence[str], progress: Any, seed: Any) -> tuple[Metrics, tf.Tensor]:
         """Make the updates that are due.

@@ -12,6 +12,7 @@ from rlgrad.callbacks import Callback, make_callbacks
 from rlgrad.config import Config
 from rlgrad.core import capacity
 from rlgrad.core.keras_configs import weights_within
+from rlgrad.environments.goals import goals_of
 from rlgrad.learning.contract import batch_signature, dry_run
 from rlgrad.learning.learner import Learner
 from rlgrad.logs import make_logs
@@ -97,7 +98,11 @@ def assemble(
             if begins and config.init_from is not None:
                 take_weights(policy, str(config.init_from))  # before the learner copies them
             # Without a value the agent is traced again, on outputs that have none.
-            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=traced if policy.has_value else None)
+            goals = None
+            if agent.replay is not None and agent.replay.hindsight:
+                goals = goals_of(config.env, spaces[0], config.env_kwargs, config.wrappers)
+            known = traced if policy.has_value else None
+            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=known, goals=goals)
             if episodes is not None:
                 begin_with(learner, episodes)
     except BaseException:

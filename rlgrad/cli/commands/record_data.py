@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--episodes", type=count, default=100, help="episodes to play (default: 100)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely actions instead of sampling them")
     parser.add_argument("--seed", type=count, default=0, help="seed of the episodes (default: 0)")
-    parser.add_argument("--env", help=f"environment in place of the run's: an id, or my_env.py:MyEnv; {RANDOM} needs one")
+    parser.add_argument(
+        "--env", help=f"environment in place of the run's: an id, or my_env.py:MyEnv; {RANDOM} needs one"
+    )
     parser.add_argument(
         "--wrappers", nargs="*", help=f"wrappers of {RANDOM}, or instead of the run's, as for rlgrad train"
     )
