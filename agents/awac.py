@@ -60,4 +60,4 @@ class AWAC(ReplayAgent):
 
     def search_space(self) -> search.Space:
         """Return ranges for what is the agent's own besides."""
-        return super().search_space() | {"beta": search.Range(0.1, 10.0, log=True)}
+        return {**super().search_space(), "beta": search.Range(0.1, 10.0, log=True)}

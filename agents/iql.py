@@ -60,7 +60,5 @@ class IQL(ReplayAgent):
 
     def search_space(self) -> search.Space:
         """Return ranges for what is the agent's own besides."""
-        return super().search_space() | {
-            "expectile": search.Range(0.5, 0.95),
-            "beta": search.Range(0.1, 10.0, log=True),
-        }
+        own = {"expectile": search.Range(0.5, 0.95), "beta": search.Range(0.1, 10.0, log=True)}
+        return {**super().search_space(), **own}

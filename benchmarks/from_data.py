@@ -35,12 +35,11 @@ DATA: dict[str, list[tuple[str, str, list[str]]]] = {  # parts of each folder: w
     "cartpole": [("cartpole", "20", ["--greedy", "--seed", "6"])],
 }
 NETWORK = ["--hidden-sizes", "64", "64", "--activation", "relu", "--agent.num-steps", "100"]
-RATE = ["--agent.update.learning-rate", "3e-4"]
 VALUES = ["--agent.gamma", "0.98", "--agent.beta", "10"]
 PENDULUM = {
-    "bc": [*NETWORK, *RATE],
-    "awac": [*NETWORK, *RATE, *VALUES],
-    "iql": [*NETWORK, *RATE, *VALUES],
+    "bc": NETWORK,
+    "awac": [*NETWORK, *VALUES],
+    "iql": [*NETWORK, *VALUES],
 }
 STEPS = {"Pendulum-v1": "10000", "CartPole-v1": "3000"}
 

@@ -89,7 +89,7 @@ def write(folder: Path, episodes: Episodes) -> Path:
     content = dict(_named(episodes.observations, "observations"))
     content |= {name: getattr(episodes, name) for name in Episodes._fields[1:]}
     buffer = io.BytesIO()
-    np.savez(buffer, **content)
+    np.savez(buffer, **content)  # type: ignore[arg-type]  # its other argument is a flag
     path = folder / f"episodes-{max(taken, default=-1) + 1:06d}.npz"
     write_whole(path, buffer.getvalue())
     return path
@@ -186,7 +186,7 @@ def _numbers(array: Any, shape: tuple[int, ...], dtype: Any, name: str) -> Array
     if array.shape != shape or array.dtype.kind not in "biuf":
         raise ValueError(f"{name} are expected of the shape {shape}, and are {_kind(array)}.")
     with np.errstate(over="ignore", invalid="ignore"):
-        found = array.astype(dtype)
+        found: Array = array.astype(dtype)
     if dtype.kind == "f":
         if not np.isfinite(found).all():
             raise ValueError(f"{name} are not finite.")

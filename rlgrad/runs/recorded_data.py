@@ -44,10 +44,10 @@ def with_facts(agent: Agent, episodes: Episodes) -> Agent:
     replay: Any = agent.replay
     folder = Path(replay.data).expanduser()
     place = str(folder.resolve()) if folder.is_dir() else replay.data
-    changed: Any = agent
-    return dataclasses.replace(
-        changed, replay=dataclasses.replace(replay, data=place, data_digest=recorded.digest(episodes))
-    )
+    replay = dataclasses.replace(replay, data=place, data_digest=recorded.digest(episodes))
+    changed: Any = agent  # whose class has the field
+    found: Agent = dataclasses.replace(changed, replay=replay)
+    return found
 
 
 def require_possible_data(agent: Agent) -> None:

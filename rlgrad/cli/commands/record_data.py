@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rlgrad.cli.keyword_arguments import keyword_arguments
 from rlgrad.cli.loading import add_checkpoint, add_env_kwargs, add_limit, add_trust, check_run, load_run, require_limit
@@ -45,7 +46,7 @@ def run(arguments: list[str]) -> Result:
         raise ValueError(f"--episodes is at least 1, got {options.episodes}.")
     require_limit(options.max_episode_steps)
     kwargs = keyword_arguments(options.env_kwargs)
-    settings = {"episodes": options.episodes, "greedy": options.greedy, "seed": options.seed}
+    settings: dict[str, Any] = {"episodes": options.episodes, "greedy": options.greedy, "seed": options.seed}
     if str(options.run) == RANDOM:
         if options.env is None:
             raise ValueError(f"{RANDOM} plays in an environment of your choice: name it, as in --env Pendulum-v1.")
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> Result:
         import_tensorflow()
         from rlgrad.runs.data_recording import record
 
-        made = {"env_kwargs": kwargs, "wrappers": options.wrappers or ()}
+        made: dict[str, Any] = {"env_kwargs": kwargs, "wrappers": options.wrappers or ()}
         played = record(
             options.output,
             None,
