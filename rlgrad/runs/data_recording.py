@@ -25,7 +25,7 @@ _EPISODES = 1_000  # of a file, at most
 
 
 def record(
-    folder: Path,
+    folder: str | Path,
     policy: Any,
     env: Any,
     *,
@@ -55,7 +55,7 @@ def record(
     """
     if episodes < 1:
         raise ValueError(f"episodes is at least 1, got {episodes}.")
-    slots = min(episodes, _SLOTS)
+    folder, slots = Path(folder), min(episodes, _SLOTS)
     collector = make_collector(env, num_envs=slots, episodes_per_env=1, seed=seed, **options)
     try:
         spaces = [describe(collector.observation_space), describe(collector.action_space)]
