@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlgrad.agents.a2c import A2C
+    from rlgrad.agents.awac import AWAC
+    from rlgrad.agents.bc import BC
     from rlgrad.agents.c51 import C51
     from rlgrad.agents.ddpg import DDPG
     from rlgrad.agents.dqn import DQN
+    from rlgrad.agents.iql import IQL
     from rlgrad.agents.npg import NPG
     from rlgrad.agents.ppo import PPO
     from rlgrad.agents.pqn import PQN
@@ -24,9 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "A2C",
+    "AWAC",
+    "BC",
     "C51",
     "DDPG",
     "DQN",
+    "IQL",
     "NPG",
     "PPO",
     "PQN",

@@ -35,6 +35,8 @@ class Agent(Record):
     scalars: ClassVar[Mapping[str, float]] = {}
     """Numbers that are learned beside the networks, such as a temperature, by name, with their starts. Each is an output of the
     policy, (M,), the same for every row."""
+    needs_data: ClassVar[bool] = False
+    """True for an agent that learns from recorded episodes alone, `replay.data`, and never from its own."""
 
     gamma: float = 0.99
     """Discount per step, 0 to 1."""
@@ -264,10 +266,11 @@ class ReplayAgent(Agent):
         raise NotImplementedError(f"{type(self).__name__} needs a method `credit(self, batch, now)`.")
 
     def search_space(self) -> search.Space:
-        """Return ranges for the discount, the update and the batch, and choices for the ratio of updates to steps."""
+        """Return ranges for the discount, the update and the batch, and of what is played for the ratio of updates to steps."""
+        plays = not self.needs_data and (self.replay is None or self.replay.data is None)
         return {
             "gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999],
             "replay.batch_size": [32, 64, 128, 256],
-            "replay.updates_per_step": [0.125, 0.25, 0.5, 1.0],
+            **({"replay.updates_per_step": [0.125, 0.25, 0.5, 1.0]} if plays else {}),
             **search.under("update", self.update.search_space()),
         }

@@ -26,7 +26,11 @@ OF_CRITICS = {
     "action_log_prob": "∇ log π(a(s; ε)\\|s)",
     "log_alpha": "∇ log α",
 }
-"""The columns of credits, of agents with and without critics of actions: outputs of the policy, and their heads."""
+OF_DATA = {"log_prob": "∇ log π(a\\|s)", "value": "∇ v(s)", "q": "∇ q_i(s, a)"}
+"""The columns of credits, of agents with and without critics of actions, and of those that learn from recorded episodes:
+outputs of the policy, and their heads."""
+
+FROM_DATA = ("bc", "awac", "iql")
 
 
 class Cell(NamedTuple):
@@ -93,6 +97,18 @@ CREDITS: dict[str, dict[str, Cell]] = {
         "q": Cell("as SAC, min of a random pair", "return tf.reduce_min(tf.gather(q, drawn, batch_dims=1), axis=-1)"),
         "action": Cell("∇ₐ mean q", "return tf.reduce_mean(q, axis=-1)"),
     },
+    "bc": {"log_prob": Cell("1", 'return {"log_prob": 1.0}')},
+    "awac": {
+        "log_prob": Cell(
+            "exp(A / β), bounded", '"log_prob": tf.minimum(tf.exp(advantage / self.beta), self.max_weight)'
+        ),
+        "q": Cell("R + d min q̄(s′, a′) − q_i", '"q": y[:, None] - now.q'),
+    },
+    "iql": {
+        "log_prob": Cell("exp(u / β), bounded", "weight = tf.minimum(tf.exp(better / self.beta), self.max_weight)"),
+        "value": Cell("\\|τ − [u < 0]\\| u", "share = tf.where(better < 0.0"),
+        "q": Cell("R + d v(s′) − q_i", '"q": y[:, None] - now.q'),
+    },
 }
 """By agent and output, in the order of the table."""
 
@@ -100,8 +116,9 @@ CREDITS: dict[str, dict[str, Cell]] = {
 def table() -> str:
     """Return the table."""
     of_critics = [name for name in CREDITS if "action" in CREDITS[name]]
-    without = [name for name in CREDITS if name not in of_critics]
-    return f"{_table(without, OUTPUTS)}\nWith critics of continuous actions:\n\n{_table(of_critics, OF_CRITICS)}"
+    without = [name for name in CREDITS if name not in of_critics and name not in FROM_DATA]
+    of_data = f"From recorded episodes:\n\n{_table(list(FROM_DATA), OF_DATA)}"
+    return f"{_table(without, OUTPUTS)}\nWith critics of continuous actions:\n\n{_table(of_critics, OF_CRITICS)}\n{of_data}"
 
 
 def written(page: str) -> str:

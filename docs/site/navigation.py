@@ -25,6 +25,7 @@ SECTIONS = {
         "docs/agents/*",
         "docs/table",
         "docs/replay",
+        "docs/from-demonstrations",
         "docs/streams",
         "docs/prediction",
         "docs/agents/your-own",

@@ -27,6 +27,7 @@ Train reinforcement-learning agents on Gymnasium environments.
   inspect RUN                        signal and noise of the gradients, as a table and a PNG
   watch RUN                          show an episode: in a window, or as a GIF
   record RUN --output episode.mp4    write episodes as a film, MP4 or GIF
+  record-data RUN --output FOLDER    write episodes as data that agents learn from
   tune CONFIG | AGENT ENV [options]  search for better hyper-parameters, and write the best as a config
   export RUN --format FORMAT         write the policy as a file that acts without rlgrad
   check ENV                          try an environment before training on it
@@ -53,6 +54,7 @@ COMMANDS = {  # each module has `parser()` and `run(arguments)`
     "inspect": "rlgrad.cli.commands.inspect",
     "watch": "rlgrad.cli.commands.watch",
     "record": "rlgrad.cli.commands.record",
+    "record-data": "rlgrad.cli.commands.record_data",
     "tune": "rlgrad.cli.commands.tune",
     "export": "rlgrad.cli.commands.export",
     "check": "rlgrad.cli.commands.check",

@@ -21,6 +21,8 @@ def acting_policy(agent: Agent, policy: Policy, progress: Any, timesteps: Any, d
         timesteps: environment steps taken so far, likewise.
         decided: actions that were decided ahead; see `Explorer`.
     """
+    if agent.replay is not None and agent.replay.data is not None:  # nothing is played
+        return policy
     exploration = agent.exploration
     warmup = 0 if agent.replay is None else agent.replay.warmup
     if not warmup and decided is None and exploration == Exploration():
@@ -34,6 +36,8 @@ def acting_policy(agent: Agent, policy: Policy, progress: Any, timesteps: Any, d
 
 def require_explorable(agent: Agent, policy: Policy) -> None:
     """Raise a ValueError for random actions in a space without bounds, and for noise that a policy does not take."""
+    if agent.replay is not None and agent.replay.data is not None:
+        return
     if agent.exploration.random != 0.0 or (agent.replay is not None and agent.replay.warmup):
         Exploring(policy.distribution, 1.0).require_bounds()
     if agent.exploration.noise == 0.0 or hasattr(policy.distribution, "noisy"):

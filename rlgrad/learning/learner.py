@@ -13,6 +13,7 @@ from rlgrad.core.tensorflow_internals import flat_call, trace
 from rlgrad.data import Batch, Metrics, ReplayBatch, Rollout
 from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
+from rlgrad.environments.goals import GoalRewards
 from rlgrad.learning.acting import acting_policy, require_explorable
 from rlgrad.learning.contract import (
     DryRun,
@@ -22,6 +23,7 @@ from rlgrad.learning.contract import (
     dry_run,
     require_free_names,
 )
+from rlgrad.learning.hindsight import check_paid
 from rlgrad.learning.nonfinite import NonFiniteError, explain
 from rlgrad.learning.objective import PolicyObjective
 from rlgrad.learning.packing import WordPacking
@@ -58,6 +60,7 @@ class Learner:
         xla: compile with XLA; if it cannot compile the model, the program becomes a plain graph, and says so. `None`: if the
             model gains from it, so not for convolutions on a CPU.
         traced: a dry run of the agent on this policy's outputs, if the caller has one. `None`: the learner makes it.
+        goals: of the environment, which a replay with hindsight asks, in Python: then nothing is compiled with XLA.
 
     Attributes:
         credited: names of the outputs that the agent trains.
@@ -73,7 +76,14 @@ class Learner:
     """
 
     def __init__(
-        self, agent: Agent, policy: Policy, *, num_envs: int, xla: bool | None = None, traced: DryRun | None = None
+        self,
+        agent: Agent,
+        policy: Policy,
+        *,
+        num_envs: int,
+        xla: bool | None = None,
+        traced: DryRun | None = None,
+        goals: GoalRewards | None = None,
     ) -> None:
         self.agent, self.policy, self._num_envs = agent, policy, num_envs
         if traced is None:
@@ -87,7 +97,7 @@ class Learner:
         self.state: State = agent.update.build(self.variables, num_envs, self._by_output)
         self.whole_episodes = agent.num_steps is None
         require_explorable(agent, policy)
-        self.rehearsal = None if agent.replay is None else Rehearsal(agent, policy, num_envs)
+        self.rehearsal = None if agent.replay is None else Rehearsal(agent, policy, num_envs, goals)
         self.target = None
         if asked_of_target and agent.target is not None:
             self.target = TargetWeights(agent.target, variables_behind(agent, policy, asked_of_target))
@@ -107,6 +117,10 @@ class Learner:
             )
         if not self.uses_value and self.rehearsal is None:
             _log.info("No value output: a time limit counts as the end of the task, with no reward after it.")
+        if agent.scale_rewards and self.rehearsal is not None and self.rehearsal.from_data:
+            raise ValueError(
+                "scale_rewards follows the rewards of rollouts, and a run that learns from data plays none: leave it out."
+            )
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
         self._rows = RolloutRows(agent, policy, self.uses_value, self.reward_scale, self.target)
         scale = [] if self.reward_scale is None else self.reward_scale.variables
@@ -117,6 +131,8 @@ class Learner:
         ]
         self.traces = 0
         self.xla = actors.gains_from_xla(policy) if xla is None else xla
+        if self.rehearsal is not None and self.rehearsal.goals is not None:
+            self.xla = False
         self._mirror = policy.mirror  # made before anything is traced
         # Programs, and how their arguments are packed, by the rows of a rollout; 0 for all rollouts by steps.
         self._programs: dict[int, tuple[WordPacking, Any]] = {}
@@ -138,6 +154,8 @@ class Learner:
         Raises:
             NonFiniteError: a gradient was not finite; names output, variable and step.
         """
+        if self.rehearsal is not None and self.rehearsal.goals is not None and not self.rehearsal.from_data:
+            check_paid(self.rehearsal.goals, rollout)
         arguments = _unfilled(rollout), np.float32(progress), np.asarray(seed, np.int32)
         key = self._key(rollout)
         if key in self._programs:
@@ -213,6 +231,8 @@ class Learner:
                 f"A diagnosis is of credits that are the whole factor of a gradient, and those of {type(self.agent).__name__} "
                 "say what enters a trace."
             )
+        if self.rehearsal is not None and self.rehearsal.from_data:
+            raise NotImplementedError("A diagnosis is of rollouts, and a run that learns from data plays none.")
         if not {"log_prob", "value"} & {*self.credited}:
             raise NotImplementedError(
                 f"A diagnosis is of policy gradients and of values, and {type(self.agent).__name__} credits "

@@ -1,6 +1,7 @@
 """The report on a step that was not finite: which output, which variables, and where in the rollout. Computed without XLA."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -70,7 +71,7 @@ def _place(x: tf.Tensor, objective: PolicyObjective, rollout: Rollout | None, nu
         place = int(tf.where(~tf.math.is_finite(x))[0][0])
         number = float(tf.reduce_sum(x[place]))  # of several, the sum is not finite either
         return f"{number} in row {place} of the batch" + _because(
-            [name for name in ("rewards", "log_probs") if not _is_finite(getattr(batch, name)[place])]
+            [name for name in _stored(batch) if not _is_finite(getattr(batch, name)[place])]
         )
     steps, columns = rollout.mask.shape
     # A policy with memory has rows in another order than a rollout.
@@ -80,6 +81,12 @@ def _place(x: tf.Tensor, objective: PolicyObjective, rollout: Rollout | None, nu
     step, column = divmod(int(numbers[row]), columns)
     too = [name for name in _ESTIMATES if not _is_finite(getattr(batch, name)[row])]
     return f"{float(number)} in slot {column // (columns // num_envs)} at step {step}" + _because(too)
+
+
+def _stored(batch: Any) -> tuple[str, ...]:
+    """Return the names of what a replay's batch holds. Of recorded steps the log-probabilities are not known: all are NaN."""
+    recorded = bool(tf.reduce_all(tf.math.is_nan(batch.log_probs)))
+    return ("rewards",) if recorded else ("rewards", "log_probs")
 
 
 def _because(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,12 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.agent import Agent
 from rlgrad.data import Metrics, ReplayBatch, Rollout
+from rlgrad.environments.goals import GoalRewards
+from rlgrad.learning.hindsight import relabelled
+from rlgrad.learning.recorded_rollouts import CHUNK, rollouts, rows_for
 from rlgrad.policies.policy import Policy
+from rlgrad.replay.recorded import Episodes
+from rlgrad.replay.records import Replay
 from rlgrad.replay.ring import Ring
 from rlgrad.replay.store import require_room
 
@@ -28,28 +34,67 @@ class Rehearsal:
         agent: has the replay's settings.
         policy: says what is stored.
         num_envs: slots that rollouts are played in.
+        goals: of the environment, which a replay with hindsight asks.
 
     Attributes:
         variables: for checkpoints, besides those of the replay, which has files of its own.
+        goals: of the environment; `None`: there is no hindsight.
+        from_data: the replay holds recorded episodes, `fill` puts them there, and nothing is played.
+        steps_per_call: steps that a call of the learner counts: those of a rollout, or of data as many gradient steps.
     """
 
-    def __init__(self, agent: Agent, policy: Policy, num_envs: int) -> None:
+    def __init__(self, agent: Agent, policy: Policy, num_envs: int, goals: GoalRewards | None = None) -> None:
         assert agent.replay is not None
         assert agent.num_steps is not None
         self._settings = agent.replay
+        if agent.replay.hindsight and goals is None:
+            raise ValueError("replay.hindsight asks the environment for the rewards of goals: train with rlgrad.train.")
+        self.goals = goals if agent.replay.hindsight else None
         steps, self._gamma = agent.num_steps, agent.gamma
-        self._layout = (self._settings, policy.observation_spec, policy.action_spec, num_envs)
+        self._specs, self._num_envs = (policy.observation_spec, policy.action_spec), num_envs
         self._steps, self._stacks = steps, stacks_of(policy.observation_spec, self._settings.frames)
-        require_room(*self._layout, stacks=self._stacks)
+        self.from_data = self._settings.data is not None
+        self.steps_per_call = steps * num_envs
         self._ratio = Fraction(self._settings.updates_per_step).limit_denominator(_FINEST)
-        self._most = math.ceil(steps * num_envs * self._ratio) + 1
+        self._most = self.steps_per_call if self.from_data else math.ceil(self.steps_per_call * self._ratio) + 1
+        self._filled: Ring | None = None
+        if not self.from_data:
+            require_room(self._settings, *self._specs, num_envs, stacks=self._stacks)
         self._made = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates_made")
         self.variables = [self._made]
 
     @cached_property
     def ring(self) -> Ring:
         """The replay. Its memory is taken when it is first used."""
-        return Ring(*self._layout, steps=self._steps, gamma=self._gamma, stacks=self._stacks)
+        if not self.from_data:
+            return self._ring(self._settings, self._num_envs, self._steps)
+        if self._filled is None:
+            raise ValueError(
+                "A replay of recorded episodes is to be filled with them first: rehearsal.fill(episodes, policy)."
+            )
+        return self._filled
+
+    @property
+    def needs_filling(self) -> bool:
+        """True for a replay of recorded episodes that does not hold them yet."""
+        return self.from_data and self._filled is None
+
+    def fill(self, episodes: Episodes, policy: Policy) -> None:
+        """Put recorded episodes into the replay. Called outside of programs, once, before anything is learned.
+
+        Raises:
+            ValueError: they do not fit into memory, or `replay.frames` is of stacks that they are not.
+        """
+        settings = replace(self._settings, capacity=rows_for(episodes, self._stacks), warmup=0)
+        ring = self._ring(settings, 1, CHUNK)
+        for rollout in rollouts(episodes, policy):
+            ring.write(rollout)
+        if self._stacks is not None:
+            ring.require_stacks()
+        self._filled = ring
+
+    def _ring(self, settings: Replay, num_envs: int, steps: int) -> Ring:
+        return Ring(settings, *self._specs, num_envs, steps=steps, gamma=self._gamma, stacks=self._stacks)
 
     def prepare(self) -> None:
         """Make the replay. Called before a program is traced: variables that are made meanwhile cost a second trace."""
@@ -62,13 +107,18 @@ class Rehearsal:
 
     def remember(self, rollout: Rollout) -> None:
         """Write a rollout into the replay. Part of a compiled program, as is all below."""
-        self.ring.write(rollout)
+        if not self.from_data:
+            self.ring.write(rollout)
 
     def draw(self, seed: Any, progress: Any) -> tuple[ReplayBatch, Any]:
         """Return a batch of the replay, and where its rows are."""
         drawn = self.ring.draw(seed, self._settings.batch_size, progress)
         numbers = {name: getattr(drawn, name) for name in ReplayBatch._fields if name != "progress"}
-        return ReplayBatch(**numbers, progress=progress), drawn.rows
+        batch = ReplayBatch(**numbers, progress=progress)
+        if self.goals is not None:
+            share, gamma = self._settings.hindsight, self._gamma
+            batch = relabelled(batch, drawn.rows, self.ring, self.goals, share=share, gamma=gamma, seed=seed)
+        return batch, drawn.rows
 
     def updates(self, update: Update, names: Sequence[str], progress: Any, seed: Any) -> tuple[Metrics, tf.Tensor]:
         """Make the updates that are due.
@@ -105,7 +155,9 @@ class Rehearsal:
         return means | {"gradient_steps": tf.cast(made, tf.float32)}, bad
 
     def _due(self) -> tf.Tensor:
-        """Return how many updates the steps that were played allow and that were not made yet, int32 ()."""
+        """Return how many updates the steps that were played allow and were not made yet, int32 (); of data all of a call."""
+        if self.from_data:
+            return tf.constant(self._most)
         beyond = tf.maximum(self.ring.steps - self._settings.warmup, 0)
         allowed = beyond * self._ratio.numerator // self._ratio.denominator
         return tf.cast(tf.clip_by_value(allowed - self._made, 0, self._most), tf.int32)

@@ -146,5 +146,11 @@ class SketchedAnswers:
         if name in _OF_ACTIONS and self._actions is None:
             raise AttributeError(f"{name} is of actions: pass them, as in now.at(observations, actions).{name}.")
         self._asked.append(name)
-        self._sketch.ask(name)
+        if name in (
+            "action",
+            "action_log_prob",
+        ):  # numbers of any policy of continuous actions: none has to move with them
+            self._sketch.require_continuous(name)
+        else:
+            self._sketch.ask(name)
         return self._sketch.like(self._rows, name)

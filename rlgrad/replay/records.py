@@ -34,9 +34,32 @@ class Replay(Record):
     """Power of the priority, if prioritized: 0 draws uniformly, 1 in proportion to the priority."""
     importance_exponent: float = 0.4
     """Power of the importance weights at the start of training, if prioritized; it rises linearly to 1 at the end."""
+    hindsight: float = 0.0
+    """Share of the drawn steps whose goal is replaced by one that their episode reached later, with the reward that the
+    environment's `compute_reward` gives for it. For Dict observations with `achieved_goal` and `desired_goal`; 0.8 is usual.
+    0: none."""
+    data: str | None = None
+    """Learn from recorded episodes alone: a folder of them (`rlgrad record-data`), or the id of a Minari dataset on this
+    machine. Nothing is played for training then, all of the data is kept, and a step of the run is a gradient step."""
+    data_digest: str | None = None
+    """SHA-256 digest of the data, which a run writes down when it begins; other data are refused. `None`: any are taken."""
 
     def __post_init__(self) -> None:
         """Check the fields, each with its name in the message."""
+        if self.data is None and self.data_digest is not None:
+            raise ValueError("data_digest is of data, and there are none: set data, or leave it out.")
+        if self.data is not None and self.prioritized:
+            raise ValueError(
+                "prioritized is of steps that a run plays: leave it out for data, which are drawn uniformly."
+            )
+        require(0.0 <= self.hindsight <= 1.0, "hindsight", "between 0 and 1", self.hindsight)
+        others = {
+            "prioritized": self.prioritized,
+            "n_steps above 1": self.n_steps > 1,
+            "frames": self.frames is not None,
+        }
+        for name in (name for name, is_set in others.items() if is_set and self.hindsight):
+            raise ValueError(f"hindsight relabels single steps that are drawn uniformly: leave {name} out.")
         for name in ("capacity", "batch_size", "n_steps"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.frames is None or self.frames >= 2, "frames", "at least 2, or None", self.frames)

@@ -19,6 +19,7 @@ from rlgrad.data import Rollout
 from rlgrad.replay.drawn import Drawn
 from rlgrad.replay.priorities import Priorities
 from rlgrad.replay.records import Replay
+from rlgrad.replay.searching import last_where
 from rlgrad.replay.store import NUMBERS, Store, first_of, last_of, require_room, rows_of, stacks_of, variable
 
 _STEP, _TERMINATED, _CUT = 1, 2, 4  # flags of a row; 0: an observation alone, or nothing
@@ -64,6 +65,9 @@ class Ring:
         require_room(settings, observation_spec, action_spec, num_envs, stacks=stacks)
         self.settings, self.num_envs, self.rows = settings, num_envs, rows_of(settings, num_envs)
         specs = {"observations": observation_spec, "actions": action_spec} | NUMBERS
+        if settings.hindsight:
+            specs["episodes"] = tf.TensorSpec((None,), tf.int32)
+            self._episode = variable((num_envs,), tf.int32)  # number of each slot's newest, counted from 1
         self._store = Store(specs, stacks_of(observation_spec, stacks), num_envs, self.rows)
         if self.rows < self._least(steps):
             least = (self._least(steps) - 1) * num_envs + 1
@@ -85,6 +89,7 @@ class Ring:
     def variables(self) -> list[tf.Variable]:
         """The variables, always in the same order."""
         order = [self._priorities.levels, self._largest] if self.settings.prioritized else [self._row_of_step]
+        order += [self._episode] if self.settings.hindsight else []
         counts = [self._store.faults, self._moved, self._held, self._written]
         return list(tf.nest.flatten([self._store.tree, counts, *order]))
 
@@ -97,6 +102,7 @@ class Ring:
     def counters(self) -> dict[str, tf.Variable]:
         """The variables (N,) that say where each slot stands, and those of priorities: they change everywhere at once."""
         found = {"moved": self._moved, "held": self._held, "written": self._written, "faults": self._store.faults}
+        found |= {"episode": self._episode} if self.settings.hindsight else {}
         if self.settings.prioritized:
             levels = {f"weights/{i}": level for i, level in enumerate(self._priorities.levels)}
             found |= {"largest": self._largest, **levels}
@@ -104,7 +110,8 @@ class Ring:
 
     def clear(self) -> None:
         """Forget all steps."""
-        for cleared in [self._flags, *self.counters.values()]:
+        numbered = [self._store.tree["episodes"]] if self.settings.hindsight else []
+        for cleared in [self._flags, *numbered, *self.counters.values()]:
             cleared.assign(tf.zeros_like(cleared))
         if self.settings.prioritized:
             self._largest.assign(1.0)
@@ -175,10 +182,14 @@ class Ring:
         )
         flags = _STEP * tf.cast(valid, tf.uint8) + _TERMINATED * tf.cast(rollout.terminations & valid, tf.uint8)
         flags += _CUT * tf.cast((rollout.truncations & valid) | cut, tf.uint8)
+        episodes = {}
+        if self.settings.hindsight:
+            episodes["episodes"] = self._episode + tf.cumsum(tf.cast(opening, tf.int32), axis=0)
+            self._episode.assign(episodes["episodes"][-1])
         # Successors first: where the episode goes on, the next step is then written over its own observation.
         self._store.put_before(row, opening, rollout.observations)
-        self._store.put(after, {"observations": rollout.final_observations})
-        self._store.put(here, values | {"flags": flags})
+        self._store.put(after, {"observations": rollout.final_observations} | episodes)
+        self._store.put(here, values | {"flags": flags} | episodes)
         self._store.count_faults(rollout.observations, rollout.final_observations, valid)
         self._order(here, row, valid, emptied)
         gained = tf.reduce_sum(count, axis=0)
@@ -240,6 +251,33 @@ class Ring:
         weights = tf.where(counts, weights, 0.0)
         self._priorities.set(rows, weights)
         self._largest.assign(tf.maximum(self._largest, tf.reduce_max(weights)))
+
+    def later(self, rows: Any, seed: Any) -> Any:
+        """Draw, for each of some steps, an observation that followed in its episode, each as likely as any other.
+
+        Args:
+            rows: int32 (M,), from `draw`, of a replay with hindsight.
+            seed: int32 (2,).
+
+        Returns:
+            Numbers of rows, int32 (M,), for `observed`: of the step's own successor or a later one, up to the last one so far.
+        """
+        base, row, at = rows // self.rows * self.rows, rows % self.rows, tf.gather(self._at, rows // self.rows)
+        newest = tf.gather(self._flags, base + (at - 1) % self.rows)
+        most = (at - row - 1) % self.rows + tf.cast(
+            newest == _STEP, tf.int32
+        )  # the row after an open step is its successor
+        count = last_where(lambda k: self._same_episode(base, row, k), most, self.rows)
+        drawn = tf.cast(random.uniform(seed, tuple(rows.shape)) * tf.cast(count, tf.float32), tf.int32)
+        return base + (row + 1 + tf.minimum(drawn, count - 1)) % self.rows
+
+    def observed(self, rows: Any) -> Any:
+        """Return the observations of rows, int32 (M,): a tree of (M, …)."""
+        return self._store.take("observations", rows)
+
+    def _same_episode(self, base: Any, row: Any, after: Any) -> Any:
+        numbers = self._store.tree["episodes"]
+        return tf.gather(numbers, base + (row + after) % self.rows) == tf.gather(numbers, base + row)
 
     @property
     def _at(self) -> Any:

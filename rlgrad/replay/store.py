@@ -175,9 +175,11 @@ def size_of(settings: Replay, observation_spec: Any, action_spec: Any, num_envs:
     total = num_envs * rows_of(settings, num_envs) + 1
     frames = stacks_of(observation_spec, stacks)
     specs = tf.nest.flatten([as_stored(observation_spec, frames), action_spec, NUMBERS])
+    specs += [tf.TensorSpec((None,), tf.int32)] if settings.hindsight else []
     stored = sum(int(spec.dtype.size) * math.prod(spec.shape[1:]) for spec in specs)
     order = 4 * sum(sizes(total)) + 4 if settings.prioritized else 4 * total
-    return int(total * stored + 20 * num_envs + order + 4 * sum(k is not None for k in frames))
+    numbered = 4 * num_envs if settings.hindsight else 0
+    return int(total * stored + 20 * num_envs + numbered + order + 4 * sum(k is not None for k in frames))
 
 
 def require_room(

@@ -12,6 +12,7 @@ from rlgrad.callbacks import Callback, make_callbacks
 from rlgrad.config import Config
 from rlgrad.core import capacity
 from rlgrad.core.keras_configs import weights_within
+from rlgrad.environments.goals import goals_of
 from rlgrad.learning.contract import batch_signature, dry_run
 from rlgrad.learning.learner import Learner
 from rlgrad.logs import make_logs
@@ -20,8 +21,10 @@ from rlgrad.policies.build import ModelOrBuilder, build_policy, specs_for
 from rlgrad.policies.policy_options import PolicyOptions
 from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.factory import make_collector
+from rlgrad.rollouts.unplayed import Unplayed
 from rlgrad.runs.initial_weights import take_weights
 from rlgrad.runs.placement import device_for
+from rlgrad.runs.recorded_data import begin_with, load_data, require_possible_data, with_facts
 from rlgrad.runs.run import Run
 from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
 
@@ -42,6 +45,8 @@ def assemble(
         ValueError: settings contradict each other, the environment or the models; the message says what to change.
     """
     agent, encoders = config.agent, use_encoders(config.encoders)
+    require_possible_data(agent)
+    from_data = agent.replay is not None and agent.replay.data is not None
     collector = make_collector(
         config.env,
         collector=config.collector,
@@ -56,11 +61,17 @@ def assemble(
         seed=config.seed,
     )
     try:
+        if from_data:
+            collector = Unplayed(collector, steps=(agent.num_steps or 1) * agent.num_envs)
         log_infos(collector, config.log_info)
         spaces = collector.observation_space, collector.action_space
         require_used(encoders, spaces[0])
         foreign = foreign_encoders(spaces[0])
         config = config if foreign == config.encoders else dataclasses.replace(config, encoders=foreign)
+        episodes = load_data(agent.replay, collector) if from_data and begins and agent.replay is not None else None
+        if episodes is not None:
+            agent = with_facts(agent, episodes)
+            config = dataclasses.replace(config, agent=agent)
         device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
         signature = batch_signature(*specs_for(*spaces), replay=agent.replay is not None)
         traced = dry_run(
@@ -87,7 +98,13 @@ def assemble(
             if begins and config.init_from is not None:
                 take_weights(policy, str(config.init_from))  # before the learner copies them
             # Without a value the agent is traced again, on outputs that have none.
-            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=traced if policy.has_value else None)
+            goals = None
+            if agent.replay is not None and agent.replay.hindsight:
+                goals = goals_of(config.env, spaces[0], config.env_kwargs, config.wrappers)
+            known = traced if policy.has_value else None
+            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=known, goals=goals)
+            if episodes is not None:
+                begin_with(learner, episodes)
     except BaseException:
         collector.close()
         raise

@@ -23,6 +23,7 @@ import numpy as np
 
 from rlgrad.core import plain_files
 from rlgrad.core.faults import write_whole, writing
+from rlgrad.core.plain_arrays import UNREADABLE, require_stored
 from rlgrad.core.settings import count
 
 FORMAT = 3
@@ -31,8 +32,6 @@ _DIGITS = 64  # of a SHA-256 digest
 _STATE, _IS_BEST = "state", "is_best"
 _NUMBERED = re.compile(r"\d{12}\.npz")
 _MOST_STATE = 2 * 2**30  # bytes beside the variables: the state of running episodes
-_PLAIN = "?biufcV"  # kinds of arrays; V are numbers that NumPy does not know, such as bfloat16
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 _log = logging.getLogger("rlgrad")
 
@@ -231,10 +230,10 @@ def _opened(path: Path, most: int) -> Iterator[Any]:
     with plain_files.opened(path, most) as file:
         _require_digest(path, file)
         try:
-            _require_stored(file)
+            require_stored(file)
             with np.load(file, allow_pickle=False) as arrays:
                 yield arrays
-        except (zipfile.BadZipFile, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        except UNREADABLE as error:
             raise DamagedError(f"{path} is damaged, though its checksum is right: {error}.") from error
 
 
@@ -246,24 +245,6 @@ def _require_digest(path: Path, file: BinaryIO) -> None:
         left -= len(block) or left
     if digest.hexdigest().encode() != file.read():
         raise DamagedError(f"{path} is damaged: it is not what was written, by its checksum.")
-    file.seek(0)
-
-
-def _require_stored(file: BinaryIO) -> None:
-    """Raise a ValueError unless an archive holds plain arrays, uncompressed, each of the size that its shape says."""
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        names = [member.filename for member in members]
-        if len(set(names)) < len(names) or any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("its arrays are packed, or two have one name")
-        if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
-            raise ValueError("its arrays are larger than the file")
-        for member in members:
-            with archive.open(member) as stream:
-                shape, _, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
-                size = stream.tell() + math.prod(shape) * dtype.itemsize
-            if dtype.kind not in _PLAIN or dtype.names or min(shape, default=0) < 0 or size != member.file_size:
-                raise ValueError(f"{member.filename} is no plain array of shape {shape}")
     file.seek(0)
 
 

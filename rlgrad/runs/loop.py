@@ -157,7 +157,9 @@ class Updater:
             return Made([update.metrics for update in made], sum(update.timesteps for update in made))
         progress = min(1.0, timesteps / pace.total)
         rollout = self._collector.collect(self._learner.acting(progress, timesteps), actor=self._actor)
-        steps = int(rollout.mask.sum())
+        rehearsal = self._learner.rehearsal
+        from_data = rehearsal is not None and rehearsal.from_data
+        steps = self._collector.max_rollout_steps if from_data else int(rollout.mask.sum())
         if pace.completes_row(noted + 1, timesteps, timesteps + steps):
             self._watch.look(rollout, progress, timesteps)
         metrics = self._learner.learn(rollout, progress, self._shuffles(updates, 1)[0])

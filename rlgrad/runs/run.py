@@ -66,7 +66,7 @@ class Run:
         self.metrics = tuple(dict.fromkeys((*METRICS, *learned, *diagnosed, *infos, *self._followers.metrics)))
         self._journal, self._standing = Journal(self.metrics), Standing()
         self._env_calls = EnvCalls(collector)
-        self._replay = KeptReplay(learner, path / "replay")
+        self._replay = KeptReplay(learner, path / "replay", collector)
         parts = self._standing, self._journal, self._watch, self._followers, self._replay, self._env_calls
         self._contents = Contents(path, policy, learner, collector, *parts)
         self._resumed_from: dict[str, Any] | None = None  # between loading a checkpoint and training: its settings

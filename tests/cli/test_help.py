@@ -35,7 +35,7 @@ def test_every_command_has_examples_in_its_help(command, capsys):
 
 
 def test_the_page_on_the_command_line_has_a_section_and_an_example_for_every_command():
-    sections = dict(re.findall(r"^## rlgrad (\w+)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## rlgrad ([\w-]+)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL))
     assert [*sections] == sorted(sections, key=[*COMMANDS].index)
     assert sections.keys() == COMMANDS.keys()
     assert [name for name, text in sections.items() if f"rlgrad {name}" not in text] == []

@@ -25,6 +25,7 @@ TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/export.md",
     "docs/faq.md",
     "docs/first-steps.md",
+    "docs/from-demonstrations.md",
     "docs/gradients/closed-forms.md",
     "docs/gradients/from-k-gradients.md",
     "docs/logs.md",
@@ -85,7 +86,7 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     import gymnasium
 
     import rlgrad
-    from rlgrad.agents import DDPG, DQN, NPG, PPO, PQN, SAC, TD3, StreamQ, StreamSARSA
+    from rlgrad.agents import AWAC, DDPG, DQN, IQL, NPG, PPO, PQN, SAC, TD3, StreamQ, StreamSARSA
     from rlgrad.config import agent_class
     from rlgrad.core import registry
     from rlgrad.logs import videos
@@ -111,6 +112,10 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
             box = gymnasium.spaces.Box(-1, 1, (2,))
             options = {"actor_critic": heads, "scalars": agent.scalars, "value": False, "hidden_sizes": (4,)}
             policy = rlgrad.make_policy(spaces[0], box, **options)
+        elif isinstance(agent, AWAC | IQL):
+            box = gymnasium.spaces.Box(-1, 1, (2,))
+            heads = ActorCritic(agent.num_critics)
+            policy = rlgrad.make_policy(spaces[0], box, actor_critic=heads, hidden_sizes=(4,))
         elif isinstance(agent, DQN | PQN | StreamQ | StreamSARSA):
             policy = rlgrad.make_policy(*spaces, action_values=agent.action_values, hidden_sizes=(4,))
         logged |= {f"train/{name}" for name in rlgrad.Learner(agent, policy, num_envs=agent.num_envs).metrics}

@@ -20,18 +20,18 @@ ACTION = spaces.Box(np.array([-2.0, -1.0], np.float32), np.array([2.0, 3.0], np.
 ROWS = 12
 
 
-def traced(agent, action=ACTION):
+def traced(agent, action=ACTION, value=False):
     signature = batch_signature(
         tf.TensorSpec((None, 3), tf.float32), tf.TensorSpec((None, *action.shape), tf.float32), replay=True
     )
-    return dry_run(agent, signature, value=False, event=action.shape)
+    return dry_run(agent, signature, value=value, event=action.shape)
 
 
-def policy_for(agent, action=ACTION, **options):
+def policy_for(agent, action=ACTION, value=False, **options):
     """A policy whose weights, biases too, are random numbers of a size that no activation is linear at."""
-    needs = traced(agent, action).actor_critic
+    needs = traced(agent, action, value).actor_critic
     options = {"hidden_sizes": (6,), "activation": "tanh", "seed": 1} | options
-    made = rlgrad.make_policy(OBSERVATION, action, value=False, actor_critic=needs, scalars=agent.scalars, **options)
+    made = rlgrad.make_policy(OBSERVATION, action, value=value, actor_critic=needs, scalars=agent.scalars, **options)
     rng = np.random.default_rng(0)
     for variable in made.trainable_variables:
         variable.assign(rng.normal(scale=0.7, size=variable.shape))
@@ -65,7 +65,7 @@ def other_weights(policy, seed=5):
 
 def credited_gradient(agent, policy, batch, placed, jit=None):
     """By key, as the learner computes it."""
-    run = traced(agent)
+    run = traced(agent, value=policy.has_value)
     variables, _ = connected(agent, policy, run.credited)
     objective = PolicyObjective(agent, policy, batch, run.known, run.credited, variables, run.measured, placed)
     return tf.function(lambda: objective.gradient()[0], jit_compile=jit, autograph=False)()

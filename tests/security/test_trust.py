@@ -277,6 +277,7 @@ def test_entry_points_of_the_current_folder_are_none(site, home, monkeypatch):
         {"env": "gymnasium.envs.classic_control:CartPole-v1"},
         {"env": "rlgrad/CartPole-v1", "collector": "auto", "logs": ["csv", "jsonl", "tensorboard"], "encoders": []},
         {"agent": {"name": "ppo", "update": {"type": "per_head", "policy": {"type": "trust_region"}}}},
+        {"agent": {"name": "bc", "replay": {"data": "D4RL/door/human-v2", "data_digest": "0" * 64}}},
     ],
 )
 def test_ordinary_settings_need_no_permission(settings, tmp_path):
