@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlgrad.agents.a2c import A2C
     from rlgrad.agents.c51 import C51
+    from rlgrad.agents.crossq import CrossQ
     from rlgrad.agents.ddpg import DDPG
     from rlgrad.agents.dqn import DQN
+    from rlgrad.agents.droq import DroQ
     from rlgrad.agents.npg import NPG
     from rlgrad.agents.ppo import PPO
     from rlgrad.agents.pqn import PQN
@@ -36,6 +38,8 @@ __all__ = [
     "TD3",
     "TQC",
     "TRPO",
+    "CrossQ",
+    "DroQ",
     "Reinforce",
     "StreamAC",
     "StreamQ",

@@ -138,8 +138,8 @@ class Outputs:
     `log_prob`, `entropy` and `value` are float (M,). `q` is what the network says of the action that was taken: float (M,), or
     (M, K) with K quantiles or atoms; of continuous actions (M, E) or (M, E, K), what each of E critics says of it. `action`,
     (M, …), is a(s; ε), a sample of the policy as rollouts store actions, or μ(s) of a deterministic one; `action_log_prob`,
-    (M,), is its log-probability. The agent's `scalars` and its own `outputs` are there too, by name. Nothing here is
-    differentiated.
+    (M,), is its log-probability. `beside` is what `Agent.beside` returned, with `q` of the same pass. The agent's `scalars` and
+    its own `outputs` are there too, by name. Nothing here is differentiated.
     """
 
     log_prob: Any
@@ -148,6 +148,7 @@ class Outputs:
     q: Any
     action: Any
     action_log_prob: Any
+    beside: Any
 
     def __init__(self, **outputs: Any) -> None:
         self.__dict__.update(outputs)

@@ -194,7 +194,8 @@ def _actor_critic(agent: Agent, sketch: Sketch) -> ActorCritic | None:
         return None
     moves = bool(sketch.asked & {"action", "action_log_prob"})
     actor: Any = "deterministic" if agent.deterministic else "reparameterized" if moves else "gaussian"
-    return ActorCritic(agent.num_critics if "q" in sketch.asked else 0, actor, agent.quantiles or 0)
+    count = agent.num_critics if "q" in sketch.asked else 0
+    return ActorCritic(count, actor, agent.quantiles or 0, agent.critic, agent.training_mode)
 
 
 def require_free_names(agent: Agent, measured: Sequence[str], of_learner: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ class SketchedOutputs(Outputs):
     """See `Sketch`."""
 
     def __init__(self, sketch: Sketch, batch: Any) -> None:
-        self._sketch, self._rows = sketch, batch.log_probs
+        self._sketch, self._rows, self._batch = sketch, batch.log_probs, batch
         super().__init__(**dict.fromkeys(sketch.known, batch.log_probs))
 
     @property
@@ -106,6 +106,16 @@ class SketchedOutputs(Outputs):
     def action_log_prob(self) -> tf.Tensor:
         """The log-probability of that sample."""
         return self._asked("action_log_prob")
+
+    @property
+    def beside(self) -> Any:
+        """Return stand-ins at the agent's further rows."""
+        agent = self._sketch.agent
+        if agent.beside(self._batch, self) is None:
+            raise ValueError(
+                f"{type(agent).__name__} reads now.beside and has no rows beside the batch's: override beside(batch, now)."
+            )
+        return SketchedAnswers(self._sketch, self._rows, self._rows, [])
 
     def at(self, observations: Any, actions: Any = None) -> Any:
         """Return stand-ins at other observations."""

@@ -20,6 +20,7 @@ from rlgrad.distributions import (
     MultiCategorical,
     Part,
 )
+from rlgrad.policies.critic_options import PLAIN_CRITICS, CriticNetwork
 from rlgrad.spaces.branches import branch, branches, leaves
 
 _ADVICE = {
@@ -69,11 +70,15 @@ class ActorCritic:
         actor: how the policy says actions. `"gaussian"`: as other agents' policies do. `"reparameterized"`: a Gaussian whose
             mean and log σ the network says, squashed into the space, densities per half-width. `"deterministic"`: the action.
         quantiles: of the return, that each critic says; 0: its expectation.
+        critic: settings of the default critics.
+        training: the critics are learned in training mode.
     """
 
     num_critics: int = 1
     actor: Literal["gaussian", "reparameterized", "deterministic"] = "gaussian"
     quantiles: int = 0
+    critic: CriticNetwork = PLAIN_CRITICS
+    training: bool = False
 
 
 def actor_model(space: spaces.Space[Any], actor: ActorCritic, squash: bool = False) -> ActionModel:

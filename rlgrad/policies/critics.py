@@ -5,8 +5,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rlgrad.core.keras_internals import all_layers
+
 OBSERVATIONS, ACTIONS = "observations", "actions"
 """The inputs of `WithCritics`."""
+BESIDE_OBSERVATIONS, BESIDE_ACTIONS, Q_BESIDE = "beside_observations", "beside_actions", "q_beside"
+"""Further inputs of it, and the head that comes of them."""
 
 
 class WithCritics(keras.Model):
@@ -15,7 +19,8 @@ class WithCritics(keras.Model):
     `"q"` is (M, E) with E critics, or (M, E, K) if each says K quantiles.
 
     Its variables are the policy's, under the same keys. A critic is told the action as the environment gets it, in half-widths
-    of the space, so the slope of `"q"` with a stored action passes the squash.
+    of the space, so the slope of `"q"` with a stored action passes the squash. In training mode the critics are, and the policy
+    is not.
 
     Args:
         policy: has critics.
@@ -31,21 +36,40 @@ class WithCritics(keras.Model):
         """The policy's distribution."""
         return self.policy.distribution
 
-    def call(self, x: Any) -> dict[str, Any]:
-        """Return the heads for `{"observations": (M, …), "actions": (M, …)}`."""
-        heads: dict[str, Any] = self.policy(x[OBSERVATIONS])
-        heads["q"] = self.policy.critic_values(x[OBSERVATIONS], x[ACTIONS])
+    def call(self, x: Any, training: bool = False) -> dict[str, Any]:
+        """Return the heads for `{"observations": (M, …), "actions": (M, …)}`.
+
+        With the entries `BESIDE_OBSERVATIONS` and `BESIDE_ACTIONS` the critics run once, on the rows of both, and `Q_BESIDE`
+        is a head.
+        """
+        heads: dict[str, Any] = self.policy(x[OBSERVATIONS], training=False)
+        if BESIDE_ACTIONS not in x:
+            heads["q"] = self.policy.critic_values(x[OBSERVATIONS], x[ACTIONS], training)
+            return heads
+        both = tf.nest.map_structure(
+            lambda *rows: tf.concat(rows, axis=0),
+            (x[OBSERVATIONS], x[ACTIONS]),
+            (x[BESIDE_OBSERVATIONS], x[BESIDE_ACTIONS]),
+        )
+        heads["q"], heads[Q_BESIDE] = tf.split(self.policy.critic_values(*both, training), 2, axis=0)
         return heads
 
 
-def values_of(critics: Any, x: Any, told: tf.Tensor) -> tf.Tensor:
+def values_of(critics: Any, x: Any, told: tf.Tensor, training: bool = False) -> tf.Tensor:
     """Return what each of some critics says, float (M, E), or (M, E, K).
 
     Args:
         critics: models of an observation and an action to (M, 1), or to K ≥ 2 quantiles, (M, K).
         x: prepared observations, M rows.
         told: float (M, …), actions as critics are told them.
+        training: run the critics in training mode.
     """
     told = tf.reshape(told, (tf.shape(told)[0], told.shape[1:].num_elements()))
-    said = [tf.cast(critic([x, told], training=False), tf.float32) for critic in critics]
+    said = [tf.cast(critic([x, told], training=training), tf.float32) for critic in critics]
     return tf.concat(said, axis=-1) if said[0].shape[-1] == 1 else tf.stack(said, axis=1)
+
+
+def have_batch_statistics(critics: Any) -> bool:
+    """Return True if a critic normalizes by the batch in training mode, so that no row has a slope of its own there."""
+    layers = [layer for critic in critics for layer in all_layers(critic)]
+    return any(isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in layers)

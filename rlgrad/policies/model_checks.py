@@ -133,15 +133,21 @@ def _check_value(value: Any, name: str) -> None:
         raise ValueError(f"{name} gives {shape}; a value is (N, 1): end it in keras.layers.Dense(1).")
 
 
-def check_side_effects(policy: Policy) -> None:
-    """Raise a ValueError for regularizers, which updates would ignore, and warn of layers that only ever infer."""
+def check_side_effects(policy: Policy, training: bool = False) -> None:
+    """Raise a ValueError for regularizers, which updates would ignore, and warn of layers that only ever infer.
+
+    Args:
+        policy: the policy.
+        training: its critics are learned in training mode.
+    """
     if policy.losses:
         raise ValueError(
             "The model has regularizers, and an update here climbs credited outputs alone: take them out and use an "
             "optimizer with weight_decay, e.g. keras.optimizers.AdamW."
         )
     kinds = (keras.layers.BatchNormalization, keras.layers.Dropout)
-    parts = [n for n in (policy.network, policy.value_network, *policy.critics) if n is not None]
+    critics = () if training else policy.critics
+    parts = [n for n in (policy.network, policy.value_network, *critics) if n is not None]
     for layer in (layer for network in parts for layer in network.layers if isinstance(layer, kinds)):
         _log.warning(
             "%s %r always runs as at inference (training=False): its statistics stay, nothing is dropped.",

@@ -125,22 +125,22 @@ class Policy(keras.Model):
         """Where `actor` computes: `"numpy"`, `"xla"`, or `"graph"` if XLA would be slower."""
         return "numpy" if self.mirror is not None else "xla" if actors.gains_from_xla(self) else "graph"
 
-    def call(self, observations: Any) -> dict[str, Any]:
+    def call(self, observations: Any, training: bool = False) -> dict[str, Any]:
         """Return distribution parameters and value, for any number of batch axes."""
-        heads: dict[str, Any] = self._over_batch(observations, self._forward)
+        heads: dict[str, Any] = self._over_batch(observations, lambda x: self._forward(x, training))
         return heads
 
     def value(self, observations: Any) -> tf.Tensor:
         """Return v(s), float (…,), without computing the policy if the networks are separate."""
         return self._over_batch(observations, self._value)
 
-    def critic_values(self, observations: Any, actions: Any) -> tf.Tensor:
+    def critic_values(self, observations: Any, actions: Any, training: bool = False) -> tf.Tensor:
         """Return what each critic says of stored actions, float (M, E)."""
         distribution: Any = self.distribution
 
         def values(inputs: Any) -> tf.Tensor:
             x = self.preparation(self._network_part(inputs[0]))
-            return values_of(self.critics, x, distribution.told(tf.cast(inputs[1], tf.float32)))
+            return values_of(self.critics, x, distribution.told(tf.cast(inputs[1], tf.float32)), training)
 
         return self._over_batch((observations, actions), values)
 
@@ -321,11 +321,11 @@ class Policy(keras.Model):
         raw = self.network(self.preparation(self._network_part(self.zeros(2))))
         return {name: tuple(head.shape[1:]) for name, head in _heads(raw).items()}
 
-    def _forward(self, observations: Any) -> dict[str, Any]:
+    def _forward(self, observations: Any, training: bool = False) -> dict[str, Any]:
         x = self.preparation(self._network_part(observations))
-        heads = _heads(self.network(x, training=False))
+        heads = _heads(self.network(x, training=training))
         if self.value_network is not None:
-            heads["value"] = self.value_network(x, training=False)
+            heads["value"] = self.value_network(x, training=training)
         return self._assemble(heads, observations)
 
     def _assemble(self, heads: dict[str, Any], observations: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_a_space_that_is_missing_is_named(tmp_path):
         ("PPO", "Did you mean 'ppo'"),
         ("Reinforce", "Did you mean 'reinforce'"),
         ("SAC", "Did you mean 'sac'"),
-        ("droq", "The nearest agent is redq"),
+        ("iqn", "The nearest agent is qr-dqn"),
         ("qrdqn", "The nearest agent is qr-dqn"),
         ("DDQN", "The nearest agent is dqn"),
         ("ppo2", "Did you mean 'ppo'"),
