@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rlgrad.agents.c51 import C51
     from rlgrad.agents.crossq import CrossQ
     from rlgrad.agents.ddpg import DDPG
+    from rlgrad.agents.discretesac import DiscreteSAC
     from rlgrad.agents.dqn import DQN
     from rlgrad.agents.droq import DroQ
     from rlgrad.agents.npg import NPG
@@ -39,6 +40,7 @@ __all__ = [
     "TQC",
     "TRPO",
     "CrossQ",
+    "DiscreteSAC",
     "DroQ",
     "Reinforce",
     "StreamAC",

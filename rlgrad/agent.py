@@ -58,7 +58,7 @@ class Agent(Record):
     def replay(self) -> Replay | None:
         """Steps played earlier, from which batches are drawn. `None`: a batch is the rollout that was just played.
 
-        This and the ten below are no options of agents, until a subclass annotates them, as `ReplayAgent` does.
+        This and the eleven below are no options of agents, until a subclass annotates them, as `ReplayAgent` does.
         """
         return None
 
@@ -96,6 +96,11 @@ class Agent(Record):
     def num_critics(self) -> int:
         """Critics of an observation and a continuous action, if the agent asks for their `"q"`."""
         return 1
+
+    @property
+    def critics_of_actions(self) -> bool:
+        """True if critics beside the policy say how good each Discrete action is, and the policy says how likely each is."""
+        return False
 
     @property
     def critic(self) -> CriticNetwork:

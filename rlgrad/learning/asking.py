@@ -11,7 +11,7 @@ from rlgrad.core.checks import close_names
 from rlgrad.data import Outputs
 from rlgrad.distributions import Deterministic
 from rlgrad.gradients import Each
-from rlgrad.policies.critics import ACTIONS, OBSERVATIONS, have_batch_statistics
+from rlgrad.policies.critics import ACTIONS, OBSERVATIONS, Q_VALUES, have_batch_statistics
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 
@@ -151,8 +151,17 @@ class Answers:
 
     @property
     def q_values(self) -> tf.Tensor:
-        """What the network says of each action, float (M, A) or (M, A, K)."""
+        """What the network says of each action, float (M, A) or (M, A, K); E critics beside a policy, (M, E, A)."""
+        if self._policy.critics_of_actions:
+            heads = gradients.evaluate(self._policy.with_critics, self._told(None), at=self._placed, **self._mode)
+            values: tf.Tensor = heads[Q_VALUES]
+            return values
         self._require_action_values("q_values")
+        return self._heads["policy"]
+
+    @property
+    def logits(self) -> tf.Tensor:
+        """The logits of Discrete actions, float (M, A)."""
         return self._heads["policy"]
 
     @property
@@ -170,8 +179,9 @@ class Answers:
         actions, policy = self._require_actions("q"), self._policy
         if not policy.critics:
             return tf.gather(self.q_values, actions, batch_dims=actions.shape.rank)
-        inputs = {OBSERVATIONS: self._observations, ACTIONS: actions}
-        return gradients.evaluate(policy.with_critics, inputs, output=Each("q"), at=self._placed, **self._mode)
+        return gradients.evaluate(
+            policy.with_critics, self._told(actions), output=Each("q"), at=self._placed, **self._mode
+        )
 
     @property
     def log_prob(self) -> tf.Tensor:
@@ -191,6 +201,13 @@ class Answers:
             known = [*(n for n in vars(type(self)) if not n.startswith("_")), *self._heads]
             raise AttributeError(f"There is no output {name!r}. {close_names(name, known)}")
         return self._heads[name]
+
+    def _told(self, actions: Any) -> dict[str, Any]:
+        """Return inputs of the critics; without actions, those of critics that say a value of each."""
+        if actions is None:
+            rows = tf.shape(tf.nest.flatten(self._observations)[0])[:1]
+            actions = tf.zeros(rows, self._policy.action_spec.dtype)
+        return {OBSERVATIONS: self._observations, ACTIONS: actions}
 
     def _require_action_values(self, name: str) -> None:
         if not self._policy.says_action_values:

@@ -56,7 +56,7 @@ class PolicyObjective:
         names: tuple[str, ...] = ()
         if "log_prob" in self.credited:
             names = ("entropy", "approx_kl") if self.agent.replay is None else ("entropy",)
-        elif "action_log_prob" in self.outputs and "action" in self.credited:
+        elif "logits" in self.credited or ("action_log_prob" in self.outputs and "action" in self.credited):
             names = ("entropy",)
         if "q" in self.credited:
             names += ("q_mean",)
@@ -175,7 +175,7 @@ class PolicyObjective:
         """Return weighted means of what `metric_names` names, of these outputs."""
         names, rows = self.metric_names, {}
         if "entropy" in names:
-            rows["entropy"] = now.entropy if "log_prob" in self.credited else -now.action_log_prob
+            rows["entropy"] = now.entropy if {"log_prob", "logits"} & {*self.credited} else -now.action_log_prob
         if "approx_kl" in names:
             log_ratio = now.log_prob - self.batch.log_probs
             # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
@@ -232,7 +232,7 @@ def question(policy: Policy, batch: Any, names: Sequence[str]) -> tuple[Any, Any
 def output_specs(agent: Agent, policy: Policy, batch: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return what `output=` of `rlgrad.gradients` takes for each name of an output, the agent's own included."""
     known: dict[str, Any] = {"log_prob": LogProb(batch.actions), "entropy": Entropy(), "value": "value"}
-    known |= {name: name for name in agent.scalars} | dict(outputs_of(agent, batch))
+    known |= {name: name for name in agent.scalars} | {"logits": Each("policy")} | dict(outputs_of(agent, batch))
     if "q" in names:
         known["q"] = Each("q") if policy.critics else Chosen("policy", batch.actions)
     if {"action", "action_log_prob"} & {*names}:

@@ -244,8 +244,10 @@ def _critic(
 ) -> keras.Model:
     """Return a critic: a default network, or what a function builds."""
     size, quantiles = math.prod(actions.spec.shape[1:]), actor_critic.quantiles
+    own, name = actor_critic.critic, f"critic_{number}"
+    if actor_critic.actor == "categorical":
+        size, quantiles = 0, actions.raw_shape[0]
     if model is None:
-        own, name = actor_critic.critic, f"critic_{number}"
         return networks.critic(space, size, options, own, quantiles=quantiles, seed=seed, name=name)
     if isinstance(model, keras.Model):
         raise ValueError(

@@ -11,12 +11,15 @@ OBSERVATIONS, ACTIONS = "observations", "actions"
 """The inputs of `WithCritics`."""
 BESIDE_OBSERVATIONS, BESIDE_ACTIONS, Q_BESIDE = "beside_observations", "beside_actions", "q_beside"
 """Further inputs of it, and the head that comes of them."""
+Q_VALUES = "q_values"
+"""The head of critics that say a value of each Discrete action."""
 
 
 class WithCritics(keras.Model):
     """A model of observations and stored actions: the policy's heads, and `"q"`, what each critic says of the actions.
 
-    `"q"` is (M, E) with E critics, or (M, E, K) if each says K quantiles.
+    `"q"` is (M, E) with E critics, or (M, E, K) if each says K quantiles. Critics of Discrete actions say a value of each, of
+    which it is that of the action, and `Q_VALUES` is all of them, (M, E, A).
 
     Its variables are the policy's, under the same keys. A critic is told the action as the environment gets it, in half-widths
     of the space, so the slope of `"q"` with a stored action passes the squash. In training mode the critics are, and the policy
@@ -43,6 +46,11 @@ class WithCritics(keras.Model):
         is a head.
         """
         heads: dict[str, Any] = self.policy(x[OBSERVATIONS], training=False)
+        if self.policy.critics_of_actions:
+            heads[Q_VALUES] = self.policy.critic_values(x[OBSERVATIONS], None, training)
+            chosen = tf.one_hot(x[ACTIONS], heads[Q_VALUES].shape[-1])
+            heads["q"] = tf.reduce_sum(heads[Q_VALUES] * chosen[:, None], axis=-1)
+            return heads
         if BESIDE_ACTIONS not in x:
             heads["q"] = self.policy.critic_values(x[OBSERVATIONS], x[ACTIONS], training)
             return heads
@@ -55,15 +63,17 @@ class WithCritics(keras.Model):
         return heads
 
 
-def values_of(critics: Any, x: Any, told: tf.Tensor, training: bool = False) -> tf.Tensor:
-    """Return what each of some critics says, float (M, E), or (M, E, K).
+def values_of(critics: Any, x: Any, told: tf.Tensor | None, training: bool = False) -> tf.Tensor:
+    """Return what each of some critics says, float (M, E), (M, E, K), or of observations alone (M, E, A).
 
     Args:
         critics: models of an observation and an action to (M, 1), or to K ≥ 2 quantiles, (M, K).
         x: prepared observations, M rows.
-        told: float (M, …), actions as critics are told them.
+        told: float (M, …), actions as critics are told them; `None`: they are models of an observation.
         training: run the critics in training mode.
     """
+    if told is None:
+        return tf.stack([tf.cast(critic(x, training=training), tf.float32) for critic in critics], axis=1)
     told = tf.reshape(told, (tf.shape(told)[0], told.shape[1:].num_elements()))
     said = [tf.cast(critic([x, told], training=training), tf.float32) for critic in critics]
     return tf.concat(said, axis=-1) if said[0].shape[-1] == 1 else tf.stack(said, axis=1)

@@ -54,14 +54,13 @@ def check_value_network(network: keras.Model, space: spaces.Space[Any], own_valu
 
 
 def check_critic(network: keras.Model, space: spaces.Space[Any], action_size: int, width: int) -> None:
-    """Raise a ValueError for a critic's model that does not take [observation, action] to (N, width)."""
+    """Raise a ValueError for a critic's model that does not take [observation, action] to (N, width); size 0: observations."""
     try:
         x = Preparation(space)(zeros(observation_spec(space), (2,)))
-        value = network([x, tf.zeros((2, action_size))], training=False)
+        value = network([x, tf.zeros((2, action_size))] if action_size else x, training=False)
     except (ValueError, TypeError, tf.errors.OpError) as error:
-        raise ValueError(
-            f"critic_model does not take [observation, action], the action a vector of {action_size}: {reason_of(error)}"
-        ) from error
+        what = f"[observation, action], the action a vector of {action_size}" if action_size else "an observation"
+        raise ValueError(f"critic_model does not take {what}: {reason_of(error)}") from error
     if isinstance(value, dict) or tuple(value.shape) != (2, width):
         shape = "a dict" if isinstance(value, dict) else f"shape {('N', *value.shape[1:])}"
         raise ValueError(f"critic_model gives {shape}, not (N, {width}): end it in keras.layers.Dense({width}).")

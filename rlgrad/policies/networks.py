@@ -138,7 +138,7 @@ def critic(
 
     Args:
         space: of the observations that it takes.
-        action_size: numbers of an action.
+        action_size: numbers of an action; 0: it says a value of each of several actions, as `quantiles`.
         options: hidden layers. Pictures are encoded first, and the action comes beside what they turn out to be.
         own: what differs in critics.
         quantiles: of the return, that it says; 0: its expectation.
@@ -146,18 +146,19 @@ def critic(
         name: of the model.
 
     Returns:
-        A built model, [(N, …), (N, action_size)] to (N, 1), or to (N, quantiles).
+        A built model, [(N, …), (N, action_size)] to (N, 1), or to (N, quantiles); of observations alone if there is no action.
     """
     sizes = options.hidden_sizes if own.hidden_sizes is None else own.hidden_sizes
     options = replace(options, hidden_sizes=sizes, layer_norm=options.layer_norm or own.layer_norm)
     inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), ())
-    action = keras.Input((action_size,), name=_ACTION)
+    action = keras.Input((action_size,), name=_ACTION) if action_size else None
     layers = _hidden(options, seed, f"{name}_", own)
     last = random.child(seed, len(options.hidden_sizes))
     head = _head((quantiles or 1,), 1.0, last, f"{name}_output", options.sparsity)
-    return keras.Model(
-        [inputs, action], _apply([*layers, *head], keras.layers.Concatenate()([*parts, action])), name=name
-    )
+    given = [inputs, action] if action_size else inputs
+    parts = [*parts, action] if action_size else parts
+    together = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+    return keras.Model(given, _apply([*layers, *head], together), name=name)
 
 
 def _recurrent_features(

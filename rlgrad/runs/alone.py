@@ -62,6 +62,8 @@ def heads_of(agent: Agent, policy: Policy) -> dict[str, Any]:
     actor: Any = "deterministic" if isinstance(distribution, Deterministic) else "gaussian"
     if getattr(distribution, "unit", None) == "half-width":
         actor = "reparameterized"
+    if policy.critics_of_actions:
+        actor = "categorical"
     if policy.critics or actor != "gaussian":
         heads["actor_critic"] = ActorCritic(
             len(policy.critics), actor, agent.quantiles or 0, agent.critic, agent.training_mode
