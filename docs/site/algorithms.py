@@ -26,7 +26,9 @@ OF_CRITICS = {
     "action_log_prob": "∇ log π(a(s; ε)\\|s)",
     "log_alpha": "∇ log α",
 }
-"""The columns of credits, of agents with and without critics of actions: outputs of the policy, and their heads."""
+OF_DISCRETE = {"q": "∇ q_i(s)[a]", "logits": "∇ l(s), the logits, a vector", "log_alpha": "∇ log α"}
+"""The columns of credits, of agents without critics, with critics of continuous actions and of Discrete ones: outputs of the
+policy, and their heads."""
 
 
 class Cell(NamedTuple):
@@ -93,15 +95,36 @@ CREDITS: dict[str, dict[str, Cell]] = {
         "q": Cell("as SAC, min of a random pair", "return tf.reduce_min(tf.gather(q, drawn, batch_dims=1), axis=-1)"),
         "action": Cell("∇ₐ mean q", "return tf.reduce_mean(q, axis=-1)"),
     },
+    "droq": {},
+    "crossq": {
+        "q": Cell(
+            "R + d (min q′ − α log π′) − q_i", "return (batch.rewards + batch.discounts * following)[:, None] - now.q"
+        ),
+    },
+    "discrete-sac": {
+        "q": Cell("R + d Σ π′ (min q̄ − α log π′) − q_i", '"q": y[:, None] - now.q'),
+        "logits": Cell("π (A − Σ π A), A = min q − α log π", '"logits": pi * (worth - tf.reduce_sum(pi * worth'),
+        "log_alpha": Cell("H̄ − H", '"log_alpha": self.entropy_share'),
+    },
 }
 """By agent and output, in the order of the table."""
 
 
 def table() -> str:
     """Return the table."""
-    of_critics = [name for name in CREDITS if "action" in CREDITS[name]]
-    without = [name for name in CREDITS if name not in of_critics]
-    return f"{_table(without, OUTPUTS)}\nWith critics of continuous actions:\n\n{_table(of_critics, OF_CRITICS)}"
+    parts = []
+    for heading, outputs in (("", OUTPUTS), ("continuous", OF_CRITICS), ("Discrete", OF_DISCRETE)):
+        names = [name for name in CREDITS if outputs_of(name) is outputs]
+        parts.append((f"\nWith critics of {heading} actions:\n\n" if heading else "") + _table(names, outputs))
+    return "".join(parts)
+
+
+def outputs_of(name: str) -> dict[str, str]:
+    """Return the columns of credits of the table that an agent is in."""
+    cls = agent_class(name)
+    if _credit(cls, "action") != "–":
+        return OF_CRITICS
+    return OF_DISCRETE if _credit(cls, "logits") != "–" else OUTPUTS
 
 
 def written(page: str) -> str:
