@@ -160,3 +160,22 @@ def test_now_beside_needs_rows():
 
     with pytest.raises(ValueError, match=r"override beside\(batch, now\)"):
         traced(Forgetful())
+
+
+def test_layers_of_critics_stand_where_their_authors_have_them(caplog):
+    """Dense, dropout, layer normalization, activation; and batch normalization of the input and after each activation."""
+    kinds = {}
+    for name, agent in (("droq", DroQ(critic=DROPPING)), ("crossq", CrossQ())):
+        policy = policy_for(agent, activation="relu")
+        kinds[name] = [
+            type(layer).__name__ for layer in policy.critics[0].layers if "Input" not in type(layer).__name__
+        ]
+    assert kinds["droq"] == ["Concatenate", "Dense", "Dropout", "LayerNormalization", "Activation", "Dense"]
+    assert kinds["crossq"] == ["Concatenate", "BatchNormalization", "Dense", "BatchNormalization", "Dense"]
+    assert not caplog.records  # no warning that they always run as at inference
+
+
+def test_widths_of_critics_are_their_own():
+    policy = policy_for(CrossQ(critic=CriticNetwork(hidden_sizes=(7, 5), batch_norm="batch")))
+    assert [w.shape[1] for w in policy.critics[0].trainable_variables if len(w.shape) == 2] == [7, 5, 1]
+    assert policy.network.trainable_variables[0].shape[1] == 6

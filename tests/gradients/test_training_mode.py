@@ -165,7 +165,7 @@ def test_batch_statistics_have_no_gradient_of_a_sample(make):
     gradients.linearize(model, X).per_sample()  # at inference they are constants
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.xla)])
 def test_inside_of_a_function_of_the_caller(jit):
     """XLA's floats from a seed are its own, so there the hand-written tape is compiled as well."""
     model = both()

@@ -10,8 +10,10 @@ import pytest
 from helpers.counting import QUICK
 
 import rlgrad
-from rlgrad.agents import A2C, Reinforce
+from rlgrad.agents import A2C, CrossQ, DiscreteSAC, Reinforce
 from rlgrad.cli import main
+from rlgrad.policies import CriticNetwork
+from rlgrad.replay import Replay
 from rlgrad.runs.alone import load_policy
 
 layers = keras.layers
@@ -19,6 +21,10 @@ layers = keras.layers
 
 def model():
     return keras.Sequential([keras.Input((4,)), layers.Dense(5, "relu"), layers.Dense(2)])
+
+
+SMALL = {"replay": Replay(capacity=100, batch_size=8, warmup=8), "num_steps": 4}
+PENDULUM = "Pendulum-v1"
 
 
 class Unwritten(keras.Model):
@@ -39,6 +45,11 @@ KINDS = {
     "shared": {"shared_trunk": True, "activation": "relu"},
     "memory": {"memory": "gru", "memory_size": 3},
     "model": {"model": model},
+    "critics": {
+        "agent": CrossQ(**SMALL, critic=CriticNetwork(hidden_sizes=(5, 3), batch_norm="renorm")),
+        "env": PENDULUM,
+    },
+    "critics of actions": {"agent": DiscreteSAC(**SMALL, critic=CriticNetwork(layer_norm=True))},
 }
 
 
