@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium import spaces
 from helpers.continuous import (
+    OBSERVATION,
     assert_minus_gradient_of,
     at,
     credited_gradient,
@@ -17,13 +19,16 @@ from helpers.continuous import (
     traced,
 )
 
+import rlgrad
 from rlgrad import random
-from rlgrad.agents import SAC, CrossQ, DroQ
+from rlgrad.agents import DQN, SAC, CrossQ, DroQ
 from rlgrad.core import keras_internals
 from rlgrad.gradients.questions.selection import keys_of
+from rlgrad.learning.learner import Learner
 from rlgrad.learning.objective import PolicyObjective
 from rlgrad.learning.trained_variables import connected
 from rlgrad.policies import CriticNetwork
+from rlgrad.replay import Replay
 
 DROPPING = CriticNetwork(layer_norm=True, dropout=0.4)
 
@@ -179,3 +184,32 @@ def test_widths_of_critics_are_their_own():
     policy = policy_for(CrossQ(critic=CriticNetwork(hidden_sizes=(7, 5), batch_norm="batch")))
     assert [w.shape[1] for w in policy.critics[0].trainable_variables if len(w.shape) == 2] == [7, 5, 1]
     assert policy.network.trainable_variables[0].shape[1] == 6
+
+
+def test_the_learner_moves_the_statistics_after_the_weights_and_not_in_a_step_that_is_left_out():
+    agent = CrossQ(replay=Replay(capacity=16, batch_size=4, warmup=0))
+    policy, batch = crossq_policy(agent), drawn_batch()
+    learner = Learner(agent, policy, num_envs=1, xla=False)
+    step = tf.function(lambda rows: learner._update_once(rows, tf.zeros(2, tf.int32))[0], autograph=False)
+    still = [v for critic in policy.critics for v in critic.non_trainable_variables]
+    expected = {id(variable): value.numpy() for variable, value in objective_of(agent, policy, batch).statistics()}
+    before = [v.numpy() for v in policy.variables]
+    assert step(batch._replace(rewards=batch.rewards * np.nan))["nonfinite_step"] >= 0
+    for variable, value in zip(policy.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert step(batch)["nonfinite_step"] < 0
+    assert len(still) == len(expected) == 8
+    for variable in still:
+        np.testing.assert_allclose(variable, expected[id(variable)], rtol=1e-5)
+    assert any(np.any(v.numpy() != b) for v, b in zip(policy.variables, before, strict=True) if v.trainable)
+
+
+def test_a_training_mode_without_critics_is_refused():
+    class InTraining(DQN):
+        training_mode = True
+
+    policy = rlgrad.make_policy(
+        OBSERVATION, spaces.Discrete(3), action_values=InTraining().action_values, hidden_sizes=(4,)
+    )
+    with pytest.raises(ValueError, match="training_mode is of critics of actions, and it has none"):
+        Learner(InTraining(), policy, num_envs=1)
