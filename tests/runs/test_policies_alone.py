@@ -67,7 +67,7 @@ def test_the_policy_is_that_of_the_run(kind, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
     assert again.has_value == run.policy.has_value
     if kind != "memory":
-        x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+        x = np.random.default_rng(0).normal(size=(9, *run.policy.observation_spec.shape[1:])).astype(np.float32)
         np.testing.assert_array_equal(again.act(x, greedy=True), run.policy.act(x, greedy=True))
 
 
