@@ -29,6 +29,7 @@ from rlgrad.learning.objective import PolicyObjective
 from rlgrad.learning.trained_variables import connected
 from rlgrad.policies import CriticNetwork
 from rlgrad.replay import Replay
+from rlgrad.updates import Ascent
 
 DROPPING = CriticNetwork(layer_norm=True, dropout=0.4)
 
@@ -189,7 +190,7 @@ def test_widths_of_critics_are_their_own():
 
 
 def test_the_learner_moves_the_statistics_after_the_weights_and_not_in_a_step_that_is_left_out():
-    agent = CrossQ(replay=Replay(capacity=16, batch_size=4, warmup=0))
+    agent = CrossQ(replay=Replay(capacity=16, batch_size=4, warmup=0), update=Ascent())
     policy, batch = crossq_policy(agent), drawn_batch()
     learner = Learner(agent, policy, num_envs=1, xla=False)
     step = tf.function(lambda rows: learner._update_once(rows, tf.zeros(2, tf.int32))[0], autograph=False)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from helpers.counting import QUICK
+from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import A2C, CrossQ, DiscreteSAC, Reinforce
@@ -59,7 +60,7 @@ def trained(folder, agent=None, env=lambda: gymnasium.make("CartPole-v1"), **set
     return run
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@mostly_slow("kind", list(KINDS), quick=[kind for kind in KINDS if kind != "critics"])
 def test_the_policy_is_that_of_the_run(kind, tmp_path):
     run = trained(tmp_path / "run", **KINDS[kind])
     again = load_policy(tmp_path / "run")
