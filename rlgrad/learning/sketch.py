@@ -45,11 +45,12 @@ class Sketch:
             return False
         return bool(self.asked & {*_OF_ACTION_VALUES}) or ("q" in self.asked and self.event is None)
 
-    def require_discrete(self) -> None:
-        """Raise a ValueError unless the actions are Discrete."""
+    def require_discrete(self, name: str = "q") -> None:
+        """Raise a ValueError for an output of Discrete actions in another space."""
         if not self.num_actions:
+            learns = "the logits of each action" if name == "logits" else "a value of each action (it credits q)"
             raise ValueError(
-                f"{type(self.agent).__name__} learns a value of each action, and the environment's actions are "
+                f"{type(self.agent).__name__} learns {learns}, and the environment's actions are "
                 "not Discrete: take an agent for continuous actions, such as sac, or for any, such as ppo, or wrap the actions."
             )
 
@@ -76,7 +77,7 @@ class Sketch:
     def ask(self, name: str) -> None:
         """Note that an output was asked for."""
         if name in (*_OF_ACTION_VALUES, "logits") or (name == "q" and self.agent.critics_of_actions):
-            self.require_discrete()
+            self.require_discrete(name)
         if name in ("action", "action_log_prob"):
             self.require_continuous(name)
         self.asked.add(name)

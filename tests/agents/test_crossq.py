@@ -216,3 +216,22 @@ def test_a_training_mode_without_critics_is_refused():
     )
     with pytest.raises(ValueError, match="training_mode is of critics of actions, and it has none"):
         Learner(InTraining(), policy, num_envs=1)
+
+
+@pytest.mark.slow
+def test_critics_of_the_users_own_are_learned_in_training_mode(tmp_path):
+    def build():
+        inputs = [keras.Input((3,)), keras.Input((1,))]
+        x = keras.layers.BatchNormalization()(keras.layers.Concatenate()(inputs))
+        x = keras.layers.Dropout(0.2)(keras.layers.Dense(8, "relu")(x))
+        return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.BatchNormalization(renorm=True)(x)))
+
+    agent = CrossQ(replay=Replay(capacity=200, batch_size=8, warmup=8))
+    options = {"critic_model": build, "hidden_sizes": (4,), "evaluation_episodes": 0, "verbose": False}
+    run = rlgrad.train(agent, "Pendulum-v1", total_timesteps=60, run_dir=tmp_path / "run", **options)
+    moved = [v for critic in run.policy.critics for v in critic.non_trainable_variables if "moving_mean" in v.path]
+    assert len(moved) == 4
+    assert all(np.any(v.numpy() != 0.0) for v in moved)
+    again = rlgrad.load(tmp_path / "run")
+    for mine, theirs in zip(run.policy.variables, again.policy.variables, strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 from helpers.continuous import assert_minus_gradient_of, at, other_weights
+from helpers.counting import QUICK
 
 import rlgrad
-from rlgrad.agents import DiscreteSAC
+from rlgrad.agents import A2C, DiscreteSAC
 from rlgrad.data import ReplayBatch
 from rlgrad.gradients.questions.selection import keys_of
 from rlgrad.learning.asking import Now
@@ -122,7 +123,25 @@ def test_critics_beside_a_policy_say_a_value_of_each_action():
 
 
 def test_it_is_for_discrete_actions_alone():
-    with pytest.raises(ValueError, match="DiscreteSAC learns a value of each action"):
+    with pytest.raises(ValueError, match=r"DiscreteSAC learns the logits of each action.*not Discrete"):
         rlgrad.train("discrete-sac", "Pendulum-v1", total_timesteps=16)
     with pytest.raises(ValueError, match="entropy_share is between 0 and 1"):
         DiscreteSAC(entropy_share=1.5)
+
+
+def test_logits_can_be_credited_on_rollouts_too():
+    """(1[a] − π) Â on the logits is Â on log π, for any agent."""
+
+    class OnLogits(A2C):
+        def credit(self, batch, now):
+            taken = tf.one_hot(batch.actions, now.logits.shape[-1])
+            logits = batch.advantages[:, None] * (taken - tf.nn.softmax(now.logits))
+            return {"logits": logits, "value": batch.returns - now.value}
+
+    class OnLogProb(A2C):
+        def credit(self, batch, now):
+            return {"log_prob": batch.advantages, "value": batch.returns - now.value}
+
+    ends = [rlgrad.train(agent(), "CartPole-v1", total_timesteps=60, **QUICK) for agent in (OnLogits, OnLogProb)]
+    for mine, theirs in zip(*(run.policy.get_weights() for run in ends), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
