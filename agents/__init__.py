@@ -8,8 +8,11 @@ if TYPE_CHECKING:
     from rlgrad.agents.awac import AWAC
     from rlgrad.agents.bc import BC
     from rlgrad.agents.c51 import C51
+    from rlgrad.agents.crossq import CrossQ
     from rlgrad.agents.ddpg import DDPG
+    from rlgrad.agents.discretesac import DiscreteSAC
     from rlgrad.agents.dqn import DQN
+    from rlgrad.agents.droq import DroQ
     from rlgrad.agents.iql import IQL
     from rlgrad.agents.npg import NPG
     from rlgrad.agents.ppo import PPO
@@ -42,6 +45,9 @@ __all__ = [
     "TD3",
     "TQC",
     "TRPO",
+    "CrossQ",
+    "DiscreteSAC",
+    "DroQ",
     "Reinforce",
     "StreamAC",
     "StreamQ",

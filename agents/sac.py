@@ -27,6 +27,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from rlgrad import Credit, Outputs, ReplayAgent, ReplayBatch
+from rlgrad.policies import CriticNetwork
 from rlgrad.replay import Replay, Target
 from rlgrad.updates import Ascent, Update
 
@@ -38,6 +39,8 @@ class SAC(ReplayAgent):
     """Critics, of whose values the smallest counts."""
     target_entropy: float | None = None
     """Entropy that the temperature keeps, in nats per half-width. `None`: minus the numbers of an action."""
+    critic: CriticNetwork = CriticNetwork()
+    """Settings of the critics' networks."""
     num_steps: int | None = 1
     """Steps per environment between two calls of the learner."""
     replay: Replay | None = Replay(capacity=1_000_000, batch_size=256, warmup=1_000)

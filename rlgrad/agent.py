@@ -10,6 +10,7 @@ from rlgrad.core.checks import require, require_at_most
 from rlgrad.data import Credit, Estimates, Outputs, ReplayBatch, Rollout
 from rlgrad.hyperparameters import Record
 from rlgrad.policies.actions import ActionValues
+from rlgrad.policies.critic_options import PLAIN_CRITICS, CriticNetwork
 from rlgrad.replay.records import Exploration, Replay, Target
 from rlgrad.updates import Ascent, Update
 
@@ -59,7 +60,7 @@ class Agent(Record):
     def replay(self) -> Replay | None:
         """Steps played earlier, from which batches are drawn. `None`: a batch is the rollout that was just played.
 
-        This and the eight below are no options of agents, until a subclass annotates them, as `ReplayAgent` does.
+        This and the eleven below are no options of agents, until a subclass annotates them, as `ReplayAgent` does.
         """
         return None
 
@@ -99,6 +100,26 @@ class Agent(Record):
         return 1
 
     @property
+    def critics_of_actions(self) -> bool:
+        """True if critics beside the policy say how good each Discrete action is, and the policy says how likely each is."""
+        return False
+
+    @property
+    def critic(self) -> CriticNetwork:
+        """Settings of the default critics."""
+        return PLAIN_CRITICS
+
+    @property
+    def training_mode(self) -> bool:
+        """True if critics are learned in training mode, with dropout and with the batch's own statistics.
+
+        Then `now.q`, and `q` of `now.at`, `now.target` and `now.beside`, are of that mode. `now.slope` is as well, unless the
+        critics have batch normalizations, whose batches have no slope of a row: it then takes the moving statistics. These are
+        moved by each gradient step, by the pass that `now.q` comes from.
+        """
+        return False
+
+    @property
     def deterministic(self) -> bool:
         """True if the network says the continuous action itself. Else an agent that asks for `"action"` has a Gaussian."""
         return False
@@ -107,6 +128,11 @@ class Agent(Record):
         """Check the fields, each with its name in the message."""
         require(self.num_critics >= 1, "num_critics", "at least 1", self.num_critics)
         require_at_most(self, num_critics=2**10)
+        if self.critic.needs_training and not self.training_mode:
+            raise ValueError(
+                f"{type(self).__name__} runs its critics as at inference, where nothing is dropped and moving statistics stay: "
+                "leave critic.dropout and critic.batch_norm out, or take an agent in training mode, such as droq or crossq."
+            )
         require(0.0 <= self.gamma <= 1.0, "gamma", "between 0 and 1", self.gamma)
         require(0.0 <= self.gae_lambda <= 1.0, "gae_lambda", "between 0 and 1", self.gae_lambda)
         require(self.num_envs >= 1, "num_envs", "at least 1", self.num_envs)
@@ -163,6 +189,22 @@ class Agent(Record):
             By output (`"log_prob"`, `"entropy"`, `"value"`): a float or float (M,). An output left out is not trained.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method `credit(self, batch, now)`.")
+
+    def beside(self, batch: Any, now: Outputs) -> Any:
+        """Return further rows that the critics run on in one pass with the batch's, as `now.at` returns them; `None`: none.
+
+        They run on these observations, at the action that the policy samples there, and `now.beside` is the same with the
+        critics' `q`: in training mode, statistics of the batch are of both halves together.
+
+        Args:
+            batch: a `ReplayBatch`.
+            now: the networks, to be asked elsewhere; there are no outputs yet.
+
+        Example:
+            >>> def beside(self, batch, now):
+            ...     return now.at(batch.next_observations)
+        """
+        return None
 
     def measure(self, batch: Any, now: Outputs) -> Mapping[str, Any]:
         """Return numbers to log. Their means are taken over the rows, then over the steps of the update.

@@ -136,10 +136,10 @@ class Outputs:
     """The policy's outputs at its current weights, as plain numbers; and the networks, to be asked elsewhere, for numbers.
 
     `log_prob`, `entropy` and `value` are float (M,). `q` is what the network says of the action that was taken: float (M,), or
-    (M, K) with K quantiles or atoms; of continuous actions (M, E) or (M, E, K), what each of E critics says of it. `action`,
-    (M, …), is a(s; ε), a sample of the policy as rollouts store actions, or μ(s) of a deterministic one; `action_log_prob`,
-    (M,), is its log-probability. The agent's `scalars` and its own `outputs` are there too, by name. Nothing here is
-    differentiated.
+    (M, K) with K quantiles or atoms; with E critics (M, E) or (M, E, K), what each of them says of it. `action`, (M, …), is
+    a(s; ε), a sample of the policy as rollouts store actions, or μ(s) of a deterministic one; `action_log_prob`, (M,), is its
+    log-probability. `logits`, (M, A), are those of Discrete actions. `beside` is what `Agent.beside` returned, with `q` of the
+    same pass. The agent's `scalars` and its own `outputs` are there too, by name. Nothing here is differentiated.
     """
 
     log_prob: Any
@@ -148,6 +148,8 @@ class Outputs:
     q: Any
     action: Any
     action_log_prob: Any
+    logits: Any
+    beside: Any
 
     def __init__(self, **outputs: Any) -> None:
         self.__dict__.update(outputs)
@@ -161,9 +163,9 @@ class Outputs:
 
         Returns:
             An object with the outputs by name: `value`; `q_values`, what the network says of each Discrete action, (M, A) or
-            (M, A, K); `expected`, the expected return of each, (M, A); with actions `q` and `log_prob`; `entropy`; `action`
-            and `action_log_prob`, a fresh sample of continuous ones at each call; and any other output of the model. A masked
-            action has the value −1e9.
+            (M, A, K), or E critics beside a policy, (M, E, A); `logits`, (M, A); `expected`, the expected return of each,
+            (M, A); with actions `q` and `log_prob`; `entropy`; `action` and `action_log_prob`, a fresh sample of continuous
+            ones at each call; and any other output of the model. A masked action has the value, or the logit, −1e9.
         """
         raise NotImplementedError("These are outputs without a policy to ask.")
 

@@ -26,9 +26,10 @@ OF_CRITICS = {
     "action_log_prob": "∇ log π(a(s; ε)\\|s)",
     "log_alpha": "∇ log α",
 }
+OF_DISCRETE = {"q": "∇ q_i(s)[a]", "logits": "∇ l(s), the logits, a vector", "log_alpha": "∇ log α"}
 OF_DATA = {"log_prob": "∇ log π(a\\|s)", "value": "∇ v(s)", "q": "∇ q_i(s, a)"}
-"""The columns of credits, of agents with and without critics of actions, and of those that learn from recorded episodes:
-outputs of the policy, and their heads."""
+"""The columns of credits, of agents without critics, with critics of continuous actions and of Discrete ones, and of those that
+learn from recorded episodes: outputs of the policy, and their heads."""
 
 FROM_DATA = ("bc", "awac", "iql")
 
@@ -73,7 +74,7 @@ CREDITS: dict[str, dict[str, Cell]] = {
     "stream-sarsa": {"q": Cell("1", 'return {"q": 1.0}')},
     "dqn": {"q": Cell("R + d q̄(s′)[a*] − q, or clipped", "error = batch.rewards + batch.discounts *")},
     "qr-dqn": {
-        "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": tf.reduce_mean(side * slope, axis=-1)}')
+        "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": quantile_slope(self.errors(batch, now), self.error_clip)}')
     },
     "c51": {"q": Cell("m − softmax(f)", 'return {"q": self.projected(batch, after) - tf.nn.softmax(now.q)}')},
     "ddpg": {"q": Cell("R + d q̄(s′, μ̄(s′)) − q", '"q": y[:, None] - now.q'), "action": Cell("∇ₐ q(s, μ(s))", _SLOPE)},
@@ -89,7 +90,7 @@ CREDITS: dict[str, dict[str, Cell]] = {
     },
     "tqc": {
         "q": Cell(
-            "mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", "return tf.reduce_mean(side * tf.clip_by_value(error, -1.0, 1.0)"
+            "mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", "return quantile_slope(target[:, None, None, :] - now.q[..., None])"
         ),
         "action": Cell("∇ₐ mean z", "return tf.reduce_mean(q, axis=[1, 2])"),
     },
@@ -109,16 +110,44 @@ CREDITS: dict[str, dict[str, Cell]] = {
         "value": Cell("\\|τ − [u < 0]\\| u", "share = tf.where(better < 0.0"),
         "q": Cell("R + d v(s′) − q_i", '"q": y[:, None] - now.q'),
     },
+    "droq": {},
+    "crossq": {
+        "q": Cell(
+            "R + d (min q′ − α log π′) − q_i", "return (batch.rewards + batch.discounts * following)[:, None] - now.q"
+        ),
+    },
+    "discrete-sac": {
+        "q": Cell("R + d Σ π′ (min q̄ − α log π′) − q_i", '"q": y[:, None] - now.q'),
+        "logits": Cell("π (A − Σ π A), A = min q − α log π", '"logits": pi * (worth - tf.reduce_sum(pi * worth'),
+        "log_alpha": Cell("H̄ − H", '"log_alpha": self.entropy_share'),
+    },
 }
 """By agent and output, in the order of the table."""
 
 
 def table() -> str:
     """Return the table."""
-    of_critics = [name for name in CREDITS if "action" in CREDITS[name]]
-    without = [name for name in CREDITS if name not in of_critics and name not in FROM_DATA]
-    of_data = f"From recorded episodes:\n\n{_table(list(FROM_DATA), OF_DATA)}"
-    return f"{_table(without, OUTPUTS)}\nWith critics of continuous actions:\n\n{_table(of_critics, OF_CRITICS)}\n{of_data}"
+    kinds = {
+        "": OUTPUTS,
+        "With critics of continuous actions": OF_CRITICS,
+        "With critics of Discrete actions": OF_DISCRETE,
+        "From recorded episodes": OF_DATA,
+    }
+    parts = []
+    for heading, outputs in kinds.items():
+        names = [name for name in CREDITS if outputs_of(name) is outputs]
+        parts.append((f"\n{heading}:\n\n" if heading else "") + _table(names, outputs))
+    return "".join(parts)
+
+
+def outputs_of(name: str) -> dict[str, str]:
+    """Return the columns of credits of the table that an agent is in."""
+    if name in FROM_DATA:
+        return OF_DATA
+    cls = agent_class(name)
+    if _credit(cls, "action") != "–":
+        return OF_CRITICS
+    return OF_DISCRETE if _credit(cls, "logits") != "–" else OUTPUTS
 
 
 def written(page: str) -> str:

@@ -19,6 +19,7 @@ from rlgrad.core import registry
 from rlgrad.core.schedules import Schedule
 from rlgrad.core.settings import descriptions, hints
 from rlgrad.hyperparameters import Record, fields
+from rlgrad.policies import CriticNetwork
 from rlgrad.replay import Exploration, Linear, Replay, Target
 from rlgrad.updates import Update
 
@@ -34,7 +35,7 @@ WORDS = {
     Any: "string, mapping",
     Schedule: "[schedule](#schedules)",
 }
-RECORDS = {"replay": Replay, "target": Target, "exploration": Exploration, "linear": Linear}
+RECORDS = {"replay": Replay, "target": Target, "exploration": Exploration, "critic": CriticNetwork, "linear": Linear}
 """Records inside an agent besides its update, by the names of their tables."""
 
 

@@ -20,6 +20,8 @@ What is relied on:
 - A layer's `compute_dtype` is what it computes in (`computes_in_half`).
 - `variable.value` is the `tf.Variable` that a gradient tape watches (`tape_sources`).
 - A tensor's mask is its attribute `_keras_mask` (`identity_with_mask`).
+- `layer._seed_generators` are those of the layer alone. Each draws from its `state`, two integers, and assigns it at each
+  draw. Draws without a generator take Keras's global one (`seed_generators`, `seed_states`).
 """
 
 import contextlib
@@ -32,7 +34,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.stateless_scope import get_stateless_scope
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from tensorflow.types.experimental import PolymorphicFunction
 
 from rlgrad.core.code_names import without_compilation
@@ -125,20 +129,36 @@ def placed_values() -> dict[int, Any]:
     return {} if scope is None else scope.state_mapping
 
 
+def seed_generators(layer: Any) -> list[Any]:
+    """Return the generators of random numbers that a layer has, without those of layers in it."""
+    return list(getattr(layer, "_seed_generators", ()))
+
+
+def seed_states(model: Any) -> list[Any]:
+    """Return the states of the generators that a model and its layers draw random numbers from, each once; the global last."""
+    generators = [generator for layer in [model, *all_layers(model)] for generator in seed_generators(layer)]
+    shared = get_global_attribute(GLOBAL_SEED_GENERATOR)
+    generators += [] if shared is None else [shared]
+    return list({id(generator.state): generator.state for generator in generators}.values())
+
+
 @contextlib.contextmanager
-def values_in_place(values: Iterable[tuple[Any, Any]]) -> Iterator[None]:
+def values_in_place(values: Iterable[tuple[Any, Any]]) -> Iterator[Mapping[int, Any]]:
     """While this context is open, Keras variables have other values, and assignments to them are not kept.
 
     Variables that are left out keep the value that an outer scope gives them; Keras's own scope would hide it.
 
     Args:
         values: variables, each with its value.
+
+    Yields:
+        The values that variables have, those that were assigned since included, by the variables' ids.
     """
     scope = keras.StatelessScope(state_mapping=values)
     outer = placed_values()
     with scope:
         scope.state_mapping = {**outer, **scope.state_mapping}
-        yield
+        yield scope.state_mapping
 
 
 @contextlib.contextmanager

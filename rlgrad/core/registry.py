@@ -25,10 +25,8 @@ from rlgrad.core import installed_code
 from rlgrad.core.checks import close_names
 
 _OTHER_NAMES = {
-    "crossq": "sac",
     "ddqn": "dqn, whose field `double` is on",
     "double-dqn": "dqn, whose field `double` is on",
-    "droq": "redq",
     "dueling-dqn": "dqn with `--agent.dueling True`",
     "iqn": "qr-dqn",
     "qrdqn": "qr-dqn",

@@ -1,7 +1,7 @@
 """Running a model so that it is left as it was, also where its `call` counts, draws, assigns or keeps what it computed."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,7 @@ def build_layers(model: Any, call: Callable[[Any], Any], structure: Any, signatu
 
 
 @contextlib.contextmanager
-def untouched(model: Any, in_place: Iterable[tuple[Any, Any]] = ()) -> Iterator[None]:
+def untouched(model: Any, in_place: Iterable[tuple[Any, Any]] = ()) -> Iterator[Mapping[int, Any]]:
     """Leave the model as it was after it runs inside this context.
 
     Assignments to its variables are seen by the rest of the run and then dropped, so a counter does not count and a seed
@@ -57,6 +57,9 @@ def untouched(model: Any, in_place: Iterable[tuple[Any, Any]] = ()) -> Iterator[
     Args:
         model: a Keras model.
         in_place: Keras variables that have another value meanwhile, each with that value.
+
+    Yields:
+        The values that Keras variables have instead of their own, those that the run assigned included, by their ids.
     """
     layers = [model, *keras_internals.all_layers(model)]
     with contextlib.ExitStack() as stack:
@@ -64,8 +67,7 @@ def untouched(model: Any, in_place: Iterable[tuple[Any, Any]] = ()) -> Iterator[
         stack.enter_context(_kept_attributes(layers))
         stack.enter_context(_kept_values(snapshots.current(model).loose))
         stack.enter_context(_inlined(layers))
-        stack.enter_context(keras_internals.values_in_place(in_place))
-        yield
+        yield stack.enter_context(keras_internals.values_in_place(in_place))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from rlgrad.gradients.programs.program import Computed, compute
 from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike
 from rlgrad.gradients.questions.question import Question, place
+from rlgrad.gradients.questions.training_mode import as_mode
 
 
 @as_written
@@ -27,13 +28,15 @@ def gradient(
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
+    training: bool = False,
+    seed: Any = None,
 ) -> dict[str, Any]:
     """Σ_n c_n ∇θ f(x_n): the gradient of a model's output, not of an error, with respect to its weights.
 
     The result is a sum, never a mean: divide the weights by N for a mean.
 
     Args:
-        model: a built Keras model: Sequential, functional or subclassed. Run with `training=False`, and left as it was.
+        model: a built Keras model: Sequential, functional or subclassed. Left as it was.
         x: its input, float (N, …), or a dict or list of arrays for a model with several inputs. For a subclassed model
             with `call(self, x, t)`: a tuple or list in this order, or a dict by the arguments' names.
         output: f. `None`: the model's only output, summed over its units, as `K.gradients` did (on a softmax that sum is
@@ -49,6 +52,9 @@ def gradient(
             a list of these.
         sample_weight: c, float, exactly f's shape; default 1. Of a vector, which counts as the sum of its units, also (N,):
             one number for all units of a sample.
+        training: run the model in training mode: dropout drops, and a batch normalization takes the batch's own statistics.
+            The moving ones stay as they are; `linearize(…).statistics` says what they would become.
+        seed: with `training`, what its layers draw from: an integer ≥ 0, or int32 (2,). The same seed gives the same masks.
 
     Returns:
         For each variable, under its path and in the order of `model.trainable_variables`, a tensor of the variable's
@@ -57,12 +63,14 @@ def gradient(
     Raises:
         DisconnectedGradientError: f does not depend on a variable that was named, or on any variable.
         TypeError: f is not floating-point; actions, units or names of the wrong type.
-        ValueError: the model is not built, or has several outputs; shapes that do not fit; unknown names.
+        ValueError: the model is not built, or has several outputs; shapes that do not fit; unknown names; a layer that draws
+            random numbers in training mode without a seed.
 
     Example:
         >>> gradients = gradient(policy, x, output=LogProb(actions), sample_weight=advantages / len(x))
     """
-    return answer(_gradient, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights)
+    f, mode = Output.of(output, target=target), as_mode(training, seed)
+    return answer(_gradient, model, x, f, sample_weight, mode=mode, layer=layer, weights=weights)
 
 
 @as_written
@@ -75,6 +83,8 @@ def value_and_gradient(
     layer: Any = None,
     weights: Any = None,
     sample_weight: Any = None,
+    training: bool = False,
+    seed: Any = None,
 ) -> tuple[Any, dict[str, Any]]:
     """f(x_n) for each sample, without its weight, and Σ_n c_n ∇θ f(x_n), from one forward and one backward pass.
 
@@ -83,9 +93,8 @@ def value_and_gradient(
     Returns:
         `(f, gradient)`: float (N,), of a vector (N, …), and a dict as `gradient` returns it.
     """
-    return answer(
-        _value_and_gradient, model, x, Output.of(output, target=target), sample_weight, layer=layer, weights=weights
-    )
+    f, mode = Output.of(output, target=target), as_mode(training, seed)
+    return answer(_value_and_gradient, model, x, f, sample_weight, mode=mode, layer=layer, weights=weights)
 
 
 @as_written
@@ -99,6 +108,8 @@ def input_gradient(
     layer: Any = None,
     at: Any = None,
     sample_weight: Any = None,
+    training: bool = False,
+    seed: Any = None,
 ) -> Any:
     """c_n ∇x f(x_n): how each number of the input moves the output (saliency).
 
@@ -114,6 +125,8 @@ def input_gradient(
         layer: see `gradient`.
         at: other values of the weights, as `evaluate` takes them; the model keeps its own.
         sample_weight: see `gradient`.
+        training: see `gradient`.
+        seed: see `gradient`.
 
     Returns:
         A tree with the structure and shapes of x, in units of f per unit of x. With one entry as `inputs`, what x has
@@ -128,10 +141,13 @@ def input_gradient(
     Example:
         >>> input_gradient(model, {"numbers": numbers, "category": category}, inputs="numbers")
     """
-    f = Output.of(output, target=target)
+    f, mode = Output.of(output, target=target), as_mode(training, seed)
+    options = {"inputs": inputs, "layer": layer}
     if at is None:
-        return answer(_input_gradient, model, x, f, sample_weight, inputs=inputs, layer=layer)
-    answered = _input_gradient(model, x, output=f, inputs=inputs, layer=layer, sample_weight=sample_weight, at=at)
+        return answer(_input_gradient, model, x, f, sample_weight, mode=mode, **options)
+    answered = _input_gradient(
+        model, x, output=f, sample_weight=sample_weight, at=at, training=mode.training, seed=mode.seed, **options
+    )
     return answered.pack(answered.computed.results)
 
 
@@ -163,11 +179,9 @@ def _value_and_gradient(model: Any, x: Any, **options: Any) -> Answer[tuple[Any,
     return Answer(computed, lambda results: (results[0], dict(zip(keys, results[1:], strict=True))))
 
 
-def _value_and_sum(
-    model: Any, x: Any, *, output: Any, layer: Any, weights: Any, sample_weight: Any
-) -> tuple[Computed, list[str]]:
+def _value_and_sum(model: Any, x: Any, *, output: Any, **options: Any) -> tuple[Computed, list[str]]:
     """Return f and its gradients, and the keys of their variables."""
-    question = ask(model, x, outputs=output, layer=layer, weights=weights, sample_weight=sample_weight)
+    question = ask(model, x, outputs=output, **options)
     computed = compute(
         "gradient",
         question,
@@ -177,12 +191,8 @@ def _value_and_sum(
     return computed, [question.weights.keys[i] for i in computed.positions]
 
 
-def _input_gradient(
-    model: Any, x: Any, *, output: Any, inputs: Any, layer: Any, sample_weight: Any, at: Any = None
-) -> Answer[Any]:
-    question = ask(
-        model, x, outputs=output, layer=layer, sample_weight=sample_weight, differentiate_x=True, inputs=inputs
-    )
+def _input_gradient(model: Any, x: Any, *, output: Any, at: Any = None, **options: Any) -> Answer[Any]:
+    question = ask(model, x, outputs=output, differentiate_x=True, **options)
     if at is not None:
         question = place(question, at)
     computed = compute("input_gradient", question, _leaf_gradients)

@@ -20,6 +20,7 @@ from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.inputs import as_weight
 from rlgrad.gradients.questions.outputs import OutputLike, named_outputs
 from rlgrad.gradients.questions.question import SINGLE, place, single_output
+from rlgrad.gradients.questions.training_mode import as_mode
 
 
 class Linearization:
@@ -37,6 +38,14 @@ class Linearization:
         """The outputs' values, float (batch…), of a vector (batch…, units…), or a dict by name; they carry no gradient."""
         values = {name: tf.stop_gradient(value) for name, value in self._values.items()}
         return values.get(SINGLE, values)
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """The values that this pass gives to variables which are not trained, by their paths, if it ran in training mode.
+
+        Such as the moving averages of a batch normalization: the model keeps its own until the caller assigns these.
+        """
+        return {key: tf.stop_gradient(value) for key, value in self._run.statistics.items()}
 
     @property
     def variables(self) -> list[Any]:
@@ -278,6 +287,8 @@ def linearize(
     target: Any = None,
     layer: Any = None,
     weights: Any = None,
+    training: bool = False,
+    seed: Any = None,
 ) -> Linearization:
     """Run the model once, and keep what is needed to differentiate its outputs.
 
@@ -286,16 +297,18 @@ def linearize(
     question, and later calls reuse it for any number of rows.
 
     Args:
-        model: a built Keras model. Run with `training=False`, and left as it was.
+        model: a built Keras model. Left as it was.
         x: its input, (N, …), or a dict or list of arrays.
         output: the output to differentiate (see `gradient`), or a dict of outputs, which one pass computes all.
         target: see `gradient`; in a dict of outputs each has its own: `Output.of(function, target=…)`.
         layer: a layer's name, its position or the layer, to differentiate its output instead of the model's.
         weights: see `gradient`.
+        training: see `gradient`. All that the linearization says is then of the same masks and the same batch.
+        seed: see `gradient`.
 
     Returns:
-        A `Linearization`: `.outputs`, `.variables`, `.gradient(credit)`, `.input_gradient(credit)`, `.per_sample()`,
-        `.norm()`, `.gram()`, `.jvp(v)`, `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`,
+        A `Linearization`: `.outputs`, `.variables`, `.statistics`, `.gradient(credit)`, `.input_gradient(credit)`,
+        `.per_sample()`, `.norm()`, `.gram()`, `.jvp(v)`, `.vjp(c)`, `.sum_of_squares(c)`, `.fisher_vector_product(v)`,
         `.hessian_vector_product(v)`, `.gauss_newton_vector_product(v, loss=…)`, `.at(weights)`; each computed on demand.
 
     Raises:
@@ -307,14 +320,14 @@ def linearize(
         >>> gradients = lin.gradient({"log_prob": credit, "value": 0.5 * credit})
     """
     outputs = named_outputs(output, target)
-    options = {"layer": layer, "weights": weights}
-    call = read_call((linearize, *outputs), model, x, tuple(outputs.values()), None, options)
+    options, mode = {"layer": layer, "weights": weights}, as_mode(training, seed)
+    call = read_call((linearize, *outputs), model, x, tuple(outputs.values()), None, options, mode=mode)
     if call is not None and call.program is not None:
         arrays = [tensor for output in outputs.values() for tensor in output.tensors(model)]
-        numbers = call.program.numbers(call.leaves, arrays, None)
+        numbers = call.program.numbers(call.leaves, arrays, None, seed=mode.seed)
         question = call.program.question(model, numbers, call.rows)
         return Linearization(record_program(call.program, question, call.pack))
-    question = ask(model, x, outputs=outputs, layer=layer, weights=weights)
+    question = ask(model, x, outputs=outputs, layer=layer, weights=weights, training=mode.training, seed=mode.seed)
     run = record_run(question)
     if call is not None and run.program is not None:
         call.cache.keep_call(call.key, call.rows, run.program, question.inputs)

@@ -12,6 +12,7 @@ from rlgrad.gradients.questions.ask import ask
 from rlgrad.gradients.questions.outputs import Output, OutputLike, named_outputs
 from rlgrad.gradients.questions.question import SINGLE, Question, place
 from rlgrad.gradients.questions.selection import NO_WEIGHTS
+from rlgrad.gradients.questions.training_mode import as_mode
 
 
 @as_written
@@ -23,6 +24,8 @@ def evaluate(
     target: Any = None,
     layer: Any = None,
     at: Any = None,
+    training: bool = False,
+    seed: Any = None,
 ) -> Any:
     """f(x_n) for each sample, as numbers: nothing is differentiated, and no gradient flows through them.
 
@@ -37,6 +40,8 @@ def evaluate(
         at: other values of the weights; the model keeps its own. A dict of values by the variables' paths, in which those
             left out keep their value; or a list in the order of `model.trainable_variables`. Values that a
             `keras.StatelessScope` around this call has put in place are seen as well.
+        training: see `gradient`.
+        seed: see `gradient`.
 
     Returns:
         Float (N, …), what the model returns, or a dict by the outputs' names.
@@ -51,13 +56,14 @@ def evaluate(
     outputs = {} if whole else named_outputs(output, target)
     if whole and target is not None:
         Output.of(None, target=target)  # says what is wrong
-    call = None
+    call, mode = None, as_mode(training, seed)
     if at is None:
-        call = read_call((evaluate, whole, *outputs), model, x, tuple(outputs.values()), None, {"layer": layer})
+        kind = (evaluate, whole, *outputs)
+        call = read_call(kind, model, x, tuple(outputs.values()), None, {"layer": layer}, mode=mode)
     if call is not None and call.program is not None:
         arrays = [tensor for each in outputs.values() for tensor in each.tensors(model)]
-        return call.pack(call.program.run(call.program.numbers(call.leaves, arrays, None)))
-    question = ask(model, x, outputs=outputs, layer=layer, weights=NO_WEIGHTS)
+        return call.pack(call.program.run(call.program.numbers(call.leaves, arrays, None, seed=mode.seed)))
+    question = ask(model, x, outputs=outputs, layer=layer, weights=NO_WEIGHTS, training=mode.training, seed=mode.seed)
     if at is not None:
         question = place(question, at)
     computed = compute(("evaluate", whole), question, _returned if whole else _values)

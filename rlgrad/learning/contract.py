@@ -190,11 +190,14 @@ def _require_new_names(agent: Agent, further: Sequence[str]) -> None:
 
 def _actor_critic(agent: Agent, sketch: Sketch) -> ActorCritic | None:
     """Return what the outputs that were asked for need of the networks of continuous actions."""
+    if agent.critics_of_actions:
+        return ActorCritic(agent.num_critics, "categorical", 0, agent.critic, agent.training_mode)
     if sketch.event is None or not sketch.asked & {*ON_DEMAND}:
         return None
     moves = bool(sketch.asked & {"action", "action_log_prob"})
     actor: Any = "deterministic" if agent.deterministic else "reparameterized" if moves else "gaussian"
-    return ActorCritic(agent.num_critics if "q" in sketch.asked else 0, actor, agent.quantiles or 0)
+    count = agent.num_critics if "q" in sketch.asked else 0
+    return ActorCritic(count, actor, agent.quantiles or 0, agent.critic, agent.training_mode)
 
 
 def require_free_names(agent: Agent, measured: Sequence[str], of_learner: Sequence[str]) -> None:

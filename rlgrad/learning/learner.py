@@ -324,7 +324,10 @@ class Learner:
         if self.agent.replay is not None and self.agent.replay.prioritized:
             objective = self._objective(batch, objective.linearize())  # one forward pass for both
             priorities = self._priorities(objective)
+        statistics = objective.statistics()
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
+        if statistics:
+            assign_if(metrics["nonfinite_step"] < 0, *map(list, zip(*statistics, strict=True)))
         if self.target is not None:
             self.target.follow(metrics["nonfinite_step"] < 0)
         return metrics, priorities

@@ -13,13 +13,14 @@ from rlgrad.data import Metrics, Outputs
 from rlgrad.distributions import Deterministic
 from rlgrad.gradients import Action, ActionLogProb, Chosen, Each, Entropy, LogProb
 from rlgrad.gradients.questions.selection import keys_of
-from rlgrad.learning.asking import Now, Placed
+from rlgrad.learning.asking import Now, Placed, training_mode
 from rlgrad.learning.contract import check_credit, outputs_of
-from rlgrad.policies.critics import ACTIONS, OBSERVATIONS
+from rlgrad.policies.critics import ACTIONS, BESIDE_ACTIONS, BESIDE_OBSERVATIONS, OBSERVATIONS, Q_BESIDE
 from rlgrad.policies.policy import Policy
 
 _OF_ACTION = 0  # a number that no call of `now.noise` has: the seeds of a(s; ε)
-_KL = "KL(π ‖ π′)"  # beside the agent's outputs, whose names are identifiers
+_OF_BESIDE = -2  # likewise: those of samples at the rows beside the batch's
+_KL, _BESIDE = "KL(π ‖ π′)", "q beside"  # beside the agent's outputs, whose names are identifiers
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class PolicyObjective:
         names: tuple[str, ...] = ()
         if "log_prob" in self.credited:
             names = ("entropy", "approx_kl") if self.agent.replay is None else ("entropy",)
-        elif "action_log_prob" in self.outputs and "action" in self.credited:
+        elif "logits" in self.credited or ("action_log_prob" in self.outputs and "action" in self.credited):
             names = ("entropy",)
         if "q" in self.credited:
             names += ("q_mean",)
@@ -85,8 +86,17 @@ class PolicyObjective:
         if self.first is not None:
             return self.first
         model, inputs = question(self.policy, self.batch, self.outputs)
-        specs = output_specs(self.agent, self.policy, self.batch, self.outputs)
-        return gradients.linearize(model, inputs, output=specs, weights=list(self.variables))
+        specs, beside = output_specs(self.agent, self.policy, self.batch, self.outputs), self._beside()
+        if beside is not None:
+            inputs |= {BESIDE_OBSERVATIONS: beside.observations, BESIDE_ACTIONS: beside.action}
+            specs[_BESIDE] = Each(Q_BESIDE)
+        mode = training_mode(self.batch.seeds, _OF_ACTION) if self._trains_critics else {}
+        return gradients.linearize(model, inputs, output=specs, weights=list(self.variables), **mode)
+
+    def statistics(self) -> list[tuple[Any, tf.Tensor]]:
+        """Return variables that are not trained and that a pass in training mode moves, each with the value it gets."""
+        found = self.linearize().statistics if self._trains_critics else {}
+        return [(variable, found[key]) for variable, key in keys_of(self.policy) if key in found]
 
     def scores(self) -> gradients.Linearization:
         """Return the log-probabilities of the actions alone, whose gradients are the scores."""
@@ -97,7 +107,12 @@ class PolicyObjective:
 
     def now(self, outputs: Mapping[str, tf.Tensor]) -> Now:
         """Return outputs at the current weights as what `Agent.credit` is given."""
-        return Now(dict(outputs), self.policy, self.batch.seeds, self.target)
+        outputs = dict(outputs)
+        q = outputs.pop(_BESIDE, None)
+        now = self._asked(outputs, self.batch.seeds)
+        if q is not None:
+            now.beside = self._beside().with_q(q)
+        return now
 
     def credited_outputs(self) -> tuple[gradients.Linearization, Outputs, dict[str, tf.Tensor]]:
         """Return the outputs at the current weights, as gradients and as numbers, and w c of each credited one."""
@@ -143,11 +158,24 @@ class PolicyObjective:
             results.append(total)
         return results
 
+    @property
+    def _trains_critics(self) -> bool:
+        return self.agent.training_mode and "q" in self.outputs and bool(self.policy.critics)
+
+    def _asked(self, outputs: dict[str, Any], seeds: Any) -> Now:
+        return Now(outputs, self.policy, seeds, self.target, self.agent.training_mode)
+
+    def _beside(self) -> Any:
+        """Return the agent's rows beside the batch's, the same at each call; `None` if it has none, or no critics."""
+        if "q" not in self.outputs or not self.policy.critics:
+            return None
+        return self.agent.beside(self.batch, self._asked({}, random.fold_in(self.batch.seeds, _OF_BESIDE)))
+
     def metrics(self, now: Outputs) -> Metrics:
         """Return weighted means of what `metric_names` names, of these outputs."""
         names, rows = self.metric_names, {}
         if "entropy" in names:
-            rows["entropy"] = now.entropy if "log_prob" in self.credited else -now.action_log_prob
+            rows["entropy"] = now.entropy if {"log_prob", "logits"} & {*self.credited} else -now.action_log_prob
         if "approx_kl" in names:
             log_ratio = now.log_prob - self.batch.log_probs
             # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
@@ -204,7 +232,7 @@ def question(policy: Policy, batch: Any, names: Sequence[str]) -> tuple[Any, Any
 def output_specs(agent: Agent, policy: Policy, batch: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return what `output=` of `rlgrad.gradients` takes for each name of an output, the agent's own included."""
     known: dict[str, Any] = {"log_prob": LogProb(batch.actions), "entropy": Entropy(), "value": "value"}
-    known |= {name: name for name in agent.scalars} | dict(outputs_of(agent, batch))
+    known |= {name: name for name in agent.scalars} | {"logits": Each("policy")} | dict(outputs_of(agent, batch))
     if "q" in names:
         known["q"] = Each("q") if policy.critics else Chosen("policy", batch.actions)
     if {"action", "action_log_prob"} & {*names}:

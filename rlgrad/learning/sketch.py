@@ -11,7 +11,7 @@ from rlgrad.data import Outputs
 
 _OF_ACTION_VALUES = ("q_values", "expected")
 _OF_ACTIONS = ("q", "log_prob")
-ON_DEMAND = ("q", "action", "action_log_prob")
+ON_DEMAND = ("q", "action", "action_log_prob", "logits")
 """Outputs that a policy has if its agent asks for them."""
 
 
@@ -41,13 +41,16 @@ class Sketch:
     @property
     def asks_action_values(self) -> bool:
         """True once an output was asked that a network of Discrete actions' values has."""
+        if self.agent.critics_of_actions:
+            return False
         return bool(self.asked & {*_OF_ACTION_VALUES}) or ("q" in self.asked and self.event is None)
 
-    def require_discrete(self) -> None:
-        """Raise a ValueError unless the actions are Discrete."""
+    def require_discrete(self, name: str = "q") -> None:
+        """Raise a ValueError for an output of Discrete actions in another space."""
         if not self.num_actions:
+            learns = "the logits of each action" if name == "logits" else "a value of each action (it credits q)"
             raise ValueError(
-                f"{type(self.agent).__name__} learns a value of each action (it credits q), and the environment's actions are "
+                f"{type(self.agent).__name__} learns {learns}, and the environment's actions are "
                 "not Discrete: take an agent for continuous actions, such as sac, or for any, such as ppo, or wrap the actions."
             )
 
@@ -65,13 +68,16 @@ class Sketch:
         each = (width,) if width else ()
         shapes = {"q_values": (self.num_actions, *each), "expected": (self.num_actions,), "action": self.event or ()}
         shapes["q"] = each if self.event is None else (self.agent.num_critics, *each)
+        shapes["logits"] = (self.num_actions,)
+        if self.agent.critics_of_actions:
+            shapes |= {"q": (self.agent.num_critics,), "q_values": (self.agent.num_critics, self.num_actions)}
         shape = shapes.get(name, ())
         return tf.reshape(rows, (-1, *[1] * len(shape))) + tf.zeros(shape)
 
     def ask(self, name: str) -> None:
         """Note that an output was asked for."""
-        if name in _OF_ACTION_VALUES:
-            self.require_discrete()
+        if name in (*_OF_ACTION_VALUES, "logits") or (name == "q" and self.agent.critics_of_actions):
+            self.require_discrete(name)
         if name in ("action", "action_log_prob"):
             self.require_continuous(name)
         self.asked.add(name)
@@ -81,7 +87,7 @@ class SketchedOutputs(Outputs):
     """See `Sketch`."""
 
     def __init__(self, sketch: Sketch, batch: Any) -> None:
-        self._sketch, self._rows = sketch, batch.log_probs
+        self._sketch, self._rows, self._batch = sketch, batch.log_probs, batch
         super().__init__(**dict.fromkeys(sketch.known, batch.log_probs))
 
     @property
@@ -89,7 +95,7 @@ class SketchedOutputs(Outputs):
         """Outputs whose shapes are known, by name."""
         sketch = self._sketch
         found = dict.fromkeys(("log_prob", "entropy", "value", *sketch.agent.scalars), self._rows)
-        known = ON_DEMAND if sketch.event is not None else ("q",) if sketch.num_actions else ()
+        known = ON_DEMAND[:-1] if sketch.event is not None else ("q", "logits") if sketch.num_actions else ()
         return found | {name: sketch.like(self._rows, name) for name in known}
 
     @property
@@ -106,6 +112,21 @@ class SketchedOutputs(Outputs):
     def action_log_prob(self) -> tf.Tensor:
         """The log-probability of that sample."""
         return self._asked("action_log_prob")
+
+    @property
+    def beside(self) -> Any:
+        """Return stand-ins at the agent's further rows."""
+        agent = self._sketch.agent
+        if agent.beside(self._batch, self) is None:
+            raise ValueError(
+                f"{type(agent).__name__} reads now.beside and has no rows beside the batch's: override beside(batch, now)."
+            )
+        return SketchedAnswers(self._sketch, self._rows, self._rows, [])
+
+    @property
+    def logits(self) -> tf.Tensor:
+        """The logits of Discrete actions."""
+        return self._asked("logits")
 
     def at(self, observations: Any, actions: Any = None) -> Any:
         """Return stand-ins at other observations."""

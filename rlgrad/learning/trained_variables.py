@@ -43,6 +43,11 @@ def require_same_kind(agent: Agent, policy: Policy, traced: DryRun) -> None:
             f"{type(agent).__name__} learns from {wanted or 'no'} critics of actions, and the policy has "
             f"{len(policy.critics) or 'none'}: build it with make_policy(…, actor_critic=ActorCritic(…))."
         )
+    if agent.training_mode and not policy.critics:
+        raise ValueError(
+            f"{type(agent).__name__}.training_mode is of critics of actions, and it has none: its network always runs as at "
+            "inference. Leave it out."
+        )
     if agent.replay is not None and isinstance(policy, RecurrentPolicy):
         raise ValueError(
             f"{type(agent).__name__} learns from single steps of a replay, and a memory needs sequences: leave the memory out, "

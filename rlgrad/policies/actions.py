@@ -20,6 +20,7 @@ from rlgrad.distributions import (
     MultiCategorical,
     Part,
 )
+from rlgrad.policies.critic_options import PLAIN_CRITICS, CriticNetwork
 from rlgrad.spaces.branches import branch, branches, leaves
 
 _ADVICE = {
@@ -68,16 +69,21 @@ class ActorCritic:
         num_critics: critics of an observation and an action; 0: none.
         actor: how the policy says actions. `"gaussian"`: as other agents' policies do. `"reparameterized"`: a Gaussian whose
             mean and log σ the network says, squashed into the space, densities per half-width. `"deterministic"`: the action.
+            `"categorical"`: logits of Discrete actions, of each of which the critics say a value.
         quantiles: of the return, that each critic says; 0: its expectation.
+        critic: settings of the default critics.
+        training: the critics are learned in training mode.
     """
 
     num_critics: int = 1
-    actor: Literal["gaussian", "reparameterized", "deterministic"] = "gaussian"
+    actor: Literal["gaussian", "reparameterized", "deterministic", "categorical"] = "gaussian"
     quantiles: int = 0
+    critic: CriticNetwork = PLAIN_CRITICS
+    training: bool = False
 
 
 def actor_model(space: spaces.Space[Any], actor: ActorCritic, squash: bool = False) -> ActionModel:
-    """Return the distribution over a Box of an agent whose policy follows critics.
+    """Return the distribution over actions of an agent whose policy follows critics.
 
     Args:
         space: of the actions.
@@ -87,6 +93,12 @@ def actor_model(space: spaces.Space[Any], actor: ActorCritic, squash: bool = Fal
     Raises:
         ValueError: another space; or one without bounds, for a policy that is squashed into them.
     """
+    if actor.actor == "categorical":
+        if not isinstance(space, spaces.Discrete):
+            raise ValueError(
+                f"Critics of each action are of a Discrete space, and this is {space}: take an agent such as sac."
+            )
+        return action_model(space, squash)
     if not isinstance(space, spaces.Box):
         raise ValueError(
             f"Critics of actions are of a Box of numbers, and this is {space}: wrap it with "

@@ -202,7 +202,7 @@ def build_policy(
         seed=random.child(init, 2),
         **more,
     )
-    check_side_effects(policy)
+    check_side_effects(policy, training=actor_critic is not None and actor_critic.training)
     return policy
 
 
@@ -244,8 +244,11 @@ def _critic(
 ) -> keras.Model:
     """Return a critic: a default network, or what a function builds."""
     size, quantiles = math.prod(actions.spec.shape[1:]), actor_critic.quantiles
+    own, name = actor_critic.critic, f"critic_{number}"
+    if actor_critic.actor == "categorical":
+        size, quantiles = 0, actions.raw_shape[0]
     if model is None:
-        return networks.critic(space, size, options, quantiles=quantiles, seed=seed, name=f"critic_{number}")
+        return networks.critic(space, size, options, own, quantiles=quantiles, seed=seed, name=name)
     if isinstance(model, keras.Model):
         raise ValueError(
             "critic_model is a function that builds a model, since it is called once for each critic; got a model."

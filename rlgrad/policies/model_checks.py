@@ -54,14 +54,13 @@ def check_value_network(network: keras.Model, space: spaces.Space[Any], own_valu
 
 
 def check_critic(network: keras.Model, space: spaces.Space[Any], action_size: int, width: int) -> None:
-    """Raise a ValueError for a critic's model that does not take [observation, action] to (N, width)."""
+    """Raise a ValueError for a critic's model that does not take [observation, action] to (N, width); size 0: observations."""
     try:
         x = Preparation(space)(zeros(observation_spec(space), (2,)))
-        value = network([x, tf.zeros((2, action_size))], training=False)
+        value = network([x, tf.zeros((2, action_size))] if action_size else x, training=False)
     except (ValueError, TypeError, tf.errors.OpError) as error:
-        raise ValueError(
-            f"critic_model does not take [observation, action], the action a vector of {action_size}: {reason_of(error)}"
-        ) from error
+        what = f"[observation, action], the action a vector of {action_size}" if action_size else "an observation"
+        raise ValueError(f"critic_model does not take {what}: {reason_of(error)}") from error
     if isinstance(value, dict) or tuple(value.shape) != (2, width):
         shape = "a dict" if isinstance(value, dict) else f"shape {('N', *value.shape[1:])}"
         raise ValueError(f"critic_model gives {shape}, not (N, {width}): end it in keras.layers.Dense({width}).")
@@ -133,15 +132,21 @@ def _check_value(value: Any, name: str) -> None:
         raise ValueError(f"{name} gives {shape}; a value is (N, 1): end it in keras.layers.Dense(1).")
 
 
-def check_side_effects(policy: Policy) -> None:
-    """Raise a ValueError for regularizers, which updates would ignore, and warn of layers that only ever infer."""
+def check_side_effects(policy: Policy, training: bool = False) -> None:
+    """Raise a ValueError for regularizers, which updates would ignore, and warn of layers that only ever infer.
+
+    Args:
+        policy: the policy.
+        training: its critics are learned in training mode.
+    """
     if policy.losses:
         raise ValueError(
             "The model has regularizers, and an update here climbs credited outputs alone: take them out and use an "
             "optimizer with weight_decay, e.g. keras.optimizers.AdamW."
         )
     kinds = (keras.layers.BatchNormalization, keras.layers.Dropout)
-    parts = [n for n in (policy.network, policy.value_network, *policy.critics) if n is not None]
+    critics = () if training else policy.critics
+    parts = [n for n in (policy.network, policy.value_network, *critics) if n is not None]
     for layer in (layer for network in parts for layer in network.layers if isinstance(layer, kinds)):
         _log.warning(
             "%s %r always runs as at inference (training=False): its statistics stay, nothing is dropped.",

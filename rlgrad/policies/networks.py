@@ -8,7 +8,7 @@ Source: orthogonal weights of gain √2 and a small last layer follow Andrychowi
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import keras
@@ -17,6 +17,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad import random
+from rlgrad.policies.critic_options import PLAIN_CRITICS, CriticNetwork
 from rlgrad.policies.initializers import Sparse
 from rlgrad.spaces.branches import branch
 from rlgrad.spaces.layers import GAIN, dense
@@ -27,6 +28,7 @@ STATE = "state"
 _ACTION = "action"  # the input of critics beside the observation
 _EPSILON = 1e-5  # of layer normalization, as in PyTorch
 _LONGEST = 100  # steps that a memory is initialized to span
+_CLIPPING = {"rmin": 1 / 3, "rmax": 3.0, "dmax": 5.0}  # of batch renormalization, Ioffe (2017), section 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,7 @@ def critic(
     space: spaces.Space[Any],
     action_size: int,
     options: NetworkOptions,
+    own: CriticNetwork,
     *,
     quantiles: int = 0,
     seed: np.random.SeedSequence,
@@ -135,23 +138,27 @@ def critic(
 
     Args:
         space: of the observations that it takes.
-        action_size: numbers of an action.
+        action_size: numbers of an action; 0: it says a value of each of several actions, as `quantiles`.
         options: hidden layers. Pictures are encoded first, and the action comes beside what they turn out to be.
+        own: what differs in critics.
         quantiles: of the return, that it says; 0: its expectation.
         seed: for the initial weights.
         name: of the model.
 
     Returns:
-        A built model, [(N, …), (N, action_size)] to (N, 1), or to (N, quantiles).
+        A built model, [(N, …), (N, action_size)] to (N, 1), or to (N, quantiles); of observations alone if there is no action.
     """
+    sizes = options.hidden_sizes if own.hidden_sizes is None else own.hidden_sizes
+    options = replace(options, hidden_sizes=sizes, layer_norm=options.layer_norm or own.layer_norm)
     inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), ())
-    action = keras.Input((action_size,), name=_ACTION)
-    layers = _hidden(options, seed, f"{name}_")
+    action = keras.Input((action_size,), name=_ACTION) if action_size else None
+    layers = _hidden(options, seed, f"{name}_", own)
     last = random.child(seed, len(options.hidden_sizes))
     head = _head((quantiles or 1,), 1.0, last, f"{name}_output", options.sparsity)
-    return keras.Model(
-        [inputs, action], _apply([*layers, *head], keras.layers.Concatenate()([*parts, action])), name=name
-    )
+    given = [inputs, action] if action_size else inputs
+    parts = [*parts, action] if action_size else parts
+    together = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+    return keras.Model(given, _apply([*layers, *head], together), name=name)
 
 
 def _recurrent_features(
@@ -194,15 +201,21 @@ def _encode(space: spaces.Space[Any], seed: np.random.SeedSequence, path: tuple[
     return x, encoder.encode(x, seed, name)
 
 
-def _hidden(options: NetworkOptions, seed: np.random.SeedSequence, prefix: str = "") -> list[Any]:
-    layers: list[Any] = []
+def _hidden(
+    options: NetworkOptions, seed: np.random.SeedSequence, prefix: str = "", critic: CriticNetwork = PLAIN_CRITICS
+) -> list[Any]:
+    layers = _batch_norm(critic, f"{prefix}input")
     for i, width in enumerate(options.hidden_sizes):
         name, own = f"{prefix}hidden_{i + 1}", random.child(seed, i)
         activation, slope = options.activation, slope_of(options.activation)
-        if not options.layer_norm and slope is None:
+        if not options.layer_norm and not critic.dropout and slope is None:
             layers.append(_dense(width, activation, GAIN, own, name, options.sparsity))
+            layers += _batch_norm(critic, name)
             continue
         layers.append(_dense(width, "linear", GAIN, own, name, options.sparsity))
+        if critic.dropout:
+            drawn = random.integer_seed(random.child(own, 1))
+            layers.append(keras.layers.Dropout(critic.dropout, seed=drawn, name=f"{name}_dropout"))
         if options.layer_norm:
             weights = not options.fixed_layer_norm
             norm = keras.layers.LayerNormalization(epsilon=_EPSILON, center=weights, scale=weights, name=f"{name}_norm")
@@ -211,7 +224,16 @@ def _hidden(options: NetworkOptions, seed: np.random.SeedSequence, prefix: str =
             layers.append(keras.layers.Activation(activation, name=f"{name}_{activation}"))
         else:
             layers.append(keras.layers.LeakyReLU(negative_slope=slope, name=f"{name}_leaky_relu"))
+        layers += _batch_norm(critic, name)
     return layers
+
+
+def _batch_norm(critic: CriticNetwork, name: str) -> list[Any]:
+    """Return the normalization of a critic's layer; none: an empty list."""
+    if critic.batch_norm is None:
+        return []
+    renorm = {"renorm": True, "renorm_clipping": _CLIPPING} if critic.batch_norm == "renorm" else {}
+    return [keras.layers.BatchNormalization(momentum=critic.momentum, name=f"{name}_batch_norm", **renorm)]
 
 
 def slope_of(activation: str) -> float | None:

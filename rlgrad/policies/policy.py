@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from rlgrad.core import keras_configs
 from rlgrad.data import Rollout
-from rlgrad.distributions import Distribution, Greedy
+from rlgrad.distributions import Categorical, Distribution, Greedy
 from rlgrad.distributions.protocol import IMPOSSIBLE
 from rlgrad.policies import actors
 from rlgrad.policies.critics import WithCritics, values_of
@@ -40,7 +40,8 @@ class Policy(keras.Model):
         observation_space: of one observation; a Dict if it has an `"action_mask"` that the distribution obeys.
         action_spec: `tf.TensorSpec` of a batch of sampled actions, (None, …).
         value_network: observation to (N, 1); `None` if `network` gives the value, or the policy has none.
-        critics: models of [observation, action] to (N, 1), the action as a vector in half-widths of its space.
+        critics: models of [observation, action] to (N, 1), the action as a vector in half-widths of its space; of Discrete
+            actions models of an observation to (N, A).
         scalars: numbers that an agent learns beside the networks, by name, with their starts. Each is an output, the same for
             every row.
         normalize_observations: standardize floating-point observations.
@@ -99,6 +100,11 @@ class Policy(keras.Model):
         """True if the network says how good each action is: then `"policy"` holds that, and `"value"` is of the best action."""
         return isinstance(self.distribution, Greedy)
 
+    @property
+    def critics_of_actions(self) -> bool:
+        """True if critics beside the policy say how good each Discrete action is."""
+        return bool(self.critics) and isinstance(self.distribution, Categorical)
+
     @cached_property
     def with_critics(self) -> WithCritics:
         """The policy and its critics as one model of observations and actions."""
@@ -125,23 +131,28 @@ class Policy(keras.Model):
         """Where `actor` computes: `"numpy"`, `"xla"`, or `"graph"` if XLA would be slower."""
         return "numpy" if self.mirror is not None else "xla" if actors.gains_from_xla(self) else "graph"
 
-    def call(self, observations: Any) -> dict[str, Any]:
+    def call(self, observations: Any, training: bool = False) -> dict[str, Any]:
         """Return distribution parameters and value, for any number of batch axes."""
-        heads: dict[str, Any] = self._over_batch(observations, self._forward)
+        heads: dict[str, Any] = self._over_batch(observations, lambda x: self._forward(x, training))
         return heads
 
     def value(self, observations: Any) -> tf.Tensor:
         """Return v(s), float (…,), without computing the policy if the networks are separate."""
         return self._over_batch(observations, self._value)
 
-    def critic_values(self, observations: Any, actions: Any) -> tf.Tensor:
-        """Return what each critic says of stored actions, float (M, E)."""
+    def critic_values(self, observations: Any, actions: Any, training: bool = False) -> tf.Tensor:
+        """Return what each critic says of stored actions, float (M, E); without them, of each Discrete one, (M, E, A)."""
         distribution: Any = self.distribution
 
         def values(inputs: Any) -> tf.Tensor:
             x = self.preparation(self._network_part(inputs[0]))
-            return values_of(self.critics, x, distribution.told(tf.cast(inputs[1], tf.float32)))
+            return values_of(self.critics, x, distribution.told(tf.cast(inputs[1], tf.float32)), training)
 
+        if actions is None:
+            return self._over_batch(
+                observations,
+                lambda x: values_of(self.critics, self.preparation(self._network_part(x)), None, training),
+            )
         return self._over_batch((observations, actions), values)
 
     def values(self, rollout: Rollout, value: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -321,11 +332,11 @@ class Policy(keras.Model):
         raw = self.network(self.preparation(self._network_part(self.zeros(2))))
         return {name: tuple(head.shape[1:]) for name, head in _heads(raw).items()}
 
-    def _forward(self, observations: Any) -> dict[str, Any]:
+    def _forward(self, observations: Any, training: bool = False) -> dict[str, Any]:
         x = self.preparation(self._network_part(observations))
-        heads = _heads(self.network(x, training=False))
+        heads = _heads(self.network(x, training=training))
         if self.value_network is not None:
-            heads["value"] = self.value_network(x, training=False)
+            heads["value"] = self.value_network(x, training=training)
         return self._assemble(heads, observations)
 
     def _assemble(self, heads: dict[str, Any], observations: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def check_actor_critic(options: PolicyOptions, actor_critic: ActorCritic) -> Non
             "memory is not there for agents with critics of actions: they learn from single steps, and a memory needs "
             "sequences. Leave it out, or take an agent that learns from rollouts, such as ppo."
         )
-    if actor_critic.actor == "gaussian":
+    if actor_critic.actor in ("gaussian", "categorical"):
         return
     given = {
         "shared_trunk": options.shared_trunk,

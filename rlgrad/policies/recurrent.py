@@ -78,8 +78,10 @@ class RecurrentPolicy(Policy):
         """Return numbers of the steps of a rollout, (T, N, …), as sequences: (N, T, …)."""
         return _swap(x)
 
-    def call(self, observations: Any) -> dict[str, Any]:
+    def call(self, observations: Any, training: bool = False) -> dict[str, Any]:
         """Return distribution parameters and value of sequences, each (N, T, …)."""
+        if training:
+            raise NotImplementedError("A policy with memory runs as at inference alone: leave training=True out.")
         x = self._prepare(observations)
         heads, _ = self._scan("policy", x, observations)
         if self.value_network is not None:

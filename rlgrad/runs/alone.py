@@ -17,6 +17,7 @@ from rlgrad.core.keras_configs import weights_within
 from rlgrad.distributions import Deterministic
 from rlgrad.policies.actions import ActionValues, ActorCritic
 from rlgrad.policies.build import make_policy
+from rlgrad.policies.critic_options import CriticNetwork
 from rlgrad.policies.policy import Policy
 from rlgrad.runs import checkpoints
 from rlgrad.runs.folders import saved_model
@@ -61,8 +62,12 @@ def heads_of(agent: Agent, policy: Policy) -> dict[str, Any]:
     actor: Any = "deterministic" if isinstance(distribution, Deterministic) else "gaussian"
     if getattr(distribution, "unit", None) == "half-width":
         actor = "reparameterized"
+    if policy.critics_of_actions:
+        actor = "categorical"
     if policy.critics or actor != "gaussian":
-        heads["actor_critic"] = ActorCritic(len(policy.critics), actor, agent.quantiles or 0)
+        heads["actor_critic"] = ActorCritic(
+            len(policy.critics), actor, agent.quantiles or 0, agent.critic, agent.training_mode
+        )
     if agent.scalars:
         heads["scalars"] = dict(agent.scalars)
     return heads
@@ -147,7 +152,11 @@ def _actor_critic(path: Path, content: Any) -> ActorCritic | None:
     fit = all(type(count) is int and 0 <= count <= _MOST_WIDTH for count in counts)
     if not fit or content.get("actor") not in known:
         raise ValueError(f"{path / FILE} does not say how critics and the policy are built: {content!r}.")
-    return ActorCritic(counts[0], content["actor"], counts[1])
+    try:
+        critic = CriticNetwork(**settings.as_declared(content.get("critic", {}), CriticNetwork))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path / FILE} does not say how critics are built: {error}") from error
+    return ActorCritic(counts[0], content["actor"], counts[1], critic, content.get("training") is True)
 
 
 def _scalars(path: Path, content: Any) -> dict[str, float]:

@@ -158,12 +158,12 @@ def test_an_agent_that_is_not_asked_for_is_not_imported(monkeypatch):
     from_mapping(BASE | {"agent": {"name": "ppo"}})
     assert {name for name in sys.modules if name.startswith("rlgrad.agents.")} == {"rlgrad.agents.ppo"}
     learned = {"A2C", "NPG", "PPO", "TRPO", "Reinforce"}
-    valued = {"C51", "DDPG", "DQN", "PQN", "QRDQN", "REDQ", "SAC", "TD3", "TQC"}
+    valued = {"C51", "DDPG", "DQN", "PQN", "QRDQN", "REDQ", "SAC", "TD3", "TQC", "CrossQ", "DiscreteSAC", "DroQ"}
     streams, data = {"StreamAC", "StreamQ", "StreamSARSA"}, {"AWAC", "BC", "IQL"}
     assert learned | valued | streams | data == {*rlgrad.agents.__all__}
     assert {getattr(rlgrad.agents, name).__name__ for name in rlgrad.agents.__all__} <= {*dir(rlgrad.agents)}
-    with pytest.raises(AttributeError, match="no attribute 'CrossQ'"):
-        _ = rlgrad.agents.CrossQ
+    with pytest.raises(AttributeError, match="no attribute 'Rainbow'"):
+        _ = rlgrad.agents.Rainbow
 
 
 def test_from_logits_without_a_model_is_refused(tmp_path):

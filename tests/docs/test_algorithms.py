@@ -33,12 +33,12 @@ def test_the_outputs_of_a_row_are_those_that_its_agent_credits(name):
     entropy = {"entropy_coefficient": 0.1}
     changes = {Reinforce: {"baseline": "value", **entropy}, A2C: entropy, PPO: entropy}
     agent = cls(**changes.get(cls, {}))
-    of_critics, of_data = "action" in algorithms.CREDITS[name], name in algorithms.FROM_DATA
-    specs = specs_for(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)) if of_critics or of_data else spaces.Discrete(4))
-    kind = {"event": (2,)} if of_critics or of_data else {"num_actions": 4}
+    outputs = algorithms.outputs_of(name)
+    of_box = outputs is algorithms.OF_CRITICS or outputs is algorithms.OF_DATA
+    specs = specs_for(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)) if of_box else spaces.Discrete(4))
+    kind = {"event": (2,)} if of_box else {"num_actions": 4}
     traced = dry_run(agent, batch_signature(*specs, replay=agent.replay is not None), **kind)
-    columns = algorithms.OF_CRITICS if of_critics else algorithms.OF_DATA if of_data else algorithms.OUTPUTS
-    shown = {out for out in columns if said(cls, out)}
+    shown = {out for out in outputs if said(cls, out)}
     assert {*traced.credited} == shown
 
 

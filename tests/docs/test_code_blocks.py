@@ -116,6 +116,9 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
             box = gymnasium.spaces.Box(-1, 1, (2,))
             heads = ActorCritic(agent.num_critics)
             policy = rlgrad.make_policy(spaces[0], box, actor_critic=heads, hidden_sizes=(4,))
+        elif agent.critics_of_actions:
+            options = {"actor_critic": ActorCritic(agent.num_critics, "categorical"), "scalars": agent.scalars}
+            policy = rlgrad.make_policy(*spaces, value=False, hidden_sizes=(4,), **options)
         elif isinstance(agent, DQN | PQN | StreamQ | StreamSARSA):
             policy = rlgrad.make_policy(*spaces, action_values=agent.action_values, hidden_sizes=(4,))
         logged |= {f"train/{name}" for name in rlgrad.Learner(agent, policy, num_envs=agent.num_envs).metrics}

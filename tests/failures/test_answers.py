@@ -59,7 +59,7 @@ def test_a_space_that_is_missing_is_named(tmp_path):
         ("PPO", "Did you mean 'ppo'"),
         ("Reinforce", "Did you mean 'reinforce'"),
         ("SAC", "Did you mean 'sac'"),
-        ("droq", "The nearest agent is redq"),
+        ("iqn", "The nearest agent is qr-dqn"),
         ("qrdqn", "The nearest agent is qr-dqn"),
         ("DDQN", "The nearest agent is dqn"),
         ("ppo2", "Did you mean 'ppo'"),
@@ -75,8 +75,8 @@ def test_names_of_agents_that_are_not_there_are_answered(name, answer, capsys):
 def test_train_says_what_is_missing():
     with pytest.raises(ValueError, match=r"rlgrad.train\('ppo'\) needs an environment"):
         rlgrad.train("ppo")
-    with pytest.raises(ValueError, match="nearest agent is sac"):
-        rlgrad.train("crossq")
+    with pytest.raises(ValueError, match="nearest agent is qr-dqn"):
+        rlgrad.train("iqn")
     with pytest.raises(ValueError, match="total_timesteps is missing"):
         rlgrad.train("ppo", "CartPole-v1")
     with pytest.raises(

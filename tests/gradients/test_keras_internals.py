@@ -352,3 +352,15 @@ def test_a_layers_compute_dtype_is_what_it_computes_in():
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype=policy), keras.layers.Dense(2)])
         assert keras_internals.computes_in_half(model) == half
         assert model.layers[0](np.ones((1, 3))).dtype == model.layers[0].compute_dtype
+
+
+def test_layers_draw_from_generators_whose_states_they_assign():
+    model = keras.Sequential([keras.Input((3,)), layers.Dropout(0.5), layers.Dense(2), layers.GaussianNoise(0.1)])
+    states = keras_internals.seed_states(model)
+    assert [s.path for s in states[:2]] == [v.path for v in model.variables if "seed" in v.path]
+    assert keras_internals.seed_generators(model.layers[0])[0].state is states[0]
+    before = [s.numpy() for s in states[:2]]
+    model(np.ones((2, 3), np.float32), training=True)
+    assert all(np.any(s.numpy() != b) for s, b in zip(states, before, strict=False))
+    keras.random.normal((1,))
+    assert len(keras_internals.seed_states(model)) == 3  # Keras's own generator is there now

@@ -60,7 +60,9 @@ def drawn_batch(seed=0, action=ACTION, **changes):
 def other_weights(policy, seed=5):
     """Weights that stand in for the slow copies, by key."""
     rng = np.random.default_rng(seed)
-    return {key: tf.constant(rng.normal(scale=0.7, size=v.shape), tf.float32) for v, key in keys_of(policy)}
+    return {
+        key: tf.constant(rng.normal(scale=0.7, size=v.shape), tf.float32) for v, key in keys_of(policy) if v.trainable
+    }
 
 
 def credited_gradient(agent, policy, batch, placed, jit=None):
@@ -75,7 +77,8 @@ def at(policy, placed):
     """A second policy, with these weights."""
     twin = copy.deepcopy(policy)
     for variable, key in keys_of(twin):
-        variable.assign(placed[key])
+        if key in placed:
+            variable.assign(placed[key])
     return twin
 
 

@@ -5,11 +5,23 @@ import sys
 import time
 from pathlib import Path
 
-KINDS = ("plain", "prioritized", "quantiles", "rollouts", "compiled", "critics", "delayed")
+KINDS = (
+    "plain",
+    "prioritized",
+    "quantiles",
+    "rollouts",
+    "compiled",
+    "critics",
+    "delayed",
+    "normalized",
+    "dropping",
+    "discrete",
+)
+BOX = ("critics", "delayed", "normalized", "dropping")  # continuous actions
 
 
 def agent_of(kind):
-    from rlgrad.agents import DQN, PQN, QRDQN, SAC, TD3
+    from rlgrad.agents import DQN, PQN, QRDQN, SAC, TD3, CrossQ, DiscreteSAC, DroQ
     from rlgrad.replay import Replay, Target
     from rlgrad.updates import Ascent
 
@@ -22,9 +34,11 @@ def agent_of(kind):
         return DQN(replay=replay, dueling=True, normalize_observations=True, scale_rewards=True, **settings)
     if kind == "quantiles":
         return QRDQN(quantiles=4, replay=Replay(**small, n_steps=2), normalize_observations=True, **settings)
-    if kind in ("critics", "delayed"):
+    if kind == "discrete":
+        return DiscreteSAC(num_envs=2, num_steps=10, replay=Replay(**small))
+    if kind in BOX:
         kept = {"num_envs": 2, "num_steps": 10, "replay": Replay(**small), "normalize_observations": True}
-        return SAC(**kept) if kind == "critics" else TD3(**kept)
+        return {"critics": SAC, "delayed": TD3, "normalized": CrossQ, "dropping": DroQ}[kind](**kept)
     return PQN(num_envs=2, num_steps=10, update=Ascent(num_epochs=2, num_minibatches=2))
 
 
@@ -34,7 +48,7 @@ def train(kind, folder, callbacks=()):
 
     return rlgrad.train(
         agent_of(kind),
-        {"compiled": "rlgrad/CartPole-v1", "critics": "Pendulum-v1", "delayed": "Pendulum-v1"}.get(kind, "CartPole-v1"),
+        {"compiled": "rlgrad/CartPole-v1"}.get(kind, "Pendulum-v1" if kind in BOX else "CartPole-v1"),
         total_timesteps=1600,
         hidden_sizes=(4,),
         seed=11,

@@ -8,10 +8,13 @@ import keras
 import numpy as np
 import pytest
 from helpers.counting import QUICK
+from helpers.slow import mostly_slow
 
 import rlgrad
-from rlgrad.agents import A2C, Reinforce
+from rlgrad.agents import A2C, CrossQ, DiscreteSAC, Reinforce
 from rlgrad.cli import main
+from rlgrad.policies import CriticNetwork
+from rlgrad.replay import Replay
 from rlgrad.runs.alone import load_policy
 
 layers = keras.layers
@@ -19,6 +22,10 @@ layers = keras.layers
 
 def model():
     return keras.Sequential([keras.Input((4,)), layers.Dense(5, "relu"), layers.Dense(2)])
+
+
+SMALL = {"replay": Replay(capacity=100, batch_size=8, warmup=8), "num_steps": 4}
+PENDULUM = "Pendulum-v1"
 
 
 class Unwritten(keras.Model):
@@ -39,6 +46,11 @@ KINDS = {
     "shared": {"shared_trunk": True, "activation": "relu"},
     "memory": {"memory": "gru", "memory_size": 3},
     "model": {"model": model},
+    "critics": {
+        "agent": CrossQ(**SMALL, critic=CriticNetwork(hidden_sizes=(5, 3), batch_norm="renorm")),
+        "env": PENDULUM,
+    },
+    "critics of actions": {"agent": DiscreteSAC(**SMALL, critic=CriticNetwork(layer_norm=True))},
 }
 
 
@@ -48,7 +60,7 @@ def trained(folder, agent=None, env=lambda: gymnasium.make("CartPole-v1"), **set
     return run
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@mostly_slow("kind", list(KINDS), quick=[kind for kind in KINDS if kind != "critics"])
 def test_the_policy_is_that_of_the_run(kind, tmp_path):
     run = trained(tmp_path / "run", **KINDS[kind])
     again = load_policy(tmp_path / "run")
@@ -56,7 +68,7 @@ def test_the_policy_is_that_of_the_run(kind, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
     assert again.has_value == run.policy.has_value
     if kind != "memory":
-        x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+        x = np.random.default_rng(0).normal(size=(9, *run.policy.observation_spec.shape[1:])).astype(np.float32)
         np.testing.assert_array_equal(again.act(x, greedy=True), run.policy.act(x, greedy=True))
 
 

@@ -32,7 +32,7 @@ def resumed(folder):
     return run.train()
 
 
-@mostly_slow("kind", KINDS, quick=["prioritized"])
+@mostly_slow("kind", KINDS, quick=["prioritized", "normalized"])
 def test_a_run_that_is_resumed_from_its_middle_ends_as_if_it_had_gone_on(kind, tmp_path):
     """Its replay, priorities, target weights and counters are in the checkpoint: rows and checkpoints agree to the bit."""
     whole = train(kind, tmp_path / "whole", [Photograph(tmp_path / "middle", 25)])

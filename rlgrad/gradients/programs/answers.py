@@ -16,6 +16,7 @@ from rlgrad.gradients.programs.cache import ARRAYS, Cache, cache_of, call_key
 from rlgrad.gradients.programs.program import NO_EXTRA, Computed, Program
 from rlgrad.gradients.questions.inputs import named_leaves, prepare
 from rlgrad.gradients.questions.outputs import Output
+from rlgrad.gradients.questions.training_mode import INFERENCE, Mode
 
 R = TypeVar("R")
 
@@ -79,6 +80,7 @@ def answer(
     sample_weight: Any,
     *,
     beside: Beside | None = None,
+    mode: Mode = INFERENCE,
     **options: Any,
 ) -> R:
     """Answer a call: with the program that answered it before, else by asking.
@@ -91,19 +93,22 @@ def answer(
         sample_weight: see `gradients.gradient`.
         beside: further arrays, which `ask` gets as an option of their name, and puts into `Question.extra` under the names
             of `named_leaves`.
+        mode: how the model runs; `ask` gets it as its options `training` and `seed` if that is not at inference.
         options: the other arguments of `ask`, by name.
     """
-    call = read_call(ask, model, x, (output,), sample_weight, options, beside)
+    call = read_call(ask, model, x, (output,), sample_weight, options, beside, mode)
     if call is not None and call.program is not None:
         program = call.program
         arrays = output.tensors(model) if output.arrays else ()
-        numbers = program.numbers(call.leaves, arrays, sample_weight, call.extra)
+        numbers = program.numbers(call.leaves, arrays, sample_weight, call.extra, mode.seed)
         try:
             return cast(R, call.pack(program.run(numbers)))
         except tf.errors.OpError:
             pass  # what to do about it is known where programs are compiled
     if beside is not None:
         options[beside.name] = beside.tree
+    if mode.training:
+        options |= {"training": True, "seed": mode.seed}
     answered = ask(model, x, output=output, sample_weight=sample_weight, **options)
     result, used = answered.pack(answered.computed.results), answered.computed.program
     if call is not None and used is not None and used.extra_dtypes.keys() == call.extra.keys():
@@ -119,6 +124,7 @@ def read_call(
     sample_weight: Any,
     options: Mapping[str, Any],
     beside: Beside | None = None,
+    mode: Mode = INFERENCE,
 ) -> Call | None:
     """Return the call if it can be known again; `None` if it has to be asked each time."""
     known_again = isinstance(model, keras.layers.Layer) and model.built and tf.executing_eagerly()
@@ -143,6 +149,10 @@ def read_call(
     rows = leaves[0].shape[0]
     if sample_weight is not None:
         arrays.append((sample_weight, True))
+    if mode.training:
+        parts.append(Mode)
+        if mode.seed is not None:
+            arrays.append((mode.seed, False))
     extra = NO_EXTRA if beside is None else dict(named_leaves(beside.tree, beside.name))
     parts += extra
     arrays += [(array, beside is not None and beside.batched) for array in extra.values()]

@@ -131,6 +131,7 @@ def question_key(cache: Cache, kind: Hashable, question: Question) -> Hashable:
         question.signature,
         question.forms,
         question.sample_weight is None,
+        (question.training, question.seed is None),
         tuple(question.extra),
         tuple(map(Same, question.placed)),
     )
@@ -145,6 +146,7 @@ def survey_key(cache: Cache, question: Question, rules: Sequence[Hashable]) -> H
         repr(question.structure),
         None if question.layer is None else weakref.ref(question.layer),
         frozenset(map(id, question.weights.variables)),
+        question.training,
     )
 
 

@@ -78,7 +78,7 @@ def _found(question: Question) -> tuple[Question, Probe]:
         kept=(),
         replay=None,
         loop=False,
-    )
+    ).with_probe_seed()
     bare = replace(stripped, recipes={}, arrays={}, batched={})
     cache = cache_of(question.model)
     return stripped, find_or_make(cache.surveys, question_key(cache, "rows", bare), lambda: probe(bare))

@@ -13,6 +13,7 @@ from rlgrad.gradients.programs.cache import cache_of, find_or_make, question_key
 from rlgrad.gradients.questions.heads import check_range
 from rlgrad.gradients.questions.inputs import as_weight, convert
 from rlgrad.gradients.questions.question import Question, one_row_of_zeros
+from rlgrad.gradients.questions.training_mode import as_seed
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,12 @@ class Program:
         return replace(self.facts, results=tf.nest.pack_sequence_as(self.facts.results, results), program=self)
 
     def numbers(
-        self, leaves: Sequence[Any], arrays: Sequence[Any], sample_weight: Any, extra: Mapping[str, Any] = NO_EXTRA
+        self,
+        leaves: Sequence[Any],
+        arrays: Sequence[Any],
+        sample_weight: Any,
+        extra: Mapping[str, Any] = NO_EXTRA,
+        seed: Any = None,
     ) -> list[Any]:
         """Return the tensors of a question that differs from the compiled one in numbers alone."""
         tensors = [convert(leaf, dtype) for leaf, dtype in zip(leaves, self._dtypes, strict=True)]
@@ -82,6 +88,8 @@ class Program:
         if sample_weight is not None:
             tensors.append(as_weight(sample_weight))
         tensors += [convert(extra[name], dtype) for name, dtype in self.extra_dtypes.items()]
+        if seed is not None:
+            tensors.append(as_seed(seed))
         return tensors
 
     def question(self, model: Any, numbers: Sequence[Any], rows: int) -> Question:

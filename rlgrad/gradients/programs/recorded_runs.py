@@ -1,7 +1,7 @@
 """One forward pass whose outputs can be differentiated several times, by the weights and by the input."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +10,7 @@ from rlgrad.core import keras_internals
 from rlgrad.gradients.programs.backward import require_connected, require_inputs, require_repeatable, with_own_inputs
 from rlgrad.gradients.programs.coupling import require_separate_function, require_separate_samples
 from rlgrad.gradients.programs.half_precision import pull_back
-from rlgrad.gradients.programs.program import Computed, Program, is_compilable, program_for
+from rlgrad.gradients.programs.program import NO_EXTRA, Computed, Program, is_compilable, program_for
 from rlgrad.gradients.questions.chosen_inputs import ChosenInputs, choose_inputs
 from rlgrad.gradients.questions.question import SINGLE, ForwardPass, Question, single_output
 
@@ -33,6 +33,7 @@ class RecordedRun:
         leaves_of: the positions of the inputs that each output depends on; `None` as for `weights`.
         forward: the run itself, if it was not compiled.
         program: what computed it, if it was.
+        statistics: see `ForwardPass`.
     """
 
     question: Question
@@ -47,6 +48,7 @@ class RecordedRun:
     leaves_of: Mapping[str, frozenset[int]] | None = None
     forward: ForwardPass | None = None
     program: Program | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
 
     def weight_gradients(self, credits: Mapping[str, Any]) -> list[Any]:
         """Return Σ credit · ∇f for each variable; `None` for one that no credited output depends on."""
@@ -93,7 +95,10 @@ def record_run(question: Question) -> RecordedRun:
         input_tape.watch(list(leaves.values()))
         forward = own.forward()
     half, values, units = keras_internals.computes_in_half(question.model), forward.values, forward.units
-    return RecordedRun(question, question.inputs, tape, input_tape, leaves, values, units, half, forward=forward)
+    statistics = forward.statistics
+    return RecordedRun(
+        question, question.inputs, tape, input_tape, leaves, values, units, half, forward=forward, statistics=statistics
+    )
 
 
 def record_program(program: Program, question: Question, inputs: ChosenInputs) -> RecordedRun:
@@ -112,8 +117,20 @@ def record_program(program: Program, question: Question, inputs: ChosenInputs) -
         tape.watch([*question.sources, *leaves.values()])
         computed = program(question)
     half, units, weights, leaves_of = computed.detail
+    values, statistics = computed.results if question.training else (computed.results, NO_EXTRA)
     return RecordedRun(
-        question, inputs, tape, tape, leaves, computed.results, units, half, weights, leaves_of, program=program
+        question,
+        inputs,
+        tape,
+        tape,
+        leaves,
+        values,
+        units,
+        half,
+        weights,
+        leaves_of,
+        program=program,
+        statistics=statistics,
     )
 
 
@@ -136,7 +153,8 @@ def _connections(question: Question) -> Computed:
         require_connected(question, every, question.recipes)
     half = keras_internals.computes_in_half(question.model)
     detail = (half, forward.units, weights, leaves_of)
-    return Computed(forward.values, tuple(sorted(every)), forward.ranges, detail=detail)
+    results = (forward.values, dict(forward.statistics)) if question.training else forward.values
+    return Computed(results, tuple(sorted(every)), forward.ranges, detail=detail)
 
 
 def _tape() -> Any:

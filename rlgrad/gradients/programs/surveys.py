@@ -79,7 +79,7 @@ def _survey(question: Question, candidates: Mapping[int, Tap]) -> tuple[dict[int
         return nowhere("the input has an unknown number of axes")
 
     def traced(leaves: list[Any]) -> tuple[list[Any], tuple[dict[int, Finding], int | None]]:
-        probe = replace(question, leaves=tuple(leaves), arrays={}, batched={}, sample_weight=None)
+        probe = replace(question, leaves=tuple(leaves), arrays={}, batched={}, sample_weight=None).with_probe_seed()
         try:
             returned, recording = record(probe, list(candidates.values()), probe.run_model)
         except Exception as error:  # the model raises it again on the route that is taken instead

@@ -16,7 +16,7 @@ from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import trace
 from rlgrad.gradients.programs.backward import value_and_sum
 from rlgrad.gradients.programs.program import Computation, Computed
-from rlgrad.gradients.programs.whole_batch import in_batch
+from rlgrad.gradients.programs.whole_batch import in_batch, row_by_row
 from rlgrad.gradients.questions.question import Question
 
 
@@ -31,6 +31,8 @@ def gradients_one_by_one(question: Question) -> Computed:
         computed = value_and_sum(single)
         return replace(computed, results=computed.results[1:])
 
+    if question.seed is not None:  # a sample by itself would have the first one's mask
+        return row_by_row(question)
     try:
         computed = map_samples(question, of_one)
     except Exception as error:

@@ -1,5 +1,7 @@
 """The route for a model that runs at its own batch size only, such as one that reshapes to (3, …): one batch after the other.
 
+Also for samples that cannot be run by themselves because each has a mask of its own, that of a dropout in training mode.
+
 f_n is then an output of the whole batch, and its gradient takes a backward pass of the whole batch: N passes for N samples.
 """
 
@@ -42,7 +44,7 @@ def runs_on(question: Question, rows: int) -> bool:
     """Return `True` if the model runs on a batch of so many rows. It is traced on them, once."""
 
     def traced(leaves: list[Any]) -> tuple[list[Any], None]:
-        replace(question, leaves=tuple(leaves), kept=(), replay=None).run_model()
+        replace(question, leaves=tuple(leaves), kept=(), replay=None).with_probe_seed().run_model()
         return [], None
 
     def runs() -> bool:
@@ -53,9 +55,35 @@ def runs_on(question: Question, rows: int) -> bool:
         return True
 
     cache, layer = cache_of(question.model), question.layer and weakref.ref(question.layer)
-    key = (cache.state(question.model), "runs on", rows, repr(question.structure), question.signature, layer)
+    shape = repr(question.structure), question.signature, layer, question.training
+    key = (cache.state(question.model), "runs on", rows, *shape)
     found: tuple[bool] = find_or_make(cache.surveys, key, lambda: (runs(),))
     return found[0]
+
+
+def row_by_row(question: Question) -> Computed:
+    """Compute the gradient of f of each sample by a backward pass of the whole batch, of any number of rows.
+
+    Returns:
+        For each variable that f depends on float (N, *variable.shape).
+    """
+    sources = question.sources
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        forward = question.forward()
+    y = forward.values[SINGLE]
+    positions = tuple(i for i, gradient in enumerate(tape.gradient(y, sources)) if gradient is not None)
+    require_connected(question, positions)
+    weight, rows = weight_for(question, y, forward.units[SINGLE]), tf.shape(y)[0]
+
+    def of_row(n: Any) -> list[Any]:
+        own = tf.reshape(tf.one_hot(n, rows, dtype=y.dtype), [-1, *[1] * (y.shape.rank - 1)])
+        gradients = tape.gradient(y, sources, output_gradients=own * weight)
+        return [tf.convert_to_tensor(dense(gradients[i], sources[i])) for i in positions]
+
+    signature = [tf.TensorSpec(sources[i].shape, sources[i].dtype) for i in positions]
+    results = tf.map_fn(of_row, tf.range(rows), fn_output_signature=signature)
+    return Computed(results, positions, forward.ranges, detail=IN_BATCH)
 
 
 def _in_batch(question: Question, per_unit: bool) -> Computed:

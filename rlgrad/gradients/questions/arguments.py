@@ -57,11 +57,11 @@ def spread(model: Any, x: Any) -> Any:
     )
 
 
-def call_model(model: Any, x: Any, spread: bool) -> Any:
-    """Return what the model returns at inference for x; with `spread`, x is a tuple or dict of the arguments of its `call`."""
+def call_model(model: Any, x: Any, spread: bool, training: bool = False) -> Any:
+    """Return what the model returns for x; with `spread`, x is a tuple or dict of the arguments of its `call`."""
     if not spread:
-        return model(x, training=False)
-    return model(**x, training=False) if isinstance(x, Mapping) else model(*x, training=False)
+        return model(x, training=training)
+    return model(**x, training=training) if isinstance(x, Mapping) else model(*x, training=training)
 
 
 def arguments_of(model: Any) -> Arguments:

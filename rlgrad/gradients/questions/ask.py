@@ -12,6 +12,7 @@ from rlgrad.gradients.questions.chosen_inputs import choose_inputs, no_inputs_of
 from rlgrad.gradients.questions.inputs import as_weight, prepare
 from rlgrad.gradients.questions.outputs import Output
 from rlgrad.gradients.questions.question import SINGLE, Question, place_outer_values
+from rlgrad.gradients.questions.training_mode import as_seed
 
 
 def ask(
@@ -24,6 +25,8 @@ def ask(
     sample_weight: Any = None,
     differentiate_x: bool = False,
     inputs: Any = None,
+    training: bool = False,
+    seed: Any = None,
 ) -> Question:
     """Check a caller's arguments and return the question that they ask.
 
@@ -36,6 +39,8 @@ def ask(
         sample_weight: see `gradients.gradient`.
         differentiate_x: differentiate with respect to the input, and to no weights.
         inputs: with `differentiate_x`, see `gradients.input_gradient`.
+        training: see `gradients.gradient`.
+        seed: see `gradients.gradient`.
 
     Raises:
         TypeError, ValueError: see the functions of `selection`, `inputs` and `recipes`.
@@ -75,6 +80,8 @@ def ask(
         inputs=chosen_inputs,
         spread=prepared.spread,
         batch_size=prepared.batch_size,
+        training=training,
+        seed=None if seed is None else as_seed(seed),
     )
     return about(place_outer_values(question), outputs)
 

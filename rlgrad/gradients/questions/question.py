@@ -13,7 +13,7 @@ import tensorflow as tf
 from rlgrad.core import keras_internals
 from rlgrad.core.tensorflow_internals import exact_moments
 from rlgrad.core.untouched import untouched
-from rlgrad.gradients.questions import selection
+from rlgrad.gradients.questions import selection, training_mode
 from rlgrad.gradients.questions.arguments import call_model
 from rlgrad.gradients.questions.chosen_inputs import NO_INPUTS, ChosenInputs
 from rlgrad.gradients.questions.heads import Heads, require_floating
@@ -34,6 +34,8 @@ class ForwardPass:
             `Question.numbers`, the count, and what they are.
         returned: what the model, or the chosen layer, returned.
         units: by output name the number of axes of units, which are the last ones; 0 for one number per sample.
+        statistics: the values that a run in training mode gives to variables which are not trained, such as the moving
+            averages of a batch normalization, by their keys; empty at inference.
     """
 
     values: dict[str, Any]
@@ -41,6 +43,7 @@ class ForwardPass:
     ranges: tuple[tuple[int, int, str], ...]
     returned: Any = None
     units: Mapping[str, int] = field(default_factory=dict)
+    statistics: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Question:
         kept: outputs of recorded layers, each with a batch axis, for `replay`.
         replay: makes of `kept` a context in which the model does not compute them again.
         loop: take one sample after the other instead of vectorizing over them.
+        training: run the model in training mode.
+        seed: int32 (2,), what its layers draw from then; `None`: none of them may draw.
     """
 
     model: Any
@@ -90,6 +95,8 @@ class Question:
     kept: tuple[Any, ...] = ()
     replay: Callable[[Sequence[Any]], Any] | None = None
     loop: bool = False
+    training: bool = False
+    seed: Any = None
 
     @property
     def sources(self) -> list[Any]:
@@ -124,6 +131,8 @@ class Question:
         if self.sample_weight is not None:
             pairs.append((self.sample_weight, True))
         pairs += [(array, name in self.extra_batched) for name, array in self.extra.items()]
+        if self.seed is not None:
+            pairs.append((self.seed, False))
         return (*pairs, *((value, False) for value in self.placed_values), *((z, True) for z in self.kept))
 
     @cached_property
@@ -145,6 +154,7 @@ class Question:
             arrays={name: tuple(next(remaining) for _ in arrays) for name, arrays in self.arrays.items()},
             sample_weight=None if self.sample_weight is None else next(remaining),
             extra={name: next(remaining) for name in self.extra},
+            seed=None if self.seed is None else next(remaining),
             placed_values=tuple(next(remaining) for _ in self.placed_values),
             kept=tuple(next(remaining) for _ in self.kept),
         )
@@ -162,17 +172,32 @@ class Question:
     def without_numbers(self) -> "Question":
         """The question apart from its model and its numbers: it can be kept without keeping those alive."""
         empty = self.with_numbers([None] * len(self.numbers))
-        return replace(empty, model=None, layer=None, sample_weight=None if self.sample_weight is None else False)
+        weight, seed = (None if number is None else False for number in (self.sample_weight, self.seed))
+        return replace(empty, model=None, layer=None, sample_weight=weight, seed=seed)
+
+    def with_probe_seed(self) -> "Question":
+        """The question with a fixed seed, if it has one: for runs whose numbers do not count."""
+        return self if self.seed is None else replace(self, seed=training_mode.PROBE_SEED)
 
     def run_model(self) -> Any:
         """Run the model once, and return what it, or the chosen layer, returns."""
+        return self._run()[0]
+
+    def _run(self) -> tuple[Any, Mapping[str, Any]]:
+        """Run the model once. Return what it, or the chosen layer, returns, and `ForwardPass.statistics`."""
         x = tf.nest.pack_sequence_as(self.structure, list(self.leaves))
+        seeds = training_mode.placed_seeds(self.model, self.seed) if self.training else []
         with contextlib.ExitStack() as stack:
-            stack.enter_context(untouched(self.model, self.in_place))
+            values = stack.enter_context(untouched(self.model, [*self.in_place, *seeds]))
+            before = dict(values)
             stack.enter_context(exact_moments())
             if self.replay is not None:
                 stack.enter_context(self.replay(self.kept))
-            return call_model(self.model, x, self.spread) if self.layer is None else self._layer_output(x)
+            returned = self._call(x) if self.layer is None else self._layer_output(x)
+            return returned, training_mode.statistics(self.model, self.seed, before, values) if self.training else {}
+
+    def _call(self, x: Any) -> Any:
+        return call_model(self.model, x, self.spread, self.training)
 
     def forward(self, per_unit: bool = False) -> ForwardPass:
         """Run the model once and compute every output.
@@ -180,7 +205,7 @@ class Question:
         Args:
             per_unit: outputs that are whole heads keep the axes of their units.
         """
-        returned = self.run_model()
+        returned, statistics = self._run()
         values: dict[str, Any] = {}
         ranges: list[tuple[int, int, str]] = []
         units: dict[str, int] = {}
@@ -192,15 +217,15 @@ class Question:
             for position, count, what in heads.ranges:
                 ranges.append((first + position, count, what))
             rank, first, units[name] = heads.batch_rank, first + len(self.arrays[name]), heads.units
-        return ForwardPass(values, rank, tuple(ranges), returned, units)
+        return ForwardPass(values, rank, tuple(ranges), returned, units, statistics)
 
     def _layer_output(self, x: Any) -> Any:
         with keras_internals.capture(self.layer) as captured:
-            call_model(self.model, x, self.spread)
+            self._call(x)
         if captured.calls == 0:
             raise ValueError(
-                f"Layer {self.layer.name!r} was not reached when model {self.model.name!r} ran on this input at "
-                "inference."
+                f"Layer {self.layer.name!r} was not reached when model {self.model.name!r} ran on this input"
+                f"{'.' if self.training else ' at inference.'}"
             )
         if captured.calls > 1:
             raise ValueError(
