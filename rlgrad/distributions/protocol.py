@@ -1,9 +1,17 @@
 """The `Distribution` protocol: the functions of a distribution over actions that policies and updates call."""
 
-from typing import Any, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import tensorflow as tf
+
+from rlgrad.core.importing import lazy
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 IMPOSSIBLE = -1e9
 """The logit of a masked action: its probability is exactly 0, and nothing becomes not-a-number."""
