@@ -58,7 +58,15 @@ class Config:
     """Collector of the rollouts. auto: one of rlgrad's own, by vectorization_mode; else the name of an installed one, or
     `my_collector.py:Mine` (docs/collectors.md); in Python also the class itself."""
     step_timeout: float | None = None
-    """Seconds within which all environments must answer a step or a reset; needs async. `None`: no limit."""
+    """Seconds within which all environments must answer a step or a reset; needs async, or workers. `None`: no limit."""
+    workers: int | None = None
+    """Processes that step the environments, here or on the machines of a Ray cluster (docs/many-machines.md). No number depends
+    on how many they are. `None`: this process steps them."""
+    ray_address: str | None = None
+    """Address of the head of the Ray cluster that runs the workers, or auto for the cluster that this machine belongs to.
+    `None`: the workers run on this machine."""
+    worker_timeout: float = 60.0
+    """Seconds within which each worker must find a place and be ready."""
     encoders: tuple[str, ...] = ()
     """Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine` (docs/encoders.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -125,8 +133,8 @@ class Config:
         require_finite(self)
         require_above(
             self,
-            at_least={"total_timesteps": 1, "memory_size": 1, "evaluation_episodes": 0, "videos": 0},
-            above={"evaluation_interval": 0, "patience": 0, "time_budget": 0},
+            at_least={"workers": 1, "total_timesteps": 1, "memory_size": 1, "evaluation_episodes": 0, "videos": 0},
+            above={"evaluation_interval": 0, "patience": 0, "time_budget": 0, "worker_timeout": 0},
         )
         require(self.seed >= 0, "seed", "an integer ≥ 0", self.seed)
         require_at_most(
@@ -141,6 +149,8 @@ class Config:
         require(all(size <= 2**16 for size in self.hidden_sizes), "hidden_sizes", "widths ≤ 65,536", self.hidden_sizes)
         own = isinstance(self.collector, str) or callable(self.collector)
         require(own, "collector", "auto, the name of a collector, file.py:Name or a class", self.collector)
+        if self.workers is None and self.ray_address is not None:
+            raise ValueError("ray_address says where workers run, and there are none: set workers, or leave it out.")
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or None", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
         if (self.histograms or self.videos) and "tensorboard" not in self.logs:
@@ -192,6 +202,8 @@ def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
         del written["from_logits"]
     if not config.encoders:
         del written["encoders"]
+    if config.workers is None:
+        del written["workers"], written["ray_address"], written["worker_timeout"]
     if config.init_from is not None:
         written["init_from"] = str(Path(config.init_from).resolve())
     written["logs"] = [_place(log) for log in config.logs]
