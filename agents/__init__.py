@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rlgrad.agents.c51 import C51
     from rlgrad.agents.ddpg import DDPG
     from rlgrad.agents.dqn import DQN
+    from rlgrad.agents.impala import IMPALA
     from rlgrad.agents.npg import NPG
     from rlgrad.agents.ppo import PPO
     from rlgrad.agents.pqn import PQN
@@ -27,6 +28,7 @@ __all__ = [
     "C51",
     "DDPG",
     "DQN",
+    "IMPALA",
     "NPG",
     "PPO",
     "PQN",

@@ -36,6 +36,9 @@ class Agent(Record):
     """Numbers that are learned beside the networks, such as a temperature, by name, with their starts. Each is an output of the
     policy, (M,), the same for every row."""
 
+    tolerates_lag: ClassVar[bool] = False
+    """True if a rollout may be of somewhat older weights than those that it moves, as asynchronous workers play it."""
+
     gamma: float = 0.99
     """Discount per step, 0 to 1."""
     gae_lambda: float = 0.95

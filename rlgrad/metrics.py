@@ -54,7 +54,7 @@ class Journal:
         returns, lengths = zip(*self._recent, strict=True) if self._recent else ((), ())
         made, self.updates = self.updates, []
         infos, self._infos = self._infos, {}
-        means = {f"train/{name}": _mean([each[name] for each in made]) for name in made[0]}
+        means = {name if "/" in name else f"train/{name}": _mean([each[name] for each in made]) for name in made[0]}
         means |= {f"{INFO}{name}": total / number if number else math.nan for name, (total, number) in infos.items()}
         return {
             "train/return": _mean(returns),

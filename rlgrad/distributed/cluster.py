@@ -23,6 +23,7 @@ def import_ray() -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning about a change to come
+    os.environ.setdefault("RAY_worker_niceness", "0")  # the run waits for its workers, and should not on a busy machine
     try:
         import ray
         import ray.exceptions

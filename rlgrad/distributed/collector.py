@@ -213,12 +213,16 @@ class RemoteCollector(Collector):
         self._resumes = True  # if this is interrupted, no one knows where the workers stand
         played = workers.play(order, states, self._state_of)
         self._states, self._resumes = [each.state for each in played], False
+        self._note(played)
+        return played
+
+    def _note(self, played: Sequence[Played]) -> None:
+        """Take in what infos said, and log each warning of the workers once."""
         self._infos += [each.infos for each in played]
         for text in (text for each in played for text in each.said):
             if text not in self._said:
                 self._said.add(text)
                 _log.warning("%s", text)
-        return played
 
     def _state_of(self, k: int) -> Any:
         """Return the state of one worker's slots after the last rollout."""

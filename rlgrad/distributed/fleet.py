@@ -47,6 +47,7 @@ class Fleet:
             self._ray.exceptions.NodeDiedError,
         )
         self._workers = [self._create(work) for work in self._works]
+        self._renewed: dict[int, Any] = {}  # of workers that took another's place: the call that ends when it is ready
         try:
             self._await(range(len(works)))
         except BaseException:
@@ -72,7 +73,7 @@ class Fleet:
             for call in done or [*calls]:
                 k = calls.pop(call)
                 if done:
-                    found = self._result(call)
+                    found = self.result(call)
                     if found is not None:
                         played[k] = found
                         continue
@@ -86,16 +87,45 @@ class Fleet:
                 begun = time.monotonic()
         return [played[k] for k in range(len(self._workers))]
 
+    def put(self, order: Order) -> Any:
+        """Return a reference to an order, which all workers can be given."""
+        return self._ray.put(order)
+
+    def begin(self, k: int, order: Any, state: Any) -> Any:
+        """Have one worker play, from a state or from where it stands. Return the call, for `first` and `result`."""
+        return self._workers[k].play.remote(order, state)
+
+    def first(self, calls: Sequence[Any]) -> Any:
+        """Return the first call that ends.
+
+        Raises:
+            WorkerFault: all workers were lost, and none found a place in time.
+        """
+        while True:
+            done, _ = self._ray.wait([*calls], num_returns=1, timeout=self._timeout)
+            if done:
+                return done[0]
+            placed, _ = self._ray.wait([*self._renewed.values()], timeout=0) if self._renewed else ([], [])
+            if len(self._renewed) == len(self._workers) and not placed:
+                raise WorkerFault(self._no_place([*self._renewed]))
+
+    def renew(self, k: int) -> None:
+        """Put a worker in the place of one that was lost, without waiting for it."""
+        _log.warning("%s was lost, with the rollout that it played: another one takes its place.", self._worker(k))
+        self._ray.kill(self._workers[k])
+        self._workers[k] = self._create(self._works[k])
+        self._renewed[k] = self._workers[k].ready.remote()
+
     def call(self, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> list[Any]:
         """Call a method of every environment. Workers that are made later get the call, too."""
         calls = [worker.call_envs.remote(name, arguments, options, sets) for worker in self._workers]
         self._works = [replace(work, calls=(*work.calls, (name, arguments, options, sets))) for work in self._works]
-        results = [self._result(call) for call in calls]  # of a worker that died the next rollout makes another one
+        results = [self.result(call) for call in calls]  # of a worker that died the next rollout makes another one
         return [result for part in results for result in (part or [])]
 
     def begin_anew(self) -> list[Any]:
         """Have all workers end episodes that a replay could not repeat, and return their states; `None` of one that died."""
-        return [self._result(call) for call in [worker.begin_anew.remote() for worker in self._workers]]
+        return [self.result(call) for call in [worker.begin_anew.remote() for worker in self._workers]]
 
     def places(self) -> list[dict[str, Any]]:
         """Return where the workers run."""
@@ -108,7 +138,7 @@ class Fleet:
             self._ray.kill(worker)
         self._workers = []
 
-    def _result(self, call: Any) -> Any:
+    def result(self, call: Any) -> Any:
         """Return the result of a call; `None` if its worker was lost. Raise what the worker raised."""
         try:
             return self._ray.get(call)
@@ -132,7 +162,7 @@ class Fleet:
             if not done:
                 raise WorkerFault(self._no_place([*waiting.values()]))
             k = waiting.pop(done[0])
-            if self._result(done[0]) is None:
+            if self.result(done[0]) is None:
                 deaths += 1
                 self._require_hope(k, deaths)
                 self._workers[k] = self._create(self._works[k])
@@ -154,13 +184,10 @@ class Fleet:
             )
 
     def _say(self, k: int, what: str) -> None:
-        _log.warning(
-            "Worker %d of %d (%s) %s: its rollout is played again elsewhere, with the same numbers.",
-            k + 1,
-            len(self._works),
-            self._slots(k),
-            what,
-        )
+        _log.warning("%s %s: its rollout is played again elsewhere, with the same numbers.", self._worker(k), what)
+
+    def _worker(self, k: int) -> str:
+        return f"Worker {k + 1} of {len(self._works)} ({self._slots(k)})"
 
     def _slots(self, k: int) -> str:
         block = self._works[k].block

@@ -26,6 +26,8 @@ def make_collector(
     workers: int | None = None,
     ray_address: str | None = None,
     worker_timeout: float | None = None,
+    asynchronous: bool = False,
+    max_lag: int | None = None,
     **options: Any,
 ) -> Collector:
     """Make the collector for an environment, by a fixed rule unless one is named.
@@ -45,6 +47,8 @@ def make_collector(
         workers: processes that step the environments, with the installed collector `"ray"`. `None`: this one does.
         ray_address: see `RemoteCollector`.
         worker_timeout: likewise.
+        asynchronous: do not wait for all workers; see `AsynchronousCollector`.
+        max_lag: likewise.
         options: the other ones of `GymCollector`.
 
     Raises:
@@ -57,8 +61,9 @@ def make_collector(
             raise ValueError(
                 "workers is a setting of rlgrad's own collector, and another one is named: leave one of them out."
             )
-        collector = REMOTE
+        collector = f"{REMOTE}-asynchronous" if asynchronous else REMOTE
         options |= {"workers": workers, "ray_address": ray_address, "worker_timeout": worker_timeout}
+        options |= {"max_lag": max_lag} if asynchronous else {}
     if collector != "auto":
         options |= {"env_kwargs": env_kwargs, "wrappers": wrappers, "step_timeout": step_timeout}
         return _make_own(collector, env, vectorization_mode=vectorization_mode, **options)

@@ -52,6 +52,8 @@ def assemble(
         workers=config.workers,
         ray_address=config.ray_address,
         worker_timeout=config.worker_timeout,
+        asynchronous=config.asynchronous,
+        max_lag=config.max_lag,
         num_envs=agent.num_envs,
         num_steps=agent.num_steps,
         episodes_per_env=agent.episodes_per_env if agent.num_steps is None else None,

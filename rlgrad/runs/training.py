@@ -61,6 +61,8 @@ def train(
     workers: int | None = None,
     ray_address: str | None = None,
     worker_timeout: float = 60.0,
+    asynchronous: bool = False,
+    max_lag: int | None = None,
     encoders: Sequence[str] = (),
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
@@ -125,6 +127,10 @@ def train(
         ray_address: Address of the head of the Ray cluster that runs the workers, or auto for the cluster that this machine
             belongs to. `None`: the workers run on this machine.
         worker_timeout: Seconds within which each worker must find a place and be ready.
+        asynchronous: Learn from the rollout of whichever worker is ready first, while the others play on with older weights:
+            for impala and ppo. Such a run is not reproducible.
+        max_lag: Drop rollouts whose weights are more updates old than this, where workers are asynchronous. `None`: four times
+            the number of workers.
         encoders: Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine`
             (docs/encoders.md).
         hidden_sizes: Widths of the hidden layers of the default networks.

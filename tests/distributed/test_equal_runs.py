@@ -11,12 +11,14 @@ from helpers.slow import mostly_slow
 
 import rlgrad
 from rlgrad.agents import A2C, DQN, PPO, Reinforce
+from rlgrad.updates import Ascent
 
 pytest.importorskip("ray")
 
+FEW = Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=2)
 SMALL = {"num_envs": 4, "hidden_sizes": (16,), "evaluation_episodes": 0, "seed": 3, "logs": (), "verbose": False}
 KINDS = {
-    "ppo": (PPO(num_steps=32), "CartPole-v1", {"total_timesteps": 640, "vectorization_mode": "sync"}),
+    "ppo": (PPO(num_steps=32, update=FEW), "CartPole-v1", {"total_timesteps": 640, "vectorization_mode": "sync"}),
     "a2c async": (A2C(num_steps=8), "CartPole-v1", {"total_timesteps": 160, "vectorization_mode": "async"}),
     "dqn": (
         DQN(num_steps=2, replay=rlgrad.Replay(capacity=500, batch_size=8, warmup=80)),
@@ -24,12 +26,12 @@ KINDS = {
         {"total_timesteps": 200, "vectorization_mode": "sync"},
     ),
     "recurrent ppo": (
-        PPO(num_steps=16),
+        PPO(num_steps=16, update=FEW),
         "Pendulum-v1",
         {"total_timesteps": 320, "vectorization_mode": "sync", "memory": "gru", "memory_size": 8},
     ),
     "normalized ppo": (
-        PPO(num_steps=32, normalize_observations=True, scale_rewards=True),
+        PPO(num_steps=32, normalize_observations=True, scale_rewards=True, update=FEW),
         "Pendulum-v1",
         {"total_timesteps": 640, "vectorization_mode": "sync"},
     ),
@@ -100,15 +102,14 @@ class NodeKiller(rlgrad.Callback):
             self.killed += 1
 
 
-@mostly_slow("workers", [2, 1, 4])
-@mostly_slow("kind", [*KINDS], quick=["ppo"])
+@mostly_slow("kind, workers", [*((kind, 2) for kind in KINDS), ("ppo", 1), ("ppo", 4), ("dqn", 4)], quick=[("ppo", 2)])
 def test_a_run_with_workers_is_the_run_without(kind, workers, alone, cluster, tmp_path):
     found = trained(kind, tmp_path / "run", workers=workers)
     assert found == alone(kind)
     assert max(found[1]) >= 2
 
 
-@mostly_slow("kind", [*KINDS], quick=["ppo"])
+@mostly_slow("kind", ["ppo", "a2c async", "dqn", "recurrent ppo", "whole episodes"], quick=["ppo"])
 def test_a_run_whose_workers_were_killed_twice_is_the_run_without_workers(kind, alone, cluster, tmp_path, caplog):
     killer = Killer({1, 2})
     assert trained(kind, tmp_path / "run", [killer], workers=2) == alone(kind)
@@ -136,7 +137,7 @@ def test_a_run_is_resumed_with_any_number_of_workers(first, second, alone, clust
     trained("ppo", tmp_path / "run", [Stop()], workers=first)
     run = rlgrad.load(tmp_path / "run", verbose=False, workers=second)
     assert run.updates == 3
-    run.train()
+    run.train(KINDS["ppo"][2]["total_timesteps"])  # it ended early
     found = digest(run)
     run.close()
     assert found == alone("ppo")[0]
