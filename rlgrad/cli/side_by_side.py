@@ -64,7 +64,8 @@ def train_each(words: Sequence[str], seeds: Sequence[int], folder: Path, at_once
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    left, running, ended = list(seeds), {}, []
+    left, ended = list(seeds), list[Ended]()
+    running: dict[int, subprocess.Popen[str]] = {}
     folder.mkdir(parents=True, exist_ok=True)
     interrupted = False
     while running or (left and not interrupted):

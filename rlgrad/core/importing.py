@@ -4,6 +4,7 @@ import contextlib
 import gc
 import importlib
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 
@@ -23,14 +24,11 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-class _Lazy:
-    """A module that is imported when something of it is first asked for."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
+class _Lazy(ModuleType):
+    """A module that is imported when something of it is first asked for. Being a module, it ends what walks over objects."""
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(importlib.import_module(self._name), name)
+        value = getattr(importlib.import_module(self.__name__), name)
         setattr(self, name, value)  # so that this function is not called for it again
         return value
 

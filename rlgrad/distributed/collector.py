@@ -79,7 +79,7 @@ class RemoteCollector(Collector):
         _check(env, env_kwargs, vectorization_mode, workers, self.num_envs)
         self._blocks, self._by_steps = blocks(self.num_envs, workers), num_steps is not None
         self.vectorization_mode = "sync" if vectorization_mode == "auto" else vectorization_mode
-        options = {
+        options: dict[str, Any] = {
             "num_steps": num_steps,
             "episodes_per_env": episodes_per_env,
             "max_episode_steps": max_episode_steps,
@@ -88,7 +88,9 @@ class RemoteCollector(Collector):
             "env_kwargs": dict(env_kwargs or {}),
             "wrappers": tuple(wrappers),
         }
-        probe = GymCollector(env, num_envs=1, vectorization_mode="sync", block=Block(0, 1, self.num_envs), **options)
+        probe = GymCollector(
+            load_class(env), num_envs=1, vectorization_mode="sync", block=Block(0, 1, self.num_envs), **options
+        )
         probe.close()
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
         self.reward_threshold = probe.reward_threshold
@@ -188,7 +190,7 @@ class RemoteCollector(Collector):
 
     @property
     def workers(self) -> list[dict[str, Any]]:
-        """Where each worker runs: `pid` and `node`. Empty before the first rollout."""
+        """Where each worker runs: `pid`, `node` and the kind of `cpu`. Empty before the first rollout."""
         return [] if self._fleet is None else self._fleet.places()
 
     def close(self) -> None:

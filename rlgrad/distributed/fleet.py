@@ -13,7 +13,7 @@ from typing import Any
 
 from rlgrad.core.faults import EnvironmentFault, RemoteTraceback
 from rlgrad.distributed.cluster import describe_room, import_ray
-from rlgrad.distributed.worker import Order, Played, Work, Worker
+from rlgrad.distributed.worker import Order, Played, Work, Worker, cpu
 
 _log = logging.getLogger("rlgrad")
 _MOST_DEATHS = 5  # of the workers of one block in one rollout
@@ -47,6 +47,7 @@ class Fleet:
             self._ray.exceptions.NodeDiedError,
         )
         self._workers = [self._create(work) for work in self._works]
+        self._said_cpu = False
         self._renewed: dict[int, Any] = {}  # of workers that took another's place: the call that ends when it is ready
         try:
             self._await(range(len(works)))
@@ -162,11 +163,26 @@ class Fleet:
             if not done:
                 raise WorkerFault(self._no_place([*waiting.values()]))
             k = waiting.pop(done[0])
-            if self.result(done[0]) is None:
+            place = self.result(done[0])
+            if place is not None:
+                self._compare(place)
+            else:
                 deaths += 1
                 self._require_hope(k, deaths)
                 self._workers[k] = self._create(self._works[k])
                 waiting[self._workers[k].ready.remote()] = k
+
+    def _compare(self, place: dict[str, Any]) -> None:
+        """Warn once if a worker runs on another kind of CPU than this process."""
+        if place["cpu"] != cpu() and not self._said_cpu:
+            self._said_cpu = True
+            _log.warning(
+                "Workers on %s have another kind of CPU (%s) than this machine (%s), which may round the last digits of their "
+                "actions' probabilities in another way: the run is then not, to the bit, the one without workers.",
+                place["node"],
+                place["cpu"],
+                cpu(),
+            )
 
     def _no_place(self, ranks: Sequence[int]) -> str:
         which = ", ".join(f"{k + 1} ({self._slots(k)})" for k in ranks)

@@ -3,9 +3,11 @@
 import gc
 import logging
 import os
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -13,6 +15,7 @@ import gymnasium
 from rlgrad.core.faults import EnvironmentFault
 from rlgrad.data import Episode, Rollout
 from rlgrad.distributions.decided import Decided
+from rlgrad.environments.ids import load_class
 from rlgrad.environments.infos import Sums
 from rlgrad.mirrors.numpy_policy import NumpyPolicy
 from rlgrad.rollouts.blocks import Block
@@ -20,6 +23,15 @@ from rlgrad.rollouts.gym import GymCollector
 from rlgrad.spaces.table import use_encoders
 
 _SLOT = re.compile(r"(?<=in slot )\d+")
+
+
+def cpu() -> str:
+    """Return the name of this machine's kind of CPU, on which the last bits of matrix products depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 class Order(NamedTuple):
@@ -106,7 +118,9 @@ class Worker:
         self._records = _Records()
         log = logging.getLogger("rlgrad")
         log.handlers, log.propagate = [self._records], False
-        self._collector = GymCollector(work.env, block=work.block, num_envs=work.block.count, **work.options)
+        self._collector = GymCollector(
+            load_class(work.env), block=work.block, num_envs=work.block.count, **work.options
+        )
         if work.infos:
             self._collector.log_infos(work.infos)
         for call in work.calls:
@@ -115,8 +129,8 @@ class Worker:
         gc.freeze()  # what was imported stays: later collections need not look at it
 
     def ready(self) -> dict[str, Any]:
-        """Return where this worker runs."""
-        return {"pid": os.getpid(), "node": os.uname().nodename}
+        """Return where this worker runs: `pid`, `node` and the kind of `cpu`."""
+        return {"pid": os.getpid(), "node": platform.node(), "cpu": cpu()}
 
     def play(self, order: Order, state: Mapping[str, Any] | None) -> Played:
         """Play a rollout.

@@ -58,8 +58,15 @@ class Distribution(Protocol):
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return `actions` as a tensor of the right dtype. Raise if they cannot be actions of this distribution."""
 
-    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> Any:
-        """NumPy: return the random numbers of `count` samples, indexed by the sample, for parameters of these shapes."""
+    def noise(self, parameters: Any, generator: Any, count: int) -> Any:
+        """NumPy: return the random numbers of `count` samples, indexed by the sample, for parameters of these shapes.
+
+        Args:
+            parameters: (N, …), of N slots.
+            generator: a `numpy.random.Generator`, or one that draws each slot's numbers from a stream of its own: it is asked
+                for arrays whose second axis is the slots.
+            count: samples of each slot.
+        """
 
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
         """NumPy: return the actions (…, event) of one sample from its random numbers."""

@@ -7,8 +7,9 @@ one row than for eight. So rows are always computed in the same groups of slots,
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from rlgrad.spaces.trees import map_arrays
 _ROWS = 256  # most rows of a group: more gain nothing in a matrix product
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """Slots `first` … `first + count − 1` of `total`."""
 
     first: int

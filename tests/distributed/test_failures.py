@@ -20,7 +20,7 @@ from rlgrad.rollouts import GymCollector
 
 pytest.importorskip("ray")
 
-from rlgrad.distributed import RemoteCollector
+from rlgrad.distributed import RemoteCollector, fleet
 from rlgrad.distributed.fleet import WorkerFault
 
 
@@ -123,6 +123,31 @@ def test_calls_reach_all_environments_and_those_of_a_worker_that_takes_anothers_
     assert collector.collect(RandomPolicy()).rewards.shape == (7, 3)  # no one falls
     with pytest.raises(ValueError, match="slot 0 was not reached"):
         collector.call_envs("no_such_method", [], {}, False)
+    collector.close()
+
+
+def test_another_kind_of_cpu_is_said_once(cluster, monkeypatch, caplog):
+    monkeypatch.setattr(fleet, "cpu", lambda: "Another 9000")
+    collector = RemoteCollector(Walk, num_envs=2, num_steps=7, workers=2)
+    collector.collect(RandomPolicy())
+    collector.close()
+    assert caplog.text.count("have another kind of CPU") == 1
+    assert "than this machine (Another 9000)" in caplog.text
+
+
+def test_an_environment_of_a_file_is_found_by_its_workers(cluster, tmp_path):
+    file = tmp_path / "my_walk.py"
+    file.write_text(
+        "import gymnasium, numpy as np\n"
+        "class MyWalk(gymnasium.Env):\n"
+        "    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        return np.zeros(1, np.float32), {}\n"
+        "    def step(self, action):\n"
+        "        return np.zeros(1, np.float32), 2.0, False, False, {}\n"
+    )
+    collector = RemoteCollector(f"{file}:MyWalk", num_envs=2, num_steps=3, workers=1)
+    np.testing.assert_array_equal(collector.collect(RandomPolicy()).rewards, 2.0)
     collector.close()
 
 

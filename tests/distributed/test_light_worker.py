@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 from numpy.testing import assert_array_equal
 
@@ -59,6 +61,11 @@ def test_a_worker_plays_what_the_same_slots_play_here(light):
     policy, found = light
     collector = rlgrad.GymCollector("CartPole-v1", num_envs=8, num_steps=20, seed=1, vectorization_mode="sync")
     assert_array_equal(collector.collect(policy).actions[:, 2:4], found["actions"])
+
+
+def test_what_walks_over_all_that_a_model_reaches_does_not_walk_into_tensorflow():
+    assert isinstance(distributions.categorical.tf, ModuleType)
+    assert distributions.categorical.tf.Tensor is tf.Tensor
 
 
 def test_every_distribution_acts_in_a_process_without_tensorflow():
