@@ -6,10 +6,13 @@ new worker, which plays the running episodes again up to where they stood, and t
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+
+import cloudpickle
 
 from rlgrad.core.faults import EnvironmentFault, RemoteTraceback
 from rlgrad.distributed.cluster import describe_room, import_ray
@@ -39,7 +42,7 @@ class Fleet:
     def __init__(self, works: Sequence[Work], timeout: float, limit: float | None) -> None:
         self._ray, self._works, self._timeout, self._limit = import_ray(), list(works), timeout, limit
         actor = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")
-        self._create: Callable[[Work], Any] = actor(Worker).remote
+        self._create: Callable[[Work], Any] = lambda work: actor(Worker).remote(cloudpickle.dumps(work), sys.path)
         self._lost = (
             self._ray.exceptions.RayActorError,
             self._ray.exceptions.WorkerCrashedError,
@@ -48,6 +51,7 @@ class Fleet:
         )
         self._workers = [self._create(work) for work in self._works]
         self._said_cpu = False
+        self._places: dict[int, dict[str, Any]] = {}
         self._renewed: dict[int, Any] = {}  # of workers that took another's place: the call that ends when it is ready
         try:
             self._await(range(len(works)))
@@ -129,9 +133,8 @@ class Fleet:
         return [self.result(call) for call in [worker.begin_anew.remote() for worker in self._workers]]
 
     def places(self) -> list[dict[str, Any]]:
-        """Return where the workers run."""
-        found: list[dict[str, Any]] = self._ray.get([worker.ready.remote() for worker in self._workers])
-        return found
+        """Return where the workers run: what each `ready` returned."""
+        return [self._places[k] for k in range(len(self._workers))]
 
     def close(self) -> None:
         """End all workers."""
@@ -165,6 +168,7 @@ class Fleet:
             k = waiting.pop(done[0])
             place = self.result(done[0])
             if place is not None:
+                self._places[k] = place
                 self._compare(place)
             else:
                 deaths += 1

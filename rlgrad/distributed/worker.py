@@ -5,22 +5,25 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cloudpickle
 import gymnasium
+import numpy as np
 
 from rlgrad.core.faults import EnvironmentFault
 from rlgrad.data import Episode, Rollout
 from rlgrad.distributions.decided import Decided
 from rlgrad.environments.ids import load_class
 from rlgrad.environments.infos import Sums
-from rlgrad.mirrors.numpy_policy import NumpyPolicy
 from rlgrad.rollouts.blocks import Block
 from rlgrad.rollouts.gym import GymCollector
 from rlgrad.spaces.table import use_encoders
+from rlgrad.spaces.trees import map_arrays
 
 _SLOT = re.compile(r"(?<=in slot )\d+")
 
@@ -38,7 +41,7 @@ class Order(NamedTuple):
     """What a worker is to play.
 
     Attributes:
-        policy: acts: in NumPy; or references to a Keras policy's parts, and its weights.
+        policy: acts. One that acts in TensorFlow comes as `KerasParts`, so that a worker builds it once.
         distribution: picks the actions; the policy's own, or one that explores.
         greedy: take the mode instead of sampling.
         episodes_only: return episodes without their steps, for evaluations.
@@ -107,10 +110,31 @@ class Worker:
     """Plays some slots of a run. Ray makes one in each process.
 
     Args:
-        work: what to play.
+        work: a pickled `Work`. It is read in `ready`, whose errors reach the driver as they are.
+        path: where the driver's modules are found.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: bytes, path: Sequence[str] = ()) -> None:
+        self._work, self._path = work, path
+
+    def ready(self) -> dict[str, Any]:
+        """Make the environments, and return where this worker runs: `pid`, `node` and the kind of `cpu`.
+
+        Raises:
+            ValueError: the environment cannot be imported here.
+        """
+        sys.path += [place for place in self._path if place not in sys.path and Path(place).is_dir()]
+        try:
+            work: Work = cloudpickle.loads(self._work)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"A worker on {platform.node()} cannot import the environment ({error}): install its package on every machine, "
+                "or have its file there at the same path."
+            ) from error
+        self._make(work)
+        return {"pid": os.getpid(), "node": platform.node(), "cpu": cpu()}
+
+    def _make(self, work: Work) -> None:
         self._block = work.block
         if work.spec is not None:
             gymnasium.registry.setdefault(work.spec.id, work.spec)
@@ -126,11 +150,8 @@ class Worker:
         for call in work.calls:
             self._collector.call_envs(*call)
         self._keras: Any = None
+        gc.collect()
         gc.freeze()  # what was imported stays: later collections need not look at it
-
-    def ready(self) -> dict[str, Any]:
-        """Return where this worker runs: `pid`, `node` and the kind of `cpu`."""
-        return {"pid": os.getpid(), "node": platform.node(), "cpu": cpu()}
 
     def play(self, order: Order, state: Mapping[str, Any] | None) -> Played:
         """Play a rollout.
@@ -145,7 +166,7 @@ class Worker:
         """
         try:
             if state is not None:
-                self._collector.restore(state)
+                self._collector.restore(_writable(state))
             policy, rollout = self._acting(order), None
             if order.episodes_only:
                 episodes = self._collector.outcomes(policy, order.greedy)
@@ -176,11 +197,10 @@ class Worker:
         return state
 
     def _acting(self, order: Order) -> Any:
-        if isinstance(order.policy, NumpyPolicy):
-            policy: Any = order.policy
-        else:
+        policy: Any = order.policy
+        if isinstance(policy, KerasParts):
             if self._keras is None:
-                self._keras = _built(order.policy)
+                self._keras = _built(policy)
             policy = self._keras
             for variable, value in zip(policy.variables, order.policy.weights, strict=True):
                 variable.assign(value)
@@ -219,6 +239,11 @@ def _built(parts: KerasParts) -> Any:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return ray.get(parts.policy[0])
+
+
+def _writable(state: Any) -> Any:
+    """Return a state with arrays of its own: those that Ray gives cannot be written to."""
+    return map_arrays(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, state)
 
 
 class _Records(logging.Handler):

@@ -227,18 +227,21 @@ class Policy(keras.Model):
         return copied
 
     def __reduce__(self) -> Any:
-        """Pickle what builds the same policy in another process, and its weights. Keras pickles the networks."""
+        """Pickle what builds the same policy in another process, and its weights."""
         options = {
             "observation_space": self.observation_space,
             "action_spec": self.action_spec,
-            "value_network": self.value_network,
-            "critics": self.critics,
             "scalars": dict.fromkeys(self.scalars, 0.0),
             "normalize_observations": any(n is not None for n in self.preparation.normalizers),
             "from_logits": self.from_logits,
         }
+        networks = {
+            "network": keras_configs.portable(self.network),
+            "value_network": None if self.value_network is None else keras_configs.portable(self.value_network),
+            "critics": [keras_configs.portable(critic) for critic in self.critics],
+        }
         weights = [variable.numpy() for variable in self.variables]
-        return _rebuilt, (type(self), self.network, self.distribution, options, weights)
+        return _rebuilt, (type(self), networks, self.distribution, options, weights)
 
     def save(self, *arguments: Any, **options: Any) -> None:
         """Raise an error that says how a policy is saved."""
@@ -385,8 +388,13 @@ class Policy(keras.Model):
         return remove_mask(observations) if self.masked else observations
 
 
-def _rebuilt(kind: Any, network: Any, distribution: Any, options: dict[str, Any], weights: list[np.ndarray]) -> Any:
-    policy = kind(network, distribution, **options)
+def _rebuilt(kind: Any, networks: Any, distribution: Any, options: dict[str, Any], weights: list[np.ndarray]) -> Any:
+    made: dict[str, Any] = {}
+    for name, part in networks.items():
+        made[name] = (
+            [each.model() for each in part] if isinstance(part, list) else None if part is None else part.model()
+        )
+    policy = kind(distribution=distribution, **made, **options)
     for variable, value in zip(policy.variables, weights, strict=True):
         variable.assign(value)
     return policy

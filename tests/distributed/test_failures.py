@@ -209,7 +209,8 @@ def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_resumed_to_the
             if line.strip() == "7":
                 break
         process.kill()
-        assert process.stderr.read() == ""  # nothing of Ray's own
+        said = process.stderr.read().splitlines()
+    assert [line for line in said if "absl" not in line and "oneDNN" not in line] == []  # nothing of Ray's own
     run = rlgrad.load(tmp_path / "run", workers=0, verbose=False).train()
     whole = rlgrad.train(
         rlgrad.agents.a2c.A2C(num_steps=8),

@@ -24,7 +24,9 @@ import pickle
 with open(sys.argv[1], "rb") as file:
     policy = pickle.load(file)
 work = Work("CartPole-v1", None, (), {"num_steps": 20, "seed": 1, "vectorization_mode": "sync"}, Block(2, 2, 8))
-played = Worker(work).play(Order(policy, None, False), None)
+worker = Worker(pickle.dumps(work))
+worker.ready()
+played = worker.play(Order(policy, None, False), None)
 memory = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 heavy = [name for name in ("tensorflow", "keras", "matplotlib", "ray", "tyro") if name in sys.modules]
 print(json.dumps({
