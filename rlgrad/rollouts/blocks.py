@@ -46,6 +46,8 @@ def in_groups(act: Callable[..., Any], block: Block, *, in_numpy: bool) -> Calla
         block: the slots whose rows it is given.
         in_numpy: `act` computes in NumPy. A compiled program takes all slots at once, as one that is made for them.
     """
+    if block.count == block.total and not (in_numpy and block.total > _ROWS):
+        return act
     groups = blocks(block.total, math.ceil(block.total / _ROWS) if in_numpy else 1)
     own = [
         group for group in groups if group.first < block.first + block.count and block.first < group.first + group.count

@@ -54,6 +54,7 @@ def test_a_rollout_is_of_one_workers_slots_and_lags_as_many_updates_as_came_befo
     collector.close()
 
 
+@pytest.mark.slow
 def test_rollouts_beyond_the_largest_lag_are_dropped_and_counted(cluster):
     collector = AsynchronousCollector(Slow, num_envs=2, num_steps=4, workers=2, max_lag=0, seed=1)
     for _ in range(6):
@@ -63,6 +64,7 @@ def test_rollouts_beyond_the_largest_lag_are_dropped_and_counted(cluster):
     collector.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_rollout_and_the_run_goes_on(cluster, caplog):
     collector = AsynchronousCollector(Slow, num_envs=2, num_steps=4, workers=2, seed=1)
     collector.collect(RandomPolicy())
