@@ -29,6 +29,7 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import rlgrad
+from rlgrad.agents import PPO
 from rlgrad.distributed import RemoteCollector
 from rlgrad.rollouts import GymCollector
 from rlgrad.updates import Ascent
@@ -100,7 +101,7 @@ def measure():
         repetitions=1,
     )
     rollout, weights = probe.collect(policy), policy.in_numpy()
-    agent = rlgrad.agents.PPO(num_envs=SLOTS, num_steps=STEPS, update=Ascent(num_epochs=4, num_minibatches=4))
+    agent = PPO(num_envs=SLOTS, num_steps=STEPS, update=Ascent(num_epochs=4, num_minibatches=4))
     learner = rlgrad.Learner(agent, policy, num_envs=SLOTS)
     learner.learn(rollout, 0.0, np.array([1, 2]))
     begun = time.perf_counter()
@@ -182,7 +183,7 @@ class NodeKiller(Killer):
 
 def trained(folder, callbacks=(), workers=None):
     run = rlgrad.train(
-        rlgrad.agents.PPO(num_steps=32, num_envs=4, update=Ascent(num_epochs=2, num_minibatches=2)),
+        PPO(num_steps=32, num_envs=4, update=Ascent(num_epochs=2, num_minibatches=2)),
         "CartPole-v1",
         total_timesteps=1280,
         seed=3,

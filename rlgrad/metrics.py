@@ -111,6 +111,10 @@ METRICS = (
 COUNTS = ("time/timesteps", "time/updates", "train/episodes")  # the whole numbers of METRICS
 
 
+# Asynchronous workers add these to a row.
+LAG_METRICS = ("time/policy_lag", "time/dropped_rollouts", "time/lost_rollouts")
+
+
 # An evaluation during training adds these to a row.
 EVALUATION_METRICS = ("eval/return_greedy", "eval/return_sampled", "eval/length_greedy", "eval/length_sampled")
 

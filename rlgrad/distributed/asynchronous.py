@@ -8,6 +8,7 @@ import numpy as np
 from rlgrad.data import Rollout
 from rlgrad.distributed.collector import RemoteCollector
 from rlgrad.distributed.worker import Order, Played
+from rlgrad.metrics import LAG_METRICS
 from rlgrad.rollouts.base import ActingPolicy
 from rlgrad.spaces.trees import map_arrays
 
@@ -52,7 +53,7 @@ class AsynchronousCollector(RemoteCollector):
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of what `measures` returns."""
-        return ("time/policy_lag", "time/dropped_rollouts", "time/lost_rollouts")
+        return LAG_METRICS
 
     def measures(self) -> dict[str, float]:
         """Return the lag of the last rollout, and how many were dropped or lost so far."""

@@ -6,6 +6,9 @@ from typing import Any
 
 from rlgrad.core.capacity import memory
 
+_SAID_BY_US = (
+    r"A worker died or was killed while executing a task|has been marked dead because the detector|Raylet is terminated"
+)
 _LEAST_STORE = 100 * 10**6  # bytes; Ray takes no less than 75 MiB
 
 
@@ -13,6 +16,7 @@ class _Session:
     """The Ray that this process has started or joined."""
 
     users = 0  # collectors that need it
+    local = False  # it was started here, for this process alone
 
 
 def import_ray() -> Any:
@@ -23,6 +27,7 @@ def import_ray() -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning about a change to come
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _SAID_BY_US)
     os.environ.setdefault("RAY_worker_niceness", "0")  # the run waits for its workers, and should not on a busy machine
     try:
         import ray
@@ -74,7 +79,7 @@ def connect(address: str | None, workers: int, store: int) -> bool:
             f"No Ray cluster answers at ray_address={address!r}: start one with `ray start --head`, or leave it out for one on "
             "this machine."
         ) from error
-    _Session.users = 1
+    _Session.users, _Session.local = 1, address is None
     try:
         _require_store(ray, store)
     except ValueError:
@@ -87,7 +92,13 @@ def disconnect() -> None:
     """Leave the cluster, or end the one on this machine, once the last collector has done so."""
     _Session.users -= 1
     if _Session.users == 0:
+        _Session.local = False
         import_ray().shutdown()
+
+
+def cpus_per_worker() -> int:
+    """Return the CPUs that Ray sets apart for a worker: none on this machine alone, where all of them are ours."""
+    return 0 if _Session.local else 1
 
 
 def describe_room(ray: Any) -> str:

@@ -41,12 +41,19 @@ class RemoteCollector(Collector):
 
     Args:
         env: an id, or a function or class that makes an environment. Each worker makes its own.
+        num_envs: slots of all workers together. Default: 8.
+        num_steps: as for `GymCollector`.
+        episodes_per_env: likewise.
+        max_episode_steps: likewise.
+        seed: likewise.
+        streams: likewise.
+        vectorization_mode: how each worker steps its own slots, `"sync"` or `"async"`; `"auto"` is `"sync"`.
+        env_kwargs: as for `GymCollector`.
+        wrappers: likewise.
+        step_timeout: likewise for `"async"`. With `"sync"` it limits a whole rollout, as if each of its steps took so long.
         workers: their number, at most one for each slot. `None`: as many as this machine has cores.
         ray_address: of the cluster's head, or `"auto"`. `None`: Ray is started on this machine.
         worker_timeout: seconds within which each worker must find a place and be ready.
-
-    The other arguments are those of `GymCollector`. `vectorization_mode` says how each worker steps its own slots, `"sync"` or
-    `"async"`; `"auto"` is `"sync"`. With `"sync"`, `step_timeout` limits a whole rollout, as if each of its steps took it.
 
     Raises:
         ValueError: options that contradict each other, or the environment.

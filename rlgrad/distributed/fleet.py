@@ -15,7 +15,7 @@ from typing import Any
 import cloudpickle
 
 from rlgrad.core.faults import EnvironmentFault, RemoteTraceback
-from rlgrad.distributed.cluster import describe_room, import_ray
+from rlgrad.distributed.cluster import cpus_per_worker, describe_room, import_ray
 from rlgrad.distributed.worker import Order, Played, Work, Worker, cpu
 
 _log = logging.getLogger("rlgrad")
@@ -41,7 +41,9 @@ class Fleet:
 
     def __init__(self, works: Sequence[Work], timeout: float, limit: float | None) -> None:
         self._ray, self._works, self._timeout, self._limit = import_ray(), list(works), timeout, limit
-        actor = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")
+        actor = self._ray.remote(
+            num_cpus=cpus_per_worker(), max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+        )
         self._create: Callable[[Work], Any] = lambda work: actor(Worker).remote(cloudpickle.dumps(work), sys.path)
         self._lost = (
             self._ray.exceptions.RayActorError,

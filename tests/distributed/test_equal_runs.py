@@ -11,7 +11,7 @@ import pytest
 from helpers.slow import mostly_slow
 
 import rlgrad
-from rlgrad.agents import A2C, DQN, PPO, Reinforce
+from rlgrad.agents import A2C, DQN, PPO, TD3, Reinforce, StreamQ
 from rlgrad.updates import Ascent
 
 pytest.importorskip("ray")
@@ -36,6 +36,12 @@ KINDS = {
         "Pendulum-v1",
         {"total_timesteps": 640, "vectorization_mode": "sync"},
     ),
+    "td3": (
+        TD3(num_steps=4, replay=rlgrad.Replay(capacity=500, batch_size=8, warmup=80)),
+        "Pendulum-v1",
+        {"total_timesteps": 160, "vectorization_mode": "sync"},
+    ),
+    "stream q": (StreamQ(), "CartPole-v1", {"total_timesteps": 40, "vectorization_mode": "sync", "num_envs": 1}),
     "whole episodes": (
         Reinforce(episodes_per_env=2),
         "CartPole-v1",
@@ -110,7 +116,11 @@ class NodeKiller(rlgrad.Callback):
             self.killed += 1
 
 
-@mostly_slow("kind, workers", [*((kind, 2) for kind in KINDS), ("ppo", 1), ("ppo", 4), ("dqn", 4)], quick=[("ppo", 2)])
+@mostly_slow(
+    "kind, workers",
+    [*((kind, 1 + (kind != "stream q")) for kind in KINDS), ("ppo", 1), ("ppo", 4), ("dqn", 4)],
+    quick=[("ppo", 2)],
+)
 def test_a_run_with_workers_is_the_run_without(kind, workers, alone, cluster, tmp_path):
     found = trained(kind, tmp_path / "run", workers=workers)
     assert found == alone(kind)
@@ -118,10 +128,13 @@ def test_a_run_with_workers_is_the_run_without(kind, workers, alone, cluster, tm
 
 
 @mostly_slow("kind", ["ppo", "a2c async", "dqn", "recurrent ppo", "whole episodes"], quick=["ppo"])
-def test_a_run_whose_workers_were_killed_twice_is_the_run_without_workers(kind, alone, cluster, tmp_path, caplog):
+def test_a_run_whose_workers_were_killed_twice_is_the_run_without_workers(
+    kind, alone, cluster, tmp_path, caplog, capfd
+):
     killer = Killer({1, 2})
     assert trained(kind, tmp_path / "run", [killer], workers=2) == alone(kind)
     assert len(killer.killed) == 2
+    assert "raylet" not in "".join(capfd.readouterr())  # Ray's own words on it
     lost = [text for text in caplog.messages if "was lost: its rollout is played again elsewhere" in text]
     assert lost
     assert any("slots 0 to 1" in text or "slots 2 to 3" in text for text in lost)
