@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlgrad.agents.discretesac import DiscreteSAC
     from rlgrad.agents.dqn import DQN
     from rlgrad.agents.droq import DroQ
+    from rlgrad.agents.impala import IMPALA
     from rlgrad.agents.iql import IQL
     from rlgrad.agents.npg import NPG
     from rlgrad.agents.ppo import PPO
@@ -35,6 +36,7 @@ __all__ = [
     "C51",
     "DDPG",
     "DQN",
+    "IMPALA",
     "IQL",
     "NPG",
     "PPO",

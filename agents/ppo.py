@@ -41,6 +41,7 @@ from rlgrad.updates import Ascent, Update
 class PPO(Agent):
     """Proximal policy optimization with a clipped ratio."""
 
+    tolerates_lag = True  # its ratio is to the policy that played
     num_steps: int | None = 256
     """Steps per environment per rollout. `None`: whole episodes."""
     clip_range: float = 0.2

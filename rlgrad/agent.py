@@ -39,6 +39,9 @@ class Agent(Record):
     needs_data: ClassVar[bool] = False
     """True for an agent that learns from recorded episodes alone, `replay.data`, and never from its own."""
 
+    tolerates_lag: ClassVar[bool] = False
+    """True if a rollout may be of somewhat older weights than those that it moves, as asynchronous workers play it."""
+
     gamma: float = 0.99
     """Discount per step, 0 to 1."""
     gae_lambda: float = 0.95

@@ -68,7 +68,21 @@ class Config:
     """Collector of the rollouts. auto: one of rlgrad's own, by vectorization_mode; else the name of an installed one, or
     `my_collector.py:Mine` (docs/collectors.md); in Python also the class itself."""
     step_timeout: float | None = None
-    """Seconds within which all environments must answer a step or a reset; needs async. `None`: no limit."""
+    """Seconds within which all environments must answer a step or a reset; needs async, or workers. `None`: no limit."""
+    workers: int | None = None
+    """Processes that step the environments, here or on the machines of a Ray cluster (docs/many-machines.md). No number depends
+    on how many they are. `None`: this process steps them."""
+    ray_address: str | None = None
+    """Address of the head of the Ray cluster that runs the workers, or auto for the cluster that this machine belongs to.
+    `None`: the workers run on this machine."""
+    worker_timeout: float = 60.0
+    """Seconds within which each worker must find a place and be ready."""
+    asynchronous: bool = False
+    """Learn from the rollout of whichever worker is ready first, while the others play on with older weights: for impala and
+    ppo. Such a run is not reproducible."""
+    max_lag: int | None = None
+    """Drop rollouts whose weights are more updates old than this, where workers are asynchronous. `None`: four times the number
+    of workers."""
     encoders: tuple[str, ...] = ()
     """Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine` (docs/encoders.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -135,8 +149,15 @@ class Config:
         require_finite(self)
         require_above(
             self,
-            at_least={"total_timesteps": 1, "memory_size": 1, "evaluation_episodes": 0, "videos": 0},
-            above={"evaluation_interval": 0, "patience": 0, "time_budget": 0},
+            at_least={
+                "workers": 1,
+                "max_lag": 0,
+                "total_timesteps": 1,
+                "memory_size": 1,
+                "evaluation_episodes": 0,
+                "videos": 0,
+            },
+            above={"evaluation_interval": 0, "patience": 0, "time_budget": 0, "worker_timeout": 0},
         )
         require(self.seed >= 0, "seed", "an integer ≥ 0", self.seed)
         require_at_most(
@@ -151,10 +172,33 @@ class Config:
         require(all(size <= 2**16 for size in self.hidden_sizes), "hidden_sizes", "widths ≤ 65,536", self.hidden_sizes)
         own = isinstance(self.collector, str) or callable(self.collector)
         require(own, "collector", "auto, the name of a collector, file.py:Name or a class", self.collector)
+        if self.workers is None and self.ray_address is not None:
+            raise ValueError("ray_address says where workers run, and there are none: set workers, or leave it out.")
+        self._require_correction()
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or None", self.memory)
         require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", "widths ≥ 1", self.hidden_sizes)
         if (self.histograms or self.videos) and "tensorboard" not in self.logs:
             raise ValueError("histograms and videos go to TensorBoard: add tensorboard to logs, or leave them out.")
+
+    def _require_correction(self) -> None:
+        """Raise a ValueError for asynchronous workers that there are not, or whose lag the agent cannot correct."""
+        if not self.asynchronous:
+            if self.max_lag is not None:
+                raise ValueError("max_lag is of asynchronous workers: set asynchronous, or leave it out.")
+            return
+        if self.workers is None:
+            raise ValueError("asynchronous says how workers play, and there are none: set workers, or leave it out.")
+        name = agent_name(self.agent)
+        if not self.agent.tolerates_lag:
+            raise ValueError(
+                f"asynchronous workers play with weights that the learner has left behind, which {name} takes for its own: "
+                "leave it out, or train impala or ppo. An agent of your own that corrects for it sets tolerates_lag = True."
+            )
+        if self.agent.scale_rewards:
+            raise ValueError(
+                "agent.scale_rewards follows each environment from rollout to rollout, and asynchronous workers take turns as "
+                "they come: leave one of them out."
+            )
 
     def _take_arguments_apart(self) -> None:
         """Take a `functools.partial` of a class that another process finds as that class and its keyword arguments."""
@@ -207,6 +251,9 @@ def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
         del written["from_logits"]
     if not config.encoders:
         del written["encoders"]
+    if config.workers is None:
+        for name in ("workers", "ray_address", "worker_timeout", "asynchronous", "max_lag"):
+            del written[name]
     if config.init_from is not None:
         written["init_from"] = str(Path(config.init_from).resolve())
     written["logs"] = [_place(log) for log in config.logs]

@@ -97,6 +97,51 @@ def lambda_returns(
     return discounted_sums(rewards + bootstrap, gamma * gae_lambda * continues)
 
 
+def v_trace(
+    rewards: Any,
+    values: Any,
+    next_values: Any,
+    terminations: Any,
+    *,
+    boundaries: Any,
+    ratios: Any,
+    gamma: float,
+    gae_lambda: float = 1.0,
+    rho_limit: float = 1.0,
+    trace_limit: float = 1.0,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """V_t = v(s_t) + δ_t + γ c_t (V_t+1 − v(s_t+1)), δ_t = ρ_t (r_t + γ v(s_t+1) − v(s_t)); at a boundary V_t+1 is v(s_t+1).
+
+    ρ_t = min(ρ̄, π/μ) and c_t = λ min(c̄, π/μ) correct for actions of another policy μ. The end of the rollout is a boundary too.
+
+    Args:
+        rewards: float (T, N), in units of reward.
+        values: float (T, N), v(s_t).
+        next_values: float (T, N), v of the true successor, also where the episode was cut.
+        terminations: bool (T, N), the task ended after this step.
+        boundaries: bool (T, N), the episode ended after this step, for whatever reason.
+        ratios: float (T, N), π(a_t|s_t) / μ(a_t|s_t).
+        gamma: discount per step.
+        gae_lambda: λ.
+        rho_limit: ρ̄.
+        trace_limit: c̄.
+
+    Returns:
+        V_t; the advantages ρ_t (r_t + γ V_t+1 − v(s_t)); and δ_t. Each float (T, N), same units as `rewards`.
+
+    Source: Espeholt et al. (2018), eq. 1 and remark 1.
+    """
+    values, ratios = tf.convert_to_tensor(values), tf.convert_to_tensor(ratios)
+    rho, alive = tf.minimum(ratios, rho_limit), gamma * _continues(terminations, values.dtype)
+    continues = _continues(boundaries, values.dtype)
+    continues = tf.concat([continues[:-1], tf.zeros_like(continues[-1:])], axis=0)
+    deltas = rho * (rewards + alive * next_values - values)
+    traces = gamma * gae_lambda * tf.minimum(ratios, trace_limit) * continues
+    corrections = discounted_sums(deltas, traces)  # V − v
+    following = next_values + continues * _shift(corrections, 1)
+    return values + corrections, rho * (rewards + alive * following - values), deltas
+
+
 def standardize(x: Any, weights: Any, epsilon: float = 1e-8) -> tf.Tensor:
     """(x − mean) / (standard deviation + ε), mean and deviation under `weights`.
 

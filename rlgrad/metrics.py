@@ -54,7 +54,7 @@ class Journal:
         returns, lengths = zip(*self._recent, strict=True) if self._recent else ((), ())
         made, self.updates = self.updates, []
         infos, self._infos = self._infos, {}
-        means = {f"train/{name}": _mean([each[name] for each in made]) for name in made[0]}
+        means = {name if "/" in name else f"train/{name}": _mean([each[name] for each in made]) for name in made[0]}
         means |= {f"{INFO}{name}": total / number if number else math.nan for name, (total, number) in infos.items()}
         return {
             "train/return": _mean(returns),
@@ -109,6 +109,10 @@ METRICS = (
 
 
 COUNTS = ("time/timesteps", "time/updates", "train/episodes")  # the whole numbers of METRICS
+
+
+# Asynchronous workers add these to a row.
+LAG_METRICS = ("time/policy_lag", "time/dropped_rollouts", "time/lost_rollouts")
 
 
 # An evaluation during training adds these to a row.

@@ -62,6 +62,11 @@ CREDITS: dict[str, dict[str, Cell]] = {
         "value": Cell("c_v (G^λ − v), or clipped", '"value": self._of_value(batch, now)'),
         "entropy": _ENTROPY,
     },
+    "impala": {
+        "log_prob": Cell("Â of V-trace", '"log_prob": batch.advantages,'),
+        "value": Cell("c_v (V − v)", '"value": self.value_coefficient * (batch.returns - now.value)'),
+        "entropy": Cell("c_H", '"entropy": self.entropy_coefficient,'),
+    },
     "npg": {"log_prob": _ADVANTAGE, "value": _VALUE},
     "trpo": {"log_prob": _ADVANTAGE, "value": _VALUE},
     "pqn": {"q": Cell("G^λ − q", 'return {"q": batch.returns - now.q}')},

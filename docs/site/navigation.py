@@ -20,7 +20,10 @@ SECTIONS = {
         "examples/*",
     ),
     "Agents": (
-        *(f"docs/agents/{name}" for name in ("reinforce", "a2c", "ppo", "npg", "trpo", "dqn", "qr-dqn", "c51", "pqn")),
+        *(
+            f"docs/agents/{name}"
+            for name in ("reinforce", "a2c", "ppo", "impala", "npg", "trpo", "dqn", "qr-dqn", "c51", "pqn")
+        ),
         *(f"docs/agents/{name}" for name in ("stream-ac", "stream-q", "stream-sarsa")),
         "docs/agents/*",
         "docs/table",
@@ -43,7 +46,10 @@ SECTIONS = {
         "docs/self-play",
     ),
     "Runs": (
-        *(f"docs/{name}" for name in ("progress", "metrics", "tuning-practice", "tuning", "diagnostics")),
+        *(
+            f"docs/{name}"
+            for name in ("progress", "metrics", "many-machines", "tuning-practice", "tuning", "diagnostics")
+        ),
         *(f"docs/{name}" for name in ("logs", "resume", "export", "deploying", "failures")),
         "docs/*",
     ),

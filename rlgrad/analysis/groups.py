@@ -28,6 +28,9 @@ _NOT_TRAINED_BY = (
     "log_info",
     "histograms",
     "videos",
+    "workers",
+    "ray_address",
+    "worker_timeout",
 )
 _ENDED_BY = ("stop_at_return", "patience", "time_budget")  # rules by which each seed ends where it may
 _EVALUATED = ("mean_return", "std_return", "episodes")

@@ -41,16 +41,18 @@ def import_tensorflow() -> None:
             os.close(shown)
 
 
-def load_run(options: argparse.Namespace, max_episode_steps: int | None = None) -> "Run":
+def load_run(options: argparse.Namespace, max_episode_steps: int | None = None, workers: int | None = None) -> "Run":
     """Load the run that a command's options name, after a quiet import of TensorFlow.
 
-    With `--trust` everything that it asks for is permitted. `max_episode_steps` is another time limit for its training.
+    With `--trust` everything that it asks for is permitted. `max_episode_steps` is another time limit for its training, and
+    `workers` another number of workers.
     """
     check_run(options.run)
     import_tensorflow()
     from rlgrad.runs.training import load
 
-    return load(options.run, env=options.env, trust=options.trust, max_episode_steps=max_episode_steps)
+    limit = max_episode_steps
+    return load(options.run, env=options.env, trust=options.trust, max_episode_steps=limit, workers=workers)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

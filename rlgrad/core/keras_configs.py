@@ -9,9 +9,10 @@ import inspect
 import math
 import operator
 import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -142,6 +143,58 @@ def twin(model: keras.Model) -> keras.Model:
             f"get_config and build. {reason_of(error)}"
         ) from error
     return copied
+
+
+class Portable(NamedTuple):
+    """A model as plain data, for another process.
+
+    Attributes:
+        config: of the model.
+        classes: that the config names and Keras does not know there, by their names in it.
+        weights: of the model.
+    """
+
+    config: dict[str, Any]
+    classes: dict[str, Any]
+    weights: list[Any]
+
+    def model(self) -> keras.Model:
+        """Return the model."""
+        with keras.saving.custom_object_scope(self.classes):
+            model: keras.Model = keras.saving.deserialize_keras_object(self.config, safe_mode=False)
+        model.set_weights(self.weights)
+        return model
+
+
+def portable(model: keras.Model) -> Portable:
+    """Return a model as plain data.
+
+    Raises:
+        ValueError: Keras cannot describe it.
+    """
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Keras cannot describe {type(model).__name__} {model.name!r}, as it describes a functional model, or a class with "
+            f"get_config, so it cannot be sent to another process. {reason_of(error)}"
+        ) from error
+    return Portable(config, dict(_own_classes(config)), model.get_weights())
+
+
+def _own_classes(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the classes that a config names and that are not Keras's, by each of their names."""
+    if isinstance(config, list | tuple):
+        for part in config:
+            yield from _own_classes(part)
+    if not isinstance(config, Mapping):
+        return
+    name, registered, module = (config.get(key) for key in ("class_name", "registered_name", "module"))
+    if isinstance(name, str) and not str(module or "keras").startswith("keras"):
+        found = keras.saving.get_registered_object(registered) or getattr(sys.modules.get(str(module)), name, None)
+        yield from ((known, found) for known in (name, registered) if known is not None and found is not None)
+    for part in config.values():
+        yield from _own_classes(part)
 
 
 @contextlib.contextmanager

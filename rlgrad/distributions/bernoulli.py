@@ -1,13 +1,20 @@
 """Several switches at once, each on or off."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.importing import lazy
 from rlgrad.distributions.protocol import integers, rank_of, refuse_reparameterization, require_within
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 
 @dataclass(frozen=True)

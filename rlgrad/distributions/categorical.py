@@ -1,12 +1,14 @@
 """One of several actions."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.importing import lazy
 from rlgrad.distributions.protocol import (
     IMPOSSIBLE,
     integers,
@@ -16,6 +18,11 @@ from rlgrad.distributions.protocol import (
     refuse_reparameterization,
     require_within,
 )
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 _TINY = np.finfo(np.float32).tiny
 

@@ -1,10 +1,18 @@
 """Acting where some actions are decided already."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
+
+from rlgrad.core.importing import lazy
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 
 @dataclass(frozen=True)
@@ -13,7 +21,7 @@ class Decided:
 
     Args:
         acting: the distribution of the other slots.
-        actions: an int64 variable (N,), −1 where nothing is decided. It is read where an action is picked.
+        actions: an int64 variable or array (N,), −1 where nothing is decided. It is read where an action is picked.
     """
 
     acting: Any
@@ -22,7 +30,7 @@ class Decided:
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
         """Return the decided actions, and the other distribution's where there are none."""
         chosen = self.acting.pick(parameters, noise)
-        decided = self.actions.numpy()
+        decided = np.asarray(self.actions)
         mixed: np.ndarray = np.where(decided >= 0, decided, chosen)
         return mixed
 

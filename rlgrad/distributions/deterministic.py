@@ -1,14 +1,21 @@
 """The action that the network says: the policy of agents that follow how a critic's value grows with the action."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.importing import lazy
 from rlgrad.distributions.protocol import rank_of, require_noise
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -35,7 +42,7 @@ class Deterministic:
     dtype: Any = np.float32
     deviation: Any = 0.0
 
-    def noisy(self, deviation: Any) -> "Deterministic":
+    def noisy(self, deviation: Any) -> Deterministic:
         """Return the same with noise of this standard deviation, in half-widths."""
         return replace(self, deviation=deviation)
 

@@ -1,12 +1,19 @@
 """Acting for training: a policy's own actions, with a share of uniformly random ones."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.importing import lazy
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,14 @@ class Exploring:
         if not self._is_discrete:
             self.policy.uniform(np.float32(0.5))
 
-    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> "Draws":
+    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> Draws:
         """Return the random numbers of `count` samples, indexed by the sample."""
         own = self.policy.noise(parameters, generator, count)
         shape, batch = self._shapes(parameters)
         coins = generator.random((count, *batch), np.float32)
         return Draws(own, coins, generator.random((count, *shape), np.float32))
 
-    def pick(self, parameters: Any, noise: "Draws") -> np.ndarray:
+    def pick(self, parameters: Any, noise: Draws) -> np.ndarray:
         """Return the policy's action, or where the coin says so, a random one: of choices the one of the largest number."""
         chosen: np.ndarray = self.policy.pick(parameters, noise.own)
         at_random = noise.coins < np.float32(self.share)
@@ -133,5 +140,5 @@ class Draws:
     coins: np.ndarray
     numbers: np.ndarray
 
-    def __getitem__(self, sample: int) -> "Draws":
+    def __getitem__(self, sample: int) -> Draws:
         return Draws(self.own[sample], self.coins[sample], self.numbers[sample])

@@ -1,14 +1,21 @@
 """Continuous actions."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.importing import lazy
 from rlgrad.distributions.protocol import rank_of, require_noise
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _LOG_STD_LIMITS = (-20.0, 2.0)  # of what a network says, as in the code of SAC's authors

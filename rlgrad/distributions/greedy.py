@@ -1,11 +1,13 @@
 """The action of the largest value: the policy of agents that learn how good each action is."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
+from rlgrad.core.importing import lazy
 from rlgrad.distributions.protocol import (
     IMPOSSIBLE,
     integers,
@@ -14,6 +16,11 @@ from rlgrad.distributions.protocol import (
     refuse_reparameterization,
     require_within,
 )
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 
 @dataclass(frozen=True)

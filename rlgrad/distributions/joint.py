@@ -1,16 +1,23 @@
 """Actions of several parts: those of Tuple and Dict spaces."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.importing import lazy
 from rlgrad.distributions.protocol import rank_of, refuse_reparameterization, require_noise
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Several choices at once, each among actions of its own."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from rlgrad import random
+from rlgrad.core.importing import lazy
 from rlgrad.distributions.categorical import Categorical
 from rlgrad.distributions.protocol import (
     IMPOSSIBLE,
@@ -16,6 +18,11 @@ from rlgrad.distributions.protocol import (
     refuse_reparameterization,
     require_within,
 )
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 _ONE = Categorical()
 

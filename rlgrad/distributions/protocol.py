@@ -1,9 +1,17 @@
 """The `Distribution` protocol: the functions of a distribution over actions that policies and updates call."""
 
-from typing import Any, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import tensorflow as tf
+
+from rlgrad.core.importing import lazy
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:  # acting needs none
+    tf = lazy("tensorflow")
 
 IMPOSSIBLE = -1e9
 """The logit of a masked action: its probability is exactly 0, and nothing becomes not-a-number."""
@@ -50,8 +58,15 @@ class Distribution(Protocol):
     def check_actions(self, actions: Any) -> tf.Tensor:
         """Return `actions` as a tensor of the right dtype. Raise if they cannot be actions of this distribution."""
 
-    def noise(self, parameters: Any, generator: np.random.Generator, count: int) -> Any:
-        """NumPy: return the random numbers of `count` samples, indexed by the sample, for parameters of these shapes."""
+    def noise(self, parameters: Any, generator: Any, count: int) -> Any:
+        """NumPy: return the random numbers of `count` samples, indexed by the sample, for parameters of these shapes.
+
+        Args:
+            parameters: (N, …), of N slots.
+            generator: a `numpy.random.Generator`, or one that draws each slot's numbers from a stream of its own: it is asked
+                for arrays whose second axis is the slots.
+            count: samples of each slot.
+        """
 
     def pick(self, parameters: Any, noise: Any) -> np.ndarray:
         """NumPy: return the actions (…, event) of one sample from its random numbers."""

@@ -35,6 +35,7 @@ class Slots:
     Args:
         environment: the vector environment.
         sequence: the stream of seeds.
+        first: number of the first slot, where other processes step slots of the same run.
 
     Attributes:
         started: for each slot, the number of episodes with a seed of their own so far.
@@ -44,9 +45,9 @@ class Slots:
         can_rest: True if a slot can be left alone while others are stepped.
     """
 
-    def __init__(self, environment: Environment, sequence: np.random.SeedSequence) -> None:
+    def __init__(self, environment: Environment, sequence: np.random.SeedSequence, first: int = 0) -> None:
         self._environment = environment
-        self._sequence = sequence
+        self._sequence, self._first = sequence, first
         self.started = [0] * environment.vector.num_envs
         self.restarts = 0
         self.seeds_each_episode = environment.seeds_each_episode
@@ -188,7 +189,7 @@ class Slots:
         """Return the seeds of the episodes that some slots have started last."""
         seeds: list[int | None] = [None] * len(self.started)
         for slot in slots:
-            seeds[slot] = integer_seed(child(self._sequence, slot, self.started[slot] - 1))
+            seeds[slot] = integer_seed(child(self._sequence, self._first + slot, self.started[slot] - 1))
         return seeds
 
     def _reset(self, seed: Any, options: dict[str, Any] | None, when: str) -> Any:

@@ -6,7 +6,6 @@ depends on the model alone, never on timings, so that a seed always gives the sa
 """
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from rlgrad.core.keras_internals import all_layers
 from rlgrad.core.tensorflow_internals import trace
+from rlgrad.mirrors.chains import Chain, Stage
 from rlgrad.policies.networks import Dueling
 
 Actor = Callable[[np.ndarray], Any]
@@ -25,10 +25,10 @@ _log = logging.getLogger("rlgrad")
 _FUNCTIONAL = type(keras.Model(one := keras.Input((1,)), one))
 _TOLERANCE = 1e-5  # of the mirror's outputs, relative to the network's largest
 
-_ACTIVATIONS: dict[Any, Callable[[np.ndarray], Any]] = {
-    keras.activations.linear: lambda x: x,
-    keras.activations.tanh: lambda x: np.tanh(x, out=x),
-    keras.activations.relu: lambda x: np.maximum(x, 0.0, out=x),
+_ACTIVATIONS: dict[Any, str] = {
+    keras.activations.linear: "linear",
+    keras.activations.tanh: "tanh",
+    keras.activations.relu: "relu",
 }
 
 
@@ -38,12 +38,15 @@ class Mirror:
     Args:
         layers: from `chain`.
         others: returns further tensors to read along with the weights.
+
+    Attributes:
+        chain: the layers as plain data, without the weights.
     """
 
     def __init__(self, layers: Sequence[keras.layers.Layer], others: Callable[[], list[Any]]) -> None:
         self._layers = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
         self._others = others
-        self._shapes = [tuple(x.shape) for x in self._tensors()]
+        self.chain = Chain(tuple(map(_stage, self._layers)), tuple(tuple(x.shape) for x in self._tensors()))
 
     @cached_property
     def _read(self) -> Any:
@@ -54,33 +57,17 @@ class Mirror:
         """Return all current numbers as one tensor, float32 (P,). A program that has just changed them can return it."""
         return tf.concat([tf.reshape(x, (-1,)) for x in self._tensors()], axis=0)
 
-    def actor(self, packed: np.ndarray | None = None) -> tuple[Actor, list[np.ndarray]]:
-        """Return the chain as a function of NumPy arrays, (N, in) to (N, out), and the other numbers.
-
-        Args:
-            packed: the value of `packed` at the current weights; `None`: the weights are read.
-        """
-        packed, at, arrays = self._read().numpy() if packed is None else packed, 0, []
-        for shape in self._shapes:
-            size = math.prod(shape)
-            arrays.append(packed[at : at + size].reshape(shape))
-            at += size
-        numbers = iter(arrays)
-        stages = [_stage(layer, [next(numbers) for _ in layer.weights]) for layer in self._layers]
-
-        def forward(x: np.ndarray) -> np.ndarray:
-            for stage in stages:
-                x = stage(x)
-            return x
-
-        return forward, list(numbers)
+    def numbers(self) -> np.ndarray:
+        """Return the value of `packed` at the current weights."""
+        numbers: np.ndarray = self._read().numpy()
+        return numbers
 
     def agrees_with(self, network: keras.Model) -> bool:
         """Return whether the chain gives the network's outputs for random observations. Warn if it does not."""
         x = np.random.default_rng(0).normal(size=(16, *network.input_shape[1:])).astype(np.float32)
         outputs = network(x, training=False)
         expected = np.asarray(outputs["policy"] if isinstance(outputs, dict) else outputs)
-        gap = np.max(np.abs(self.actor(self.packed().numpy())[0](x) - expected))
+        gap = np.max(np.abs(self.chain.at(self.packed().numpy())[0](x) - expected))
         if gap <= _TOLERANCE * max(1.0, np.max(np.abs(expected))):
             return True
         _log.warning(
@@ -143,8 +130,9 @@ def _mirrored(layer: keras.layers.Layer) -> bool:
     return type(layer) is keras.layers.InputLayer or (rule is not None and rule[0](layer))
 
 
-def _stage(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
-    return _STAGES[type(layer)][1](layer, weights)
+def _stage(layer: keras.layers.Layer) -> Stage:
+    kind, option = _STAGES[type(layer)][1:]
+    return Stage(kind, option(layer), len(layer.weights))
 
 
 def _is_dense(layer: keras.layers.Layer) -> bool:
@@ -163,68 +151,17 @@ def _is_plain_norm(layer: keras.layers.Layer) -> bool:
     return plain and options["axis"] in (-1, [-1]) and layer.compute_dtype == "float32"
 
 
-def _dense(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
-    kernel, activate = weights[0], _ACTIVATIONS[layer.activation]
-    if not layer.use_bias:
-        return lambda x: activate(x.dot(kernel))
-    bias = weights[1]
-
-    def dense(x: np.ndarray) -> np.ndarray:
-        x = x.dot(kernel)  # half a microsecond where `x @ kernel` takes one
-        x += bias
-        result: np.ndarray = activate(x)
-        return result
-
-    return dense
-
-
-def _norm(layer: keras.layers.Layer, weights: list[np.ndarray]) -> Actor:
-    epsilon = np.float32(layer.epsilon)
-
-    def standardize(x: np.ndarray) -> np.ndarray:
-        centered = x - x.mean(axis=-1, keepdims=True)
-        variance = np.square(centered).mean(axis=-1, keepdims=True)
-        result: np.ndarray = centered / np.sqrt(variance + epsilon)
-        return result
-
-    if not weights:
-        return standardize
-    scale, shift = weights
-
-    def normalize(x: np.ndarray) -> np.ndarray:
-        result: np.ndarray = standardize(x) * scale + shift
-        return result
-
-    return normalize
-
-
-def _leaky(layer: keras.layers.Layer, _: list[np.ndarray]) -> Actor:
-    slope = np.float32(layer.negative_slope)
-    return lambda x: np.where(x > 0.0, x, slope * x)
-
-
-def _duel(x: np.ndarray) -> np.ndarray:
-    advantages = x[:, 1:]
-    result: np.ndarray = x[:, :1] + advantages - advantages.mean(axis=1, keepdims=True)
-    return result
-
-
-# By kind of layer: whether NumPy can compute one, and a function of arrays that does, from the layer and its weights.
-_STAGES: dict[Any, tuple[Callable[[Any], bool], Callable[[Any, list[np.ndarray]], Actor]]] = {
-    keras.layers.Dense: (_is_dense, _dense),
-    keras.layers.LayerNormalization: (_is_plain_norm, _norm),
-    keras.layers.LeakyReLU: (lambda _: True, _leaky),
+# By kind of layer: whether NumPy can compute one, its kind of stage, and the stage's option.
+_STAGES: dict[Any, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
+    keras.layers.Dense: (_is_dense, "dense", lambda layer: _ACTIVATIONS[layer.activation]),
+    keras.layers.LayerNormalization: (_is_plain_norm, "norm", lambda layer: layer.epsilon),
+    keras.layers.LeakyReLU: (lambda _: True, "leaky", lambda layer: layer.negative_slope),
     keras.layers.Activation: (
         lambda layer: layer.activation in _ACTIVATIONS,
-        lambda layer, _: _ACTIVATIONS[layer.activation],
+        "activation",
+        lambda layer: _ACTIVATIONS[layer.activation],
     ),
-    keras.layers.Flatten: (
-        lambda layer: bool(layer.data_format == "channels_last"),
-        lambda *_: lambda x: x.reshape(len(x), -1),
-    ),
-    keras.layers.Reshape: (
-        lambda _: True,
-        lambda layer, _: lambda x: x.reshape(len(x), *layer.target_shape),
-    ),
-    Dueling: (lambda _: True, lambda *_: _duel),
+    keras.layers.Flatten: (lambda layer: bool(layer.data_format == "channels_last"), "flatten", lambda _: None),
+    keras.layers.Reshape: (lambda _: True, "reshape", lambda layer: tuple(layer.target_shape)),
+    Dueling: (lambda _: True, "duel", lambda _: None),
 }

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.mirrors.chains import standardize
+
 
 class RunningNormalizer(keras.layers.Layer):
     """clip((x − mean) / √(variance + ε), ±limit), over every observation seen so far.
@@ -65,15 +67,7 @@ class RunningNormalizer(keras.layers.Layer):
 
     def numpy_function(self, mean: np.ndarray, deviation: np.ndarray) -> Any:
         """Return the layer as a function of NumPy arrays, at these `moments`."""
-        low, high = np.float32(-self.limit), np.float32(self.limit)
-
-        def standardize(x: np.ndarray) -> np.ndarray:
-            standard: np.ndarray = (x - mean) / deviation
-            np.maximum(standard, low, out=standard)
-            np.minimum(standard, high, out=standard)
-            return standard
-
-        return standardize
+        return standardize(self.limit, mean, deviation)
 
     def get_config(self) -> dict[str, Any]:
         """Return constructor arguments."""

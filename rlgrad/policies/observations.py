@@ -1,15 +1,13 @@
 """From stored observations to the input of a network: each leaf prepared by its encoder, then normalized if asked."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
 from rlgrad.policies.normalizer import RunningNormalizer
-from rlgrad.spaces.encoder import Encoder, as_float32
+from rlgrad.spaces.encoder import Encoder
 from rlgrad.spaces.table import encoder_tree
 from rlgrad.spaces.trees import map_arrays, storage
 
@@ -74,7 +72,7 @@ class Preparation(keras.layers.Layer):
                 normalizer.update(x, mask)
 
     def moments(self) -> tuple[tf.Tensor, ...]:
-        """Return the arguments of `numpy_function`, for an observation that is one array."""
+        """Return what a policy in NumPy standardizes with, for an observation that is one array."""
         (normalizer,) = self.normalizers
         return () if normalizer is None else normalizer.moments()
 
@@ -82,16 +80,6 @@ class Preparation(keras.layers.Layer):
     def has_numpy_function(self) -> bool:
         """True if the observation is one array that NumPy can prepare."""
         return len(self.encoders) == 1 and self.encoders[0].numpy_prepare() is not None
-
-    def numpy_function(self, *moments: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the layer as a function of NumPy arrays, at these `moments`. Needs `has_numpy_function`."""
-        (normalizer,), (encoder,) = self.normalizers, self.encoders
-        prepare = encoder.numpy_prepare()
-        assert prepare is not None
-        if normalizer is None:
-            return prepare
-        standardize: Callable[[np.ndarray], np.ndarray] = normalizer.numpy_function(*moments)
-        return standardize if prepare is as_float32 else lambda x: standardize(prepare(x))  # which are float32 already
 
     def _prepare(self, observations: Any) -> list[Any]:
         leaves = tf.nest.flatten(observations)

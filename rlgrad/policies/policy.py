@@ -14,6 +14,7 @@ from rlgrad.core import keras_configs
 from rlgrad.data import Rollout
 from rlgrad.distributions import Categorical, Distribution, Greedy
 from rlgrad.distributions.protocol import IMPOSSIBLE
+from rlgrad.mirrors.numpy_policy import NumpyPolicy
 from rlgrad.policies import actors
 from rlgrad.policies.critics import WithCritics, values_of
 from rlgrad.policies.observations import Preparation, observation_spec
@@ -236,6 +237,23 @@ class Policy(keras.Model):
         memo[id(self)] = copied
         return copied
 
+    def __reduce__(self) -> Any:
+        """Pickle what builds the same policy in another process, and its weights."""
+        options = {
+            "observation_space": self.observation_space,
+            "action_spec": self.action_spec,
+            "scalars": dict.fromkeys(self.scalars, 0.0),
+            "normalize_observations": any(n is not None for n in self.preparation.normalizers),
+            "from_logits": self.from_logits,
+        }
+        networks = {
+            "network": keras_configs.portable(self.network),
+            "value_network": None if self.value_network is None else keras_configs.portable(self.value_network),
+            "critics": [keras_configs.portable(critic) for critic in self.critics],
+        }
+        weights = [variable.numpy() for variable in self.variables]
+        return _rebuilt, (type(self), networks, self.distribution, options, weights)
+
     def save(self, *arguments: Any, **options: Any) -> None:
         """Raise an error that says how a policy is saved."""
         raise NotImplementedError(
@@ -265,24 +283,32 @@ class Policy(keras.Model):
             packed: the value of `mirror.packed` at these weights, if the caller has it; `None`: the weights are read.
         """
         if self.mirror is not None:
-            forward, rest = self.mirror.actor(packed)
-            log_std = None if self.log_std is None else rest.pop()[None]
-            prepare, assemble = self.preparation.numpy_function(*rest), self.distribution.assemble
-            if not self.masked:
-                return lambda x: assemble(forward(prepare(x)), log_std)
-            axes = (1,) * (len(self._head_shapes()["policy"]) - 1)  # of an action's numbers, if it has several
-
-            def act(x: Any) -> Any:
-                output, allowed = forward(prepare(remove_mask(x))), x[MASK]
-                return np.where(allowed.reshape(*allowed.shape, *axes), output, np.float32(IMPOSSIBLE))
-
-            return act
+            return self.in_numpy(packed).actor()
         if self._compiled_actor is None:
             self._compiled_actor = actors.compiled(
                 lambda x: self(x, training=False)["policy"], self.observation_spec, xla=self.acts_in == "xla"
             )
         program, spec = self._compiled_actor, self.observation_spec
         return lambda x: program(like(spec, x))
+
+    def in_numpy(self, packed: np.ndarray | None = None) -> NumpyPolicy:
+        """Return what acts in NumPy, at the current weights, as plain data; only where there is a `mirror`.
+
+        Args:
+            packed: the value of `mirror.packed` at these weights, if the caller has it; `None`: the weights are read.
+        """
+        assert self.mirror is not None
+        (normalizer,), (encoder,) = self.preparation.normalizers, self.preparation.encoders
+        return NumpyPolicy(
+            chain=self.mirror.chain,
+            encoder=encoder,
+            limit=None if normalizer is None else normalizer.limit,
+            distribution=self.distribution,
+            has_log_std=self.log_std is not None,
+            # Axes of an action's numbers, if it has several.
+            mask_axes=len(self._head_shapes()["policy"]) - 1 if self.masked else None,
+            packed=self.mirror.numbers() if packed is None else packed,
+        )
 
     def _over_batch(self, observations: Any, function: Any) -> Any:
         """Call `function` with one batch axis, (M, …), and give its results the batch axes of the observations."""
@@ -371,6 +397,18 @@ class Policy(keras.Model):
 
     def _network_part(self, observations: Any) -> Any:
         return remove_mask(observations) if self.masked else observations
+
+
+def _rebuilt(kind: Any, networks: Any, distribution: Any, options: dict[str, Any], weights: list[np.ndarray]) -> Any:
+    made: dict[str, Any] = {}
+    for name, part in networks.items():
+        made[name] = (
+            [each.model() for each in part] if isinstance(part, list) else None if part is None else part.model()
+        )
+    policy = kind(distribution=distribution, **made, **options)
+    for variable, value in zip(policy.variables, weights, strict=True):
+        variable.assign(value)
+    return policy
 
 
 def zeros(specs: Any, leading: tuple[int, ...]) -> Any:

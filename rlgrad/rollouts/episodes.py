@@ -34,12 +34,15 @@ class RunningEpisodes:
             ends: bool (T, N), `terminations | truncations`.
             mask: bool (T, N), True for real steps.
         """
+        # One row holds slot after slot, cut at the end of each episode and of each slot: a return does not depend, not even in
+        # its last digits, on the slots beside it.
+        rows, num_envs = rewards.shape
         if not ends.any():
-            self.returns += rewards.sum(axis=0)
+            begins = np.arange(num_envs) * rows
+            self.returns += rewards.sum(axis=0) if rows < 2 else np.add.reduceat(rewards.T.reshape(-1), begins)
             self.lengths += mask.sum(axis=0)
             return []
-        # One row holds slot after slot, cut at the end of each episode and of each slot.
-        (rows, num_envs), (slots, last) = rewards.shape, np.nonzero(ends.T)
+        slots, last = np.nonzero(ends.T)
         ends_at, slot_begins = slots * rows + last, np.arange(num_envs) * rows
         begins = np.union1d(slot_begins, ends_at + 1)
         begins = begins[begins < rows * num_envs]
@@ -66,5 +69,10 @@ def whole_episodes(
         terminations: bool (L, N), False where `mask` is False.
         mask: bool (L, N), True for real steps.
     """
-    returns, lengths, terminated = rewards.sum(axis=0), mask.sum(axis=0), np.logical_or.reduce(terminations, axis=0)
+    # One row after the other, so that a return depends neither on the columns beside it nor on the rows that pad it.
+    returns, lengths, terminated = (
+        np.add.accumulate(rewards)[-1],
+        mask.sum(axis=0),
+        np.logical_or.reduce(terminations, axis=0),
+    )
     return list(map(Episode, returns.tolist(), lengths.tolist(), terminated.tolist()))

@@ -12,6 +12,7 @@ from rlgrad.rollouts.compiled import CompiledCollector
 from rlgrad.rollouts.gym import GymCollector
 
 GROUP = "rlgrad.collectors"
+REMOTE = "ray"  # its name there
 
 
 def make_collector(
@@ -22,6 +23,11 @@ def make_collector(
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] = (),
     step_timeout: float | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    worker_timeout: float | None = None,
+    asynchronous: bool = False,
+    max_lag: int | None = None,
     **options: Any,
 ) -> Collector:
     """Make the collector for an environment, by a fixed rule unless one is named.
@@ -38,6 +44,11 @@ def make_collector(
         env_kwargs: for the environment's constructor.
         wrappers: around each environment.
         step_timeout: see `GymCollector`.
+        workers: processes that step the environments, with the installed collector `"ray"`. `None`: this one does.
+        ray_address: see `RemoteCollector`.
+        worker_timeout: likewise.
+        asynchronous: do not wait for all workers; see `AsynchronousCollector`.
+        max_lag: likewise.
         options: the other ones of `GymCollector`.
 
     Raises:
@@ -45,6 +56,14 @@ def make_collector(
             that is; or an unknown name of a collector.
         TypeError: the collector lacks something that a run needs.
     """
+    if workers is not None:
+        if collector not in ("auto", REMOTE):
+            raise ValueError(
+                "workers is a setting of rlgrad's own collector, and another one is named: leave one of them out."
+            )
+        collector = f"{REMOTE}-asynchronous" if asynchronous else REMOTE
+        options |= {"workers": workers, "ray_address": ray_address, "worker_timeout": worker_timeout}
+        options |= {"max_lag": max_lag} if asynchronous else {}
     if collector != "auto":
         options |= {"env_kwargs": env_kwargs, "wrappers": wrappers, "step_timeout": step_timeout}
         return _make_own(collector, env, vectorization_mode=vectorization_mode, **options)
@@ -87,6 +106,10 @@ def _make_own(
     create = registry.find(GROUP, collector) if isinstance(collector, str) else collector
     if not callable(create):
         raise ValueError(f"A collector is a class, and {collector!r} is a {type(create).__name__}.")
-    own_seed = seed if streams is None else integer_seed(stream(seed, streams[0]))
-    counts = dict.fromkeys(("num_envs", "num_steps", "episodes_per_env", "max_episode_steps"))
-    return require_collector(create(env, seed=own_seed, **{**counts, **options}))
+    options = {**dict.fromkeys(("num_envs", "num_steps", "episodes_per_env", "max_episode_steps")), **options}
+    if getattr(create, "has_streams", False):
+        own_seed = seed
+        options |= {} if streams is None else {"streams": streams}
+    else:
+        own_seed = seed if streams is None else integer_seed(stream(seed, streams[0]))
+    return require_collector(create(env, seed=own_seed, **options))

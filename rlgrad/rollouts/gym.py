@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rlgrad.data import Episode, Rollout
@@ -15,7 +14,9 @@ from rlgrad.environments.making import make
 from rlgrad.environments.slots import Slots
 from rlgrad.random import StreamName, stream
 from rlgrad.rollouts.base import ActingPolicy, Collector
+from rlgrad.rollouts.blocks import Block
 from rlgrad.rollouts.continuation import Continuation
+from rlgrad.rollouts.draws import SlotDraws
 from rlgrad.rollouts.episodes import whole_episodes
 from rlgrad.rollouts.lengths import size_of_row
 from rlgrad.rollouts.memory import Memory
@@ -41,7 +42,8 @@ class GymCollector(Collector):
     stepped without effect, and these steps are no part of the rollout.
 
     Same seed, same rollouts to the bit, and the same with `"sync"` as with `"async"`: there each episode has a seed of its own,
-    a function of the seed, the slot and the episode's number. Vector entry points, and vector environments that reset
+    a function of the seed, the slot and the episode's number. Each slot's actions have a stream of their own, too, so that
+    what it plays does not depend on the slots beside it. Vector entry points, and vector environments that reset
     themselves, are seeded when all slots start. An environment that is passed as an instance must not be stepped elsewhere
     between rollouts by steps, and `close` leaves it open.
 
@@ -55,13 +57,14 @@ class GymCollector(Collector):
             environment made elsewhere keeps its own limit too, and the lower one counts.
         seed: an integer ≥ 0.
         streams: the two streams of the seed (`rlgrad.random.stream`) that environments and actions draw from. They may be the
-            same one: environments use its children only, actions the stream itself.
+            same one: environments use other children of it than actions.
         vectorization_mode: `"sync"`, `"async"` (one process a slot), `"vector_entry_point"` (an id's own), or `"auto"`: an id's
             own vector entry point if it means the same, else `"sync"`.
         env_kwargs: keyword arguments for the environment's constructor or the function.
         wrappers: around each environment, the first one innermost: names of `gymnasium.wrappers` or `module:Name`, alone or
             with keyword arguments, `"FrameStackObservation(stack_size=4)"`.
         step_timeout: seconds within which all slots must answer to a step or a reset, for `"async"`. `None`: no limit.
+        block: which slots of a run these are, if other collectors play the others. `None`: all.
 
     Attributes:
         vectorization_mode: the mode that `"auto"` became, or `"given"` for a vector environment that was passed.
@@ -91,6 +94,7 @@ class GymCollector(Collector):
         env_kwargs: Mapping[str, Any] | None = None,
         wrappers: Sequence[str] = (),
         step_timeout: float | None = None,
+        block: Block | None = None,
     ) -> None:
         check_counts(
             num_envs=num_envs,
@@ -115,19 +119,21 @@ class GymCollector(Collector):
         self.vectorization_mode = self._environment.vectorization_mode
         try:
             empty = storage(self.observation_space, (0,))
-            row_bytes = size_of_row(empty, self.num_envs)
+            block = Block(0, self.num_envs, self.num_envs) if block is None else block
+            row_bytes = size_of_row(empty, block.total)
             rows, self._rounds = lay_out(self._environment, num_steps, episodes_per_env, max_episode_steps, row_bytes)
             self._limit = self._environment.time_limit
             self.shape = (rows[-1], self.num_envs * (self._rounds or 1))
             if num_steps is not None:
-                require_room(self.shape, row_bytes)
-            self._slots = Slots(self._environment, seeds)
-            self._generator = np.random.Generator(np.random.PCG64(draws))
+                require_room(self.shape, size_of_row(empty, self.num_envs))
+            self._slots = Slots(self._environment, seeds, block.first)
+            self._draws = SlotDraws(draws, block.slots)
             self._player = Player(
                 self._slots,
                 empty,
                 rows,
-                self._generator,
+                self._draws,
+                block,
                 one_episode=self._rounds > 0,
                 limit=self._limit,
             )
@@ -227,7 +233,7 @@ class GymCollector(Collector):
     def state(self) -> dict[str, Any]:
         """Return what another collector needs to continue from here: numbers and arrays."""
         return {
-            "actions": self._generator.bit_generator.state,
+            "actions": self._draws.state(),
             "episodes": self._slots.started,
             "restarts": self._slots.restarts,
             "running": self._continuation.state(),
@@ -250,7 +256,7 @@ class GymCollector(Collector):
                 f"The state is of {len(state['episodes'])} environments, and this collector has {self.num_envs}: a run "
                 "continues with as many as it had. For another number begin a new run, with this run's policy as its model."
             )
-        self._generator.bit_generator.state = state["actions"]
+        self._draws.restore(state["actions"])
         self._slots.started, self._slots.restarts = list(state["episodes"]), state["restarts"]
         self._continuation.restore(state["running"])
 

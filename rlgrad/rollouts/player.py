@@ -8,6 +8,8 @@ import numpy as np
 from rlgrad.environments.infos import InfoSums
 from rlgrad.environments.slots import Slots
 from rlgrad.rollouts.base import ActingPolicy
+from rlgrad.rollouts.blocks import Block, in_groups
+from rlgrad.rollouts.draws import SlotDraws
 from rlgrad.rollouts.lengths import MOST_STEPS, endless
 from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.recording import Recording
@@ -26,7 +28,8 @@ class Player:
         slots: the environments.
         empty: storage (0, …) of one environment's observations.
         lengths: numbers of rows that a tape may have, in ascending order: T alone for rollouts by steps.
-        generator: draws the random numbers of sampled actions.
+        draws: gives the random numbers of sampled actions.
+        block: which slots of the run these are.
         one_episode: stop when each slot has ended an episode, and begin no second one.
         limit: the most steps of an episode that is played like this; `None`: unknown.
 
@@ -43,7 +46,8 @@ class Player:
         slots: Slots,
         empty: Any,
         lengths: tuple[int, ...],
-        generator: np.random.Generator,
+        draws: SlotDraws,
+        block: Block,
         one_episode: bool,
         limit: int | None = None,
     ) -> None:
@@ -51,7 +55,8 @@ class Player:
         self.memory = Memory(self.num_envs)
         self.idle_steps = 0
         self.infos: InfoSums | None = None
-        self._lengths, self._generator, self._one_episode, self._limit = lengths, generator, one_episode, limit
+        self._lengths, self._draws, self._one_episode, self._limit = lengths, draws, one_episode, limit
+        self._slots_of_run = block
         self._empty, self._masked = empty, isinstance(empty, dict) and MASK in empty
 
     def play(
@@ -79,6 +84,8 @@ class Player:
         recording = Recording(self._empty, self.num_envs, self._lengths, keep=record)
         noise, said, block = np.zeros(0), [], self._block
         ended, unfinished = np.zeros(self.num_envs, np.bool_), np.ones(self.num_envs, np.bool_)
+        self._draws.begin(self._one_episode)
+        act = in_groups(act, self._slots_of_run, in_numpy=getattr(policy, "acts_in", None) == "numpy")
         act, late, counts_idle = memory.actor(policy, act), slots.resets_late, self._one_episode and not slots.can_rest
         remembers = bool(memory.of(policy))
         for row in range(self._most):
@@ -90,7 +97,7 @@ class Player:
             if record:
                 said.append(parameters)
             if row % block == 0 and not greedy:
-                noise = distribution.noise(parameters, self._generator, block)
+                noise = distribution.noise(parameters, self._draws, block)
             chosen = distribution.mode(parameters)[0] if greedy else distribution.pick(parameters, noise[row % block])
             stepped = slots.step(distribution.to_environment(chosen), row)
             observations, at = stepped[0], recording.step(row, chosen, stepped)

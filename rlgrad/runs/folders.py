@@ -53,12 +53,16 @@ def require_written(config: Config) -> None:
         ) from error
 
 
+PLACES = frozenset({"workers", "ray_address", "worker_timeout"})
+"""Settings that say where a run computes. No number depends on them, so that a run may continue elsewhere."""
+
+
 def changes(before: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Return the earlier values, by name, of the settings that a config has other values of."""
     now = dict(config.flat)
     if str(before.get("env")).startswith("("):  # it was given as an object then, and is given as one now
         now["env"] = before["env"]
-    return {name: value for name, value in before.items() if name in now and now[name] != value}
+    return {name: value for name, value in before.items() if name in now.keys() - PLACES and now[name] != value}
 
 
 def write_continued(path: Path, config: Config, timesteps: int, before: Mapping[str, Any]) -> None:

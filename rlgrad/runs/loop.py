@@ -164,6 +164,8 @@ class Updater:
             self._watch.look(rollout, progress, timesteps)
         metrics = self._learner.learn(rollout, progress, self._shuffles(updates, 1)[0])
         self._actor = self._learner.actor()
+        if hasattr(self._collector, "measures"):
+            metrics |= self._collector.measures()
         return Made([metrics], steps)
 
 

@@ -63,7 +63,10 @@ class Run:
         learned = tuple(f"train/{name}" for name in learner.metrics)
         diagnosed = diagnostic_metrics(learner) if config.diagnose else ()
         infos = tuple(f"{INFO}{name}" for name in config.log_info)
-        self.metrics = tuple(dict.fromkeys((*METRICS, *learned, *diagnosed, *infos, *self._followers.metrics)))
+        collected = getattr(collector, "metrics", ())
+        self.metrics = tuple(
+            dict.fromkeys((*METRICS, *collected, *learned, *diagnosed, *infos, *self._followers.metrics))
+        )
         self._journal, self._standing = Journal(self.metrics), Standing()
         self._env_calls = EnvCalls(collector)
         self._replay = KeptReplay(learner, path / "replay", collector)

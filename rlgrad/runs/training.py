@@ -22,7 +22,7 @@ from rlgrad.runs import provenance
 from rlgrad.runs.advice import advice
 from rlgrad.runs.alone import heads_of, write_spaces
 from rlgrad.runs.assembly import assemble, callbacks_of
-from rlgrad.runs.folders import free_folder, remove_unbegun, require_written, saved_model, write_config
+from rlgrad.runs.folders import PLACES, free_folder, remove_unbegun, require_written, saved_model, write_config
 from rlgrad.runs.locking import describe_no_run
 from rlgrad.runs.run import Run
 from rlgrad.runs.showing import verdict
@@ -58,6 +58,11 @@ def train(
     vectorization_mode: VectorizationMode = "auto",
     collector: str | Callable[..., Any] = "auto",
     step_timeout: float | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    worker_timeout: float = 60.0,
+    asynchronous: bool = False,
+    max_lag: int | None = None,
     encoders: Sequence[str] = (),
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
@@ -115,8 +120,17 @@ def train(
             it means the same, and sync.
         collector: Collector of the rollouts. auto: one of rlgrad's own, by vectorization_mode; else the name of an
             installed one, or `my_collector.py:Mine` (docs/collectors.md); in Python also the class itself.
-        step_timeout: Seconds within which all environments must answer a step or a reset; needs async. `None`: no
-            limit.
+        step_timeout: Seconds within which all environments must answer a step or a reset; needs async, or workers.
+            `None`: no limit.
+        workers: Processes that step the environments, here or on the machines of a Ray cluster (docs/many-machines.md). No
+            number depends on how many they are. `None`: this process steps them.
+        ray_address: Address of the head of the Ray cluster that runs the workers, or auto for the cluster that this machine
+            belongs to. `None`: the workers run on this machine.
+        worker_timeout: Seconds within which each worker must find a place and be ready.
+        asynchronous: Learn from the rollout of whichever worker is ready first, while the others play on with older weights:
+            for impala and ppo. Such a run is not reproducible.
+        max_lag: Drop rollouts whose weights are more updates old than this, where workers are asynchronous. `None`: four times
+            the number of workers.
         encoders: Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine`
             (docs/encoders.md).
         hidden_sizes: Widths of the hidden layers of the default networks.
@@ -261,6 +275,7 @@ def load(
     verbose: bool = True,
     trust: bool = False,
     max_episode_steps: int | None = None,
+    workers: int | None = None,
 ) -> Run:
     """Load a run from its folder, at its newest checkpoint. `run.train(total_timesteps)` continues from there.
 
@@ -277,6 +292,7 @@ def load(
         trust: Permit what another person's folder asks for, code above all (docs/resume.md). A warning says what it is. Your
             own folders need it only where they were moved.
         max_episode_steps: A time limit of episodes from here on, remembered once training continues. `None`: the run's.
+        workers: Processes that step the environments from here on; 0: this process does. `None`: as many as the run says.
 
     Returns:
         The run.
@@ -296,7 +312,14 @@ def load(
     if env is None and str(content.get("env")).startswith("("):
         raise ValueError(f"This run's environment was {content['env']}: pass it as env= (command line: --env).")
     try:
-        replaced = {"env": env, "collector": collector, "max_episode_steps": max_episode_steps}
+        replaced = {
+            "env": env,
+            "collector": collector,
+            "max_episode_steps": max_episode_steps,
+            "workers": workers or None,
+        }
+        if workers == 0:
+            content = {name: value for name, value in content.items() if name not in PLACES}
         config = configs.from_mapping(content, agent, **{k: v for k, v in replaced.items() if v is not None})
     except ValueError as error:
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error

@@ -87,7 +87,7 @@ def test_options_win_over_settings_and_settings_over_defaults():
 
 @pytest.mark.parametrize("flag", [name for name, hint in options.option_types().items() if hint is bool])
 def test_a_flag_alone_means_true(flag):
-    option, settings = f"--{flag.replace('_', '-')}", BASE | {"agent": {"name": "ppo"}}
+    option, settings = f"--{flag.replace('_', '-')}", BASE | {"agent": {"name": "ppo"}, "workers": 2}
     for words, value in (([option], True), ([option, "--seed", "1"], True), ([option, "False"], False), ([], False)):
         assert getattr(options.parse(settings, words, prog="test")[0], flag) is value
 
@@ -128,7 +128,7 @@ def test_numbers_as_text_and_lists_become_what_the_fields_declare():
         ({"agent": {"name": "ppo", "update": 3}}, "agent.update is a mapping of names to values, got 3"),
         ({"agent": {"name": "ppo", "update": {"num_epochs": 0.5}}}, "agent.update.num_epochs is an integer, got 0.5"),
         ({"env": 3}, "env is a string, got 3"),
-        ({"wrapers": []}, "Unknown setting 'wrapers'. Did you mean 'wrappers'?"),
+        ({"wrapers": []}, "Unknown setting 'wrapers'. Did you mean 'wrappers' or 'workers'?"),
         ({"agent": {"gamma": 1.0}}, "agent has a name"),
     ],
 )
@@ -157,7 +157,7 @@ def test_an_agent_that_is_not_asked_for_is_not_imported(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     from_mapping(BASE | {"agent": {"name": "ppo"}})
     assert {name for name in sys.modules if name.startswith("rlgrad.agents.")} == {"rlgrad.agents.ppo"}
-    learned = {"A2C", "NPG", "PPO", "TRPO", "Reinforce"}
+    learned = {"A2C", "IMPALA", "NPG", "PPO", "TRPO", "Reinforce"}
     valued = {"C51", "DDPG", "DQN", "PQN", "QRDQN", "REDQ", "SAC", "TD3", "TQC", "CrossQ", "DiscreteSAC", "DroQ"}
     streams, data = {"StreamAC", "StreamQ", "StreamSARSA"}, {"AWAC", "BC", "IQL"}
     assert learned | valued | streams | data == {*rlgrad.agents.__all__}

@@ -17,7 +17,7 @@ def blocks(page):
 WITH_BLOCKS = {str(page.relative_to(ROOT)): page for page in PAGES if blocks(page)}
 TAKING_SECONDS = (  # `.ci/run` runs these, too
     "docs/README.md",
-    *(f"docs/agents/{name}.md" for name in ("a2c", "npg", "ppo", "reinforce", "trpo", "your-own")),
+    *(f"docs/agents/{name}.md" for name in ("a2c", "impala", "npg", "ppo", "reinforce", "trpo", "your-own")),
     "docs/collectors.md",
     "docs/compiled-environments.md",
     "docs/deploying.md",
@@ -90,7 +90,7 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     from rlgrad.config import agent_class
     from rlgrad.core import registry
     from rlgrad.logs import videos
-    from rlgrad.metrics import EVALUATION_METRICS, METRICS
+    from rlgrad.metrics import EVALUATION_METRICS, LAG_METRICS, METRICS
     from rlgrad.policies.actions import ActorCritic
     from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
@@ -100,7 +100,7 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     agents = [agent_class(name)() for name in shipped]
     agents += [PPO(update=Ascent(num_epochs=2, target_kl=0.1))]
     agents += [NPG(update=PerHead(policy=NaturalGradient(fisher=kind))) for kind in ("exact", "empirical")]
-    logged = {*METRICS, *EVALUATION_METRICS, videos.TAG}
+    logged = {*METRICS, *EVALUATION_METRICS, *LAG_METRICS, videos.TAG}
     for agent in agents:
         policy = of_probabilities
         if isinstance(agent, DDPG | SAC | TD3):

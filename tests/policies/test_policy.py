@@ -9,7 +9,8 @@ from helpers.slow import mostly_slow
 
 from rlgrad import gradients
 from rlgrad.gradients import Entropy, LogProb
-from rlgrad.policies import Policy, RunningNormalizer, actors, make_policy
+from rlgrad.mirrors import chains
+from rlgrad.policies import Policy, RunningNormalizer, make_policy
 from rlgrad.rollouts import Rollout
 
 VECTOR, TWO, BOX = spaces.Box(-1, 1, (3,)), spaces.Discrete(2), spaces.Box(-2.0, 2.0, (2,))
@@ -155,7 +156,7 @@ def test_models_that_are_no_single_path_of_dense_layers_are_not_mirrored():
 
 
 def test_a_mirror_that_does_not_give_what_the_model_gives_is_not_used(caplog, monkeypatch):
-    monkeypatch.setitem(actors._ACTIVATIONS, keras.activations.tanh, lambda x: np.tanh(x, out=x) + np.float32(0.1))
+    monkeypatch.setitem(chains.ACTIVATIONS, "tanh", lambda x: np.tanh(x, out=x) + np.float32(0.1))
     policy = make_policy(VECTOR, TWO, model=sequential(2))
     assert policy.mirror is None
     assert "differs by" in caplog.text

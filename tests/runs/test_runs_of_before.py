@@ -80,9 +80,16 @@ each_kind = mostly_slow("kind", KINDS, quick=["sync"])
 def test_a_run_of_before_evaluates_to_the_same_numbers(kind, xla, resumed):
     found, before = resumed(kind, xla), json.loads((BEFORE / kind / "evaluation.json").read_text())
     assert found.timesteps == before["timesteps"] == 1024
-    for name in ("greedy", "sampled"):
-        now = found.played[name].summary()
-        assert {key: now[key] for key in before[name]} == before[name]
+    now = found.played["greedy"].summary()
+    assert {key: now[key] for key in before["greedy"]} == before["greedy"]
+    # Each slot has had a stream of its own since: sampled episodes are others, of the same policy. Those of compiled
+    # environments, whose numbers follow from the step, are the same.
+    now = found.played["sampled"].summary()
+    if kind == "compiled":
+        assert {key: now[key] for key in before["sampled"]} == before["sampled"]
+    else:
+        assert now["episodes"] == before["sampled"]["episodes"]
+        assert abs(now["mean_return"] - before["sampled"]["mean_return"]) < 4 * before["sampled"]["std_return"]
 
 
 @each_way

@@ -15,6 +15,9 @@ def parser() -> argparse.ArgumentParser:
         "--total-timesteps", type=count, help="total steps, including those already taken (default: the run's)"
     )
     add_limit(parser)
+    parser.add_argument(
+        "--workers", type=count, help="processes that step the environments; 0: none (default: the run's)"
+    )
     return parser
 
 
@@ -22,7 +25,7 @@ def run(arguments: list[str]) -> Result:
     """Continue from the run's last checkpoint as if training had never stopped."""
     options = parser().parse_args(arguments)
     require_limit(options.max_episode_steps)
-    run = load_run(options, max_episode_steps=options.max_episode_steps)
+    run = load_run(options, max_episode_steps=options.max_episode_steps, workers=options.workers)
     if options.total_timesteps is not None or not (run.finished or run.ended):
         run.train(options.total_timesteps, command=shlex.join(["rlgrad", "resume", *arguments]))
     elif run.is_evaluated:

@@ -2,16 +2,19 @@
 
 import argparse
 import logging
+import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlgrad.cli import options
+from rlgrad.cli import options, side_by_side
 from rlgrad.cli.loading import add_trust, check_run, import_tensorflow
 from rlgrad.cli.output import Result, parser_for
 from rlgrad.cli.results import report
 from rlgrad.core import registry
+from rlgrad.core.settings import count as whole
 from rlgrad.core.settings import mapping, read
 from rlgrad.runs.trust import require_trust
 
@@ -22,11 +25,13 @@ USAGE = """\
 usage: rlgrad train CONFIG [options]
        rlgrad train AGENT ENV [options]
        rlgrad train --from RUN [options]
+       rlgrad train … --seeds 0-9 [--workers N] [options]
 
 CONFIG is a config that ships with rlgrad (`rlgrad configs`) or a YAML file, AGENT a name (`rlgrad agents`) or
 my_agent.py:MyAgent, ENV a Gymnasium id (`rlgrad envs`). --from takes the settings of a run: with the same seed, on the same
 machine and versions (run.json), the weights are the same to the bit. Options replace settings.
 
+  --seeds 0-9                        a run for each seed (0-9, or 1,4,7), side by side: N at a time with --workers N
   --trust                            permit what another person's config asks for, such as to execute a file; it is said first
   --json                             print one JSON document, and nothing else, on stdout
 
@@ -46,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("target", nargs="?", help="config, YAML file, agent, or my_agent.py:MyAgent")
     parser.add_argument("env", nargs="?", help="Gymnasium id")
     parser.add_argument("--from", help="repeat this run")
+    parser.add_argument("--seeds", help="a run for each seed, side by side: 0-9, or 1,4,7")
     add_trust(parser)
     for name, hint in options.option_types().items():
         parser.add_argument(f"--{name.replace('_', '-')}", choices=options.choices(hint) or None)
@@ -59,12 +65,36 @@ def run(arguments: list[str]) -> Result:
         raise SystemExit(2)
     if arguments[0] in ("-h", "--help"):
         return Result(None, [USAGE])
+    seeds, words = _take(arguments, "--seeds")
+    if seeds is not None:
+        return _train_seeds(words, side_by_side.seeds_of(seeds))
     config, run_dir = parse_command(arguments)
     from rlgrad.runs.training import run_config
 
     run = run_config(config, run_dir=run_dir, command=shlex.join(["rlgrad", "train", *arguments]))
     run.close()
     return report(run)
+
+
+def _train_seeds(arguments: list[str], seeds: list[int]) -> Result:
+    """Train a run for each seed, so many at a time as `--workers` says."""
+    if not arguments:
+        raise ValueError("--seeds is said with what to train: rlgrad train cartpole --seeds 0-9")
+    if any(word == "--seed" or word.startswith("--seed=") for word in arguments):
+        raise ValueError("--seed is of one run, and --seeds of several: leave one of them out.")
+    at_once, words = _take(arguments, "--workers")
+    named, words = _take(words, "--run-dir")
+    config, _ = parse_command(words)  # a mistake is said before anything is trained
+    from rlgrad.runs.folders import folder_name
+
+    agent, when = type(config.agent).__name__.lower(), time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(named or f"runs/{folder_name(config)}-{agent}-seeds-{when}")
+    for taken in (path for seed in seeds if (path := folder / f"seed-{seed}").exists()):
+        raise FileExistsError(f"{taken} exists; a run never writes over another. Choose a new folder.")
+    most = min(len(seeds), os.cpu_count() or 1) if at_once is None else whole(at_once, "--workers")
+    if most < 1:
+        raise ValueError(f"--workers is at least 1, got {at_once}.")
+    return side_by_side.train_each(words, seeds, folder, most)
 
 
 def parse_command(arguments: list[str]) -> tuple["Config", Path | None]:
