@@ -79,7 +79,10 @@ CREDITS: dict[str, dict[str, Cell]] = {
     "stream-sarsa": {"q": Cell("1", 'return {"q": 1.0}')},
     "dqn": {"q": Cell("R + d q̄(s′)[a*] − q, or clipped", "error = batch.rewards + batch.discounts *")},
     "qr-dqn": {
-        "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": quantile_slope(self.errors(batch, now), self.error_clip)}')
+        "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": quantile_slope(')
+            "mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)",
+            'return {"q": quantile_slope(self.errors(batch, now), self.error_clip)}',
+        )
     },
     "c51": {"q": Cell("m − softmax(f)", 'return {"q": self.projected(batch, after) - tf.nn.softmax(now.q)}')},
     "ddpg": {"q": Cell("R + d q̄(s′, μ̄(s′)) − q", '"q": y[:, None] - now.q'), "action": Cell("∇ₐ q(s, μ(s))", _SLOPE)},
@@ -95,7 +98,8 @@ CREDITS: dict[str, dict[str, Cell]] = {
     },
     "tqc": {
         "q": Cell(
-            "mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", "return quantile_slope(target[:, None, None, :] - now.q[..., None])"
+            "mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)",
+            "return quantile_slope(target[:, None, None, :] - now.q[..., None])",
         ),
         "action": Cell("∇ₐ mean z", "return tf.reduce_mean(q, axis=[1, 2])"),
     },
