@@ -78,12 +78,7 @@ CREDITS: dict[str, dict[str, Cell]] = {
     "stream-q": {"q": Cell("1", 'return {"q": 1.0}')},
     "stream-sarsa": {"q": Cell("1", 'return {"q": 1.0}')},
     "dqn": {"q": Cell("R + d q̄(s′)[a*] − q, or clipped", "error = batch.rewards + batch.discounts *")},
-    "qr-dqn": {
-        "q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": quantile_slope(')
-            "mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)",
-            'return {"q": quantile_slope(self.errors(batch, now), self.error_clip)}',
-        )
-    },
+    "qr-dqn": {"q": Cell("mean_j \\|τ_i − [u_ij < 0]\\| ψ(u_ij)", 'return {"q": quantile_slope(')},
     "c51": {"q": Cell("m − softmax(f)", 'return {"q": self.projected(batch, after) - tf.nn.softmax(now.q)}')},
     "ddpg": {"q": Cell("R + d q̄(s′, μ̄(s′)) − q", '"q": y[:, None] - now.q'), "action": Cell("∇ₐ q(s, μ(s))", _SLOPE)},
     "td3": {

@@ -151,10 +151,19 @@ def test_a_text_is_not_taken_for_a_list_of_its_letters(name):
         Config(agent=PPO(), **BASE, **{name: "csv"})
 
 
-def test_an_agent_that_is_not_asked_for_is_not_imported(monkeypatch):
-    monkeypatch.setattr(rlgrad, "agents", rlgrad.agents)  # put back afterwards, as the modules are
+@pytest.fixture
+def no_agents(monkeypatch):
+    """No agent is imported; afterwards those are that were, and those that were not are not."""
+    monkeypatch.setattr(rlgrad, "agents", rlgrad.agents)
     for name in [name for name in sys.modules if name.startswith("rlgrad.agents")]:
         monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in [name for name in sys.modules if name.startswith("rlgrad.agents")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("no_agents")
+def test_an_agent_that_is_not_asked_for_is_not_imported():
     from_mapping(BASE | {"agent": {"name": "ppo"}})
     assert {name for name in sys.modules if name.startswith("rlgrad.agents.")} == {"rlgrad.agents.ppo"}
     learned = {"A2C", "IMPALA", "NPG", "PPO", "TRPO", "Reinforce"}
