@@ -137,7 +137,7 @@ def numbered(steps, slots, rng, clock):
     return Rollout(observations, zeros.astype(np.int64), zeros, *ends, after, zeros, mask)
 
 
-@pytest.mark.parametrize("capacity", [48, 70, 400])
+@pytest.mark.parametrize("capacity", [48, *(pytest.param(n, marks=pytest.mark.slow) for n in (70, 400))])
 def test_later_observations_are_of_the_same_episode_in_a_ring_that_wraps_around(capacity):
     ring = Ring(
         settings(capacity=capacity), tf.TensorSpec((None, 1), tf.float32), tf.TensorSpec((None,), tf.int64), 2,
@@ -145,7 +145,7 @@ def test_later_observations_are_of_the_same_episode_in_a_ring_that_wraps_around(
     )  # fmt: skip
     rng = np.random.default_rng(0)
     clock = {"now": 0, "episode": 0, "of": {}, "open": [False] * 2, "at": [0, 0], "id": [0, 0]}
-    for i in range(40):
+    for i in range(30):
         ring.write(numbered(6, 2, rng, clock))
         drawn = ring.draw(tf.constant([i, 1]), 60)
         later = ring.observed(ring.later(drawn.rows, tf.constant([i, 2])))
