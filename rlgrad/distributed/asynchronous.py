@@ -47,6 +47,7 @@ class AsynchronousCollector(RemoteCollector):
         self._idle = set(range(len(self._blocks)))
         self._calls: dict[Any, tuple[int, int]] = {}  # of workers that play: rank, and the version that it acts with
         self._known: list[Any] = [None] * len(self._blocks)  # state of each worker after its last rollout
+        self._deaths = [0] * len(self._blocks)  # of each worker since its last rollout
         self._fresh: set[int] = set()  # workers that do not stand there
         self._lag, self._dropped, self._lost = 0, 0, 0
 
@@ -82,9 +83,12 @@ class AsynchronousCollector(RemoteCollector):
             played: Played | None = fleet.result(call)
             if played is None:
                 self._lost += 1
+                self._deaths[k] += 1
+                fleet.require_hope(k, self._deaths[k])
                 fleet.renew(k)
                 self._fresh.add(k)
                 continue
+            self._deaths[k] = 0
             self._known[k] = {**played.state, "running": None}
             self._note([played])
             if self._version - version > self.max_lag:

@@ -88,7 +88,7 @@ class Fleet:
                 else:
                     self._say(k, f"did not answer within {self._limit:g} s")
                 deaths[k] += 1
-                self._require_hope(k, deaths[k])
+                self.require_hope(k, deaths[k])
                 self._replace(k)
                 calls[self._workers[k].play.remote(orders, state_of(k))] = k
                 begun = time.monotonic()
@@ -126,8 +126,8 @@ class Fleet:
     def call(self, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> list[Any]:
         """Call a method of every environment. Workers that are made later get the call, too."""
         calls = [worker.call_envs.remote(name, arguments, options, sets) for worker in self._workers]
-        self._works = [replace(work, calls=(*work.calls, (name, arguments, options, sets))) for work in self._works]
         results = [self.result(call) for call in calls]  # of a worker that died the next rollout makes another one
+        self._works = [replace(work, calls=(*work.calls, (name, arguments, options, sets))) for work in self._works]
         return [result for part in results for result in (part or [])]
 
     def begin_anew(self) -> list[Any]:
@@ -174,7 +174,7 @@ class Fleet:
                 self._compare(place)
             else:
                 deaths += 1
-                self._require_hope(k, deaths)
+                self.require_hope(k, deaths)
                 self._workers[k] = self._create(self._works[k])
                 waiting[self._workers[k].ready.remote()] = k
 
@@ -198,7 +198,8 @@ class Fleet:
             "checkpoints stand, and rlgrad resume continues from the last."
         )
 
-    def _require_hope(self, k: int, deaths: int) -> None:
+    def require_hope(self, k: int, deaths: int) -> None:
+        """Raise a WorkerFault if one worker died too often in a row."""
         if deaths >= _MOST_DEATHS:
             raise WorkerFault(
                 f"Worker {k + 1} of {len(self._works)} was lost {deaths} times in one rollout, with {self._slots(k)}: an "

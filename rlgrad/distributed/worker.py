@@ -116,6 +116,7 @@ class Worker:
 
     def __init__(self, work: bytes, path: Sequence[str] = ()) -> None:
         self._work, self._path = work, path
+        self._collector: Any = None
 
     def ready(self) -> dict[str, Any]:
         """Make the environments, and return where this worker runs: `pid`, `node` and the kind of `cpu`.
@@ -164,12 +165,14 @@ class Worker:
             EnvironmentFault: an environment failed; names the slot of the run.
             FloatingPointError: a number of the environment's is not finite; likewise.
         """
+        if self._collector is None:  # `ready` failed: it says why
+            self.ready()
         try:
             if state is not None:
                 self._collector.restore(_writable(state))
             policy, rollout = self._acting(order), None
             if order.episodes_only:
-                episodes = self._collector.outcomes(policy, order.greedy)
+                episodes: list[Episode] = self._collector.outcomes(policy, order.greedy)
             else:
                 rollout = self._collector.collect(policy, order.greedy)
                 episodes = self._collector.drain_episodes()
@@ -185,13 +188,14 @@ class Worker:
     def call_envs(self, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> list[Any]:
         """Call a method of every environment, or set an attribute."""
         try:
-            return self._collector.call_envs(name, arguments, options, sets)
+            results: list[Any] = self._collector.call_envs(name, arguments, options, sets)
+            return results
         except ValueError as error:
             raise self._renumbered(error) from error.__cause__
 
     def state(self) -> dict[str, Any]:
         """Return the collector's state without the actions of running episodes, which the rollouts hold."""
-        state = self._collector.state()
+        state: dict[str, Any] = self._collector.state()
         if state["running"] is not None:
             del state["running"]["actions"]
         return state

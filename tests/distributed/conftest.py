@@ -1,8 +1,14 @@
 """A Ray cluster of three nodes on this machine, for all tests that need one."""
 
+import contextlib
 import logging
 
 import pytest
+
+from rlgrad.distributed.cluster import import_ray
+
+with contextlib.suppress(ImportError):  # then all tests that need it are skipped
+    import_ray()  # before any test module: Ray reads some settings when it is imported
 
 NODE = {"num_cpus": 3, "object_store_memory": 100 * 10**6}
 SOON = {"health_check_period_ms": 500, "health_check_failure_threshold": 2, "health_check_initial_delay_ms": 500}
@@ -10,9 +16,6 @@ SOON = {"health_check_period_ms": 500, "health_check_failure_threshold": 2, "hea
 
 @pytest.fixture(scope="session")
 def cluster():
-    pytest.importorskip("ray")
-    from rlgrad.distributed.cluster import import_ray
-
     ray = import_ray()
     from ray.cluster_utils import Cluster
 

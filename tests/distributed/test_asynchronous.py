@@ -16,6 +16,7 @@ from rlgrad.agents import A2C, IMPALA, PPO
 pytest.importorskip("ray")
 
 from rlgrad.distributed import AsynchronousCollector
+from rlgrad.distributed.fleet import WorkerFault
 
 SMALL = {"hidden_sizes": (16,), "evaluation_episodes": 0, "seed": 3, "logs": ("csv",), "verbose": False}
 
@@ -37,6 +38,11 @@ class Slow(gymnasium.Env):
     def step(self, action):
         time.sleep(self.seconds * (self.seed % 2))
         return np.array([self.seed]), 1.0, False, bool(self.np_random.random() < 0.1), {}
+
+
+class Deadly(Slow):
+    def step(self, action):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_rollout_is_of_one_workers_slots_and_lags_as_many_updates_as_came_before_it(cluster):
@@ -75,6 +81,14 @@ def test_a_worker_that_dies_costs_its_rollout_and_the_run_goes_on(cluster, caplo
     assert collector.measures()["time/lost_rollouts"] == 1
     assert "was lost, with the rollout that it played: another one takes its place" in caplog.text
     for _ in range(4):
+        collector.collect(RandomPolicy())
+    collector.close()
+
+
+@pytest.mark.slow
+def test_environments_that_end_their_processes_again_and_again_are_given_up(cluster):
+    collector = AsynchronousCollector(Deadly, num_envs=2, num_steps=4, workers=2, seed=1)
+    with pytest.raises(WorkerFault, match="was lost 5 times in one rollout"):
         collector.collect(RandomPolicy())
     collector.close()
 
