@@ -55,7 +55,7 @@ class IMPALA(Agent):
         require(self.trace_limit > 0.0, "trace_limit", "above 0", self.trace_limit)
         require(self.rho_limit >= self.trace_limit, "rho_limit", "at least trace_limit", self.rho_limit)
 
-    def estimate(self, rollout: Rollout, now: Any) -> Estimates:
+    def estimate(self, rollout: Rollout, now: Any) -> Estimates:  # type: ignore[override]  # it asks the networks, too
         """Return V, Â and δ of the table at the top of this file."""
         current = now.at(rollout.observations, rollout.actions).log_prob
         return Estimates(

@@ -40,9 +40,9 @@ SETTINGS = {
     "defaults": "default settings, normalized observations",
     "script": "its script's settings",
 }
-# What agents are held against, at the same budget: the best peer of these, or (none) the agent of the same name, as those that
-# learn action values always are.
-VALUE_BASED = {"dqn", "qr-dqn", "pqn", "c51"}
+# What agents are held against, at the same budget: the best peer of these, or (none) the agent of the same name, as PQN and those
+# with a replay always are.
+BY_NAME = {"dqn", "qr-dqn", "pqn", "c51", "ddpg", "sac", "td3", "tqc"}
 AGAINST = {
     "CartPole-v1": ("ppo",),
     "InvertedPendulum-v5": ("ppo",),
@@ -67,10 +67,11 @@ training return. `cartpole-qr-dqn` was chosen on 100 to 106; `cartpole-pqn` was 
 which seeds `taxi` and `acrobot-pqn` were chosen was not recorded.
 
 *Training return*: mean of the last 100 training episodes. *Greedy*, *sampled*: 100 fresh episodes each. Raw returns, also
-where a peer trains on normalized rewards. The policies of our DQN, QR-DQN and PQN have no randomness left, so sampled equals
-greedy; the peers' sampled ones explore as at the end of training. *Matches*: our interquartile mean is not below the 95 %
-interval of the peer: of the best one, where the environment has several; of the agent of the same name on Hopper and
-HalfCheetah, and for DQN, QR-DQN and PQN everywhere. Taxi has none, since Stable-Baselines3 itself knows no action masks.
+where a peer trains on normalized rewards. The policies of our DQN, QR-DQN, PQN and TD3 have no randomness left, so sampled
+equals greedy; the peers' sampled ones of DQN, QR-DQN and PQN explore as at the end of training. *Matches*: our interquartile
+mean is not below the 95 % interval of the peer: of the best one, where the environment has several; of the agent of the same
+name on Hopper and HalfCheetah, and for PQN and all with a replay everywhere. Taxi has none, since Stable-Baselines3 itself
+knows no action masks.
 
 The seconds are those of a machine with two cores that other work was using at the same time, and some runs were paused: they
 say nothing about speed, which [speed.md](speed.md) measures. `python benchmarks/learning.py tables` writes this page from
@@ -199,7 +200,7 @@ def table_row(name, rows, verdict):
 
 def rivals(agent, env, peers):
     """The peers' rows that an agent is held against."""
-    against = (agent,) if agent in VALUE_BASED or AGAINST[env] is None else AGAINST[env]
+    against = (agent,) if agent in BY_NAME or AGAINST[env] is None else AGAINST[env]
     return [rows for (_, name, _), rows in peers.items() if name in against]
 
 
