@@ -40,8 +40,8 @@ SETTINGS = {
     "defaults": "default settings, normalized observations",
     "script": "its script's settings",
 }
-# What agents are held against, at the same budget: the best peer of these, or (none) the agent of the same name, as PQN and those
-# with a replay always are.
+# What agents are held against, at the same budget: the best peer of these, or (none) the agent of the same name, as PQN and
+# those with a replay always are.
 BY_NAME = {"dqn", "qr-dqn", "pqn", "c51", "ddpg", "sac", "td3", "tqc"}
 AGAINST = {
     "CartPole-v1": ("ppo",),
