@@ -14,6 +14,7 @@ from rlgrad.callbacks import Callback
 from rlgrad.config import Config, Memory, VectorizationMode
 from rlgrad.core import settings as files
 from rlgrad.core.plain_files import require_plain
+from rlgrad.distributed.cluster import import_ray
 from rlgrad.environments.types import EnvLike
 from rlgrad.logs import require_possible
 from rlgrad.logs.progress import say
@@ -210,6 +211,8 @@ def run_config(
         config, callbacks, verbose
     )  # first: logs refuse what they cannot do before anything is written
     require_possible(config)
+    if config.workers is not None:
+        import_ray()  # which is refused, where it is missing, before anything is written
     require_written(config)
     path = free_folder(config, run_dir)
     if verbose and (line := advice(config, from_python=command == _IN_PYTHON)):

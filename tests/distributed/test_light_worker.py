@@ -98,3 +98,10 @@ print(sorted({type(distribution).__name__ for distribution, _ in cases}))
     assert answer.returncode == 0, answer.stderr
     known = set(distributions.__all__) - {"Distribution", "Part"}
     assert known == set(eval(answer.stdout))
+
+
+def test_without_ray_a_run_with_workers_is_refused_before_its_folder_is_made(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install 'rlgrad\[ray\]'"):
+        rlgrad.train("ppo", "CartPole-v1", total_timesteps=1_000, workers=2, run_dir=tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run").exists()
