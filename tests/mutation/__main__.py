@@ -36,7 +36,20 @@ import workers
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 GOAL = 0.9
-_PYTEST = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no", "-W", "ignore"]
+_PYTEST = [
+    "-m",
+    "not slow",
+    "-x",
+    "-q",
+    "-n",
+    "0",
+    "-p",
+    "no:cacheprovider",
+    "--hypothesis-seed=0",
+    "--tb=no",
+    "-W",
+    "ignore",
+]
 # Removing a decorator, or another type of exception to catch, breaks everything or nothing.
 _LEFT_OUT = ("core/RemoveDecorator", "core/ExceptionReplacer", "core/VariableReplacer", "core/VariableInserter")
 
