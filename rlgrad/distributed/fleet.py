@@ -69,7 +69,7 @@ class Fleet:
             states: for each worker, the state to continue from, or `None` where it stands there.
             state_of: returns the state before this rollout, of a worker that died.
         """
-        orders = self._ray.put(order)
+        orders = self.put(order)
         begun, deaths = time.monotonic(), [0] * len(self._workers)
         asked = zip(self._workers, states, strict=True)
         calls = {worker.play.remote(orders, state): k for k, (worker, state) in enumerate(asked)}

@@ -167,10 +167,8 @@ class SketchedAnswers:
         if name in _OF_ACTIONS and self._actions is None:
             raise AttributeError(f"{name} is of actions: pass them, as in now.at(observations, actions).{name}.")
         self._asked.append(name)
-        if name in (
-            "action",
-            "action_log_prob",
-        ):  # numbers of any policy of continuous actions: none has to move with them
+        # These are numbers of any policy of continuous actions: none has to move with them.
+        if name in ("action", "action_log_prob"):
             self._sketch.require_continuous(name)
         else:
             self._sketch.ask(name)

@@ -264,9 +264,8 @@ class Ring:
         """
         base, row, at = rows // self.rows * self.rows, rows % self.rows, tf.gather(self._at, rows // self.rows)
         newest = tf.gather(self._flags, base + (at - 1) % self.rows)
-        most = (at - row - 1) % self.rows + tf.cast(
-            newest == _STEP, tf.int32
-        )  # the row after an open step is its successor
+        is_open = tf.cast(newest == _STEP, tf.int32)  # then the row after the newest step is its successor
+        most = (at - row - 1) % self.rows + is_open
         count = last_where(lambda k: self._same_episode(base, row, k), most, self.rows)
         drawn = tf.cast(random.uniform(seed, tuple(rows.shape)) * tf.cast(count, tf.float32), tf.int32)
         return base + (row + 1 + tf.minimum(drawn, count - 1)) % self.rows

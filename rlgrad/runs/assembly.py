@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -24,7 +25,7 @@ from rlgrad.rollouts.factory import make_collector
 from rlgrad.rollouts.unplayed import Unplayed
 from rlgrad.runs.initial_weights import take_weights
 from rlgrad.runs.placement import device_for
-from rlgrad.runs.recorded_data import begin_with, load_data, require_possible_data, with_facts
+from rlgrad.runs.recorded_data import begin_with, load_data, require_possible_data
 from rlgrad.runs.run import Run
 from rlgrad.spaces.table import foreign_encoders, require_used, use_encoders
 
@@ -73,9 +74,11 @@ def assemble(
         require_used(encoders, spaces[0])
         foreign = foreign_encoders(spaces[0])
         config = config if foreign == config.encoders else dataclasses.replace(config, encoders=foreign)
-        episodes = load_data(agent.replay, collector) if from_data and begins and agent.replay is not None else None
-        if episodes is not None:
-            agent = with_facts(agent, episodes)
+        episodes = None
+        if from_data and begins and agent.replay is not None:
+            episodes, replay = load_data(agent.replay, collector)
+            changed: Any = agent  # whose class has the field
+            agent = dataclasses.replace(changed, replay=replay)
             config = dataclasses.replace(config, agent=agent)
         device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
         signature = batch_signature(*specs_for(*spaces), replay=agent.replay is not None)

@@ -17,7 +17,7 @@ from rlgrad.rollouts.explorer import Explorer
 from rlgrad.rollouts.factory import make_collector
 from rlgrad.runs.checkpoints import write_text
 from rlgrad.spaces.descriptions import describe
-from rlgrad.spaces.trees import map_arrays
+from rlgrad.spaces.trees import arrays, map_arrays
 
 DESCRIPTION = "data.json"
 _SLOTS = 16
@@ -135,15 +135,9 @@ def _files(parts: Sequence[Episodes]) -> Iterator[Episodes]:
     gathered: list[Episodes] = []
     size = 0
     for part in parts:
-        more = sum(array.nbytes for array in _arrays(part))
+        more = sum(array.nbytes for _, array in arrays(tuple(part), ""))
         if gathered and (size + more > plain_files.ROWS // 2 or len(gathered) >= _EPISODES):
             yield joined(gathered)
             gathered, size = [], 0
         gathered, size = [*gathered, part], size + more
     yield joined(gathered)
-
-
-def _arrays(episodes: Episodes) -> list[Any]:
-    found: list[Any] = []
-    map_arrays(lambda x: found.append(x) or x, tuple(episodes))  # type: ignore[func-returns-value]
-    return found

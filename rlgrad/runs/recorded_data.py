@@ -15,8 +15,8 @@ from rlgrad.replay.records import Replay
 from rlgrad.rollouts.base import Collector
 
 
-def load_data(replay: Replay, collector: Collector) -> Episodes:
-    """Return the episodes that a replay names.
+def load_data(replay: Replay, collector: Collector) -> tuple[Episodes, Replay]:
+    """Return the episodes that a replay names, and the replay with the whole path of their folder and their digest.
 
     Args:
         replay: has data.
@@ -36,18 +36,8 @@ def load_data(replay: Replay, collector: Collector) -> Episodes:
             f"The recorded episodes of {replay.data} are not those that this run began with (SHA-256 {found[:16]}…, and its "
             f"config says {str(replay.data_digest)[:16]}…): bring those back, or begin a new run."
         )
-    return episodes
-
-
-def with_facts(agent: Agent, episodes: Episodes) -> Agent:
-    """Return an agent whose replay says which data it learns from: the whole path of their folder, and their digest."""
-    replay: Any = agent.replay
-    folder = Path(replay.data).expanduser()
     place = str(folder.resolve()) if folder.is_dir() else replay.data
-    replay = dataclasses.replace(replay, data=place, data_digest=recorded.digest(episodes))
-    changed: Any = agent  # whose class has the field
-    found: Agent = dataclasses.replace(changed, replay=replay)
-    return found
+    return episodes, dataclasses.replace(replay, data=place, data_digest=found)
 
 
 def require_possible_data(agent: Agent) -> None:

@@ -55,7 +55,7 @@ class KeptReplay:
         """
         rehearsal, replay = self._learner.rehearsal, self._learner.agent.replay
         if rehearsal is not None and replay is not None and rehearsal.needs_filling:
-            rehearsal.fill(load_data(replay, self._collector), self._learner.policy)
+            rehearsal.fill(load_data(replay, self._collector)[0], self._learner.policy)
         if self._waiting is not None and self._kept is not None:
             self._segments.restore(self._kept.ring, self._waiting)
         self._waiting = None

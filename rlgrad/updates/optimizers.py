@@ -43,7 +43,7 @@ def with_schedule(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("learning_rate belongs to the optimizer object: set it there, and here to None.")
     require_known(optimizer)
     config = named(optimizer, given["optimizer_options"] or {}).get_config() | {"learning_rate": rate}
-    made = type(keras.optimizers.get(optimizer)).from_config(config)
+    made = class_of(optimizer).from_config(config)
     return {**given, "optimizer": made, "optimizer_options": None, "learning_rate": None}
 
 
@@ -70,13 +70,13 @@ def named(name: str, options: Mapping[str, Any]) -> keras.optimizers.Optimizer:
     return type(optimizer).from_config(config | dict(options))
 
 
-def class_of(optimizer: str | keras.optimizers.Optimizer) -> type:
+def class_of(optimizer: str | keras.optimizers.Optimizer) -> type[keras.optimizers.Optimizer]:
     """Return the class of an optimizer, or of the one of this name."""
     return _class_of_name(optimizer) if isinstance(optimizer, str) else type(optimizer)
 
 
 @functools.cache
-def _class_of_name(name: str) -> type:
+def _class_of_name(name: str) -> type[keras.optimizers.Optimizer]:
     return type(keras.optimizers.get(name))
 
 
