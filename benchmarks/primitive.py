@@ -16,6 +16,12 @@ measured twice: as the libraries come, and with glibc told to keep what was free
 Times are medians over the rounds, with the quartiles in brackets; a ratio is the median of the rounds' ratios. Raw times go
 to benchmarks/results/primitive.jsonl, where a row that is measured again replaces the earlier one, and the tables to
 benchmarks/results/primitive.md. `--tables` only writes the tables anew.
+
+    git worktree add ../before COMMIT
+    python benchmarks/primitive.py --before ../before
+
+measures rlgrad alone, of this tree and of the other in turn, and writes how much longer each row takes here: to
+benchmarks/results/primitive-before.md.
 """
 
 import argparse
@@ -32,6 +38,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "peers"))
+from primitive_changes import write_changes  # noqa: E402
 from primitive_common import BY_HAND, NETS, write_numbers  # noqa: E402
 from primitive_tables import FLOORS, MEMORY, write_tables  # noqa: E402
 
@@ -60,8 +67,8 @@ TOLERANCE = 1e-4  # of the largest number of each array, in float32
 class Side:
     """A process that does work and times it."""
 
-    def __init__(self, python: str, script: str, threads: int, memory: str) -> None:
-        path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    def __init__(self, python: str, script: str, threads: int, memory: str, tree: Path = HERE.parent) -> None:
+        path = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
         environment = {
             **os.environ,
             "PYTHONPATH": path,
@@ -74,7 +81,7 @@ class Side:
             **(KEPT if memory == "kept" else {}),
         }
         self.process = subprocess.Popen(
-            [python, str(HERE / "peers" / script)],
+            [python, str(tree / "benchmarks" / "peers" / script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if os.environ.get("PRIMITIVE_QUIET", "1") == "1" else None,
@@ -96,25 +103,33 @@ class Side:
 
 
 class Sides:
-    """The three processes, each of which holds several systems and is started when one of them is asked."""
+    """The processes, each of which holds several systems and is started when one of them is asked.
 
-    def __init__(self, peer_python: str, threads: int, memory: str) -> None:
+    The systems of an earlier tree are called "before", and as ours are.
+    """
+
+    def __init__(self, peer_python: str, threads: int, memory: str, before: Path | None = None) -> None:
         commands = {
             "tensorflow": (sys.executable, "primitive_tensorflow.py"),
             "torch": (peer_python, "primitive_torch.py"),
             "jax": (peer_python, "primitive_jax.py"),
         }
         self._start = {name: partial(Side, *command, threads, memory) for name, command in commands.items()}
+        if before:
+            self._start["before"] = partial(Side, *commands["tensorflow"], threads, memory, before)
         self.sides = {}
 
     def prepare(self, system, task, check):
-        return self.of(system).ask(do="prepare", task={"system": system, **task}, check=check)["first"]
+        return self.of(system).ask(do="prepare", task={"system": own_name(system), **task}, check=check)["first"]
 
     def time(self, system, times):
-        return self.of(system).ask(do="time", system=system, times=times)["seconds"]
+        return self.of(system).ask(do="time", system=own_name(system), times=times)["seconds"]
 
     def of(self, system):
-        name = "jax" if system.startswith("JAX") else "torch" if system in TORCH else "tensorflow"
+        before = system.startswith("before ")
+        name = (
+            "before" if before else "jax" if system.startswith("JAX") else "torch" if system in TORCH else "tensorflow"
+        )
         if name not in self.sides:
             self.sides[name] = self._start[name]()
         return self.sides[name]
@@ -126,6 +141,11 @@ class Sides:
     def close(self):
         for side in self.sides.values():
             side.close()
+
+
+def own_name(system):
+    """Return the name by which a process knows its system."""
+    return system.removeprefix("before ")
 
 
 def largest_difference(ours: str, theirs: str) -> float:
@@ -143,8 +163,8 @@ def largest_difference(ours: str, theirs: str) -> float:
 
 def measure(sides, net, batch, work, options, folder):
     """Prepares all systems, compares their results, times them in rounds: a row of the results."""
-    systems = list(SYSTEMS[work])
-    if work == "per-sample gradients" and (net, batch) == JACOBIAN_ROW:
+    systems = [*OURS, *(f"before {system}" for system in OURS)] if options.before else list(SYSTEMS[work])
+    if not options.before and work == "per-sample gradients" and (net, batch) == JACOBIAN_ROW:
         systems += ["tape.jacobian", "tape.jacobian XLA"]
     data = f"{folder}/numbers.npz"
     weights = write_numbers(net, batch, data)
@@ -202,6 +222,7 @@ def versions_of(python):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="the Python that has the peers")
+    parser.add_argument("--before", type=Path, help="another tree of rlgrad, to be measured in turn with this one")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--batches", type=int, nargs="+", help="only these batch sizes")
     parser.add_argument("--works", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
@@ -215,20 +236,24 @@ def main():
     parser.add_argument("--results", type=Path, default=HERE / "results" / "primitive", help="without ending")
     parser.add_argument("--tables", action="store_true", help="only write the tables of what was measured")
     options = parser.parse_args()
+    if options.before:
+        options.works = [work for work in options.works if work not in BY_HAND]
+        options.results = options.results.with_name(f"{options.results.name}-before")
     raw, tables = options.results.with_suffix(".jsonl"), options.results.with_suffix(".md")
     kept = [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() else []
+    written = write_changes if options.before else write_tables
     if options.tables:
-        write_tables(kept, tables)
+        written(kept, tables)
         return
-    if not options.peer_python and not set(options.works) <= set(BY_HAND):
-        parser.error(f"--peer-python is needed, except with --tables or with --works of {', '.join(BY_HAND)}")
+    if not options.peer_python and not options.before and not set(options.works) <= set(BY_HAND):
+        parser.error(f"--peer-python is needed, except with --tables, --before or --works of {', '.join(BY_HAND)}")
     if options.quick:
         options.nets, options.batches, options.rounds, kept = ["4-64-64-2"], [32], 5, []
     versions = versions_of(options.peer_python) if options.peer_python else {}
     if hasattr(os, "sched_setaffinity"):  # which the processes of the sides inherit
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     for memory in options.memory:
-        sides = Sides(options.peer_python, options.threads, memory)
+        sides = Sides(options.peer_python, options.threads, memory, options.before)
         try:
             for net, batch, work in chosen(options):
                 with tempfile.TemporaryDirectory() as folder:
@@ -244,7 +269,7 @@ def main():
                     raw.write_text("".join(json.dumps(r) + "\n" for r in kept))
         finally:
             sides.close()
-    print("\n" + write_tables(kept, None if options.quick else tables))
+    print("\n" + written(kept, None if options.quick else tables))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def test_the_config_of_the_same_agent_and_environment_is_named():
 def test_without_one_of_the_same_agent_the_best_of_others_is_named():
     others = shipped_configs(config(A2C(), "Pendulum-v1"))
     assert others == sorted(others, key=lambda name: -RESULTS[name]["greedy"]["mean"])
-    assert set(others) == {"pendulum-ppo", "pendulum-ppo-zoo"}
+    assert (
+        set(others) == {name for name, result in RESULTS.items() if result["env"] == "Pendulum-v1"} >= {"pendulum-ppo"}
+    )
 
 
 @pytest.mark.parametrize("env", ["NoSuchEnv-v3", "my_env.py:CartPole-v1", lambda: None])
