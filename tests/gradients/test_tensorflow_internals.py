@@ -5,8 +5,10 @@ import re
 import weakref
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from rlgrad.core import tensorflow_internals
 from rlgrad.core.tensorflow_internals import flat_call, trace
 
 SPEC = tf.TensorSpec([None], tf.float32)
@@ -23,6 +25,58 @@ def test_a_concrete_function_still_runs_on_flat_inputs_with_the_variables_of_the
 
 def test_a_concrete_function_still_has_the_shorter_way():
     assert hasattr(tf.function(lambda x: x).get_concrete_function(SPEC), "_call_flat")
+
+
+@pytest.fixture
+def by_name(monkeypatch):
+    """The calls of concrete functions by their names: a list that grows."""
+    calls, context_call = [], tensorflow_internals._context_call
+
+    def told(function):
+        call = context_call(function)
+        return lambda flat: calls.append(flat) or call(flat)
+
+    monkeypatch.setattr(tensorflow_internals, "_context_call", told)
+    return calls
+
+
+def test_without_a_tape_a_concrete_function_is_called_by_its_name(by_name):
+    v, x = tf.Variable(2.0), tf.constant([3.0])
+    call = flat_call(tf.function(lambda x: [v * v * x[0]]).get_concrete_function([SPEC]))
+    assert call([x])[0].numpy().tolist() == [12.0]
+    assert len(by_name) == 1
+    with tf.GradientTape() as tape:
+        (y,) = call([x])
+    assert float(tape.gradient(y, v)) == 12.0
+    with tf.autodiff.ForwardAccumulator(x, tf.constant([1.0])) as accumulator:
+        (y,) = call([x])
+    assert accumulator.jvp(y).numpy().tolist() == [4.0]
+    assert tf.function(lambda x: call([x])[0])(x).numpy().tolist() == [12.0]
+    assert len(by_name) == 1
+
+
+def test_an_error_says_the_same_by_either_way(by_name):
+    def failing(x):
+        return [tf.gather(x[0], 3)]
+
+    call = flat_call(tf.function(failing).get_concrete_function([SPEC]))
+    with pytest.raises(tf.errors.InvalidArgumentError) as short:
+        call([tf.constant([-3.0])])
+    with tf.GradientTape(), pytest.raises(tf.errors.InvalidArgumentError) as long:
+        call([tf.constant([-3.0])])
+    assert len(by_name) == 1
+    assert "test_tensorflow_internals.py" in str(short.value)  # where in the model it comes from
+    assert str(short.value) == str(long.value)
+
+
+def test_functions_with_other_results_than_plain_tensors_are_not_called_by_name():
+    v = tf.Variable(2.0)
+    returned = tf.function(lambda x: [v.handle]).get_concrete_function([SPEC])
+    assert tensorflow_internals._context_call(returned) is None
+    single = tf.function(lambda x: x[0]).get_concrete_function([SPEC])
+    assert tensorflow_internals._context_call(single) is None
+    none = tf.function(lambda x: []).get_concrete_function([SPEC])
+    assert flat_call(none)([tf.constant([1.0])]) == []
 
 
 def test_without_the_shorter_way_the_documented_one_is_taken():
