@@ -26,7 +26,7 @@ from rlgrad.gradients.planning import Plan, plan
 from rlgrad.gradients.programs.backward import DisconnectedGradientError
 from rlgrad.gradients.programs.coupling import BatchCoupledError
 from rlgrad.gradients.questions.outputs import Entropy, LogProb, Output, PerSequence
-from rlgrad.gradients.questions.vector_outputs import Action, ActionLogProb, Chosen, Each
+from rlgrad.gradients.questions.vector_outputs import Action, ActionLogProb, Chosen, Each, Weighted
 
 require_tensorflow_backend()
 
@@ -46,6 +46,7 @@ __all__ = [
     "Output",
     "PerSequence",
     "Plan",
+    "Weighted",
     "activation_gradient",
     "by_layer",
     "clipped_gradient",

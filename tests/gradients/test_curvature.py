@@ -272,7 +272,7 @@ def test_refusals_say_what_was_expected():
         gauss_newton_vector_product(model, x, v, loss=lambda y: tf.reduce_mean(y**2))
     with pytest.raises(TypeError, match="What loss= returned has dtype int64"):
         gauss_newton_vector_product(model, x, v, loss=lambda y: tf.argmax(y, axis=1))
-    with pytest.raises(ValueError, match=r"there must be 3 actions \(or units, or targets\); got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"there must be 3 actions \(or units, weights, targets\); got shape \(2,\)"):
         gauss_newton_vector_product(model, x, v, loss=cross_entropy, target=np.zeros(2, int))
     with pytest.raises(DisconnectedGradientError, match="does not depend on these of the chosen weights: out/kernel"):
         gauss_newton_vector_product(

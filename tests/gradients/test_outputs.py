@@ -128,7 +128,7 @@ def test_actions_that_cannot_be_actions_are_refused(plain):
         (
             [0, 1],
             ValueError,
-            r"The input has 4 rows, so there must be 4 actions \(or units, or targets\); got shape \(2,\)",
+            r"The input has 4 rows, so there must be 4 actions \(or units, weights, targets\); got shape \(2,\)",
         ),
         ([0], ValueError, "got shape"),
         (ACTIONS[:, None], ValueError, r"Actions of shape \(4,\) were expected.*got \(4, 1\)"),

@@ -149,7 +149,7 @@ def test_a_recurrent_model_loops_with_its_targets():
         (keras.losses.mean_squared_error, None, TypeError, "labels first"),
         (LogProb(LABELS), LABELS, TypeError, "second argument of a function"),
         ("value", LABELS, TypeError, "second argument of a function"),
-        (loss, LABELS[:2], ValueError, "4 rows, so there must be 4 actions .or units, or targets"),
+        (loss, LABELS[:2], ValueError, "4 rows, so there must be 4 actions .or units, weights, targets"),
         (loss, 1, ValueError, "one row for each sample"),
         (lambda y, t: tf.reduce_sum(y), LABELS, ValueError, "batch axis is gone"),
     ],

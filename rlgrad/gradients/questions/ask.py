@@ -113,7 +113,7 @@ def _require_rows(question: Question) -> None:
         for array, batched in zip(arrays, question.batched[name], strict=True):
             if batched and array.shape.rank and array.shape[0] not in (None, rows):
                 raise ValueError(
-                    f"The input has {rows} rows, so there must be {rows} actions (or units, or targets); got shape "
+                    f"The input has {rows} rows, so there must be {rows} actions (or units, weights, targets); got shape "
                     f"{tuple(array.shape)}."
                 )
     if question.sample_weight is not None:

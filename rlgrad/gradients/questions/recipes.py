@@ -104,7 +104,7 @@ class Sum:
         for term in self.terms:
             _, scale = next(arrays)
             heads.units = 0
-            value = _wide(term.value(heads, arrays, False))
+            value = widened(term.value(heads, arrays, False))
             scaled = tf.cast(scale, value.dtype) * value
             if total is None:
                 total, units = scaled, heads.units
@@ -139,7 +139,7 @@ class OverTime:
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """Return one number for each sequence, float (N,)."""
         _, weights = next(arrays)
-        value = _wide(self.term.value(heads, arrays, False))
+        value = widened(self.term.value(heads, arrays, False))
         if value.shape.rank < 2:
             raise ValueError(
                 f"PerSequence adds up one number for each step of a sequence, (N, T), and this output has the shape "
@@ -164,7 +164,7 @@ def require_batch(array: Any, expected: Any, heads: Heads, what: str) -> None:
         )
 
 
-def _wide(value: Any) -> Any:
+def widened(value: Any) -> Any:
     """Return a value that can be scaled by anything: float16 has no number below 6e-8."""
     return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
 

@@ -1,7 +1,8 @@
 """Outputs that are vectors, or are made of one: all units, the entry of an action, and the action itself.
 
 A vector output counts as the sum of its units, as a whole head does, unless each unit has a weight of its own: weights and
-credits have its shape (N, K), or are one number per sample, (N,). Jacobians keep the units.
+credits have its shape (N, K), or are one number per sample, (N,). Jacobians keep the units. `Weighted` makes one number of
+them, with which a sample has one gradient.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from rlgrad.gradients.questions.outputs import Output
 from rlgrad.gradients.questions.policy_recipes import by_value
 from rlgrad.gradients.questions.reparameterized import ReparameterizedAction, ReparameterizedLogProbability
-from rlgrad.gradients.questions.vector_recipes import ChosenEntry, Units
+from rlgrad.gradients.questions.vector_recipes import ChosenEntry, OverUnits, Units
 
 
 class Each(Output):
@@ -84,6 +85,28 @@ class ActionLogProb(Output):
     def __init__(self, noise: Any = None, distribution: Any = None, head: str | None = None) -> None:
         recipe = ReparameterizedLogProbability(head, by_value(distribution), noise is not None)
         super().__init__(recipe, *_arrays(noise))
+
+
+class Weighted(Output):
+    """Σ_k w_nk f_k(x_n), (N,): one number for each sample, made of an output that is a vector.
+
+    As `sample_weight=c` with the vector, but it adds up with other outputs, each under weights of its own, and a linearization
+    of it has norms of whole samples: with w the credits, a sample's gradient is what it adds to the update.
+
+    Args:
+        output: f, (N, …): `Each(head)`, `Action(noise)`, or anything else that `output=` accepts.
+        weights: w, float, of the output's shape, or one number for each sample, (N,).
+
+    Raises:
+        ValueError: weights of another shape.
+
+    Example:
+        >>> per_sample_norm(critics, inputs, output=Weighted(Each("q"), targets[:, None] - q))
+    """
+
+    def __init__(self, output: Any, weights: Any) -> None:
+        term = Output.of(output)
+        super().__init__(OverUnits(term.recipe), (weights, *term.arrays), (True, *term.batched))
 
 
 def _arrays(noise: Any) -> tuple[tuple[Any, ...], tuple[bool, ...]]:

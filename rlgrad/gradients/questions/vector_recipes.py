@@ -1,4 +1,4 @@
-"""The recipes of outputs with units: all units of a head, and the units of one of its entries, chosen for each sample."""
+"""The recipes of outputs with units: all units of a head, those of one of its entries, and their sums with weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.gradients.questions.heads import Heads, shape_text
-from rlgrad.gradients.questions.recipes import Arrays, require_batch
+from rlgrad.gradients.questions.recipes import Arrays, Recipe, require_batch, sum_units, widened
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,33 @@ class ChosenEntry:
         mask = tf.reshape(mask, tf.concat([tf.shape(mask), [1] * units], axis=0)) if units else mask
         heads.units = units
         return tf.reduce_sum(tf.where(mask, y, tf.zeros_like(y)), axis=axis)
+
+
+@dataclass(frozen=True)
+class OverUnits:
+    """Σ_k w_k f_k: one number for each sample where the term has a vector."""
+
+    term: Recipe
+
+    @property
+    def cacheable(self) -> bool:
+        """`True` if the term is cacheable."""
+        return self.term.cacheable
+
+    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
+        """Return the weights, then the term's own arrays."""
+        weights = arrays[0] if tf.is_tensor(arrays[0]) else tf.constant(arrays[0], tf.float32)
+        return [weights, *self.term.prepare(model, arrays[1:])]
+
+    def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
+        """Return one number for each sample, float (batch…)."""
+        _, weights = next(arrays)
+        heads.units = 0
+        value = widened(self.term.value(heads, arrays, False))
+        batch_rank = value.shape.rank - heads.units
+        heads.units = 0
+        if weights.shape.rank == batch_rank < value.shape.rank:  # one number for all units of a sample
+            require_batch(weights, value.shape[:batch_rank], heads, "Weights of the samples")
+            return tf.cast(weights, value.dtype) * sum_units(value, batch_rank)
+        require_batch(weights, value.shape, heads, "Weights of the units")
+        return sum_units(tf.cast(weights, value.dtype) * value, batch_rank)
