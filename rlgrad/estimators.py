@@ -172,6 +172,21 @@ def explained_variance(values: Any, returns: Any, weights: Any) -> tf.Tensor:
     return 1.0 - _variance(returns - values, weights) / _variance(returns, weights)
 
 
+def effective_sample_size(weights: Any) -> tf.Tensor:
+    """Return (Σ w)² / Σ w²: the number of equally weighted samples that a weighted mean is as certain as.
+
+    Args:
+        weights: w ≥ 0, float (M,), such as importance weights.
+
+    Returns:
+        float (), between 1 and M; 0 if all weights are 0.
+
+    Source: Kish (1965), "Survey sampling".
+    """
+    weights = tf.convert_to_tensor(weights)
+    return tf.math.divide_no_nan(tf.square(tf.reduce_sum(weights)), tf.reduce_sum(tf.square(weights)))
+
+
 def quantile_slope(errors: Any, clip: float | None = 1.0) -> tf.Tensor:
     """By how much each of K quantiles is to rise: mean_j |τ_i − 1(u_ij < 0)| ψ(u_ij / κ), with τ_i = (i + ½) / K.
 

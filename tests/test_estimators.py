@@ -101,3 +101,10 @@ def test_quantiles_that_do_not_move_by_their_slope_are_those_of_the_targets():
     pulled_down = estimators.quantile_slope(targets[None, :] - (quantiles[:, None] + 1e-6), None)
     assert (pulled_up.numpy() > 0).all()
     assert (pulled_down.numpy() < 0).all()
+
+
+def test_the_effective_sample_size_counts_equal_weights_and_not_their_scale():
+    assert float(estimators.effective_sample_size([2.0, 2.0, 2.0, 0.0])) == pytest.approx(3.0)
+    assert float(estimators.effective_sample_size([5.0])) == pytest.approx(1.0)
+    assert float(estimators.effective_sample_size([1.0, 3.0])) == pytest.approx(16 / 10)
+    assert float(estimators.effective_sample_size([0.0, 0.0])) == 0.0

@@ -31,8 +31,7 @@ def diagnosed(path: Path, metrics: Mapping[str, Sequence[float]], name: str) -> 
 
 
 def _by_layer(found: diagnoses.Diagnosis) -> Iterator[str]:
-    heads = {"policy": found.policy, "value": found.value}
-    layers = [(f"{kind}: {layer}", snr) for kind, head in heads.items() if head for layer, snr in head.layers.items()]
+    layers = [(f"{kind}: {layer}", snr) for kind, head in found.heads.items() for layer, snr in head.layers.items()]
     if layers:
         names, values = zip(*layers, strict=True)
         figure = svg.bars(names, values, label="signal-to-noise ratio", level=1.0, width=420.0)

@@ -1,6 +1,6 @@
 """Learning curves and diagnostics as PNG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # it imports TensorFlow, which a learning curve does not need
     from rlgrad.diagnostics.diagnosis import Diagnosis
 
 _BARS = 64
+_COLORS = {"policy": "C0", "value": "C1", "q": "C2"}
 _PICTURES = (".png", ".pdf", ".svg")
 
 
@@ -89,7 +90,7 @@ def _plot_evaluations(axes: Any, groups: Sequence[Group]) -> None:
 
 
 def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]] | None, output: Path) -> Path:
-    """Plot signal-to-noise by layer, cosines, shares over time and variances, and two of them over training.
+    """Plot signal-to-noise by layer, cosines, shares over time and variances, and what was logged over training.
 
     Args:
         diagnosis: of one rollout.
@@ -99,17 +100,13 @@ def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]
     Returns:
         `output`.
     """
-    columns = 2 if history is None else 3
-    figure = _figure(4.6 * columns, 7.0)
-    grid = [figure.add_subplot(2, columns, i + 1) for i in range(2 * columns)]
-    _plot_layers(grid[0], diagnosis)
-    _plot_cosines(grid[1], diagnosis)
-    _plot_shares(grid[columns], diagnosis)
-    _plot_variances(grid[columns + 1], diagnosis)
-    if history is not None:
-        _plot_noise_scale(grid[2], history, diagnosis)
-        _plot_ratios(grid[5], history)
-    for axes in grid:
+    panels = list(_panels(diagnosis, history))
+    lines = min(2, len(panels))
+    columns = -(-len(panels) // lines)
+    figure = _figure(4.6 * columns, 3.5 * lines)
+    for i, draw in enumerate(panels):
+        axes = figure.add_subplot(lines, columns, i % lines * columns + i // lines + 1)
+        draw(axes)
         axes.grid(alpha=0.3)
     with whole(output) as partial:
         figure.savefig(partial, dpi=110)
@@ -135,12 +132,30 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
+def _panels(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]] | None) -> Iterator[Callable[[Any], object]]:
+    """Return a function for each panel, that draws it: those for which there are numbers."""
+    yield lambda axes: _plot_layers(axes, diagnosis)
+    if diagnosis.share_by_time:
+        yield lambda axes: _plot_shares(axes, diagnosis)
+    if diagnosis.cosines:
+        yield lambda axes: _plot_cosines(axes, diagnosis)
+    if diagnosis.variances is not None:
+        yield lambda axes: _plot_variances(axes, diagnosis)
+    if history is None:
+        return
+    if diagnosis.policy is not None:
+        yield lambda axes: _plot_noise_scale(axes, history, diagnosis)
+    if diagnosis.variances is not None:
+        yield lambda axes: _plot_ratios(axes, history)
+    if diagnosis.q is not None:
+        yield lambda axes: _plot_snr(axes, history, diagnosis)
+
+
 def _plot_layers(axes: Any, diagnosis: "Diagnosis") -> None:
-    heads = {"policy": diagnosis.policy, "value": diagnosis.value}
-    bars = [(kind, *item) for kind, head in heads.items() if head for item in head.layers.items()][::-1]
+    bars = [(kind, *item) for kind, head in diagnosis.heads.items() for item in head.layers.items()][::-1]
     for i, (kind, _, snr) in enumerate(bars):
         if np.isfinite(snr):
-            axes.barh(i, snr, color="C0" if kind == "policy" else "C1")
+            axes.barh(i, snr, color=_COLORS[kind])
     axes.set_yticks(range(len(bars)), [f"{kind}: {layer}" for kind, layer, _ in bars], fontsize=8)
     axes.set_xscale("symlog", linthresh=1.0)
     axes.axvline(1.0, color="grey", linestyle="--", linewidth=1)
@@ -197,6 +212,21 @@ def _plot_noise_scale(axes: Any, history: Mapping[str, Sequence[float]], diagnos
     axes.set_xlabel("environment steps")
     axes.set_ylabel(f"gradient noise scale, {diagnosis.unit}s\n(gap: no signal to be seen)")
     axes.set_title("Batch size that the gradient asks for", fontsize=10)
+    axes.legend(fontsize=8)
+
+
+def _plot_snr(axes: Any, history: Mapping[str, Sequence[float]], diagnosis: "Diagnosis") -> None:
+    for head in diagnosis.heads:
+        values = np.asarray(history.get(f"gradient/{'' if head == 'policy' else f'{head}_'}snr", ()))
+        known = np.isfinite(values)
+        if known.any():
+            steps, window = np.asarray(history["time/timesteps"])[known], max(5, known.sum() // 10)
+            axes.plot(steps, running_mean(values[known], window), linewidth=1.4, color=_COLORS[head], label=head)
+    axes.axhline(1.0, color="grey", linestyle="--", linewidth=1)
+    axes.set_yscale("symlog", linthresh=1.0)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(f"signal-to-noise ratio\nof the mean over {diagnosis.count:,} {diagnosis.unit}s")
+    axes.set_title("Signal while training", fontsize=10)
     axes.legend(fontsize=8)
 
 

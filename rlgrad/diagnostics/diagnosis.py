@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,15 @@ DIAGNOSTICS = (
     "gradient/optimal_baseline",
     "gradient/value_noise_scale",
     "gradient/value_snr",
+    "gradient/q_noise_scale",
+    "gradient/q_snr",
 )
+# The parts of the networks that are diagnosed, and the outputs whose gradients add up to theirs.
+HEADS = {
+    "policy": ("log_prob", "logits", "action", "action_log_prob"),
+    "value": ("value",),
+    "q": ("q",),
+}
 FILE = "diagnostics.json"
 
 
@@ -72,18 +80,19 @@ class Variances:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Diagnosis of the per-sample gradients of a rollout, at the weights that collected it.
+    """Diagnosis of the per-sample gradients of a rollout, at the weights that collected it, or of a batch of a replay.
 
     Attributes:
         unit: a sample is a `"step"` of the environment or a whole `"episode"`.
         count: N, samples in the rollout.
         timesteps: environment steps trained when it was made.
-        policy: of the credited gradient of log π. `None`: log π is not trained.
+        policy: of the credited gradient of log π, or of whatever else of the policy is credited. `None`: nothing is.
         value: of the credited gradient of v. `None`: v is not trained.
+        q: of the credited gradient of q. `None`: q is not trained.
         cosines: of each sample's policy gradient with their mean.
-        share_by_time: share of each time step of the rollout in the policy gradient.
-        share_by_episode: share of each episode, or of the part of it that lies in the rollout.
-        variances: under different baselines.
+        share_by_time: share of each time step of the rollout in the policy gradient; none of a batch of a replay.
+        share_by_episode: share of each episode, or of the part of it that lies in the rollout; likewise.
+        variances: under different baselines; `None` for a batch of a replay.
     """
 
     unit: Literal["step", "episode"]
@@ -91,6 +100,7 @@ class Diagnosis:
     timesteps: int
     policy: Head | None = None
     value: Head | None = None
+    q: Head | None = None
     cosines: list[float] = field(default_factory=list)
     share_by_time: list[float] = field(default_factory=list)
     share_by_episode: list[float] = field(default_factory=list)
@@ -112,6 +122,12 @@ class Diagnosis:
         """Share of the episode with the largest one."""
         return max(self.share_by_episode, default=math.nan)
 
+    @property
+    def heads(self) -> dict[str, Head]:
+        """The heads that there are, by name."""
+        found = {name: getattr(self, name) for name in HEADS}
+        return {name: head for name, head in found.items() if head is not None}
+
     def metrics(self) -> dict[str, float]:
         """Return the metrics that are logged: `DIAGNOSTICS` and those of the layers, without those that do not apply."""
         return dict(self._metrics())
@@ -120,8 +136,10 @@ class Diagnosis:
         if self.policy is not None:
             for name in ("signal", "noise", "noise_scale", "snr"):
                 yield f"gradient/{name}", getattr(self.policy, name)
-            for name in ("cosine", "late_share", "largest_share"):
-                yield f"gradient/{name}", getattr(self, name)
+            yield "gradient/cosine", self.cosine
+            if self.share_by_time:
+                yield "gradient/late_share", self.late_share
+                yield "gradient/largest_share", self.largest_share
             yield from ((f"gradient/snr/{layer}", snr) for layer, snr in self.policy.layers.items())
             yield from ((f"gradient/norm/{layer}", norm) for layer, norm in self.policy.norms.items())
         if self.variances is not None:
@@ -130,11 +148,13 @@ class Diagnosis:
             yield "gradient/optimal_variance_ratio", _over(v.optimal, v.none)
             yield "gradient/componentwise_variance_ratio", _over(v.componentwise, v.none)
             yield "gradient/optimal_baseline", v.baseline
-        if self.value is not None:
-            yield "gradient/value_noise_scale", self.value.noise_scale
-            yield "gradient/value_snr", self.value.snr
-            yield from ((f"gradient/value_snr/{layer}", snr) for layer, snr in self.value.layers.items())
-            yield from ((f"gradient/value_norm/{layer}", norm) for layer, norm in self.value.norms.items())
+        for name in ("value", "q"):
+            if name in self.heads:
+                head = self.heads[name]
+                yield f"gradient/{name}_noise_scale", head.noise_scale
+                yield f"gradient/{name}_snr", head.snr
+                yield from ((f"gradient/{name}_snr/{layer}", snr) for layer, snr in head.layers.items())
+                yield from ((f"gradient/{name}_norm/{layer}", norm) for layer, norm in head.norms.items())
 
     def write(self, folder: Path) -> Path:
         """Write diagnostics.json into a run's folder."""
@@ -151,9 +171,9 @@ def read(folder: Path) -> Diagnosis:
         ValueError: the file holds something else.
     """
     content = plain_files.read_json(folder / FILE)
-    parts: Mapping[str, Any] = {"policy": Head, "value": Head, "variances": Variances}
-    try:
-        built = {name: cls(**content[name]) for name, cls in parts.items() if content[name] is not None}
+    parts: Mapping[str, Any] = {**dict.fromkeys(HEADS, Head), "variances": Variances}
+    try:  # older files have no q
+        built = {name: cls(**content[name]) for name, cls in parts.items() if content.get(name) is not None}
         found = Diagnosis(**content | built)
         _require_numbers(found)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -163,7 +183,7 @@ def read(folder: Path) -> Diagnosis:
 
 def _require_numbers(found: Diagnosis) -> None:
     """Raise a ValueError if a diagnosis that was read holds anything but numbers where numbers belong."""
-    heads = [head for head in (found.policy, found.value) if head is not None]
+    heads = found.heads.values()
     numbers = [found.count, found.timesteps, *found.cosines, *found.share_by_time, *found.share_by_episode]
     numbers += [number for head in heads for number in (*head.layers.values(), *head.norms.values())]
     numbers += [value for head in heads for value in dataclasses.asdict(head).values() if not isinstance(value, dict)]
@@ -172,10 +192,18 @@ def _require_numbers(found: Diagnosis) -> None:
         raise ValueError("it has numbers, by the names of rlgrad.diagnostics")
 
 
-def layer_metrics(policy_layers: list[str], value_layers: list[str]) -> tuple[str, ...]:
-    """Return the names under which the layers' ratios and norms are logged."""
-    of = (("snr", policy_layers), ("value_snr", value_layers), ("norm", policy_layers), ("value_norm", value_layers))
-    return tuple(f"gradient/{kind}/{layer}" for kind, layers in of for layer in layers)
+def layer_metrics(layers: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the names under which ratios and norms of layers are logged.
+
+    Args:
+        layers: of each credited output, the names of its layers.
+    """
+    names = []
+    for head, outputs in HEADS.items():
+        before = "" if head == "policy" else f"{head}_"
+        mine = dict.fromkeys(layer for output in outputs for layer in layers.get(output, ()))
+        names += [f"gradient/{before}{kind}/{layer}" for kind in ("snr", "norm") for layer in mine]
+    return tuple(names)
 
 
 def _over(a: float, b: float) -> float:

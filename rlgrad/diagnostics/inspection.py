@@ -37,12 +37,13 @@ def rows(diagnosis: Diagnosis, history: History | None = None) -> list[Row]:
             found.append(
                 Row("noise scale, run", amount(over_time), meaning + _batch(over_time, diagnosis.count, samples))
             )
-    if diagnosis.value is not None:
-        scale = diagnosis.value.noise_scale
-        found.append(Row("value: noise scale", amount(scale), _batch(scale, diagnosis.count, samples)))
-        found.append(Row("value: SNR", amount(diagnosis.value.snr), _snr(diagnosis.value.snr, samples)))
-    for name, head in (("policy", diagnosis.policy), ("value", diagnosis.value)):
-        for layer, snr in (head.layers if head is not None else {}).items():
+    for name, head in diagnosis.heads.items():
+        if name != "policy":
+            meaning = _batch(head.noise_scale, diagnosis.count, samples)
+            found.append(Row(f"{name}: noise scale", amount(head.noise_scale), meaning))
+            found.append(Row(f"{name}: SNR", amount(head.snr), _snr(head.snr, samples)))
+    for name, head in diagnosis.heads.items():
+        for layer, snr in head.layers.items():
             found.append(Row(f"SNR, {name}: {layer}", amount(snr), f"This layer of the {name}'s gradient by itself."))
     return found
 
@@ -87,9 +88,12 @@ def _of_policy(diagnosis: Diagnosis, head: Head, samples: str) -> list[Row]:
         Row("noise scale", amount(head.noise_scale), _batch(head.noise_scale, diagnosis.count, samples)),
         Row("SNR", amount(head.snr), _snr(head.snr, samples)),
         Row("cosine to the mean", amount(diagnosis.cosine), _cosine(diagnosis)),
-        Row("share of later half", percent(diagnosis.late_share), _late(diagnosis.late_share)),
-        Row("largest episode", percent(diagnosis.largest_share), _largest(diagnosis)),
     ]
+    if diagnosis.share_by_time:
+        found += [
+            Row("share of later half", percent(diagnosis.late_share), _late(diagnosis.late_share)),
+            Row("largest episode", percent(diagnosis.largest_share), _largest(diagnosis)),
+        ]
     if diagnosis.variances is not None:
         v = diagnosis.variances
         of_agent, of_best = _over(v.agent, v.none), _over(v.optimal, v.none)
@@ -113,7 +117,7 @@ def _batch(scale: float, count: int, samples: str) -> str:
     if math.isnan(scale):
         return "Nothing to say: fewer than two samples, or a gradient of 0."
     if math.isinf(scale):
-        return f"The signal cannot be told from noise in {samples}: average more of them, by num_envs or num_steps."
+        return f"The signal cannot be told from noise in {samples}: average more of them, by a larger batch."
     progress = percent(1.0 / (1.0 + scale / count))
     advice = (
         "a larger batch would pay almost in proportion"

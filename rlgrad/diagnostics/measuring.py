@@ -2,7 +2,8 @@
 
 A sample is the unit that the agent's update averages over: a step, or for agents of whole episodes an episode, whose steps'
 gradients add. Each output is diagnosed by itself: the policy gradient Σ c ∇ log π without the entropy bonus, in whose
-gradient no sampled action or return takes part, and the value's Σ c ∇ v.
+gradient no sampled action or return takes part, the value's Σ c ∇ v, and that of action values, Σ c ∇ q. Of steps that were
+drawn from a replay, the policy's is the sum over all outputs of the policy that are credited.
 """
 
 import math
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from rlgrad import diagnostics
 from rlgrad.data import Batch, Rollout
-from rlgrad.diagnostics.diagnosis import Diagnosis, Head, Variances
+from rlgrad.diagnostics.diagnosis import HEADS, Diagnosis, Head, Variances
 from rlgrad.gradients import LogProb
 from rlgrad.policies.policy import Policy
 
@@ -36,12 +37,13 @@ def measure(policy: Policy, batch: Batch, credit: Mapping[str, Any], columns: in
         rows = tf.shape(batch.weights)[0]
         options |= {"segments": tf.math.floormod(tf.range(rows), columns), "num_segments": columns}
     results: dict[str, Any] = {}
-    outputs = {"log_prob": LogProb(batch.actions), "value": "value"}
+    outputs = {"log_prob": ("policy", LogProb(batch.actions)), "value": ("value", "value")}
     for name in (name for name in outputs if name in credit):
-        samples = diagnostics.Samples(policy, batch.observations, output=outputs[name], **options)
-        results[name] = samples.moments(credit[name])
-        if name == "log_prob":
-            results["inner"] = samples.inner_products(results[name].mean, credit[name])
+        head, output = outputs[name]
+        samples = diagnostics.Samples(policy, batch.observations, output=output, **options)
+        results[head] = samples.moments(credit[name])
+        if head == "policy":
+            results["inner"] = samples.inner_products(results[head].mean, credit[name])
             results["advantages"] = samples.moments(batch.advantages)
             # Returns of 100 ± 0.1 would lose in float32 what distinguishes them: their mean becomes part of the baseline.
             counted = tf.cast(options["mask"], batch.returns.dtype)
@@ -63,12 +65,32 @@ def diagnosis_of(measured: Mapping[str, Any], rollout: Rollout, by_episode: bool
     count = mask.shape[1] if by_episode else int(mask.sum())
     # A gradient that is not finite is the update's to report.
     with np.errstate(all="ignore"):
-        heads = {name: _head(measured[name]) for name in ("log_prob", "value") if name in measured}
-        parts: dict[str, Any] = {"policy": heads.get("log_prob"), "value": heads.get("value")}
-        if "log_prob" in measured:
+        parts = _heads(measured)
+        if "inner" in measured:
             parts |= _directions(measured, rollout, mask, by_episode)
             parts["variances"] = variances(measured)
         return Diagnosis(unit="episode" if by_episode else "step", count=count, timesteps=timesteps, **parts)
+
+
+def diagnosis_of_steps(measured: Mapping[str, Any], count: int, timesteps: int) -> Diagnosis:
+    """Turn the moments of steps that were drawn into a diagnosis, without the parts that need whole rollouts.
+
+    Args:
+        measured: `Moments` by the names of `HEADS`; with those of the policy `inner`, float (count,).
+        count: number of steps.
+        timesteps: environment steps trained so far.
+    """
+    with np.errstate(all="ignore"):
+        parts = _heads(measured)
+        if "inner" in measured:
+            inner = np.asarray(measured["inner"], np.float64)
+            policy = measured["policy"]
+            parts["cosines"] = diagnostics.cosines(policy.total, inner, diagnostics.squared_norm(policy.mean)).tolist()
+        return Diagnosis(unit="step", count=count, timesteps=timesteps, **parts)
+
+
+def _heads(measured: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _head(measured[name]) for name in HEADS if name in measured}
 
 
 def _head(moments: diagnostics.Moments) -> Head:
@@ -91,9 +113,9 @@ def _directions(measured: Mapping[str, Any], rollout: Rollout, mask: Any, by_epi
         numbers = diagnostics.episode_numbers(np.asarray(rollout.terminations) | np.asarray(rollout.truncations))
         _, episodes = np.unique(numbers[mask], return_inverse=True)
     of_samples = np.bincount(column, weights=inner, minlength=mask.shape[1]) if by_episode else inner
-    mean = diagnostics.squared_norm(measured["log_prob"].mean)
+    mean = diagnostics.squared_norm(measured["policy"].mean)
     return {
-        "cosines": diagnostics.cosines(measured["log_prob"].total, of_samples, mean).tolist(),
+        "cosines": diagnostics.cosines(measured["policy"].total, of_samples, mean).tolist(),
         "share_by_time": diagnostics.shares(inner, time).tolist(),
         "share_by_episode": diagnostics.shares(inner, episodes).tolist(),
     }

@@ -11,7 +11,6 @@ from rlgrad.agent import Agent
 from rlgrad.core.nested import map_leaves
 from rlgrad.core.tensorflow_internals import flat_call, trace
 from rlgrad.data import Batch, Metrics, ReplayBatch, Rollout
-from rlgrad.diagnostics import measuring
 from rlgrad.diagnostics.diagnosis import Diagnosis
 from rlgrad.environments.goals import GoalRewards
 from rlgrad.learning.acting import acting_policy, require_explorable
@@ -24,6 +23,7 @@ from rlgrad.learning.contract import (
     require_free_names,
 )
 from rlgrad.learning.hindsight import check_paid
+from rlgrad.learning.microscope import Microscope
 from rlgrad.learning.nonfinite import NonFiniteError, explain
 from rlgrad.learning.objective import PolicyObjective
 from rlgrad.learning.packing import WordPacking
@@ -43,7 +43,6 @@ from rlgrad.learning.trained_variables import (
 from rlgrad.learning.xla import with_fallback
 from rlgrad.policies import actors
 from rlgrad.policies.policy import Policy
-from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.streams import StreamAgent
 from rlgrad.updates import State, assign_if
 
@@ -72,6 +71,7 @@ class Learner:
         rehearsal: draws batches from what was played earlier, if the agent has a replay.
         target: the target weights, if the agent asks them.
         stream: what a `StreamAgent` keeps from step to step.
+        microscope: measures the gradients of single steps.
         traces: how often the program was traced.
     """
 
@@ -107,7 +107,9 @@ class Learner:
         # The returns of a single step do not vary.
         self._explains = self.uses_value and self.stream is None
         of_value = ("explained_variance",) if self._explains else ()
-        own = ("gradient_steps",) if self.rehearsal is not None else ()
+        own: tuple[str, ...] = ("gradient_steps",) if self.rehearsal is not None else ()
+        if agent.replay is not None and agent.replay.prioritized:
+            own = ("effective_sample_size", *own)
         self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics, *own)
         require_free_names(agent, self._measured, (*of_value, *own, "q_mean"))
         if not self.uses_value and not self.whole_episodes and self.rehearsal is None:
@@ -136,7 +138,14 @@ class Learner:
         self._mirror = policy.mirror  # made before anything is traced
         # Programs, and how their arguments are packed, by the rows of a rollout; 0 for all rollouts by steps.
         self._programs: dict[int, tuple[WordPacking, Any]] = {}
-        self._measuring: dict[int, Any] = {}  # the programs of `diagnose`, likewise
+        self.microscope = Microscope(
+            agent,
+            policy,
+            self.credited,
+            batch=self._batch,
+            objective=lambda batch: self._objective(batch if self.rehearsal is None else self._scaled(batch)),
+            rehearsal=self.rehearsal,
+        )
         self._packed: np.ndarray | None = None  # the new weights, for an actor that computes in NumPy
 
     def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
@@ -214,45 +223,22 @@ class Learner:
         """Return the policy's actor at the weights that the last `learn` left. They must not have changed since."""
         return self.policy.actor(self._packed)
 
-    def diagnose(self, rollout: Rollout, progress: float, timesteps: int = 0) -> Diagnosis:
-        """Measure the per-sample gradients of a rollout. No weight moves.
+    def diagnose(self, rollout: Rollout | None, progress: float, timesteps: int = 0) -> Diagnosis:
+        """Measure the per-sample gradients of a rollout, or of a batch of the replay. No weight moves.
 
         Args:
-            rollout: of the policy at its current weights, with shapes as for `learn`.
+            rollout: of the policy at its current weights, with shapes as for `learn`; `None` if there is a replay.
             progress: share of the run already done, 0 … 1.
             timesteps: environment steps trained so far, stored with the result.
         """
-        if isinstance(self.policy, RecurrentPolicy):
-            raise NotImplementedError(
-                "A policy with memory has gradients of sequences, not of steps, so they cannot be measured step by step."
-            )
-        if self.stream is not None:
-            raise NotImplementedError(
-                f"A diagnosis is of credits that are the whole factor of a gradient, and those of {type(self.agent).__name__} "
-                "say what enters a trace."
-            )
-        if self.rehearsal is not None and self.rehearsal.from_data:
-            raise NotImplementedError("A diagnosis is of rollouts, and a run that learns from data plays none.")
-        if not {"log_prob", "value"} & {*self.credited}:
-            raise NotImplementedError(
-                f"A diagnosis is of policy gradients and of values, and {type(self.agent).__name__} credits "
-                f"{', '.join(self.credited)}."
-            )
-        arguments = map_leaves(tf.constant, _unfilled(rollout)), tf.constant(progress, tf.float32)
-        key = self._key(rollout)
-        if key not in self._measuring:
-            self._measuring[key] = trace(self._measure, *arguments)
-        return measuring.diagnosis_of(self._measuring[key](*arguments), rollout, self.whole_episodes, timesteps)
+        self.microscope.require_gradients_of_steps(stream=self.stream is not None)
+        if self.rehearsal is not None:
+            return self.microscope.of_replay(progress, timesteps)
+        assert rollout is not None
+        return self.microscope.of_rollout(_unfilled(rollout), progress, timesteps)
 
     def _key(self, rollout: Rollout) -> int:
         return len(rollout.mask) if self.whole_episodes else 0
-
-    def _measure(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, Any]:
-        batch = self._batch(rollout, progress)
-        objective = self._objective(batch)
-        credit = self.agent.credit(batch, objective.now(objective.linearize().outputs))
-        columns = rollout.mask.shape[1] if self.whole_episodes else None
-        return measuring.measure(self.policy, batch, credit, columns)
 
     def _first(self, key: int, arguments: Any, xla: bool) -> list[tf.Tensor]:
         """Make a program and run it. A concrete function skips the search for one that fits the arguments."""
@@ -326,6 +312,8 @@ class Learner:
             priorities = self._priorities(objective)
         statistics = objective.statistics()
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
+        if priorities is not None:
+            metrics["effective_sample_size"] = estimators.effective_sample_size(batch.weights)
         if statistics:
             assign_if(metrics["nonfinite_step"] < 0, *map(list, zip(*statistics, strict=True)))
         if self.target is not None:

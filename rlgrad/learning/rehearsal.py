@@ -96,6 +96,16 @@ class Rehearsal:
     def _ring(self, settings: Replay, num_envs: int, steps: int) -> Ring:
         return Ring(settings, *self._specs, num_envs, steps=steps, gamma=self._gamma, stacks=self._stacks)
 
+    @property
+    def batch_size(self) -> int:
+        """Steps of a batch."""
+        return self._settings.batch_size
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that can be drawn now."""
+        return int(tf.reduce_sum(self.ring.held))
+
     def prepare(self) -> None:
         """Make the replay. Called before a program is traced: variables that are made meanwhile cost a second trace."""
         assert self.ring is not None

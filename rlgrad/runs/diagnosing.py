@@ -33,8 +33,8 @@ class Watch:
         self._metrics: dict[str, float] = {}
 
     def look(self, rollout: Rollout, progress: float, timesteps: int) -> None:
-        """Diagnose a rollout."""
-        if not self.on:
+        """Diagnose a rollout, or what a replay holds as soon as that is a batch."""
+        if not self.on or not self._learner.microscope.has_samples:
             return
         try:
             self.last = self._learner.diagnose(rollout, progress, timesteps)
@@ -61,5 +61,4 @@ class Watch:
 
 def diagnostic_metrics(learner: Learner) -> tuple[str, ...]:
     """Return the names of the metrics that diagnosing adds: the same for each agent, then those of its layers."""
-    layers = learner.layers
-    return DIAGNOSTICS + layer_metrics(layers.get("log_prob", []), layers.get("value", []))
+    return DIAGNOSTICS + layer_metrics(learner.layers)

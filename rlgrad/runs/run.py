@@ -412,9 +412,17 @@ class Run:
         self.collector.close()
 
     def diagnose(self) -> Diagnosis:
-        """Collect one rollout at the current weights and diagnose its gradients. The weights stay as they are."""
+        """Diagnose the gradients of a rollout collected now, or of a batch of the replay. The weights stay as they are.
+
+        Raises:
+            NotImplementedError: the agent's steps have no gradients of their own.
+            ValueError: the replay holds fewer steps than a batch.
+        """
         progress = min(1.0, self.timesteps / self.config.total_timesteps)
         with tf.device(self.device):
+            if self.learner.rehearsal is not None:
+                self._replay.recall()
+                return self.learner.diagnose(None, progress, self.timesteps)
             return self.learner.diagnose(self.collector.collect(self.policy), progress, self.timesteps)
 
     def _take(self, made: Made) -> None:

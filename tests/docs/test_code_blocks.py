@@ -92,6 +92,7 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     from rlgrad.logs import videos
     from rlgrad.metrics import EVALUATION_METRICS, LAG_METRICS, METRICS
     from rlgrad.policies.actions import ActorCritic
+    from rlgrad.replay import Replay
     from rlgrad.updates import Ascent, NaturalGradient, PerHead
 
     spaces = gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2)
@@ -99,6 +100,7 @@ def test_the_glossary_defines_exactly_the_metrics_that_are_logged():
     shipped = [name for name, point in registry.agents().items() if point.value.startswith("rlgrad.agents.")]
     agents = [agent_class(name)() for name in shipped]
     agents += [PPO(update=Ascent(num_epochs=2, target_kl=0.1))]
+    agents += [DQN(replay=Replay(capacity=64, warmup=8, prioritized=True))]
     agents += [NPG(update=PerHead(policy=NaturalGradient(fisher=kind))) for kind in ("exact", "empirical")]
     logged = {*METRICS, *EVALUATION_METRICS, *LAG_METRICS, videos.TAG}
     for agent in agents:
@@ -130,7 +132,7 @@ def test_the_glossary_defines_exactly_the_diagnostics_that_are_logged():
     from rlgrad.diagnostics.diagnosis import DIAGNOSTICS, layer_metrics
 
     defined = re.findall(r"^\| `(gradient/[\w/<>]+)`", (ROOT / "docs/metrics.md").read_text(), re.M)
-    assert tuple(defined) == DIAGNOSTICS + layer_metrics(["<layer>"], ["<layer>"])
+    assert tuple(defined) == DIAGNOSTICS + layer_metrics({name: ["<layer>"] for name in ("log_prob", "value", "q")})
 
 
 def test_a_custom_agent_and_its_training_script_take_at_most_25_lines():

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rlgrad.diagnostics.diagnosis import Diagnosis
 
 _NOT_LOGGED = (
-    "This run was trained without --diagnose: the numbers are of one rollout, collected now at its last weights."
+    "This run was trained without --diagnose: the numbers are of one rollout, collected now at its last weights, or of one "
+    "batch of its replay."
 )
 
 
@@ -49,7 +50,9 @@ def run(arguments: list[str]) -> Result:
     diagnosis = diagnoses.read(options.run) if logged else _collect(options)
     picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png")
     after = f"after {diagnosis.timesteps:,} environment steps"
-    if diagnosis.unit == "step":
+    if not diagnosis.share_by_time and diagnosis.unit == "step":
+        what = f"{diagnosis.count:,} steps drawn from the replay {after}, each a sample of the gradient.\n"
+    elif diagnosis.unit == "step":
         what = f"A rollout of {diagnosis.count:,} {plural(diagnosis)} {after}, of which each is a sample of the gradient.\n"
     else:
         what = f"A rollout of {diagnosis.count:,} episodes, each a sample of the gradient, {after}.\n"
@@ -60,7 +63,8 @@ def run(arguments: list[str]) -> Result:
 def _history(run: Path) -> dict[str, list[float]] | None:
     """Return the columns of metrics.csv, `None` if it has no diagnostics."""
     columns = read_csv(run / "metrics.csv") if (run / "metrics.csv").is_file() else {}
-    return columns if any(map(math.isfinite, columns.get("gradient/noise", []))) else None
+    logged = [*columns.get("gradient/noise", []), *columns.get("gradient/q_noise_scale", [])]
+    return columns if any(map(math.isfinite, logged)) else None
 
 
 def _collect(options: argparse.Namespace) -> "Diagnosis":
