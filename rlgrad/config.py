@@ -108,6 +108,9 @@ class Config:
     state_dependent_std: bool = False
     """Let the network say the log standard deviations of continuous actions beside their means. Else they are a variable of the
     policy, the same in every state."""
+    state_dependent_noise: int = 0
+    """Let the noise of continuous actions be a function of the state that is drawn anew after so many steps, and with each
+    rollout (gSDE). 0: noise of each step by itself."""
     from_logits: bool = True
     """`False`: the model that is passed as `model` ends in probabilities, not in logits."""
     evaluation_episodes: int = 100

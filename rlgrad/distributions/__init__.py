@@ -14,6 +14,7 @@ from rlgrad.distributions.greedy import Greedy
 from rlgrad.distributions.joint import Joint, Part
 from rlgrad.distributions.multi_categorical import MultiCategorical
 from rlgrad.distributions.protocol import Distribution
+from rlgrad.distributions.state_dependent_noise import StateDependentNoise
 
 __all__ = [
     "Bernoulli",
@@ -27,4 +28,5 @@ __all__ = [
     "Joint",
     "MultiCategorical",
     "Part",
+    "StateDependentNoise",
 ]

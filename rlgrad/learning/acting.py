@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.agent import Agent
-from rlgrad.distributions import Exploring
+from rlgrad.distributions import Exploring, StateDependentNoise
 from rlgrad.policies.policy import Policy
 from rlgrad.replay.records import Exploration
 from rlgrad.rollouts.explorer import Explorer
@@ -38,6 +38,10 @@ def require_explorable(agent: Agent, policy: Policy) -> None:
     """Raise a ValueError for random actions in a space without bounds, and for noise that a policy does not take."""
     if agent.replay is not None and agent.replay.data is not None:
         return
+    if isinstance(policy.distribution, StateDependentNoise) and agent.num_steps == 1:
+        raise ValueError(
+            "state_dependent_noise stays for several steps of a rollout, and num_steps is 1: set num_steps to as many or more."
+        )
     if agent.exploration.random != 0.0 or (agent.replay is not None and agent.replay.warmup):
         Exploring(policy.distribution, 1.0).require_bounds()
     if agent.exploration.noise == 0.0 or hasattr(policy.distribution, "noisy"):

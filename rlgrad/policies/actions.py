@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from rlgrad.distributions import (
     Joint,
     MultiCategorical,
     Part,
+    StateDependentNoise,
 )
 from rlgrad.policies.critic_options import PLAIN_CRITICS, CriticNetwork
 from rlgrad.spaces.branches import branch, branches, leaves
@@ -156,6 +157,26 @@ def with_state_dependent_std(model: ActionModel, space: spaces.Space[Any], initi
         )
     own = replace(model.distribution, scale="network", log_std_offset=initial_log_std)
     return ActionModel(own, (2 * math.prod(model.raw_shape),), model.spec)
+
+
+def with_state_dependent_noise(model: ActionModel, space: spaces.Space[Any], hold: int) -> ActionModel:
+    """Return the model of a Box whose noise is a function of the features that the network says after the mean.
+
+    Args:
+        model: of the space.
+        space: of the actions.
+        hold: steps for which this function stays.
+
+    Raises:
+        ValueError: another space than a Box.
+    """
+    own = model.distribution
+    if not isinstance(own, DiagonalGaussian):
+        raise ValueError(
+            f"state_dependent_noise is of continuous actions that are one Box, and these are {space}: leave it out."
+        )
+    settings = {field.name: getattr(own, field.name) for field in fields(own)} | {"scale": "variable", "hold": hold}
+    return ActionModel(StateDependentNoise(**settings), (math.prod(model.spec.shape[1:]),), model.spec)
 
 
 def action_model(space: spaces.Space[Any], squash: bool = False) -> ActionModel:

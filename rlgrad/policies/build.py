@@ -20,6 +20,7 @@ from rlgrad.policies.actions import (
     action_model,
     action_value_model,
     actor_model,
+    with_state_dependent_noise,
     with_state_dependent_std,
 )
 from rlgrad.policies.model_checks import (
@@ -61,6 +62,7 @@ def make_policy(
     squash_actions: bool = False,
     initial_log_std: float = 0.0,
     state_dependent_std: bool = False,
+    state_dependent_noise: int = 0,
     normalize_observations: bool = False,
     from_logits: bool = True,
     seed: int = 0,
@@ -96,6 +98,8 @@ def make_policy(
         squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation.
         state_dependent_std: the network says the log standard deviations beside the means; else they are a variable.
+        state_dependent_noise: let the noise of continuous actions be a function of the state that is drawn anew after so many
+            steps (gSDE); 0: noise of each step by itself.
         normalize_observations: put a `RunningNormalizer` before floating-point observations.
         from_logits: `False` declares that `model` ends in probabilities.
         seed: the run's seed: for default networks, for models given as functions, and for `act`.
@@ -118,6 +122,7 @@ def make_policy(
         squash_actions=squash_actions,
         initial_log_std=initial_log_std,
         state_dependent_std=state_dependent_std,
+        state_dependent_noise=state_dependent_noise,
         normalize_observations=normalize_observations,
         from_logits=from_logits,
     )
@@ -166,6 +171,8 @@ def build_policy(
     if has_mask(observation_space):
         check_mask(observation_space, actions)
     check_options(options, model, value_model, value)
+    if options.state_dependent_noise:
+        actions = with_state_dependent_noise(actions, action_space, options.state_dependent_noise)
     init = random.stream(seed, "init")
     network = _policy_network(space, actions, options, model, action_values, random.child(init, 0))
     value_network = None if value_model is None else _build_model(value_model, random.child(init, 1), "value_model")
@@ -180,6 +187,10 @@ def build_policy(
         value_network = networks.network(space, (1,), default, seed=random.child(init, 1), name="value")
     if critic_model is not None and not (actor_critic and actor_critic.num_critics):
         raise ValueError("critic_model is for agents that credit q of continuous actions, such as sac: leave it out.")
+    start = options.initial_log_std
+    if options.state_dependent_noise:  # so that features of size 1 begin with it
+        output = network.output["policy"] if isinstance(network.output, dict) else network.output
+        start -= 0.5 * math.log(output.shape[-1] - math.prod(actions.spec.shape[1:]))
     more: dict[str, Any] = {}
     if actor_critic is not None:
         of_critics = random.child(init, 3)
@@ -197,7 +208,7 @@ def build_policy(
         action_spec=actions.spec,
         value_network=value_network,
         normalize_observations=options.normalize_observations,
-        initial_log_std=options.initial_log_std,
+        initial_log_std=start,
         from_logits=options.from_logits,
         seed=random.child(init, 2),
         **more,
@@ -225,12 +236,14 @@ def _policy_network(
 ) -> keras.Model:
     if model is not None:
         return _build_model(model, seed, "model")
+    noisy = bool(options.state_dependent_noise)
     if options.shared_trunk:
-        return networks.shared_trunk(space, actions.raw_shape, options.network, seed=seed)
+        return networks.shared_trunk(space, actions.raw_shape, options.network, with_features=noisy, seed=seed)
     if values is not None:
         dueling = values.dueling
         return networks.network(space, actions.raw_shape, options.network, dueling=dueling, seed=seed, name="policy")
-    return networks.network(space, actions.raw_shape, options.network, last_gain=0.01, seed=seed, name="policy")
+    head: dict[str, Any] = {"last_gain": 0.01, "with_features": noisy, "seed": seed, "name": "policy"}
+    return networks.network(space, actions.raw_shape, options.network, **head)
 
 
 def _critic(

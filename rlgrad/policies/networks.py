@@ -61,6 +61,7 @@ def network(
     *,
     last_gain: float = 1.0,
     dueling: bool = False,
+    with_features: bool = False,
     seed: np.random.SeedSequence,
     name: str,
 ) -> keras.Model:
@@ -72,6 +73,7 @@ def network(
         options: hidden layers and memory.
         last_gain: scale of the last layer's orthogonal weights; small for a policy, so that it begins near uniform.
         dueling: the head is a value of the state and an advantage of each action, of which the first axis of the output is.
+        with_features: the output is a vector, to which the inputs of the head are appended.
         seed: for the initial weights.
         name: of the model; of a vector's, the variables are `name/hidden_1/kernel`, ….
 
@@ -82,10 +84,10 @@ def network(
     head = (_dueling_head if dueling else _head)(output_shape, last_gain, last, "output", options.sparsity)
     if options.memory is not None:
         inputs, features, after = _recurrent_features(space, options, seed)
-        return keras.Model(inputs, {name: _apply(head, features), **after}, name=name)
-    if branch(space) is not None or not encoder_for(space).flattens():
+        return keras.Model(inputs, {name: _said(head, features, with_features), **after}, name=name)
+    if with_features or branch(space) is not None or not encoder_for(space).flattens():
         inputs, features = _features(space, options, seed)
-        return keras.Model(inputs, _apply(head, features), name=name)
+        return keras.Model(inputs, _said(head, features, with_features), name=name)
     shape, dtype = encoder_for(space).input_spec()
     flatten = [] if len(shape) == 1 else [keras.layers.Flatten()]
     layers = [keras.Input(shape, dtype=dtype), *flatten, *_hidden(options, seed), *head]
@@ -98,6 +100,7 @@ def shared_trunk(
     options: NetworkOptions,
     *,
     last_gain: float = 0.01,
+    with_features: bool = False,
     seed: np.random.SeedSequence,
 ) -> keras.Model:
     """Build a network whose policy and value share all but their linear heads.
@@ -107,6 +110,7 @@ def shared_trunk(
         output_shape: shape of the policy's output for one observation.
         options: hidden layers and memory, which both heads share.
         last_gain: scale of the policy head's weights; the value's is 1.
+        with_features: append the inputs of the heads to the policy's output.
         seed: for the initial weights.
 
     Returns:
@@ -119,7 +123,8 @@ def shared_trunk(
         inputs, features, after = _recurrent_features(space, options, seed)
     last = len(options.hidden_sizes)
     sparsity = options.sparsity
-    policy = _apply(_head(output_shape, last_gain, random.child(seed, last), "policy", sparsity), features)
+    head = _head(output_shape, last_gain, random.child(seed, last), "policy", sparsity)
+    policy = _said(head, features, with_features)
     value = _apply(_head((1,), 1.0, random.child(seed, last + 1), "value", sparsity), features)
     return keras.Model(inputs, {"policy": policy, "value": value, **after}, name="actor_critic")
 
@@ -274,6 +279,12 @@ def _dueling_head(
     shape: tuple[int, ...], gain: float, seed: np.random.SeedSequence, name: str, sparsity: float
 ) -> list[Any]:
     return [*_head((shape[0] + 1, *shape[1:]), gain, seed, f"{name}_parts", sparsity), Dueling(name=name)]
+
+
+def _said(head: list[Any], features: Any, with_features: bool) -> Any:
+    """Return the output of a head, with its inputs after it if they are asked for."""
+    output = _apply(head, features)
+    return keras.layers.Concatenate(name="with_features")([output, features]) if with_features else output
 
 
 def _apply(layers: list[Any], x: Any) -> Any:

@@ -19,6 +19,8 @@ class PolicyOptions(NetworkOptions):
         squash_actions: bring continuous actions into their bounds by a tanh, instead of clipping them.
         initial_log_std: start of the Gaussian's log standard deviation.
         state_dependent_std: the network says the log standard deviations beside the means; else they are a variable.
+        state_dependent_noise: draw the noise of continuous actions as a function of the state, anew after so many steps; 0: for
+            each step by itself.
         normalize_observations: put a `RunningNormalizer` before floating-point observations.
         from_logits: `False` declares that `model` ends in probabilities.
     """
@@ -27,6 +29,7 @@ class PolicyOptions(NetworkOptions):
     squash_actions: bool = False
     initial_log_std: float = 0.0
     state_dependent_std: bool = False
+    state_dependent_noise: int = 0
     normalize_observations: bool = False
     from_logits: bool = True
 
@@ -57,8 +60,9 @@ def check_actor_critic(options: PolicyOptions, actor_critic: ActorCritic) -> Non
         "shared_trunk": options.shared_trunk,
         "squash_actions": options.squash_actions,
         "from_logits=False": not options.from_logits,
-        "initial_log_std": options.initial_log_std != 0.0,
+        "initial_log_std": options.initial_log_std != 0.0 and not options.state_dependent_noise,
         "state_dependent_std": options.state_dependent_std,
+        "state_dependent_noise": bool(options.state_dependent_noise) and actor_critic.actor == "deterministic",
     }
     for name in (name for name, is_given in given.items() if is_given):
         raise ValueError(
@@ -71,6 +75,14 @@ def check_options(options: PolicyOptions, model: Any, value_model: Any, value: b
     require_activation(options.activation)
     if not options.layer_norm and options.fixed_layer_norm:
         raise ValueError("fixed_layer_norm=True is about layer_norm, which is off: turn it on, or leave this out.")
+    require(options.state_dependent_noise >= 0, "state_dependent_noise", "at least 0", options.state_dependent_noise)
+    if options.state_dependent_noise and options.state_dependent_std:
+        raise ValueError("state_dependent_noise says the deviation in each state: leave state_dependent_std out.")
+    if options.state_dependent_noise and model is not None:
+        raise ValueError(
+            "state_dependent_noise is a function of the last hidden layer of the default networks, and a model was given: "
+            "leave it out."
+        )
     require(0.0 <= options.sparsity < 1.0, "sparsity", "at least 0, below 1", options.sparsity)
     if options.memory is not None and model is not None:
         raise ValueError(
@@ -96,6 +108,7 @@ def check_action_values(options: PolicyOptions, value_model: Any) -> None:
         "shared_trunk": options.shared_trunk,
         "squash_actions": options.squash_actions,
         "state_dependent_std": options.state_dependent_std,
+        "state_dependent_noise": bool(options.state_dependent_noise),
         "from_logits=False": not options.from_logits,
     }
     for name in (name for name, is_given in given.items() if is_given):

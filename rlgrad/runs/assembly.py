@@ -67,6 +67,11 @@ def assemble(
         seed=config.seed,
     )
     try:
+        if config.state_dependent_noise and collector.vectorization_mode == "compiled":
+            raise ValueError(
+                "state_dependent_noise stays for several steps, and environments written in TensorFlow draw noise for each: "
+                "leave it out."
+            )
         if from_data:
             collector = Unplayed(collector, steps=(agent.num_steps or 1) * agent.num_envs)
         log_infos(collector, config.log_info)

@@ -76,6 +76,7 @@ def train(
     squash_actions: bool = False,
     initial_log_std: float = 0.0,
     state_dependent_std: bool = False,
+    state_dependent_noise: int = 0,
     from_logits: bool = True,
     evaluation_episodes: int = 100,
     diagnose: bool = False,
@@ -147,6 +148,8 @@ def train(
         initial_log_std: Initial log standard deviation of the Gaussian policy, for continuous actions.
         state_dependent_std: Let the network say the log standard deviations of continuous actions beside their means. Else they
             are a variable of the policy, the same in every state.
+        state_dependent_noise: Let the noise of continuous actions be a function of the state that is drawn anew after so many
+            steps, and with each rollout (gSDE). 0: noise of each step by itself.
         from_logits: `False`: the model that is passed as `model` ends in probabilities, not in logits.
         evaluation_episodes: Episodes to evaluate at the end, greedy ones and as many sampled ones. 0: no evaluation.
         diagnose: Measure signal and noise of the gradients, and the worth of the baseline, at every logged row
