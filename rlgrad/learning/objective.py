@@ -181,19 +181,8 @@ class PolicyObjective:
             # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
             rows["approx_kl"] = tf.exp(log_ratio) - 1.0 - log_ratio
         if "q_mean" in names:
-            rows["q_mean"] = self._expected(now.q)
+            rows["q_mean"] = expected_return(self.policy, now.q)
         return self.means({**rows, **self.agent.measure(self.batch, now)}) if names else {}
-
-    def _expected(self, q: tf.Tensor) -> tf.Tensor:
-        """Return the expected return of the actions that were taken, of the batch's shape."""
-        distribution: Any = self.policy.distribution
-        if self.policy.critics:
-            return tf.reduce_mean(tf.reshape(q, (tf.shape(q)[0], -1)), axis=-1)
-        if not distribution.width:
-            return q
-        if distribution.support is None:
-            return distribution.expected(q)
-        return tf.linalg.matvec(tf.nn.softmax(q), distribution.atoms)
 
     def means(self, rows: Mapping[str, Any]) -> Metrics:
         """Return means of numbers, or of one for each row, under the batch's weights; 0 if no row counts."""
@@ -220,6 +209,18 @@ class PolicyObjective:
         there = gradients.linearize(model, inputs, output=specs).at(placed).outputs
         kl = self.means({_KL: there.pop(_KL)})[_KL]
         return self.now(there), kl
+
+
+def expected_return(policy: Policy, q: tf.Tensor) -> tf.Tensor:
+    """Return the expected return, float (M,), of what the networks say of actions that were taken; of critics, their mean."""
+    distribution: Any = policy.distribution
+    if policy.critics:
+        return tf.reduce_mean(tf.reshape(q, (tf.shape(q)[0], -1)), axis=-1)
+    if not distribution.width:
+        return q
+    if distribution.support is None:
+        return distribution.expected(q)
+    return tf.linalg.matvec(tf.nn.softmax(q), distribution.atoms)
 
 
 def question(policy: Policy, batch: Any, names: Sequence[str]) -> tuple[Any, Any]:

@@ -113,6 +113,40 @@ def evaluate(
         EndlessEpisode: an episode that no limit ends did not end in 20,000 steps.
         ValueError: `env` cannot be copied, or the options contradict it.
     """
+    collected, slots = evaluation_collector(
+        policy,
+        env,
+        collector=collector,
+        episodes=episodes,
+        seed=seed,
+        env_kwargs=env_kwargs,
+        wrappers=wrappers,
+        max_episode_steps=max_episode_steps,
+        vectorization_mode=vectorization_mode,
+        calls=calls,
+    )
+    with contextlib.closing(collected):
+        rounds = [collected.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
+    # A slot's episodes follow each other, so that fewer episodes are the first of more.
+    by_slot = [episode for slot in zip(*rounds, strict=True) for episode in slot][:episodes]
+    returns, lengths = [episode.return_ for episode in by_slot], [episode.length for episode in by_slot]
+    return Evaluation(np.array(returns, np.float64), np.array(lengths, np.int64), greedy)
+
+
+def evaluation_collector(
+    policy: Policy,
+    env: Any,
+    *,
+    collector: str | Callable[..., Any] = "auto",
+    episodes: int,
+    seed: int = 0,
+    env_kwargs: Any = None,
+    wrappers: Sequence[str] = (),
+    max_episode_steps: int | None = None,
+    vectorization_mode: str = "auto",
+    calls: Sequence[EnvCall] = (),
+) -> tuple[Any, int]:
+    """Return a collector of whole episodes in fresh environments, and its number of slots. See `evaluate`."""
     if episodes < 1:
         raise ValueError(f"episodes is at least 1, got {episodes}.")
     made = hasattr(env, "step") and not isinstance(env, type)
@@ -130,14 +164,13 @@ def evaluate(
         # As many processes as there are slots would be too many, and the numbers are those of "sync".
         vectorization_mode="sync" if vectorization_mode == "async" else vectorization_mode,
     )
-    with contextlib.closing(collected):
+    try:
         if not (made and getattr(env, "spec", None) is None):
             apply(calls, collected)
-        rounds = [collected.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
-    # A slot's episodes follow each other, so that fewer episodes are the first of more.
-    by_slot = [episode for slot in zip(*rounds, strict=True) for episode in slot][:episodes]
-    returns, lengths = [episode.return_ for episode in by_slot], [episode.length for episode in by_slot]
-    return Evaluation(np.array(returns, np.float64), np.array(lengths, np.int64), greedy)
+    except BaseException:
+        collected.close()
+        raise
+    return collected, slots
 
 
 def evaluation_content(

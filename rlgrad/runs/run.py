@@ -23,12 +23,13 @@ from rlgrad.runs import checkpoints, provenance, showing
 from rlgrad.runs.contents import Contents
 from rlgrad.runs.diagnosing import Watch, diagnostic_metrics
 from rlgrad.runs.env_calls import EnvCall, EnvCalls
-from rlgrad.runs.evaluation import Evaluation, evaluate, evaluation_content, write_evaluation
+from rlgrad.runs.evaluation import Evaluation, evaluate, evaluation_collector, evaluation_content, write_evaluation
 from rlgrad.runs.folders import write_continued
 from rlgrad.runs.following import Followers
 from rlgrad.runs.interrupting import interruption
 from rlgrad.runs.locking import locked
 from rlgrad.runs.loop import Clock, Keeper, Made, Pace, Updater
+from rlgrad.runs.q_bias import QBias, measure_q_bias
 from rlgrad.runs.replays import KeptReplay
 from rlgrad.runs.standing import Standing
 
@@ -262,21 +263,49 @@ class Run:
         Returns:
             `mean_return`, its 95 % `interval`, `std_return`, `episodes`, and `returns` and `lengths` of each.
         """
-        config, episodes = self.config, count(episodes, "episodes")
+        options = self._episodes(seed=seed, max_episode_steps=max_episode_steps, env_kwargs=env_kwargs)
         with tf.device(self.device):
             return evaluate(
-                self.policy,
-                config.env,
-                collector=config.collector,
-                episodes=episodes,
-                greedy=greedy,
-                seed=config.seed if seed is None else count(seed, "seed"),
-                env_kwargs={**config.env_kwargs, **(env_kwargs or {})},
-                wrappers=config.wrappers,
-                max_episode_steps=max_episode_steps or config.max_episode_steps,
-                vectorization_mode=config.vectorization_mode,
-                calls=self._env_calls.made,
+                self.policy, self.config.env, episodes=count(episodes, "episodes"), greedy=greedy, **options
             )
+
+    def q_bias(self, episodes: int = 10, *, seed: int | None = None) -> QBias:
+        """Compare what the critics say of each step of fresh episodes with the discounted returns that follow.
+
+        The policy plays as it is, without exploration; entropy counts as reward for agents that learn a temperature. Episodes
+        that a time limit cuts go on with what the critics say of their last step.
+
+        Args:
+            episodes: number of episodes.
+            seed: of the episodes; the same ones for the same seed. `None`: the run's.
+
+        Raises:
+            NotImplementedError: the agent credits no q.
+        """
+        with tf.device(self.device):
+            collector, slots = evaluation_collector(
+                self.policy, self.config.env, episodes=count(episodes, "episodes"), **self._episodes(seed=seed)
+            )
+            return measure_q_bias(self.learner, self.policy, collector, -(-episodes // slots))
+
+    def _episodes(
+        self,
+        *,
+        seed: int | None,
+        max_episode_steps: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return the options of fresh episodes in the run's environment."""
+        config = self.config
+        return {
+            "collector": config.collector,
+            "seed": config.seed if seed is None else count(seed, "seed"),
+            "env_kwargs": {**config.env_kwargs, **(env_kwargs or {})},
+            "wrappers": config.wrappers,
+            "max_episode_steps": max_episode_steps or config.max_episode_steps,
+            "vectorization_mode": config.vectorization_mode,
+            "calls": self._env_calls.made,
+        }
 
     def call_envs(self, name: str, *arguments: Any, **options: Any) -> list[Any]:
         """Call a method of every environment: those of training now, those of every later evaluation, and of a resumed run.

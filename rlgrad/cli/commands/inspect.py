@@ -1,17 +1,17 @@
 """`rlgrad inspect`: show signal and noise of a run's gradients, as a table and a picture."""
 
 import argparse
+import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 from rlgrad.cli.loading import add_run, check_run, import_tensorflow, load_run
-from rlgrad.cli.output import Result, Table, parser_for
+from rlgrad.cli.output import Result, Table, count, parser_for
 from rlgrad.metrics import read_csv
 
-if TYPE_CHECKING:
-    from rlgrad.diagnostics.diagnosis import Diagnosis
-
+Found = TypeVar("Found")
 _NOT_LOGGED = (
     "This run was trained without --diagnose: the numbers are of one rollout, collected now at its last weights, or of one "
     "batch of its replay."
@@ -30,6 +30,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="collect a new rollout at the last weights, also if the run has logged diagnostics",
     )
+    parser.add_argument(
+        "--episodes",
+        type=count,
+        default=10,
+        help="episodes to play, to compare what critics say with what is returned; 0: none (default: 10)",
+    )
     return parser
 
 
@@ -44,10 +50,11 @@ def run(arguments: list[str]) -> Result:
     import_tensorflow()
     from rlgrad.diagnostics import diagnosis as diagnoses
     from rlgrad.diagnostics.inspection import plural, rows
+    from rlgrad.runs.q_bias import bias_rows
 
     history = _history(options.run)
     logged = history is not None and (options.run / diagnoses.FILE).is_file() and not options.fresh
-    diagnosis = diagnoses.read(options.run) if logged else _collect(options)
+    diagnosis = diagnoses.read(options.run) if logged else _of_run(options, lambda run: run.diagnose())
     picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png")
     after = f"after {diagnosis.timesteps:,} environment steps"
     if not diagnosis.share_by_time and diagnosis.unit == "step":
@@ -56,8 +63,13 @@ def run(arguments: list[str]) -> Result:
         what = f"A rollout of {diagnosis.count:,} {plural(diagnosis)} {after}, of which each is a sample of the gradient.\n"
     else:
         what = f"A rollout of {diagnosis.count:,} episodes, each a sample of the gradient, {after}.\n"
-    table = Table(rows(diagnosis, history), ("quantity", "value", "what it says"), right=(1,))
-    return Result(diagnosis, [*([_NOT_LOGGED] if history is None else []), what, table, f"\nWrote {picture}"])
+    found, document = rows(diagnosis, history), dataclasses.asdict(diagnosis)
+    if diagnosis.q is not None and options.episodes:
+        bias = _of_run(options, lambda run: run.q_bias(options.episodes))
+        found += bias_rows(bias)
+        document["q_bias"] = bias
+    table = Table(found, ("quantity", "value", "what it says"), right=(1,))
+    return Result(document, [*([_NOT_LOGGED] if history is None else []), what, table, f"\nWrote {picture}"])
 
 
 def _history(run: Path) -> dict[str, list[float]] | None:
@@ -67,9 +79,10 @@ def _history(run: Path) -> dict[str, list[float]] | None:
     return columns if any(map(math.isfinite, logged)) else None
 
 
-def _collect(options: argparse.Namespace) -> "Diagnosis":
+def _of_run(options: argparse.Namespace, measure: Callable[[Any], Found]) -> Found:
+    """Return what is measured of the run, which is loaded and closed again."""
     run = load_run(options)
     try:
-        return run.diagnose()
+        return measure(run)
     finally:
         run.close()
