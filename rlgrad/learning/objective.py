@@ -181,10 +181,10 @@ class PolicyObjective:
             # r − 1 − log r: never negative, and its mean estimates the divergence with less noise than −log r does.
             rows["approx_kl"] = tf.exp(log_ratio) - 1.0 - log_ratio
         if "q_mean" in names:
-            rows["q_mean"] = self._expected(now.q)
+            rows["q_mean"] = self.expected(now.q)
         return self.means({**rows, **self.agent.measure(self.batch, now)}) if names else {}
 
-    def _expected(self, q: tf.Tensor) -> tf.Tensor:
+    def expected(self, q: tf.Tensor) -> tf.Tensor:
         """Return the expected return of the actions that were taken, of the batch's shape."""
         distribution: Any = self.policy.distribution
         if self.policy.critics:
