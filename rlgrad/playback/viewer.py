@@ -75,6 +75,7 @@ def drawn(
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] | None = None,
     max_episode_steps: int | None = None,
+    calls: Sequence[tuple[str, list[Any], dict[str, Any], bool]] = (),
 ) -> DrawnEnv:
     """Make one environment like a run's, that draws itself.
 
@@ -84,22 +85,30 @@ def drawn(
         env_kwargs: added to the run's.
         wrappers: in place of the run's. `None`: the run's.
         max_episode_steps: likewise.
+        calls: made in it, one after the other: `Run.env_calls`, and more of the kind.
 
     Raises:
-        ValueError: it cannot draw itself, or cannot be made from the settings; says what is missing.
+        ValueError: it cannot draw itself, lacks what is called, or cannot be made from the settings; says what is missing.
     """
     env = settings.env if isinstance(settings.env, str) else registry.place_of(settings.env)
     if env is None:
         raise ValueError(
             "This run's environment was given as an object: there is no id to make another from that draws. Name one: --env."
         )
-    return DrawnEnv(
+    made = DrawnEnv(
         env,
         render_mode,
         env_kwargs={**settings.env_kwargs, **(env_kwargs or {})},
         wrappers=settings.wrappers if wrappers is None else wrappers,
         max_episode_steps=max_episode_steps or settings.max_episode_steps,
     )
+    try:
+        for call in calls:
+            made.call(*call)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def play(

@@ -307,6 +307,11 @@ class Run:
         """Set an attribute of every environment, as `call_envs` calls a method. The attribute must be there already."""
         self._env_calls.make(EnvCall(name, [value], {}, sets=True))
 
+    @property
+    def env_calls(self) -> tuple[EnvCall, ...]:
+        """What `call_envs` and `set_env_attr` did so far, which every environment like those of the run has to be told."""
+        return tuple(self._env_calls.made)
+
     def write_evaluation(
         self,
         episodes: int | None = None,

@@ -112,7 +112,7 @@ def _played(folder: Path, options: argparse.Namespace) -> "tuple[Film, EpisodeSt
         with without_mujoco_gl():
             run = load(folder, trust=options.trust, verbose=False)
         try:
-            env, file = viewer.drawn(run.config, "rgb_array"), io.BytesIO()
+            env, file = viewer.drawn(run.config, "rgb_array", calls=run.env_calls), io.BytesIO()
             try:
                 with films.gif(file, env.rate, _PIXELS) as write:
 
