@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.analysis.plotting import plot_runs
+from rlgrad.analysis.curve_pictures import plot_runs
 from rlgrad.callbacks import Callback
 from rlgrad.config import Config
 from rlgrad.core import plain_files

@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> Result:
     history = _history(options.run)
     logged = history is not None and (options.run / diagnoses.FILE).is_file() and not options.fresh
     diagnosis = diagnoses.read(options.run) if logged else _collect(options)
-    picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png")
+    picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png", options.run.name)
     after = f"after {diagnosis.timesteps:,} environment steps"
     if diagnosis.unit == "step":
         what = f"A rollout of {diagnosis.count:,} {plural(diagnosis)} {after}, of which each is a sample of the gradient.\n"
