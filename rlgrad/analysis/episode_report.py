@@ -86,7 +86,8 @@ def shown_steps(credit: Any, pictures: int) -> list[int]:
         return []
     extremes = {int(np.argmax(credit[: last + 1])), int(np.argmin(credit[: last + 1]))}
     even = {round(t) for t in np.linspace(0, last, max(2, _PICTURES - len(extremes)))}
-    return sorted(extremes | even)
+    apart = {t for t in even if min(abs(t - extreme) for extreme in extremes) > last / 20}
+    return sorted(extremes | apart)
 
 
 def _of_output(name: str, credit: Any) -> str:
