@@ -99,6 +99,10 @@ class RunView(Protocol):
     def finished(self) -> bool:
         """True if no further rollout fits into `config.total_timesteps`."""
 
+    @property
+    def env_calls(self) -> Sequence[Any]:
+        """What `call_envs` and `set_env_attr` did so far."""
+
     def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluated:
         """Play fresh episodes at the current weights. Training is not affected."""
 

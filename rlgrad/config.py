@@ -38,8 +38,8 @@ VectorizationMode = Literal["auto", "compiled", "sync", "async", "vector_entry_p
 class Config:
     """Everything that decides what a run does, except for objects that YAML cannot hold (models, environments).
 
-    The options of the command line, the keys of config.yaml and the table in docs/configs.md are made from these fields and the
-    strings below them; `rlgrad.train` takes each of them under its name.
+    The options of the command line, the keys of config.yaml and the tables of docs/run-settings.md are made from these fields
+    and the strings below them; `rlgrad.train` takes each of them under its name.
     """
 
     agent: "Agent"

@@ -13,7 +13,10 @@ SECTIONS = {
     "Start": (
         *(f"docs/{name}" for name in ("first-steps", "which-agent", "coming-from", "scope", "faq", "glossary")),
         "docs/command-line",
-        "docs/configs",
+        *(
+            f"docs/{name}"
+            for name in ("configs", "shipped-configs", "run-settings", "agent-settings", "update-settings")
+        ),
     ),
     "Notebooks": (
         *(f"examples/{name}" for name in ("README", "first-steps", "gradients", "own-agent", "own-environment")),
@@ -34,7 +37,12 @@ SECTIONS = {
         "docs/agents/your-own",
         "docs/agents/publishing",
     ),
-    "The gradient primitive": ("docs/gradients/README", "docs/gradients/*"),
+    "The gradient primitive": (
+        "docs/gradients/README",
+        "docs/gradients/arguments",
+        "docs/gradients/models",
+        "docs/gradients/*",
+    ),
     "Environments": (
         "docs/your-environment",
         "docs/environments",

@@ -21,7 +21,8 @@ ROW = re.compile(
     r"(?P<sampled>[^|]+) \| (?P<seeds>\d+) \|",
     re.M,
 )
-HEADS = ("config", "environment", "steps", "greedy return", "seeds", "Stable-Baselines3, greedy")
+HEADS = ("config", "environment", "steps", "greedy return", "seeds")
+PEERS = {"pqn": "CleanRL"}  # Stable-Baselines3 for all others
 
 
 def pages() -> dict[str, Path]:
@@ -37,18 +38,31 @@ def written(page: str, agent: str) -> str:
 
 
 def table(agent: str) -> str:
-    """Return the rows of all configs of an agent, each beside the library that has the agent under the same name."""
+    """Return the rows of all configs of an agent, each beside the library that has the agent under the same name.
+
+    The peer's number of seeds is said where it is another than ours.
+    """
     sections = re.findall(
         r"^## (\S+), ([\d,]+) steps\n(.*?)(?=^## |\Z)", (RESULTS / "learning.md").read_text(), re.S | re.M
     )
-    lines = ["| " + " | ".join(HEADS) + " |", "|---" * len(HEADS) + "|"]
+    peer = PEERS.get(agent, "Stable-Baselines3")
+    heads = (*HEADS, f"{peer}, greedy")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for env, steps, text in sections:
-        peers = re.findall(rf"^\| Stable-Baselines3 {agent}[ ,][^|]*\| [^|]+ \| ([^|]+) \|", text, re.M | re.I)
+        peers = re.findall(rf"^\| {peer} {agent}[ ,][^|]*\| [^|]+ \| ([^|]+) \| [^|]+ \| (\d+) \|", text, re.M | re.I)
         for row in ROW.finditer(text):
             if row["agent"].lower() == agent:
                 cells = f"`{row['config']}`", env, steps, row["greedy"], row["seeds"]
-                lines.append("| " + " | ".join([*cells, peers[0].strip() if peers else "–"]) + " |")
+                lines.append("| " + " | ".join([*cells, _beside(peers, row["seeds"])]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _beside(peers: list[tuple[str, str]], seeds: str) -> str:
+    if not peers:
+        return "–"
+    greedy, count = peers[0]
+    same = count == seeds
+    return greedy.strip() + ("" if same else f", {count} seed{'s' if count != '1' else ''}")
 
 
 def curves(agent: str) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:

@@ -1,11 +1,13 @@
-"""The tables of configs.md, from the code and the results.
+"""The tables of the pages about configs and their fields, from the code and the results.
 
 `python docs/site/tables.py` writes them anew; a test compares them.
 """
 
 import dataclasses
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -24,7 +26,9 @@ from rlgrad.replay import Exploration, Linear, Replay, Target
 from rlgrad.updates import Update
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "configs.md"
+NAMES = ("shipped-configs", "run-settings", "agent-settings", "update-settings")
+PAGES = [ROOT / "docs" / f"{name}.md" for name in NAMES]
+UPDATES = "update-settings.md"  # where the fields of updates, of records and of schedules stand
 WORDS = {
     int: "integer",
     float: "number",
@@ -33,17 +37,45 @@ WORDS = {
     Path: "folder",
     NoneType: "`null`",
     Any: "string, mapping",
-    Schedule: "[schedule](#schedules)",
+    Schedule: f"[schedule]({UPDATES}#schedules)",
 }
 RECORDS = {"replay": Replay, "target": Target, "exploration": Exploration, "critic": CriticNetwork, "linear": Linear}
 """Records inside an agent besides its update, by the names of their tables."""
+RUN = {
+    "length": ("total_timesteps", "seed", "run_dir", "init_from", "stop_at_return", "patience", "time_budget"),
+    "environments": (
+        *("env_kwargs", "wrappers", "max_episode_steps", "num_envs", "num_steps", "encoders"),
+        *("vectorization_mode", "step_timeout", "collector"),
+    ),
+    "networks": (
+        *("hidden_sizes", "activation", "layer_norm", "fixed_layer_norm", "sparsity", "shared_trunk"),
+        *("memory", "memory_size", "squash_actions", "initial_log_std", "state_dependent_std"),
+    ),
+    "evaluation": ("evaluation_episodes", "evaluation_interval", "diagnose"),
+    "logs": ("logs", "log_info", "histograms", "videos"),
+    "workers": ("workers", "ray_address", "worker_timeout", "asynchronous", "max_lag"),
+}
+"""The fields of a run, by the names of their tables."""
+ENVIRONMENTS = (
+    *("CartPole-v1", "rlgrad/CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "LunarLander-v3", "Taxi-v4"),
+    *("InvertedPendulum-v5", "Hopper-v5", "HalfCheetah-v5", "rlgrad/Breakout-v1"),
+)
+"""The order of the sections of shipped configs; others come after them."""
+EXTRAS = {
+    "LunarLander-v3": "box2d",
+    "InvertedPendulum-v5": "mujoco",
+    "Hopper-v5": "mujoco",
+    "HalfCheetah-v5": "mujoco",
+}
 
 
+@cache
 def tables() -> dict[str, str]:
     """Each generated table by the name that its marks have."""
     agents = {name: agent_class(name) for name, point in registry.agents().items() if _ships(point.value)}
     own = {name: {f: t for f, t in _rows(cls).items() if _rows(Agent).get(f) != t} for name, cls in agents.items()}
-    made = {"configs": _configs(), "run": _run(), "agent": _table(_rows(Agent).values())}
+    made = {"configs": _configs(), "agent": _table(_rows(Agent).values())}
+    made |= {f"run-{topic}": table for topic, table in _run().items()}
     made |= {f"agent-{name}": _table(rows.values()) for name, rows in sorted(own.items())}
     made |= {f"record-{name}": _table(_rows(cls).values()) for name, cls in RECORDS.items()}
     return made | {f"update-{name}": _table(_rows(cls).values()) for name, cls in _updates().items()}
@@ -56,15 +88,16 @@ def _updates() -> dict[str, type[Update]]:
 
 def written(page: str) -> str:
     """The page with its tables as they are now."""
-    for name, table in tables().items():
+    for name in named(page):
         before, begin, rest = page.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->")
-        if not end:
-            raise ValueError(
-                f"{PAGE.name} has no place for the table {name!r}: <!-- {name} --> and <!-- end of {name} -->."
-            )
-        page = f"{before}{begin}\n{table}\n{end}{after}"
+        page = f"{before}{begin}\n{tables()[name]}\n{end}{after}"
     return page
+
+
+def named(page: str) -> list[str]:
+    """The names of the tables that a page has a place for."""
+    return [name for name in tables() if f"<!-- {name} -->\n" in page and f"<!-- end of {name} -->" in page]
 
 
 def _ships(place: str) -> bool:
@@ -72,18 +105,30 @@ def _ships(place: str) -> bool:
 
 
 def _configs() -> str:
+    """A section for each environment, with a table of its configs."""
     reached = _reached((ROOT / "benchmarks" / "results" / "learning.md").read_text())
-    lines = [
-        "| config | environment | steps | greedy return (worst seed), seeds | what it is |",
-        "|---|---|---|---|---|",
-    ]
+    rows = defaultdict(list)
     for name, file in sorted(registry.configs().items()):
         text = file.read_text()
         settings = yaml.safe_load(text)
-        about = text.splitlines()[0].removeprefix("#").strip()
+        _, _, about = text.splitlines()[0].partition(" with ")
+        agent = f"[{settings['agent']['name']}](agents/{settings['agent']['name']}.md)"
         steps = f"{settings['total_timesteps']:,}"
-        lines.append(f"| `{name}` | `{settings['env']}` | {steps} | {reached.get(name, '–')} | {about} |")
-    return "\n".join(lines) + "\n"
+        rows[settings["env"]].append(f"| `{name}` | {agent} | {steps} | {reached.get(name, '–')} | {about} |")
+    ordered = sorted(rows, key=lambda env: (ENVIRONMENTS.index(env) if env in ENVIRONMENTS else len(ENVIRONMENTS), env))
+    return "\n".join(f"## {env}\n\n{_needs(env)}{_of_environment(rows[env])}" for env in ordered)
+
+
+def _of_environment(rows: Iterable[str]) -> str:
+    heads = "| config | agent | steps | greedy return (worst seed), seeds | what it is |\n|---|---|---|---|---|\n"
+    return heads + "\n".join(rows) + "\n"
+
+
+def _needs(env: str) -> str:
+    """Say what has to be installed besides."""
+    if env.startswith("ale_py:"):
+        return "`pip install 'ale-py[vector]'`\n\n"
+    return f"`pip install 'rlgrad[{EXTRAS[env]}]'`\n\n" if env in EXTRAS else ""
 
 
 def _reached(results: str) -> dict[str, str]:
@@ -94,10 +139,16 @@ def _reached(results: str) -> dict[str, str]:
     return {name: f"{mean} {worst}, {seeds}" for name, mean, worst, seeds in rows}
 
 
-def _run() -> str:
-    """The fields of a config that are options, and the options beside them."""
+def _run() -> dict[str, str]:
+    """By topic, the fields of a config that are options, and the options beside them."""
     rows = _rows(Config) | _rows(options.Beside)
-    return _table(rows[name] for name in options.option_types())
+    listed = [name for names in RUN.values() for name in names]
+    if sorted(listed) != sorted(options.option_types()):
+        missing = {*options.option_types()} ^ {*listed}
+        raise ValueError(
+            f"Each field of a run stands under one topic of RUN in tables.py: {', '.join(sorted(missing))}."
+        )
+    return {topic: _table(rows[name] for name in names) for topic, names in RUN.items()}
 
 
 def _rows(cls: type[Any]) -> dict[str, str]:
@@ -123,7 +174,7 @@ def _table(rows: Iterable[str]) -> str:
 
 def _takes(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
-    records = {cls: f"[{name}](#{name})" for name, cls in RECORDS.items()}
+    records = {cls: f"[{name}]({UPDATES}#{name})" for name, cls in RECORDS.items()}
     if named := WORDS.get(hint) or records.get(hint):
         return named
     if origin is Literal:
@@ -147,4 +198,5 @@ def _plain(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(written(page.read_text()))

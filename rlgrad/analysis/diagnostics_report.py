@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rlgrad.analysis import pages, svg
-from rlgrad.analysis.plotting import running_mean
+from rlgrad.analysis.statistics import running_mean
 from rlgrad.diagnostics import diagnosis as diagnoses
 
 _MOST_LAYERS = 8  # lines of one figure

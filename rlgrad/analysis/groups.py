@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, mean_interval
+from rlgrad.analysis.statistics import bootstrap_interval, interquartile_mean, mean_interval, running_mean
 from rlgrad.core import plain_files, registry
 from rlgrad.core.settings import flat
 from rlgrad.core.settings import read as settings_of
@@ -232,9 +232,16 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(float(interquartile_mean(values)), float(low), float(high))
 
 
-def curve(group: Group, metric: str = "train/return") -> Curve:
-    """Return a metric of the group against environment steps, over those for which all its runs have a value of it."""
-    known = [_known(run, metric) for run in group.runs]
+def curve(group: Group, metric: str = "train/return", against: str = "time/timesteps", smooth: int = 1) -> Curve:
+    """Return a metric of the group over training, where all its runs have a value of it.
+
+    Args:
+        group: of runs.
+        metric: a column of metrics.csv.
+        against: another one, which grows.
+        smooth: rows whose mean each value is, the last ones.
+    """
+    known = [_known(run, metric, against, smooth) for run in group.runs]
     if len(known) == 1 or not all(len(steps) for steps, _ in known):
         steps, values = known[0] if len(known) == 1 else (np.empty(0), np.empty(0))
         return Curve(steps, values, values, values)
@@ -245,11 +252,11 @@ def curve(group: Group, metric: str = "train/return") -> Curve:
     return Curve(at, interquartile_mean(values), low, high)
 
 
-def _known(run: RunFiles, metric: str) -> tuple[Array, Array]:
-    steps = np.asarray(run.metrics["time/timesteps"], np.float64)
+def _known(run: RunFiles, metric: str, against: str, smooth: int) -> tuple[Array, Array]:
+    steps = np.asarray(run.metrics[against], np.float64)
     values = np.asarray(run.metrics.get(metric, np.full(len(steps), np.nan)), np.float64)
     finite = np.isfinite(values)
-    return steps[finite], values[finite]
+    return steps[finite], running_mean(values[finite], smooth)
 
 
 def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:

@@ -22,6 +22,7 @@ th,td{text-align:left;padding:.28rem .9rem .28rem 0;border-bottom:1px solid var(
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 pre{background:var(--box);padding:.7rem .9rem;border-radius:6px;overflow-x:auto;font-size:.85rem}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21rem),1fr));gap:.6rem 1.6rem}
+.strip{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(46%,7.6rem),1fr));gap:.6rem}.strip img{width:100%}
 figure{margin:.6rem 0}figcaption{color:var(--soft);font-size:.9rem}
 figure img,figure video{max-width:100%;height:auto;border-radius:6px}
 @media (max-width:640px){body{padding:.8rem}.fig{font-size:17px}.grid .fig{font-size:14px}}
@@ -105,3 +106,13 @@ def film(content: bytes, kind: str) -> str:
     if kind == "gif":
         return f'<img alt="an episode" src="data:image/gif;base64,{data}">'
     return f'<video controls loop muted src="data:video/mp4;base64,{data}"></video>'
+
+
+def strip(pictures: Sequence[tuple[bytes, str]]) -> str:
+    """Return small pictures in rows, each a PNG with its caption."""
+    each = []
+    for content, caption in pictures:
+        data = base64.b64encode(content).decode()
+        image = f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
+        each.append(figure(image, caption))
+    return f'<div class="strip">{"".join(each)}</div>' if each else ""

@@ -1,4 +1,4 @@
-"""Learning curves and diagnostics as PNG."""
+"""What pictures have in common, and the picture of a diagnosis."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlgrad.analysis.groups import Group, curve, evaluated, grouped
+from rlgrad.analysis.statistics import running_mean
 from rlgrad.core.faults import whole
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a learning curve does not need
@@ -25,77 +25,16 @@ def check_picture(path: Path) -> None:
         raise ValueError(f"There is no folder {str(path.parent)!r} to write {path.name} into.")
 
 
-def plot_runs(runs: Sequence[Path], output: Path) -> Path:
-    """Plot return against environment steps, one line for all runs that differ in the seed alone. See `plot_groups`.
-
-    Args:
-        runs: run folders.
-        output: PNG to write.
-
-    Returns:
-        `output`.
-
-    Raises:
-        FileNotFoundError: a folder holds no metrics.csv.
-    """
-    return plot_groups(grouped(runs)[0], output)
-
-
-def plot_groups(groups: Sequence[Group], output: Path) -> Path:
-    """Plot return against environment steps, and the greedy evaluation at the end.
-
-    With several seeds the line is their interquartile mean and the band its 95 % bootstrap interval.
-
-    Args:
-        groups: one line for each.
-        output: PNG to write.
-
-    Returns:
-        `output`.
-    """
-    figure = _figure(7.0, 4.2)
-    axes = figure.add_subplot()
-    for i, group in enumerate(groups):
-        line = curve(group)
-        several = len(group.runs) > 1
-        label = f"{group.label} ({len(group.runs)} seeds)" if several else group.label
-        axes.plot(line.timesteps, line.mean, label=label, color=f"C{i}", linewidth=1.6)
-        if several:
-            axes.fill_between(line.timesteps, line.low, line.high, color=f"C{i}", alpha=0.18, linewidth=0)
-    _plot_evaluations(axes, groups)
-    results = [run.evaluation for group in groups for run in group.runs if run.evaluation is not None]
-    for threshold in sorted({r["reward_threshold"] for r in results} - {None}):
-        axes.axhline(threshold, color="grey", linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
-    means = "\ninterquartile mean over seeds; band: 95 % interval" if any(len(g.runs) > 1 for g in groups) else ""
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel("return: sum of rewards per episode,\nmean of the last 100 training episodes" + means, fontsize=9)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    with whole(output) as partial:
-        figure.savefig(partial, dpi=130)
-    return output
-
-
-def _plot_evaluations(axes: Any, groups: Sequence[Group]) -> None:
-    """Plot the evaluations as points at the end of the curves, side by side."""
-    end = max(step for group in groups for run in group.runs for step in [*run.metrics["time/timesteps"][-1:], 0.0])
-    known = [(i, greedy) for i, group in enumerate(groups) if (greedy := evaluated(group, "greedy")) is not None]
-    for i, greedy in known:
-        ends = [[greedy.mean - greedy.low], [greedy.high - greedy.mean]]
-        at = end * (1.0 + 0.02 * (i + 1))
-        axes.errorbar(at, [greedy.mean], ends, fmt="o", markersize=5, color=f"C{i}", capsize=3)
-    if known:
-        label = "greedy evaluation at the end, 95 % interval"
-        axes.errorbar([], [], [], fmt="o", markersize=5, color="grey", capsize=3, label=label)
-
-
-def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]] | None, output: Path) -> Path:
+def plot_diagnosis(
+    diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]] | None, output: Path, name: str = ""
+) -> Path:
     """Plot signal-to-noise by layer, cosines, shares over time and variances, and what was logged over training.
 
     Args:
         diagnosis: of one rollout.
         history: metrics of the run by name. `None`: the run logged no diagnostics.
         output: PNG to write.
+        name: of the run.
 
     Returns:
         `output`.
@@ -103,7 +42,9 @@ def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]
     panels = list(_panels(diagnosis, history))
     lines = min(2, len(panels))
     columns = -(-len(panels) // lines)
-    figure = _figure(4.6 * columns, 3.5 * lines)
+    figure = blank(4.6 * columns, 3.5 * lines)
+    what = f"{diagnosis.count:,} {diagnosis.unit}s after {diagnosis.timesteps:,} environment steps"
+    figure.suptitle(f"{name}: {what}" if name else what, fontsize=11)
     for i, draw in enumerate(panels):
         axes = figure.add_subplot(lines, columns, i % lines * columns + i // lines + 1)
         draw(axes)
@@ -113,16 +54,8 @@ def plot_diagnosis(diagnosis: "Diagnosis", history: Mapping[str, Sequence[float]
     return output
 
 
-def running_mean(values: Any, window: int) -> Any:
-    """Return at each position the mean of the last `window` values that are finite; NaN before the first."""
-    values = np.asarray(values, np.float64)
-    finite = np.isfinite(values)
-    sums, counts = (np.cumsum(x) for x in (np.where(finite, values, 0.0), finite))
-    sums[window:], counts[window:] = sums[window:] - sums[:-window], counts[window:] - counts[:-window]
-    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
-
-
-def _figure(width: float, height: float) -> Any:
+def blank(width: float, height: float) -> Any:
+    """Return an empty figure of a size in inches."""
     # The object interface draws without a display and leaves a notebook's own figures alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlgrad.analysis import pages, svg
 from rlgrad.analysis.diagnostics_report import diagnosed
+from rlgrad.analysis.episode_report import EpisodeSteps, followed
 from rlgrad.analysis.groups import Estimate, Group, RunFiles, curve, differing, evaluated, over_seeds
 from rlgrad.analysis.statistics import performance_profile, probability_of_improvement
 from rlgrad.core import plain_files
@@ -18,6 +19,7 @@ from rlgrad.core import plain_files
 _FIRST = ("train/return", "train/length")
 _NOT_SHOWN = ("time/timesteps", "time/updates", "time/seconds", "train/episodes", "train/return")
 _MOST_SHOWN = 60  # figures of metrics
+_NONE: Mapping[str, EpisodeSteps] = {}
 _SEEDS = "Lines are interquartile means over seeds, bands their 95 % bootstrap intervals. "
 
 
@@ -35,13 +37,19 @@ class Film(NamedTuple):
     caption: str
 
 
-def report(groups: Sequence[Group], films: Mapping[str, Film], left_out: Sequence[Path] = ()) -> str:
+def report(
+    groups: Sequence[Group],
+    films: Mapping[str, Film],
+    left_out: Sequence[Path] = (),
+    episodes: Mapping[str, EpisodeSteps] = _NONE,
+) -> str:
     """Return the report as an HTML page that asks nothing of a network.
 
     Args:
         groups: of runs.
         films: by what they are of.
         left_out: folders of runs that repeat others.
+        episodes: whose steps are followed, by what they are of.
     """
     envs = list(dict.fromkeys(group.env for group in groups))
     names = dict.fromkeys(group.name.partition(",")[0] for group in groups)
@@ -53,7 +61,11 @@ def report(groups: Sequence[Group], films: Mapping[str, Film], left_out: Sequenc
         _summary(groups),
         *twins,
         *(part for parts in of_envs for part in parts),
-        pages.section("An episode", pages.grid(*(_film(name, film) for name, film in films.items()))),
+        pages.section(
+            "An episode",
+            pages.grid(*(_film(name, film) for name, film in films.items())),
+            *(followed(name, episode) for name, episode in episodes.items()),
+        ),
         *(_measured(env, [group for group in groups if group.env == env]) for env in envs),
         pages.section("Gradients", *(diagnosed(run.path, run.metrics, _who(run)) for run in runs)),
         _settings(groups),

@@ -113,3 +113,12 @@ def performance_profile(values: Sequence[float], levels: Array) -> tuple[Array, 
     chosen = np.random.default_rng(0).integers(0, len(above), (_PAIRED, len(above)))
     low, high = np.percentile(above[chosen].mean(axis=1), [2.5, 97.5], axis=0)
     return above.mean(axis=0), low, high
+
+
+def running_mean(values: Any, window: int) -> Any:
+    """Return at each position the mean of the last `window` values that are finite; NaN before the first."""
+    values = np.asarray(values, np.float64)
+    finite = np.isfinite(values)
+    sums, counts = (np.cumsum(x) for x in (np.where(finite, values, 0.0), finite))
+    sums[window:], counts[window:] = sums[window:] - sums[:-window], counts[window:] - counts[:-window]
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)

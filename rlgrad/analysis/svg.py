@@ -5,7 +5,7 @@ Every text is escaped here. Axes are in `currentColor`; series have the classes 
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ _RIGHT, _TOP, _BOTTOM = 20.0, 12.0, 46.0
 _LETTER = 8.5  # room for a letter, in the largest size in which a page shows it
 _TICKS = 5
 _LONGEST = 22  # letters of a name beside a bar
+_NONE: Mapping[str, float] = {}
 _POINTS = 400  # of a line, which is as many as a figure shows
 
 
@@ -49,6 +50,7 @@ def lines(
     x_label: str,
     y_label: str,
     level: tuple[float, str] | None = None,
+    marks: Mapping[str, float] = _NONE,
     log: bool = False,
     width: float = 640.0,
     height: float = 300.0,
@@ -60,6 +62,7 @@ def lines(
         x_label: below the x axis.
         y_label: beside the y axis.
         level: a dashed horizontal line, and what it means.
+        marks: dashed vertical lines: the letter above each, and its x.
         log: the y axis is logarithmic; values that are not above 0 are gaps.
         width: in units of the figure, which scales with the page.
         height: likewise.
@@ -71,6 +74,9 @@ def lines(
         y = scale.y(_logged(level[0], log))
         parts.append(f'<path class="level" d="M{scale.left:.1f} {y:.1f}H{width - _RIGHT:.1f}"/>')
         parts.append(_text(scale.left + 8.0, y - 5.0, level[1], "start"))
+    for letter, at in marks.items():
+        parts.append(f'<path class="level" d="M{scale.x(at):.1f} {_TOP + 4.0}V{height - _BOTTOM:.1f}"/>')
+        parts.append(_text(scale.x(at), _TOP, letter, "middle"))
     for i, each in enumerate(drawn):
         parts += _line(each, scale, i % len(COLORS), log)
     return _figure("".join(parts), width, height, f"{y_label} against {x_label}")

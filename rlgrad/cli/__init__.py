@@ -22,7 +22,7 @@ Train reinforcement-learning agents on Gymnasium environments.
   resume RUN --total-timesteps N     continue training
   evaluate RUN                       returns of fresh episodes
   compare RUN...                     returns with confidence intervals, as a table
-  plot RUN...                        learning curves as PNG
+  plot RUN...                        learning curves as PNG, PDF or SVG
   report RUN...                      what was run, what came of it and how to repeat it, as one HTML file
   inspect RUN                        signal and noise of the gradients, as a table and a PNG
   watch RUN                          show an episode: in a window, or as a GIF

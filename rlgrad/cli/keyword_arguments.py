@@ -6,11 +6,16 @@ from typing import Any
 
 _POWER = re.compile(r"[+-]?[\d.]*\d[\d.]*[eE][+-]?\d+")  # YAML 1.1 takes 1e-3 for a text
 
+OPTION = "--env-kwargs"
 HELP = "keyword arguments of the environment's constructor, such as g=9.8"
 
 
-def keyword_arguments(words: Sequence[str]) -> dict[str, Any]:
+def keyword_arguments(words: Sequence[str], option: str = OPTION) -> dict[str, Any]:
     """Return the keyword arguments that words hold; a value is read as YAML, so that `[1, 2]` is a list.
+
+    Args:
+        words: after the option.
+        option: for messages.
 
     Raises:
         ValueError: a name is none, or has no value.
@@ -21,7 +26,7 @@ def keyword_arguments(words: Sequence[str]) -> dict[str, Any]:
     for name, value in _pairs(words):
         if not name.isidentifier() or value is None:
             raise ValueError(
-                f"--env-kwargs takes name value, or name=value: got {name!r}{' alone' if value is None else ''}."
+                f"{option} takes name value, or name=value: got {name!r}{' alone' if value is None else ''}."
             )
         try:
             read[name] = float(value) if _POWER.fullmatch(value) else yaml.safe_load(value)
@@ -32,9 +37,9 @@ def keyword_arguments(words: Sequence[str]) -> dict[str, Any]:
 
 def apart(words: Sequence[str]) -> list[str]:
     """Return the words of a command with each `name=value` after `--env-kwargs` as two words."""
-    if "--env-kwargs" not in words:
+    if OPTION not in words:
         return list(words)
-    begin = words.index("--env-kwargs") + 1
+    begin = words.index(OPTION) + 1
     end = next((at for at in range(begin, len(words)) if words[at].startswith("--")), len(words))
     pairs = [[name] if value is None else [name, value] for name, value in _pairs(words[begin:end])]
     return [*words[:begin], *(word for pair in pairs for word in pair), *words[end:]]

@@ -9,13 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlgrad.cli.keyword_arguments import HELP
+from rlgrad.cli.keyword_arguments import HELP, keyword_arguments
 from rlgrad.cli.output import count
 from rlgrad.core.importing import uncollected
 from rlgrad.core.plain_files import require_plain
 from rlgrad.runs.locking import describe_no_run
 
 if TYPE_CHECKING:
+    from rlgrad.runs.env_calls import EnvCall
     from rlgrad.runs.run import Run
 
 
@@ -96,6 +97,37 @@ def add_env_kwargs(parser: argparse.ArgumentParser, added: bool = False) -> None
     """Add the option of commands that make an environment; the run's own arguments are `added` to where there is a run."""
     text = f"{HELP}, in place of the run's of these names" if added else HELP
     parser.add_argument("--env-kwargs", nargs="*", default=[], metavar="NAME=VALUE", help=text)
+
+
+def add_env_calls(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that play a run's policy in an environment which its callbacks may have changed."""
+    said = "after those that the run made while it trained (run.call_envs, run.set_env_attr)"
+    parser.add_argument(
+        "--call-envs",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"call methods of the environment, such as set_level=3; a list in brackets is several arguments; {said}",
+    )
+    parser.add_argument(
+        "--set-env-attr",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set attributes of the environment, such as gravity=12, likewise",
+    )
+
+
+def env_calls(options: argparse.Namespace) -> "list[EnvCall]":
+    """Return the calls that the options of `add_env_calls` ask for."""
+    from rlgrad.runs.env_calls import EnvCall
+
+    calls = keyword_arguments(options.call_envs, "--call-envs").items()
+    attributes = keyword_arguments(options.set_env_attr, "--set-env-attr").items()
+    return [
+        *(EnvCall(name, list(value) if isinstance(value, list) else [value], {}) for name, value in calls),
+        *(EnvCall(name, [value], {}, sets=True) for name, value in attributes),
+    ]
 
 
 def require_limit(limit: int | None) -> None:

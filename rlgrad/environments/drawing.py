@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.experimental.functional import FuncEnv
 
 from rlgrad.core import registry
+from rlgrad.environments.guarding import reach
 from rlgrad.environments.ids import explain_missing, find_functional, find_spec, load_class, make_stepwise
 from rlgrad.environments.wrapping import wrap_all
 
@@ -92,6 +93,14 @@ class DrawnEnv:
         """
         picture: Picture = self._ask("render")
         return picture
+
+    def call(self, name: str, arguments: list[Any], options: dict[str, Any], sets: bool) -> None:
+        """Call a method of the environment, or set an attribute.
+
+        Raises:
+            ValueError: it has none of that name, or the method raised.
+        """
+        self._ask("call", name, arguments, options, sets)
 
     def close(self) -> None:
         """End the process."""
@@ -242,14 +251,12 @@ def _serve(pipe: Connection) -> None:
                     gymnasium.registry.setdefault(known.id, known)
                 env = make_drawn(*asked)
                 reply = float(env.metadata.get("render_fps") or RATE)
-            elif what == "reset":
-                reply = env.reset(seed=arguments[0])
             else:
-                reply = _drawn(env) if what == "render" else env.step(*arguments)
+                reply = _ANSWERS[what](env, *arguments)
         except Exception as error:
             if what == "make" and type(error) not in _OURS.values():
                 pipe.send(("ValueError", f"{arguments[1]} cannot be made: {type(error).__name__}: {error}"))
-            elif what in ("make", "render"):
+            elif what in ("make", "render", "call"):
                 pipe.send((type(error).__name__, str(error)))
             else:
                 pipe.send(("error", traceback.format_exc()))
@@ -273,6 +280,20 @@ def _drawn(env: Any) -> Picture:
             f"{getattr(picture, 'shape', type(picture).__name__)}."
         )
     return picture.astype(np.uint8, copy=False)
+
+
+def _call(env: Any, *call: Any) -> None:
+    _, wrong = reach(env, *call)
+    if wrong is not None:
+        raise ValueError(wrong)
+
+
+_ANSWERS: dict[str, Callable[..., Any]] = {
+    "reset": lambda env, seed: env.reset(seed=seed),
+    "step": lambda env, action: env.step(action),
+    "render": _drawn,
+    "call": _call,
+}
 
 
 def _advice(name: str) -> str:

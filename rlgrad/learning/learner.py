@@ -110,7 +110,7 @@ class Learner:
         own: tuple[str, ...] = ("gradient_steps",) if self.rehearsal is not None else ()
         if agent.replay is not None and agent.replay.prioritized:
             own = ("effective_sample_size", *own)
-        self.metrics = (*self._objective(None).metric_names, *of_value, *agent.update.metrics, *own)
+        self.metrics = (*self.objective(None).metric_names, *of_value, *agent.update.metrics, *own)
         require_free_names(agent, self._measured, (*of_value, *own, "q_mean"))
         if not self.uses_value and not self.whole_episodes and self.rehearsal is None:
             raise ValueError(
@@ -142,8 +142,8 @@ class Learner:
             agent,
             policy,
             self.credited,
-            batch=self._batch,
-            objective=lambda batch: self._objective(batch if self.rehearsal is None else self._scaled(batch)),
+            batch=self.batch_of,
+            objective=lambda batch: self.objective(batch if self.rehearsal is None else self.scaled(batch)),
             rehearsal=self.rehearsal,
         )
         self._packed: np.ndarray | None = None  # the new weights, for an actor that computes in NumPy
@@ -188,10 +188,10 @@ class Learner:
         if self.rehearsal is not None:  # it still holds what it held, and draws the same rows
             batch, _ = self.rehearsal.draw(random.fold_in(seed, step), now)
             return NonFiniteError(
-                explain(self._objective(self._scaled(batch)), self._by_output, None, self._num_envs, step)
+                explain(self.objective(self.scaled(batch)), self._by_output, None, self._num_envs, step)
             )
         tensors: Rollout = map_leaves(tf.constant, rollout)
-        objective = self._objective(self._batch(tensors, now, seed))
+        objective = self.objective(self.batch_of(tensors, now, seed))
         return NonFiniteError(explain(objective, self._by_output, rollout, self._num_envs, step))
 
     @property
@@ -289,8 +289,8 @@ class Learner:
         shares = self.uses_value and update.is_one_step and not callable(self.agent.outputs)
         shares = shares and not {*ON_DEMAND} & {*self.outputs} - {"q"}
         first = self._rows.linearization(rollout, self.outputs, self.variables) if shares else None
-        batch = self._batch(rollout, progress, seed, None if first is None else first.outputs["value"])
-        objective = self._objective(batch, first)
+        batch = self.batch_of(rollout, progress, seed, None if first is None else first.outputs["value"])
+        objective = self.objective(batch, first)
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
         if self._explains:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)
@@ -305,10 +305,10 @@ class Learner:
 
     def _update_once(self, batch: ReplayBatch, seed: tf.Tensor) -> tuple[Metrics, Any]:
         """Make one update from a batch of the replay. Return its metrics, and the rows' new priorities if they have any."""
-        update, batch, priorities = self.agent.update, self._scaled(batch), None
-        objective = self._objective(batch)
+        update, batch, priorities = self.agent.update, self.scaled(batch), None
+        objective = self.objective(batch)
         if self.agent.replay is not None and self.agent.replay.prioritized:
-            objective = self._objective(batch, objective.linearize())  # one forward pass for both
+            objective = self.objective(batch, objective.linearize())  # one forward pass for both
             priorities = self._priorities(objective)
         statistics = objective.statistics()
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
@@ -327,10 +327,12 @@ class Learner:
         priorities: tf.Tensor = self.agent.priority(batch, now, credit)
         return priorities
 
-    def _scaled(self, batch: ReplayBatch) -> ReplayBatch:
+    def scaled(self, batch: ReplayBatch) -> ReplayBatch:
+        """Return a batch of a replay with the rewards that the agent learns from."""
         return batch if self.reward_scale is None else batch._replace(rewards=self.reward_scale.scale(batch.rewards))
 
-    def _objective(self, batch: Any, first: gradients.Linearization | None = None) -> PolicyObjective:
+    def objective(self, batch: Any, first: gradients.Linearization | None = None) -> PolicyObjective:
+        """Return what an update on a batch climbs. See `PolicyObjective`."""
         return PolicyObjective(
             self.agent,
             self.policy,
@@ -343,7 +345,7 @@ class Learner:
             first,
         )
 
-    def _batch(self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: Any = None) -> Batch:
+    def batch_of(self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: Any = None) -> Batch:
         """Return the rollout in rows. See `RolloutRows.of`."""
         batch = self._rows.of(rollout, progress, seed, value)
         return batch if self.stream is None else self.stream.decide(batch)

@@ -102,7 +102,7 @@ class TensorBoardLog(Callback):
 
     def _film(self, run: RunView) -> list[bytes]:
         try:
-            return [videos.summary(run.config, run.policy)]
+            return [videos.summary(run.config, run.policy, run.env_calls)]
         except Exception as error:  # a renderer may raise anything, and training continues
             _log.warning("No videos from here on, training continues: %s", error)
             self._videos = 0

@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ import numpy as np
 from rlgrad.callbacks import RunSettings
 from rlgrad.core import registry
 from rlgrad.environments.drawing import RATE, Picture, registered
+from rlgrad.environments.guarding import reach
 from rlgrad.environments.ids import find_functional, make_stepwise
 from rlgrad.environments.wrapping import wrap_all
 from rlgrad.logs import events
@@ -24,7 +26,7 @@ MOST_PIXELS = 320  # along either side
 TAG = "eval/episode_greedy"
 
 
-def drawable(settings: RunSettings) -> Drawn:
+def drawable(settings: RunSettings, calls: Sequence[Any] = ()) -> Drawn:
     """Make an environment like those of training, that can be drawn.
 
     One with an id is drawn in a process of its own (see rlgrad/environments/drawing.py). One that exists only in this process
@@ -34,16 +36,22 @@ def drawable(settings: RunSettings) -> Drawn:
         ValueError: the environment cannot be drawn, or not be made a second time; says why.
     """
     try:
-        return drawn(settings, "rgb_array") if _is_named(settings.env) else _Here(settings)
+        return drawn(settings, "rgb_array", calls=calls) if _is_named(settings.env) else _Here(settings, calls)
     except Exception as error:
         raise ValueError(f"videos cannot draw {settings.env_name}: {error} Set videos to 0.") from error
 
 
-def summary(settings: RunSettings, policy: Policy) -> bytes:
-    """Play a greedy episode at the current weights, and return its first ten seconds as an encoded Summary.Value."""
+def summary(settings: RunSettings, policy: Policy, calls: Sequence[Any] = ()) -> bytes:
+    """Play a greedy episode at the current weights, and return its first ten seconds as an encoded Summary.Value.
+
+    Args:
+        settings: of the run.
+        policy: acts.
+        calls: that its environments had so far.
+    """
     from PIL import Image
 
-    file, env = io.BytesIO(), drawable(settings)
+    file, env = io.BytesIO(), drawable(settings, calls)
     try:
         with gif(file, env.rate, MOST_PIXELS) as write:
             play(policy, env, seed=settings.seed, max_steps=round(MOST_SECONDS * env.rate), on_picture=write)
@@ -63,7 +71,7 @@ def _is_named(env: Any) -> bool:
 class _Here:
     """The counterpart of `DrawnEnv` in this process."""
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, calls: Sequence[Any]) -> None:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
         self.name, self._env = settings.env_name, _made(settings)
         if self._env.render_mode != "rgb_array":
@@ -72,6 +80,11 @@ class _Here:
                 "it was made without the render mode rgb_array: let env be a function with an argument render_mode."
             )
         self.rate = float(self._env.metadata.get("render_fps") or RATE)
+        for call in calls:
+            _, wrong = reach(self._env, *call)
+            if wrong is not None:
+                self.close()
+                raise ValueError(wrong)
 
     def reset(self, *, seed: int) -> tuple[Any, dict[str, Any]]:
         return self._env.reset(seed=seed)

@@ -50,6 +50,24 @@ class PlayedEpisode(NamedTuple):
     cut: bool
 
 
+class Transition(NamedTuple):
+    """A step of a played episode, with observations as arrays of the policy's own kind.
+
+    Attributes:
+        observation: before the action.
+        action: as the environment got it.
+        reward: in the environment's units.
+        terminated: True if the task ended.
+        after: the next observation.
+    """
+
+    observation: Any
+    action: Any
+    reward: float
+    terminated: bool
+    after: Any
+
+
 def drawn(
     settings: EnvironmentSettings,
     render_mode: Literal["human", "rgb_array"],
@@ -57,6 +75,7 @@ def drawn(
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] | None = None,
     max_episode_steps: int | None = None,
+    calls: Sequence[tuple[str, list[Any], dict[str, Any], bool]] = (),
 ) -> DrawnEnv:
     """Make one environment like a run's, that draws itself.
 
@@ -66,22 +85,30 @@ def drawn(
         env_kwargs: added to the run's.
         wrappers: in place of the run's. `None`: the run's.
         max_episode_steps: likewise.
+        calls: made in it, one after the other: `Run.env_calls`, and more of the kind.
 
     Raises:
-        ValueError: it cannot draw itself, or cannot be made from the settings; says what is missing.
+        ValueError: it cannot draw itself, lacks what is called, or cannot be made from the settings; says what is missing.
     """
     env = settings.env if isinstance(settings.env, str) else registry.place_of(settings.env)
     if env is None:
         raise ValueError(
             "This run's environment was given as an object: there is no id to make another from that draws. Name one: --env."
         )
-    return DrawnEnv(
+    made = DrawnEnv(
         env,
         render_mode,
         env_kwargs={**settings.env_kwargs, **(env_kwargs or {})},
         wrappers=settings.wrappers if wrappers is None else wrappers,
         max_episode_steps=max_episode_steps or settings.max_episode_steps,
     )
+    try:
+        for call in calls:
+            made.call(*call)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def play(
@@ -93,6 +120,7 @@ def play(
     seed: int = 0,
     max_steps: int | None = None,
     on_picture: Callable[[Picture], None] | None = None,
+    on_step: Callable[[Transition], None] | None = None,
 ) -> list[PlayedEpisode]:
     """Play whole episodes.
 
@@ -105,6 +133,7 @@ def play(
         max_steps: leave an episode after this many steps. `None`: play to its end.
         on_picture: called with each picture, uint8 (height, width, 3), the last one of an episode included. `None`: no
             picture is rendered; in the mode `"human"` the environment draws into its window.
+        on_step: called with each step, before the picture of what came of it.
 
     Returns:
         The episodes.
@@ -113,7 +142,7 @@ def play(
         ValueError: the observations are not those that the policy was trained on, or drawing fails; says what is missing.
     """
     _check_observations(policy, env)
-    return [_episode(policy, env, greedy, seed + k, max_steps, on_picture) for k in range(episodes)]
+    return [_episode(policy, env, greedy, seed + k, max_steps, on_picture, on_step) for k in range(episodes)]
 
 
 def _check_observations(policy: Policy, env: Drawn) -> None:
@@ -140,14 +169,19 @@ def _episode(
     seed: int,
     max_steps: int | None,
     on_picture: Callable[[Picture], None] | None,
+    on_step: Callable[[Transition], None] | None,
 ) -> PlayedEpisode:
     observation, info = env.reset(seed=seed)
     act, total, steps, over = policy.player(greedy=greedy), 0.0, 0, False
     while not over and steps != max_steps:
         if on_picture is not None:
             on_picture(env.render())
-        action = act(observed(policy.masked, observation, info))
+        seen = observed(policy.masked, observation, info)
+        action = act(seen)
         observation, reward, terminated, truncated, info = env.step(action)
+        if on_step is not None:
+            arrays = [policy.as_arrays(each) for each in (seen, observed(policy.masked, observation, info))]
+            on_step(Transition(arrays[0], action, float(reward), bool(terminated), arrays[1]))
         total, steps, over = total + float(reward), steps + 1, terminated or truncated
     if on_picture is not None:
         on_picture(env.render())

@@ -16,6 +16,7 @@ from rlgrad.rollouts.base import Collector
 from rlgrad.rollouts.explorer import Explorer
 from rlgrad.rollouts.factory import make_collector
 from rlgrad.runs.checkpoints import write_text
+from rlgrad.runs.env_calls import EnvCall, apply
 from rlgrad.spaces.descriptions import describe
 from rlgrad.spaces.trees import arrays, map_arrays
 
@@ -33,6 +34,7 @@ def record(
     greedy: bool = False,
     seed: int = 0,
     name: str = "",
+    calls: Sequence[EnvCall] = (),
     **options: Any,
 ) -> Episodes:
     """Play whole episodes, and write them into a folder. Those that it holds already stay: new files come after theirs.
@@ -45,6 +47,7 @@ def record(
         greedy: take the most likely action instead of sampling one.
         seed: of the episodes, and of sampled actions.
         name: who acts, for data.json.
+        calls: made in every environment before it plays, such as `run.env_calls`.
         options: how the environment is made: `env_kwargs`, `wrappers`, `max_episode_steps`, `collector`, `vectorization_mode`.
 
     Returns:
@@ -58,6 +61,7 @@ def record(
     folder, slots = Path(folder), min(episodes, _SLOTS)
     collector = make_collector(env, num_envs=slots, episodes_per_env=1, seed=seed, **options)
     try:
+        apply(calls, collector)
         spaces = [describe(collector.observation_space), describe(collector.action_space)]
         before = _description(folder, spaces)
         acting = _random(collector, seed) if policy is None else policy

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlgrad.analysis.plotting import plot_runs
+from rlgrad.analysis.curve_pictures import plot_runs
 from rlgrad.callbacks import Callback
 from rlgrad.config import Config
 from rlgrad.core import plain_files
@@ -335,6 +335,11 @@ class Run:
     def set_env_attr(self, name: str, value: Any) -> None:
         """Set an attribute of every environment, as `call_envs` calls a method. The attribute must be there already."""
         self._env_calls.make(EnvCall(name, [value], {}, sets=True))
+
+    @property
+    def env_calls(self) -> tuple[EnvCall, ...]:
+        """What `call_envs` and `set_env_attr` did so far, which every environment like those of the run has to be told."""
+        return tuple(self._env_calls.made)
 
     def write_evaluation(
         self,

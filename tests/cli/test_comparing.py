@@ -1,11 +1,13 @@
 """`rlgrad compare` and `plot`: runs that differ in the seed alone are one."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import yaml
 
+from rlgrad.analysis import curve_pictures
 from rlgrad.analysis.groups import curve, evaluated, grouped, read_run
 from rlgrad.cli import main
 
@@ -178,6 +180,53 @@ def test_plot_says_which_runs_are_one_curve(make, capsys, tmp_path):
     assert main(["plot", "a", "b", "--json"]) == 0
     (group,) = json.loads(capsys.readouterr().out)["groups"]
     assert group["curve"]["mean"][-1] == 2.0
+
+
+def test_plot_takes_a_metric_an_axis_a_size_labels_and_a_style(make, capsys, tmp_path):
+    runs = [make("a", 0, greedy=100.0), make("b", 1, greedy=200.0), make("c", gamma=0.5, returns=(4.0, 2.0, 6.0))]
+    names = [run.name for run in runs]
+    (tmp_path / "paper.mplstyle").write_text("font.family: serif\n")
+    look = ["--labels", "ours", "theirs", "--title", "", "--size", "3.3", "2.2", "--style", "paper.mplstyle"]
+    assert main(["plot", *names, "--output", "a.svg", "--x", "seconds", "--smooth", "2", *look]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "ppo, gamma=0.9, as 'ours': seeds 0, 1",
+        "ppo, gamma=0.5, as 'theirs': seeds 0",
+    ]
+    assert float(re.search(r'width="([\d.]+)pt"', (tmp_path / "a.svg").read_text())[1]) == pytest.approx(3.3 * 72)
+    assert main(["plot", "c", "--json", "--x", "seconds", "--smooth", "2"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert group["curve"]["timesteps"] == [0.5, 1.5, 2.5]
+    assert group["curve"]["mean"] == [4.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--metric", "train/retrun"], "No run has a metric 'train/retrun'. Did you mean 'train/return'"),
+        (["--labels", "a", "b"], "There are 1 curves (ppo) and 2 labels"),
+        (["--style", "nowhere.mplstyle"], "matplotlib has no style 'nowhere.mplstyle'"),
+        (["--size", "0", "3"], "--size is above 0, got 0"),
+        (["--smooth", "0"], "--smooth is above 0"),
+    ],
+)
+def test_what_plot_cannot_draw_is_said(make, options, says, capsys):
+    make("a")
+    assert main(["plot", "a", *options]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_evaluations_are_beside_the_curves_and_not_at_steps_that_were_not_taken(make, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, file, **_: drawn.append(figure) or file.touch()
+    )
+    curve_pictures.plot_runs([make("a", 0, greedy=100.0)], tmp_path / "a.png")
+    axes, side = drawn[0].axes
+    assert axes.get_title() == "CartPole-v1"
+    assert max(max(line.get_xdata(), default=0.0) for line in axes.get_lines() if len(line.get_xdata()) > 1) <= 200.0
+    assert [point.get_ydata()[0] for point in side.get_lines()[:1]] == [100.0]
+    assert list(side.get_xticks()) == []
+    assert axes.xaxis.get_major_formatter()(100_000.0, 0) == "100,000"
 
 
 def test_a_run_without_metrics_is_said_by_name(make, capsys):

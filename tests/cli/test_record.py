@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+import rlgrad
 from rlgrad.cli import main
 from rlgrad.environments.drawing import DrawnEnv
 from rlgrad.playback.films import film
@@ -26,7 +27,12 @@ class Count(gymnasium.Env):
     observation_space, action_space = spaces.Box(0.0, 1.0, (1,)), spaces.Discrete(2)
 
     def __init__(self, render_mode=None, fail=""):
-        self.render_mode, self.fail = render_mode, fail
+        self.render_mode, self.fail, self.base = render_mode, fail, 0
+
+    def lighten(self, base, more=0):
+        if base < 0:
+            raise ValueError("no such grey")
+        self.base = base + more
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -44,7 +50,7 @@ class Count(gymnasium.Env):
             os._exit(3)
         if self.fail == "render":
             raise OSError("no screen")
-        return np.full((11, 13, 3), 20 * self.steps, np.uint8)
+        return np.full((11, 13, 3), self.base + 20 * self.steps, np.uint8)
 
 class Blind(Count):
     metadata = {"render_modes": []}
@@ -91,9 +97,36 @@ def test_a_gif_holds_the_same(capsys):
     assert main(["record", "own", "--output", "own.gif", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["episodes"] == [{"steps": 10, "return": 10.0, "cut": False}]
     with Image.open("own.gif") as picture:
-        greys = [frame.convert("RGB").getpixel((6, 5))[0] for frame in ImageSequence.Iterator(picture)]
         assert picture.info["duration"] == 100
-    assert greys == [20 * step for step in range(11)]
+    assert greys_of("own.gif") == [20 * step for step in range(11)]
+
+
+def greys_of(file):
+    with Image.open(file) as picture:
+        return [frame.convert("RGB").getpixel((6, 5))[0] for frame in ImageSequence.Iterator(picture)]
+
+
+def test_an_episode_is_played_in_an_environment_that_was_called_as_those_of_the_run(folder, capsys):
+    """What callbacks did while it trained, in their order, and then what the command says."""
+    run = rlgrad.load("own", verbose=False)
+    run.call_envs("lighten", 10, more=5)
+    run.set_env_attr("base", 21)
+    run.call_envs("lighten", 5)
+    shutil.copytree("own", "called")
+    run.save()  # into its own folder, of which the copy is what other tests use
+    run.close()
+    (folder / "own").rename("told")
+    (folder / "called").rename("own")
+    said = {
+        (): 5,
+        ("--call-envs", "lighten=30"): 30,
+        ("--call-envs", "lighten=[30, 2]"): 32,
+        ("--call-envs", "lighten=30", "--set-env-attr", "base=7"): 7,
+    }
+    for options, base in said.items():
+        assert main(["record", "told", "--output", "told.gif", *options]) == 0
+        assert greys_of("told.gif") == [base + 20 * step for step in range(11)], options
+    capsys.readouterr()
 
 
 def test_a_gif_leaves_out_what_its_viewers_cannot_follow(tmp_path):
@@ -145,6 +178,9 @@ def test_mujoco_is_drawn_without_a_display(tmp_path, monkeypatch):
         (["own", "--output", "f.gif", "--env-kwargs", "fail=render"], "cannot draw itself here: OSError: no screen"),
         (["own", "--output", "f.gif", "--env-kwargs", "fail=die"], "that draws .*Count died with exit code 3"),
         (["blind", "--output", "f.gif", "--trust"], r"metadata\['render_modes'\] are \[\], and 'rgb_array' is needed"),
+        (["own", "--output", "f.gif", "--call-envs", "lihgten=1"], "Count has no 'lihgten'. Did you mean 'lighten'"),
+        (["own", "--output", "f.gif", "--call-envs", "lighten=-1"], "lighten raised ValueError: no such grey"),
+        (["own", "--output", "f.gif", "--set-env-attr", "base"], "--set-env-attr takes name value, or name=value"),
         (["own", "--output", "f.gif", "--wrappers", "FrameStackObservation(stack_size=2)"], r"shape \(1,\).*\(2, 1\)"),
     ],
 )

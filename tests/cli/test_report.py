@@ -14,9 +14,11 @@ from PIL import Image
 
 from rlgrad.agents import A2C
 from rlgrad.analysis import svg
+from rlgrad.analysis.episode_report import EpisodeSteps, shown_steps
 from rlgrad.analysis.groups import differing, grouped
 from rlgrad.analysis.reporting import Film, report
 from rlgrad.cli import main
+from rlgrad.diagnostics.episode_credits import StepCredits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
@@ -161,8 +163,16 @@ def test_the_command_writes_a_page_with_an_episode_and_the_diagnostics(diagnosed
     assert capsys.readouterr().out == "Wrote r.html\n"
     text = (tmp_path / "r.html").read_text()
     page = Page(text)
-    assert [address[:22] for address in page.addresses] == ["data:image/gif;base64,"]
+    film, *pictures = [address[:22] for address in page.addresses]
+    assert film == "data:image/gif;base64,"
+    assert 4 <= len(pictures) <= 8
+    assert {*pictures} == {"data:image/png;base64,"}
+    assert re.search(r"a · step 0: -?[\d.]+", page.text)
     shown = (
+        "credit by step",
+        "What a2c would credit if it learned from this episode",
+        "the credit on ∇ log π(a|s)",
+        "Value against return",
         "Signal by layer",
         "What a baseline is worth",
         "policy: hidden_1",
@@ -186,6 +196,33 @@ def test_an_environment_without_pictures_and_a_wish_for_none(make, capsys, tmp_p
     assert "episode.gif of" in json.dumps(json.loads(capsys.readouterr().out)["films"])
 
 
+def episode(credit=(0.0, 2.0, -1.0, 0.5), **others):
+    steps = StepCredits({"log_prob": np.array(credit), **others}, np.arange(4.0), np.arange(4.0) + 1.0)
+    return EpisodeSteps(steps, [np.full((40, 60, 3), 60 * t, np.uint8) for t in range(5)], "how it was played")
+
+
+def test_the_credits_of_an_episode_are_beside_pictures_of_its_steps(make):
+    page = Page(report(grouped([make("a")])[0], {}, (), {"ppo": episode(value=np.ones(4) * np.arange(4))}))
+    captions = re.findall(r"([a-z]) · step (\d+): (\S+)", page.text)
+    assert captions == [("a", "0", "0"), ("b", "1", "2"), ("c", "2", "-1"), ("d", "3", "0.5")]
+    assert [address[:22] for address in page.addresses] == 4 * ["data:image/png;base64,"]
+    for said in ("ppo: credit by step", "how it was played", "the credit on ∇ v(s)", "discounted return from here"):
+        assert said in page.text
+    same = EpisodeSteps(StepCredits({}, None, None), [], "c")
+    assert "Every step has the same credit." in Page(report(grouped([make("b")])[0], {}, (), {"bc": same})).text
+
+
+def test_the_steps_that_are_shown_have_the_largest_and_the_smallest_credit():
+    credit = np.sin(np.arange(300) / 7.0)
+    credit[123], credit[217] = 5.0, -5.0
+    shown = shown_steps(credit, 301)
+    assert {0, 123, 217, 299} <= {*shown}
+    assert 6 <= len(shown) <= 8
+    assert min(np.diff(shown)) > 299 / 20  # in order, and no two of nearly the same picture
+    assert max(shown_steps(credit, 50)) == 49  # no picture later than the film goes
+    assert shown_steps(credit[:1], 2) == [0]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 @pytest.mark.parametrize("width", [420, 1400])
 def test_a_browser_shows_it_without_an_error_or_a_request(make, width, tmp_path):
@@ -194,7 +231,7 @@ def test_a_browser_shows_it_without_an_error_or_a_request(make, width, tmp_path)
         make(f"b{s}", s, 50.0 + s, gamma=0.5) for s in range(2)
     ]
     file = tmp_path / "r.html"
-    file.write_text(report(grouped(runs)[0], {"film": Film(b"", "gif", "none")}))
+    file.write_text(report(grouped(runs)[0], {"film": Film(b"", "gif", "none")}, (), {"ppo": episode()}))
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     options += [
         "--enable-logging=stderr",

@@ -84,7 +84,7 @@ def measured(request):
 
 def written_out(learner, rollout, progress):
     """By output and by kind of credit: float64 (samples, weights); and those of the steps, and their columns and rows."""
-    batch = learner._batch(map_leaves(tf.constant, rollout), tf.constant(progress))
+    batch = learner.batch_of(map_leaves(tf.constant, rollout), tf.constant(progress))
     outputs = {"log_prob": LogProb(batch.actions), "entropy": Entropy()}
     outputs |= {"value": "value"} if learner.policy.has_value else {}
     now = gradients.linearize(learner.policy, batch.observations, output=outputs).outputs

@@ -238,7 +238,7 @@ def test_an_estimate_may_ask_the_networks_about_whole_rollouts():
     policy = rlgrad.make_policy(OBSERVATION, ACTION, hidden_sizes=(4,))
     learner = rlgrad.Learner(Expected(), policy, num_envs=1)
     played = rollout()
-    batch = learner._batch(rlgrad.core.nested.map_leaves(tf.constant, played), tf.constant(0.0))
+    batch = learner.batch_of(rlgrad.core.nested.map_leaves(tf.constant, played), tf.constant(0.0))
     expected = policy.distribution.log_prob(policy(played.observations[:, 0])["policy"], played.actions[:, 0])
     np.testing.assert_allclose(batch.returns, np.exp(expected), rtol=1e-4)
     learner.learn(played, 0.0, np.array([0, 0], np.int32))

@@ -42,7 +42,7 @@ def rows_of(learner, progress, timesteps):
     """What each row of the diagnosed batch adds to the update: flat, by head."""
     seed = random.fold_in(_SEED, timesteps)
     batch, _ = learner.rehearsal.draw(tf.constant(seed), tf.constant(progress, tf.float32))
-    rows = [learner._objective(batch).on([n], 1.0).gradient()[0] for n in range(ROWS)]
+    rows = [learner.objective(batch).on([n], 1.0).gradient()[0] for n in range(ROWS)]
     keys = {"q": [], "policy": []}
     for key in rows[0]:
         if "log_alpha" in key:  # a number by itself, which no network has

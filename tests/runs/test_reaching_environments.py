@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import rlgrad
 from rlgrad.agents import Reinforce
 from rlgrad.rollouts.factory import make_collector
+from rlgrad.runs.data_recording import record
 from rlgrad.runs.env_calls import EnvCall, EnvCalls
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
@@ -139,3 +140,15 @@ def test_environments_in_tensorflow_say_why_they_cannot_be_called():
     with pytest.raises(ValueError, match="written in TensorFlow is compiled with the values that it had: let"):
         EnvCalls(collector).make(EnvCall("gravity", [3.0], {}, sets=True))
     collector.close()
+
+
+def test_recorded_episodes_are_of_environments_that_were_called_likewise(tmp_path):
+    run = rlgrad.train("a2c", Levels, total_timesteps=16, callbacks=Climb(), vectorization_mode="sync", **QUICK)
+    level = run.evaluate(1).mean_return / 6
+    assert level > 1
+    options = {"episodes": 2, "vectorization_mode": "sync"}
+    told = record(tmp_path / "told", run.policy, Levels, calls=run.env_calls, **options)
+    untold = record(tmp_path / "untold", run.policy, Levels, **options)
+    assert told.returns.tolist() == [6 * level, 6 * level]
+    assert untold.returns.tolist() == [6.0, 6.0]
+    run.close()

@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> Result:
     history = _history(options.run)
     logged = history is not None and (options.run / diagnoses.FILE).is_file() and not options.fresh
     diagnosis = diagnoses.read(options.run) if logged else _of_run(options, lambda run: run.diagnose())
-    picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png")
+    picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png", options.run.name)
     after = f"after {diagnosis.timesteps:,} environment steps"
     if not diagnosis.share_by_time and diagnosis.unit == "step":
         what = f"{diagnosis.count:,} steps drawn from the replay {after}, each a sample of the gradient.\n"

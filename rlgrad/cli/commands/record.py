@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Literal
 
 from rlgrad.cli.keyword_arguments import keyword_arguments
-from rlgrad.cli.loading import add_checkpoint, add_env_kwargs, add_limit, add_run, check_run, load_run, require_limit
+from rlgrad.cli.loading import (
+    add_checkpoint,
+    add_env_calls,
+    add_env_kwargs,
+    add_limit,
+    add_run,
+    check_run,
+    env_calls,
+    load_run,
+    require_limit,
+)
 from rlgrad.cli.output import Result, count, parser_for
 
 
@@ -49,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_limit(parser)
     parser.add_argument("--wrappers", nargs="*", help="wrappers instead of the run's, as for rlgrad train")
     add_env_kwargs(parser, added=True)
+    add_env_calls(parser)
     add_checkpoint(parser)
 
 
@@ -72,11 +83,16 @@ def see(options: argparse.Namespace, output: Path | None, episodes: int, otherwi
     with without_mujoco_gl():
         run = load_run(options)
     mode: Literal["human", "rgb_array"] = "human" if output is None else "rgb_array"
-    env = viewer.drawn(
-        run.config, mode, env_kwargs=kwargs, wrappers=options.wrappers, max_episode_steps=options.max_episode_steps
-    )
     settings = {"greedy": not options.sampled, "seed": options.seed, "max_steps": options.max_steps}
     with run.weights_at(options.checkpoint):
+        env = viewer.drawn(
+            run.config,
+            mode,
+            env_kwargs=kwargs,
+            wrappers=options.wrappers,
+            max_episode_steps=options.max_episode_steps,
+            calls=[*run.env_calls, *env_calls(options)],
+        )
         if output is None:
             played = viewer.play(run.policy, env, episodes=episodes, **settings)
         else:

@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from rlgrad.cli.keyword_arguments import keyword_arguments
-from rlgrad.cli.loading import add_checkpoint, add_env_kwargs, add_limit, add_trust, check_run, load_run, require_limit
+from rlgrad.cli.loading import (
+    add_checkpoint,
+    add_env_calls,
+    add_env_kwargs,
+    add_limit,
+    add_trust,
+    check_run,
+    env_calls,
+    load_run,
+    require_limit,
+)
 from rlgrad.cli.output import Result, count, parser_for
 
 RANDOM = "random"
@@ -35,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add_trust(parser)
     add_limit(parser)
     add_env_kwargs(parser, added=True)
+    add_env_calls(parser)
     add_checkpoint(parser)
     return parser
 
@@ -63,6 +74,7 @@ def run(arguments: list[str]) -> Result:
             None,
             options.env,
             name=RANDOM,
+            calls=env_calls(options),
             max_episode_steps=options.max_episode_steps,
             **made,
             **settings,
@@ -80,6 +92,7 @@ def run(arguments: list[str]) -> Result:
                     loaded.policy,
                     config.env,
                     name=f"{options.run}, checkpoint {options.checkpoint}",
+                    calls=[*loaded.env_calls, *env_calls(options)],
                     collector=config.collector,
                     vectorization_mode="sync" if config.vectorization_mode == "async" else config.vectorization_mode,
                     env_kwargs={**config.env_kwargs, **kwargs},
