@@ -408,8 +408,9 @@ class Run:
         self.metrics = tuple(dict.fromkeys((*self.metrics, *self._journal.added)))
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close the environments, and end other learners."""
         self.collector.close()
+        self.learner.close()
 
     def diagnose(self) -> Diagnosis:
         """Collect one rollout at the current weights and diagnose its gradients. The weights stay as they are."""

@@ -70,6 +70,8 @@ def _own() -> argparse.ArgumentParser:
         default="median",
         help="what stops trials that fall behind (default: median)",
     )
+    parser.add_argument("--workers", type=count, help="trials at a time, with Ray (default: one, in this process)")
+    parser.add_argument("--ray-address", help="head of the Ray cluster that runs them, or auto (default: this machine)")
     parser.add_argument("--timeout", type=float, help="begin no further trial after this many seconds")
     return parser
 
@@ -100,6 +102,8 @@ def run(arguments: list[str]) -> Result:
             pruner=own.pruner,
             storage=own.storage,
             timeout=own.timeout,
+            workers=own.workers,
+            ray_address=own.ray_address,
             report=lambda trial, study: print(_line(trial, study), flush=True),
         )
     return _result(study)
