@@ -5,7 +5,6 @@ opens the study's database, which may then be an SQLite file on a disk that seve
 are on such a disk too: a trial whose process dies is continued there by another one.
 """
 
-import asyncio
 import logging
 import os
 import sys
@@ -19,9 +18,10 @@ import gymnasium
 from rlgrad.config import Config
 from rlgrad.core.checks import require
 from rlgrad.distributed.cluster import connect, cpus_per_worker, describe_room, disconnect, import_ray, result
+from rlgrad.distributed.mailbox import Mailbox, Told
 from rlgrad.environments.ids import find_spec
 from rlgrad.tuning.studies import Measure
-from rlgrad.tuning.worth import Ended, Told, worth
+from rlgrad.tuning.worth import Ended, worth
 
 _log = logging.getLogger("rlgrad")
 _MOST_DEATHS = 5  # of one trial
@@ -120,30 +120,6 @@ class RemoteTrials:
             found, error = (None,), _lost(number)
         del self._arguments[number]
         return Ended(number, found[0], error)
-
-
-class Mailbox:
-    """Where trials tell their returns and wait for answers. An asynchronous actor: all of its calls wait at the same time."""
-
-    def __init__(self) -> None:
-        self._letters: asyncio.Queue[Told] = asyncio.Queue()
-        self._waiting: dict[int, asyncio.Future[bool]] = {}
-
-    async def tell(self, told: Told) -> bool:
-        """Tell a return, and return the answer: True if the trial is to end."""
-        self._waiting[told.number] = asyncio.get_running_loop().create_future()
-        await self._letters.put(told)
-        return await self._waiting[told.number]
-
-    async def next(self) -> Told:
-        """Return the next return that a trial tells."""
-        return await self._letters.get()
-
-    async def answer(self, number: int, ends: bool) -> None:
-        """Answer a trial that waits."""
-        waiting = self._waiting.pop(number, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(ends)
 
 
 def play(common: bytes, path: list[str], mailbox: Any, number: int, values: Mapping[str, Any], runs: str) -> Any:

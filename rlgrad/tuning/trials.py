@@ -22,11 +22,12 @@ import numpy as np
 from rlgrad.config import Config
 from rlgrad.core.checks import require
 from rlgrad.core.plain_files import require_plain
+from rlgrad.distributed.mailbox import Told
 from rlgrad.search import Range, Space, value_at
 from rlgrad.tuning import studies
 from rlgrad.tuning.remote_trials import RemoteTrials
 from rlgrad.tuning.studies import AS_GIVEN, FOLDER, REASON, Measure, Pruner, Study, Trial
-from rlgrad.tuning.worth import Ended, Told, worth
+from rlgrad.tuning.worth import Ended, worth
 
 if TYPE_CHECKING:
     import optuna

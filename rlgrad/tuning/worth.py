@@ -19,22 +19,6 @@ Tell = Callable[[int, float], bool]
 """Take the number of a look and the return that was met there, and return True if the trial is to end."""
 
 
-class Told(NamedTuple):
-    """What a trial tells while it trains.
-
-    Attributes:
-        number: of the trial.
-        look: at which this was met.
-        value: the return.
-        pid: of its process.
-    """
-
-    number: int
-    look: int
-    value: float
-    pid: int
-
-
 class Ended(NamedTuple):
     """How a trial ended: with a value; with an error; or, with neither, pruned."""
 
