@@ -97,8 +97,10 @@ def require_spreadable(agent: Agent) -> None:
             f"{name}.outputs depends on the batch, of which each learner has its share alone: {other}, or make outputs a dict."
         )
     if not agent.update.needs_only_gradients:
+        of_policy = agent.update.part("log_prob")
+        lacking = agent.update if of_policy.needs_only_gradients else of_policy
         raise ValueError(
-            f"Several learners add up gradients, and {type(agent.update).__name__} asks for more than these: {other}, or use "
+            f"Several learners add up gradients, and {type(lacking).__name__} asks for more than these: {other}, or use "
             "Ascent. An update of your own that only asks objective.gradient() says so by needs_only_gradients."
         )
 

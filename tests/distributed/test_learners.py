@@ -131,7 +131,7 @@ def test_what_several_learners_cannot_do_is_refused_before_a_folder_is_made(tmp_
     settings = {"total_timesteps": 100, "verbose": False, "run_dir": tmp_path / "run", "learners": 2}
     with pytest.raises(ValueError, match=r"DQN learns from small batches of a replay.*leave learners out"):
         rlgrad.train("dqn", "CartPole-v1", **settings)
-    with pytest.raises(ValueError, match="PerHead asks for more than these"):
+    with pytest.raises(ValueError, match="TrustRegion asks for more than these"):
         rlgrad.train("trpo", "CartPole-v1", **settings)
     with pytest.raises(ValueError, match="compiled together with its learner"):
         rlgrad.train("a2c", Clock, **settings)
