@@ -95,7 +95,8 @@ class PolicyObjective:
         if self.first is not None:
             return self.first
         if self.spread is not None:
-            return self.spread.linearize(self.batch, self.outputs, self.variables)
+            shared: gradients.Linearization = self.spread.linearize(self.batch, self.outputs, self.variables)
+            return shared
         model, inputs = question(self.policy, self.batch, self.outputs)
         specs, beside = output_specs(self.agent, self.policy, self.batch, self.outputs), self._beside()
         if beside is not None:

@@ -57,7 +57,8 @@ class RolloutRows:
         actions = tf.nest.map_structure(policy.rows, rollout.actions)
         batch = UNKNOWN._replace(observations=policy.inputs(rollout), actions=actions)
         if self.spread is not None:
-            return self.spread.linearize(batch, names, variables)
+            shared: gradients.Linearization = self.spread.linearize(batch, names, variables)
+            return shared
         return linearize_rows(self.agent, policy, rows_of(batch, names), names, variables)
 
     def of(self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: tf.Tensor | None = None) -> Batch:

@@ -191,7 +191,8 @@ def _report(told: Told, trial: "optuna.Trial", looks: set[int]) -> bool:
     if told.look not in looks:
         looks.add(told.look)
         trial.report(told.value, told.look)
-    return trial.should_prune()
+    ends: bool = trial.should_prune()
+    return ends
 
 
 def _conclude(study: "optuna.Study", trial: "optuna.Trial", ended: Ended) -> None:

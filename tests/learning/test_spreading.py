@@ -172,7 +172,9 @@ class Depends(A2C):
 def test_agents_whose_gradients_cannot_be_added_are_refused_and_why():
     def refused(agent, env="CartPole-v1"):
         with pytest.raises(ValueError, match="leave learners out") as error:
-            learner(agent, env, Here(2), action_values=agent.action_values if isinstance(agent, DQN | StreamQ) else None)
+            learner(
+                agent, env, Here(2), action_values=agent.action_values if isinstance(agent, DQN | StreamQ) else None
+            )
         return str(error.value)
 
     assert "NaturalGradient asks for more than these" in refused(NPG())
