@@ -26,6 +26,10 @@ CONFIG = Config(agent=A2C(num_envs=2), env="CartPole-v1", total_timesteps=600, s
 SHORT = Measure(seeds=2, episodes=2)
 
 
+def _by_number(study):
+    return sorted(study.trials, key=lambda trial: trial.number)
+
+
 def pretend(monkeypatch, seconds_to_die=()):
     """Trials that tell 1, 2 and 3 times their rate, and whose process dies at its second look the first time."""
     letter = namedtuple("letter", "number look value pid")
@@ -77,6 +81,7 @@ def test_trials_tell_their_returns_wait_for_the_answer_and_are_continued_if_thei
 
 
 @pytest.mark.slow
+@pytest.mark.xla  # as in the tasks' own processes
 def test_trials_side_by_side_are_those_one_after_the_other(cluster, tmp_path):
     alone, many = (
         tune(
@@ -112,7 +117,7 @@ def test_a_trial_whose_process_was_killed_is_continued_from_its_folder_with_the_
     disturbed = study(tmp_path / "b")
     assert len(killed) == 4
     assert caplog.text.count("was lost: another one continues its runs") == 4
-    assert [t.value for t in sorted(disturbed.trials)] == [t.value for t in sorted(undisturbed.trials)]
+    assert [t.value for t in _by_number(disturbed)] == [t.value for t in _by_number(undisturbed)]
     a, b = (rlgrad.load(tmp_path / x / "s" / "trials" / "0001" / "seed3", verbose=False) for x in "ab")
     for one, other in zip(a.policy.variables, b.policy.variables, strict=True):
         assert_array_equal(one, other)
