@@ -90,8 +90,8 @@ A2C and IMPALA in one process, and IMPALA with four workers that are not waited 
 steps: 16 environments, rollouts of 16 steps, networks of 64-64, Adam with 2e-3 falling to 0, entropy 0.01, gradients cut to
 0.5, γ 0.98 on CartPole and 0.99 on LunarLander. These settings were chosen for none of them on these seeds. With four
 workers a rollout has four of the environments, so that there are four times as many updates. *Lag*: mean over the logged
-rows, in updates. Last weights; the returns of 100 training episodes, and of 50 fresh ones. No seed is left out; the asynchronous runs
-cannot be repeated to the bit. The seconds are those of a machine with two cores that other work was using.
+rows, in updates. Last weights; the returns of 100 training episodes, and of 50 fresh ones. No seed is left out. The
+asynchronous runs cannot be repeated to the bit. The seconds are those of a machine with two cores that other work was using.
 
     python benchmarks/lag.py run CartPole-v1 --seeds 0-2
     python benchmarks/lag.py run LunarLander-v3 --seeds 0-0
