@@ -89,12 +89,12 @@ def test_several_learners_are_one_to_rounding(kind, count, two, tmp_path):
     assert not np.array_equal(several, one)  # they did add up
 
 
-@mostly_slow("kind", ["ppo", "impala", "recurrent"])
-def test_a_run_whose_learners_were_killed_is_the_run_whose_were_not(kind, two, tmp_path, caplog):
-    killer = Killer({1, 2})
+@mostly_slow("kind, updates", [("ppo", (1,)), ("ppo", (1, 2)), ("impala", (1, 2)), ("recurrent", (1, 2))])
+def test_a_run_whose_learners_were_killed_is_the_run_whose_were_not(kind, updates, two, tmp_path, caplog):
+    killer = Killer(updates)
     undisturbed = two if kind == "ppo" else trained(kind, tmp_path / "undisturbed", 2)
     assert_array_equal(trained(kind, tmp_path / "run", 2, [killer]), undisturbed)
-    assert len(killer.killed) == 2
+    assert len(killer.killed) == len(updates)
     assert "Learner 2 of 2 was lost: another one computes its share, with the same numbers." in caplog.messages
 
 
