@@ -22,6 +22,7 @@ rlgrad tune CONFIG [options] [options of train]
        rlgrad tune AGENT ENV [options] [options of train]
        rlgrad tune --from RUN [options] [options of train]"""
 _SHOWN = 5  # of the best trials
+_OF_STUDY = {"workers", "ray_address"}  # options that are the study's here, and each run's elsewhere
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("env", nargs="?", help="Gymnasium id")
     parser.add_argument("--from", help="search around this run's config")
     add_trust(parser)
-    for name in options.option_types():
+    for name in options.option_types().keys() - _OF_STUDY:
         parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
     return parser
 
