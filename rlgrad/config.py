@@ -73,16 +73,19 @@ class Config:
     """Processes that step the environments, here or on the machines of a Ray cluster (docs/many-machines.md). No number depends
     on how many they are. `None`: this process steps them."""
     ray_address: str | None = None
-    """Address of the head of the Ray cluster that runs the workers, or auto for the cluster that this machine belongs to.
-    `None`: the workers run on this machine."""
+    """Address of the head of the Ray cluster that runs workers and learners, or auto for the cluster that this machine belongs
+    to. `None`: they run on this machine."""
     worker_timeout: float = 60.0
-    """Seconds within which each worker must find a place and be ready."""
+    """Seconds within which each worker, or learner, must find a place and be ready."""
     asynchronous: bool = False
     """Learn from the rollout of whichever worker is ready first, while the others play on with older weights: for impala and
     ppo. Such a run is not reproducible."""
     max_lag: int | None = None
     """Drop rollouts whose weights are more updates old than this, where workers are asynchronous. `None`: four times the number
     of workers."""
+    learners: int = 1
+    """Processes that share the rows of each step of the weights, this one and others, here or on the machines of a Ray cluster
+    (docs/many-machines.md). Numbers depend on how many they are by rounding alone."""
     encoders: tuple[str, ...] = ()
     """Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine` (docs/encoders.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -154,6 +157,7 @@ class Config:
             self,
             at_least={
                 "workers": 1,
+                "learners": 1,
                 "max_lag": 0,
                 "total_timesteps": 1,
                 "memory_size": 1,
@@ -175,7 +179,7 @@ class Config:
         require(all(size <= 2**16 for size in self.hidden_sizes), "hidden_sizes", "widths ≤ 65,536", self.hidden_sizes)
         own = isinstance(self.collector, str) or callable(self.collector)
         require(own, "collector", "auto, the name of a collector, file.py:Name or a class", self.collector)
-        if self.workers is None and self.ray_address is not None:
+        if not self.uses_ray and self.ray_address is not None:
             raise ValueError("ray_address says where workers run, and there are none: set workers, or leave it out.")
         self._require_correction()
         require(self.memory in (None, *get_args(Memory)), "memory", "gru, lstm or None", self.memory)
@@ -211,6 +215,11 @@ class Config:
         if registry.place_of(made.func) is not None and isinstance(own, Mapping) and _is_plain(plain(made.keywords)):
             object.__setattr__(self, "env", made.func)
             object.__setattr__(self, "env_kwargs", {**made.keywords, **own})
+
+    @property
+    def uses_ray(self) -> bool:
+        """True if there are other processes that step environments or learn."""
+        return self.workers is not None or self.learners > 1
 
     @property
     def env_name(self) -> str:
@@ -255,7 +264,12 @@ def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
     if not config.encoders:
         del written["encoders"]
     if config.workers is None:
-        for name in ("workers", "ray_address", "worker_timeout", "asynchronous", "max_lag"):
+        for name in ("workers", "asynchronous", "max_lag"):
+            del written[name]
+    if config.learners == 1:
+        del written["learners"]
+    if not config.uses_ray:
+        for name in ("ray_address", "worker_timeout"):
             del written[name]
     if config.init_from is not None:
         written["init_from"] = str(Path(config.init_from).resolve())

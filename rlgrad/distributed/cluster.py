@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from rlgrad.core.capacity import memory
+from rlgrad.core.faults import RemoteTraceback
 
 _SAID_BY_US = (
     r"A worker died or was killed while executing a task|has been marked dead because the detector|Raylet is terminated"
@@ -15,8 +16,9 @@ _LEAST_STORE = 100 * 10**6  # bytes; Ray takes no less than 75 MiB
 class _Session:
     """The Ray that this process has started or joined."""
 
-    users = 0  # collectors that need it
+    users = 0  # collectors and learners that need it
     local = False  # it was started here, for this process alone
+    reserved = 0  # bytes of the object store for those that come later
 
 
 def import_ray() -> Any:
@@ -69,7 +71,7 @@ def connect(address: str | None, workers: int, store: int) -> bool:
             "address": "local",
             "num_cpus": max(os.cpu_count() or 1, workers),
             "num_gpus": 0,
-            "object_store_memory": max(_LEAST_STORE, 2 * store),
+            "object_store_memory": max(_LEAST_STORE, 2 * (store + _Session.reserved)),
             "include_dashboard": False,
         }
     try:
@@ -86,6 +88,29 @@ def connect(address: str | None, workers: int, store: int) -> bool:
         disconnect()
         raise
     return True
+
+
+def reserve(size: int) -> None:
+    """Have a cluster on this machine, if one is started, hold so many bytes more; negative: so many less."""
+    _Session.reserved += size
+
+
+def lost_errors() -> tuple[type[Exception], ...]:
+    """Return what Ray raises for a call whose process was lost."""
+    errors = import_ray().exceptions
+    return errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError, errors.NodeDiedError
+
+
+def result(call: Any) -> Any:
+    """Return the result of a call; `None` if its process was lost. Raise what it raised."""
+    ray = import_ray()
+    try:
+        return ray.get(call)
+    except lost_errors():
+        return None
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise cause from (RemoteTraceback(trace) if (trace := getattr(cause, "trace", "")) else None)
 
 
 def disconnect() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import cloudpickle
 
-from rlgrad.core.faults import EnvironmentFault, RemoteTraceback
-from rlgrad.distributed.cluster import cpus_per_worker, describe_room, import_ray
+from rlgrad.core.faults import EnvironmentFault
+from rlgrad.distributed.cluster import cpus_per_worker, describe_room, import_ray, result
 from rlgrad.distributed.worker import Order, Played, Work, Worker, cpu
 
 _log = logging.getLogger("rlgrad")
@@ -23,7 +23,7 @@ _MOST_DEATHS = 5  # of the workers of one block in one rollout
 
 
 class WorkerFault(EnvironmentFault):
-    """A worker found no place, or died again and again. The message names its slots."""
+    """A worker or a learner found no place, or died again and again. The message says which."""
 
 
 class Fleet:
@@ -45,12 +45,6 @@ class Fleet:
             num_cpus=cpus_per_worker(), max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )
         self._create: Callable[[Work], Any] = lambda work: actor(Worker).remote(cloudpickle.dumps(work), sys.path)
-        self._lost = (
-            self._ray.exceptions.RayActorError,
-            self._ray.exceptions.WorkerCrashedError,
-            self._ray.exceptions.ObjectLostError,
-            self._ray.exceptions.NodeDiedError,
-        )
         self._workers = [self._create(work) for work in self._works]
         self._said_cpu = False
         self._places: dict[int, dict[str, Any]] = {}
@@ -146,13 +140,7 @@ class Fleet:
 
     def result(self, call: Any) -> Any:
         """Return the result of a call; `None` if its worker was lost. Raise what the worker raised."""
-        try:
-            return self._ray.get(call)
-        except self._lost:
-            return None
-        except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise cause from (RemoteTraceback(trace) if (trace := getattr(cause, "trace", "")) else None)
+        return result(call)
 
     def _replace(self, k: int) -> None:
         self._ray.kill(self._workers[k])

@@ -1,6 +1,8 @@
 """From a rollout to new weights, in one compiled program."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from rlgrad.learning.rehearsal import Rehearsal
 from rlgrad.learning.reward_scale import RewardScale
 from rlgrad.learning.rollout_rows import RolloutRows
 from rlgrad.learning.sketch import ON_DEMAND
+from rlgrad.learning.spreading import Ranks, Spread
 from rlgrad.learning.stream_memory import StreamMemory
 from rlgrad.learning.target_weights import TargetWeights
 from rlgrad.learning.trained_variables import (
@@ -60,6 +63,7 @@ class Learner:
             model gains from it, so not for convolutions on a CPU.
         traced: a dry run of the agent on this policy's outputs, if the caller has one. `None`: the learner makes it.
         goals: of the environment, which a replay with hindsight asks, in Python: then nothing is compiled with XLA.
+        ranks: other learners, which share the rows of each step with this one; then likewise.
 
     Attributes:
         credited: names of the outputs that the agent trains.
@@ -72,6 +76,7 @@ class Learner:
         target: the target weights, if the agent asks them.
         stream: what a `StreamAgent` keeps from step to step.
         microscope: measures the gradients of single steps.
+        ranks: the other learners, if there are any.
         traces: how often the program was traced.
     """
 
@@ -84,6 +89,7 @@ class Learner:
         xla: bool | None = None,
         traced: DryRun | None = None,
         goals: GoalRewards | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.agent, self.policy, self._num_envs = agent, policy, num_envs
         if traced is None:
@@ -124,7 +130,8 @@ class Learner:
                 "scale_rewards follows the rewards of rollouts, and a run that learns from data plays none: leave it out."
             )
         self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
-        self._rows = RolloutRows(agent, policy, self.uses_value, self.reward_scale, self.target)
+        self.ranks, self._spread = ranks, None if ranks is None else Spread(agent, policy, ranks)
+        self._rows = RolloutRows(agent, policy, self.uses_value, self.reward_scale, self.target, self._spread)
         scale = [] if self.reward_scale is None else self.reward_scale.variables
         self._statistics = [
             *policy.preparation.variables,
@@ -133,7 +140,7 @@ class Learner:
         ]
         self.traces = 0
         self.xla = actors.gains_from_xla(policy) if xla is None else xla
-        if self.rehearsal is not None and self.rehearsal.goals is not None:
+        if self._spread is not None or (self.rehearsal is not None and self.rehearsal.goals is not None):
             self.xla = False
         self._mirror = policy.mirror  # made before anything is traced
         # Programs, and how their arguments are packed, by the rows of a rollout; 0 for all rollouts by steps.
@@ -169,10 +176,12 @@ class Learner:
         key = self._key(rollout)
         if key in self._programs:
             packing, program = self._programs[key]
-            results = program(packing.pack(arguments))
+            with self._faults():
+                results = program(packing.pack(arguments))
         else:
             _log.info("Compiling the update …")
-            results = with_fallback(lambda xla: self._first(key, arguments, xla), self.xla, self.give_up_xla)
+            with self._faults():
+                results = with_fallback(lambda xla: self._first(key, arguments, xla), self.xla, self.give_up_xla)
         numbers, count = results[0].numpy(), len(self.metrics)
         if self.rehearsal is not None:
             self.rehearsal.check()
@@ -204,6 +213,11 @@ class Learner:
             "stream": self.stream,
         }
         return {name: list(part.variables) for name, part in parts.items() if part is not None}
+
+    def close(self) -> None:
+        """End the other learners, if there are any."""
+        if self.ranks is not None:
+            self.ranks.close()
 
     def give_up_xla(self) -> None:
         """Compile no program of this learner with XLA from now on."""
@@ -255,6 +269,9 @@ class Learner:
         self._programs[key] = packing, program
         return results
 
+    def _faults(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._spread is None else self._spread.faults()
+
     def prepare(self) -> None:
         """Make what must be there before a program is traced."""
         if self.rehearsal is not None:
@@ -290,7 +307,7 @@ class Learner:
         shares = shares and not {*ON_DEMAND} & {*self.outputs} - {"q"}
         first = self._rows.linearization(rollout, self.outputs, self.variables) if shares else None
         batch = self.batch_of(rollout, progress, seed, None if first is None else first.outputs["value"])
-        objective = self.objective(batch, first)
+        objective = replace(self.objective(batch, first), spread=self._spread)
         metrics = check_metrics(update, update.apply(objective, self.state, seed), objective.metric_names)
         if self._explains:
             metrics["explained_variance"] = estimators.explained_variance(batch.values, batch.returns, batch.weights)

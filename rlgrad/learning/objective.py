@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -23,6 +23,13 @@ _OF_BESIDE = -2  # likewise: those of samples at the rows beside the batch's
 _KL, _BESIDE = "KL(π ‖ π′)", "q beside"  # beside the agent's outputs, whose names are identifiers
 
 
+class Linearizer(Protocol):
+    """Several learners, which share the rows of a step."""
+
+    def linearize(self, batch: Any, names: Sequence[str], variables: Sequence[Any]) -> Any:
+        """Return what has the outputs of a batch, by name, as `outputs`, and their gradients as `gradient(credit)`."""
+
+
 @dataclass(frozen=True)
 class PolicyObjective:
     """The `rlgrad.updates.Objective` of a policy: Σ_k Σ_t w_t c_k,t f_k(s_t, a_t), with the credits c as plain numbers.
@@ -38,6 +45,7 @@ class PolicyObjective:
         target: the target weights; `None`: the agent has none.
         first: a linearization at the current weights, if one was already computed to build the batch. `None`: computed on
             demand. An objective of other rows, outputs or weights has none.
+        spread: several learners, which share the rows. `None`: this one computes all of them.
     """
 
     agent: Agent
@@ -49,6 +57,7 @@ class PolicyObjective:
     measured: tuple[str, ...] = ()
     target: Placed | None = None
     first: gradients.Linearization | None = None
+    spread: Linearizer | None = None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -85,6 +94,9 @@ class PolicyObjective:
         """Return the outputs at the current weights, with their gradients: one forward pass, one backward pass."""
         if self.first is not None:
             return self.first
+        if self.spread is not None:
+            shared: gradients.Linearization = self.spread.linearize(self.batch, self.outputs, self.variables)
+            return shared
         model, inputs = question(self.policy, self.batch, self.outputs)
         specs, beside = output_specs(self.agent, self.policy, self.batch, self.outputs), self._beside()
         if beside is not None:

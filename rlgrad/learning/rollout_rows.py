@@ -13,13 +13,13 @@ from rlgrad.agent import Agent
 from rlgrad.data import Batch, Rollout
 from rlgrad.learning.asking import Now
 from rlgrad.learning.contract import check_estimates
-from rlgrad.learning.objective import output_specs, question
+from rlgrad.learning.objective import Linearizer
 from rlgrad.learning.reward_scale import RewardScale
+from rlgrad.learning.spreading import UNKNOWN, linearize_rows, rows_of
 from rlgrad.learning.target_weights import TargetWeights
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 
-_ONLY_ROLLOUT = Batch(*[None] * len(Batch._fields))  # of which nothing but the rollout is known yet
 _OF_ROWS = 2**30  # a number that no epoch has: the seeds of a batch's rows
 
 
@@ -33,6 +33,7 @@ class RolloutRows:
         uses_value: an output estimates the value.
         reward_scale: of the rewards, `None` if the agent asks for none.
         target: the target weights, `None` if there are none.
+        spread: several learners, which share the rows; `None` if there are none.
     """
 
     agent: Agent
@@ -40,6 +41,7 @@ class RolloutRows:
     uses_value: bool
     reward_scale: RewardScale | None = None
     target: TargetWeights | None = None
+    spread: Linearizer | None = None
 
     def linearization(
         self, rollout: Rollout, names: Sequence[str], variables: Sequence[Any]
@@ -53,10 +55,11 @@ class RolloutRows:
         """
         policy = self.policy
         actions = tf.nest.map_structure(policy.rows, rollout.actions)
-        batch = _ONLY_ROLLOUT._replace(observations=policy.inputs(rollout), actions=actions)
-        model, inputs = question(policy, batch, names)
-        specs = output_specs(self.agent, policy, batch, names)
-        return gradients.linearize(model, inputs, output=specs, weights=list(variables))
+        batch = UNKNOWN._replace(observations=policy.inputs(rollout), actions=actions)
+        if self.spread is not None:
+            shared: gradients.Linearization = self.spread.linearize(batch, names, variables)
+            return shared
+        return linearize_rows(self.agent, policy, rows_of(batch, names), names, variables)
 
     def of(self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: tf.Tensor | None = None) -> Batch:
         """Return a rollout in rows, with its estimates.

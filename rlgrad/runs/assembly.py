@@ -13,6 +13,7 @@ from rlgrad.callbacks import Callback, make_callbacks
 from rlgrad.config import Config
 from rlgrad.core import capacity
 from rlgrad.core.keras_configs import weights_within
+from rlgrad.distributed.learners import Learners
 from rlgrad.environments.goals import goals_of
 from rlgrad.learning.contract import batch_signature, dry_run
 from rlgrad.learning.learner import Learner
@@ -86,6 +87,7 @@ def assemble(
             agent = dataclasses.replace(changed, replay=replay)
             config = dataclasses.replace(config, agent=agent)
         device = device_for(spaces[0], config.hidden_sizes, [model, value_model])
+        ranks = _learners(config, collector, device)
         signature = batch_signature(*specs_for(*spaces), replay=agent.replay is not None)
         traced = dry_run(
             agent,
@@ -115,13 +117,34 @@ def assemble(
             if agent.replay is not None and agent.replay.hindsight:
                 goals = goals_of(config.env, spaces[0], config.env_kwargs, config.wrappers)
             known = traced if policy.has_value else None
-            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=known, goals=goals)
+            learner = Learner(agent, policy, num_envs=collector.num_envs, traced=known, goals=goals, ranks=ranks)
             if episodes is not None:
                 begin_with(learner, episodes)
     except BaseException:
         collector.close()
         raise
     return Run(config, policy, learner, collector, path, callbacks, device)
+
+
+def _learners(config: Config, collector: Collector, device: str) -> Learners | None:
+    """Return the learners of a run that has several.
+
+    Raises:
+        ValueError: it learns in a program with its environments, or on a GPU.
+    """
+    if config.learners == 1:
+        return None
+    if collector.fusible is not None:
+        raise ValueError(
+            "An environment written in TensorFlow is compiled together with its learner, which is faster than any number of "
+            "learners: leave learners out (docs/compiled-environments.md)."
+        )
+    if device != "CPU:0":
+        raise ValueError(
+            f"Several learners compute on CPUs, and this run computes on {device}: leave learners out, or hide the GPU by "
+            "CUDA_VISIBLE_DEVICES=-1."
+        )
+    return Learners(config.learners, ray_address=config.ray_address, timeout=config.worker_timeout)
 
 
 def log_infos(collector: Collector, names: Sequence[str]) -> None:

@@ -442,8 +442,9 @@ class Run:
         self.metrics = tuple(dict.fromkeys((*self.metrics, *self._journal.added)))
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close the environments, and end other learners."""
         self.collector.close()
+        self.learner.close()
 
     def diagnose(self) -> Diagnosis:
         """Diagnose the gradients of a rollout collected now, or of a batch of the replay. The weights stay as they are.

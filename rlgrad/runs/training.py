@@ -64,6 +64,7 @@ def train(
     worker_timeout: float = 60.0,
     asynchronous: bool = False,
     max_lag: int | None = None,
+    learners: int = 1,
     encoders: Sequence[str] = (),
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
@@ -126,13 +127,15 @@ def train(
             `None`: no limit.
         workers: Processes that step the environments, here or on the machines of a Ray cluster (docs/many-machines.md). No
             number depends on how many they are. `None`: this process steps them.
-        ray_address: Address of the head of the Ray cluster that runs the workers, or auto for the cluster that this machine
-            belongs to. `None`: the workers run on this machine.
-        worker_timeout: Seconds within which each worker must find a place and be ready.
+        ray_address: Address of the head of the Ray cluster that runs workers and learners, or auto for the cluster that this
+            machine belongs to. `None`: they run on this machine.
+        worker_timeout: Seconds within which each worker, or learner, must find a place and be ready.
         asynchronous: Learn from the rollout of whichever worker is ready first, while the others play on with older weights:
             for impala and ppo. Such a run is not reproducible.
         max_lag: Drop rollouts whose weights are more updates old than this, where workers are asynchronous. `None`: four times
             the number of workers.
+        learners: Processes that share the rows of each step of the weights, this one and others, here or on the machines of a
+            Ray cluster (docs/many-machines.md). Numbers depend on how many they are by rounding alone.
         encoders: Encoders of observations besides those of installed packages: names, or `my_encoders.py:Mine`
             (docs/encoders.md).
         hidden_sizes: Widths of the hidden layers of the default networks.
@@ -214,7 +217,7 @@ def run_config(
         config, callbacks, verbose
     )  # first: logs refuse what they cannot do before anything is written
     require_possible(config)
-    if config.workers is not None:
+    if config.uses_ray:
         import_ray()  # which is refused, where it is missing, before anything is written
     require_written(config)
     path = free_folder(config, run_dir)
@@ -251,6 +254,25 @@ def run_config(
         raise
     if verbose and command == _IN_PYTHON:  # the command line ends with a report of its own
         say(verdict(run, results))
+    return run
+
+
+def continue_config(config: Config, path: Path, *, callbacks: Callback | Sequence[Callback] = ()) -> Run:
+    """Continue a run of a config that this process knows, which was killed, and train it to its end.
+
+    Args:
+        config: that the run was begun with.
+        path: the run's folder.
+        callbacks: as it was begun with.
+    """
+    run = assemble(config, None, None, None, path, callbacks_of(config, callbacks, verbose=False))
+    try:
+        run.restore()
+        if not run.ended:
+            run.train()
+    except BaseException:
+        run.close()
+        raise
     return run
 
 
@@ -325,7 +347,8 @@ def load(
             "workers": workers or None,
         }
         if workers == 0:
-            content = {name: value for name, value in content.items() if name not in PLACES}
+            places = PLACES if content.get("learners", 1) == 1 else {"workers"}
+            content = {name: value for name, value in content.items() if name not in places}
         config = configs.from_mapping(content, agent, **{k: v for k, v in replaced.items() if v is not None})
     except ValueError as error:
         raise ValueError(f"{path / 'config.yaml'}: {error}") from error

@@ -101,6 +101,11 @@ class Ascent(Update):
         return self.num_epochs * self.num_minibatches
 
     @property
+    def needs_only_gradients(self) -> bool:
+        """Return True."""
+        return True
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Return the names of what `apply` reports besides the objective's own metrics."""
         return ("gradient_norm", "learning_rate", *(("gradient_steps",) if self.target_kl else ()))

@@ -195,6 +195,11 @@ class Update(Record):
         return self.steps_per_rollout == 1 and issubclass(promises, applies)
 
     @property
+    def needs_only_gradients(self) -> bool:
+        """Return True if `apply` asks for nothing but the objective's `gradient()`, which several learners can add up."""
+        return False
+
+    @property
     def moves_only_the_policy(self) -> bool:
         """Return True if the update limits a step by how far the policy moves, which says nothing about a value."""
         return False

@@ -50,6 +50,11 @@ class PerHead(Update):
         require_at_most(self, policy_every=2**20)
 
     @property
+    def needs_only_gradients(self) -> bool:
+        """Return True if both updates ask for nothing else."""
+        return self.policy.needs_only_gradients and self.value.needs_only_gradients
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Return the names of what `apply` reports besides the objective's own metrics: those of the policy's update."""
         return self.policy.metrics

@@ -128,7 +128,7 @@ def test_numbers_as_text_and_lists_become_what_the_fields_declare():
         ({"agent": {"name": "ppo", "update": 3}}, "agent.update is a mapping of names to values, got 3"),
         ({"agent": {"name": "ppo", "update": {"num_epochs": 0.5}}}, "agent.update.num_epochs is an integer, got 0.5"),
         ({"env": 3}, "env is a string, got 3"),
-        ({"wrapers": []}, "Unknown setting 'wrapers'. Did you mean 'wrappers' or 'workers'?"),
+        ({"wrapers": []}, "Unknown setting 'wrapers'. Did you mean 'wrappers' or 'workers' or 'learners'?"),
         ({"agent": {"gamma": 1.0}}, "agent has a name"),
     ],
 )

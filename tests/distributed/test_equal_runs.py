@@ -118,7 +118,10 @@ class NodeKiller(rlgrad.Callback):
 
 @mostly_slow(
     "kind, workers",
-    [*((kind, 1 + (kind != "stream q")) for kind in KINDS), ("ppo", 1), ("ppo", 4), ("dqn", 4)],
+    [
+        *((kind, 1 + (kind != "stream q")) for kind in KINDS),
+        *((kind, workers) for kind in ("ppo", "a2c async", "dqn", "recurrent ppo") for workers in (1, 4)),
+    ],
     quick=[("ppo", 2)],
 )
 def test_a_run_with_workers_is_the_run_without(kind, workers, alone, cluster, tmp_path):
@@ -142,10 +145,11 @@ def test_a_run_whose_workers_were_killed_twice_is_the_run_without_workers(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ppo", "recurrent ppo"])
-def test_a_run_whose_nodes_were_killed_twice_is_the_run_without_workers(kind, alone, cluster, tmp_path):
-    killers = [NodeKiller(cluster, 1), NodeKiller(cluster, 3)]
+def test_a_run_whose_nodes_were_killed_twice_is_the_run_without_workers(kind, alone, nodes, tmp_path, caplog):
+    killers = [NodeKiller(nodes, 1), NodeKiller(nodes, 3)]
     assert trained(kind, tmp_path / "run", killers, workers=4) == alone(kind)
     assert [killer.killed for killer in killers] == [1, 1]
+    assert "was lost: its rollout is played again elsewhere" in caplog.text
 
 
 class Stop(rlgrad.Callback):

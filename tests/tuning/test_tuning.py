@@ -22,6 +22,7 @@ from rlgrad.core import settings
 from rlgrad.runs.training import run_config
 from rlgrad.search import Range
 from rlgrad.tuning import trials as tuning
+from rlgrad.tuning import worth
 from rlgrad.tuning.studies import Measure
 from rlgrad.tuning.trials import tune
 from rlgrad.updates import Ascent
@@ -60,7 +61,7 @@ class Trained:
 @pytest.fixture
 def trained(monkeypatch):
     fake = Trained()
-    monkeypatch.setattr(tuning, "run_config", fake)
+    monkeypatch.setattr(worth, "run_config", fake)
     monkeypatch.setattr(tuning, "gc", SimpleNamespace(collect=lambda: None))  # nothing was compiled
     return fake
 

@@ -22,6 +22,7 @@ rlgrad tune CONFIG [options] [options of train]
        rlgrad tune AGENT ENV [options] [options of train]
        rlgrad tune --from RUN [options] [options of train]"""
 _SHOWN = 5  # of the best trials
+_OF_STUDY = {"workers", "ray_address"}  # options that are the study's here, and each run's elsewhere
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("env", nargs="?", help="Gymnasium id")
     parser.add_argument("--from", help="search around this run's config")
     add_trust(parser)
-    for name in options.option_types():
+    for name in options.option_types().keys() - _OF_STUDY:
         parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
     return parser
 
@@ -70,6 +71,8 @@ def _own() -> argparse.ArgumentParser:
         default="median",
         help="what stops trials that fall behind (default: median)",
     )
+    parser.add_argument("--workers", type=count, help="trials at a time, with Ray (default: one, in this process)")
+    parser.add_argument("--ray-address", help="head of the Ray cluster that runs them, or auto (default: this machine)")
     parser.add_argument("--timeout", type=float, help="begin no further trial after this many seconds")
     return parser
 
@@ -100,6 +103,8 @@ def run(arguments: list[str]) -> Result:
             pruner=own.pruner,
             storage=own.storage,
             timeout=own.timeout,
+            workers=own.workers,
+            ray_address=own.ray_address,
             report=lambda trial, study: print(_line(trial, study), flush=True),
         )
     return _result(study)

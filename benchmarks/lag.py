@@ -1,0 +1,121 @@
+"""IMPALA with four workers that are not waited for, beside A2C and IMPALA in one process, after equal numbers of steps.
+
+    pip install 'rlgrad[cpu,ray,box2d]'
+    python benchmarks/lag.py run CartPole-v1 --seeds 0-2          # adds a line a run to results/lag.jsonl
+    python benchmarks/lag.py run LunarLander-v3 --seeds 0-0
+    python benchmarks/lag.py table                                # writes results/lag.md
+
+All have the same network, discount and optimizer. Those with four environments make as many updates as the four workers do,
+each of a rollout of one of them.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+LINES, PAGE = RESULTS / "lag.jsonl", RESULTS / "lag.md"
+STEPS = {"CartPole-v1": 150_000, "LunarLander-v3": 400_000}
+GAMMA = {"CartPole-v1": 0.98, "LunarLander-v3": 0.99}
+WAYS = {
+    "A2C": ("a2c", {}),
+    "A2C, 4 environments": ("a2c", {"num_envs": 4}),
+    "IMPALA": ("impala", {}),
+    "IMPALA, 4 environments": ("impala", {"num_envs": 4}),
+    "IMPALA, 4 workers": ("impala", {"workers": 4, "asynchronous": True}),
+}
+
+
+def run(env: str, way: str, seed: int) -> None:
+    import rlgrad
+    from rlgrad.agents import A2C, IMPALA
+    from rlgrad.updates import Ascent
+
+    name, options = WAYS[way]
+    update = Ascent(optimizer="adam", learning_rate=2e-3, learning_rate_schedule="linear", max_grad_norm=0.5)
+    shared = {"num_envs": 16, "num_steps": 16, "gamma": GAMMA[env], "entropy_coefficient": 0.01, "update": update}
+    agent = A2C(**shared) if name == "a2c" else IMPALA(**shared)
+    begun = time.time()
+    with tempfile.TemporaryDirectory() as place:
+        trained = rlgrad.train(
+            agent,
+            env,
+            total_timesteps=STEPS[env],
+            seed=seed,
+            vectorization_mode="sync",
+            verbose=False,
+            evaluation_episodes=0,
+            logs=(),
+            run_dir=Path(place) / "run",
+            **options,
+        )
+        seconds, lags = time.time() - begun, trained.history.get("time/policy_lag", [0.0])
+        line = {
+            "env": env,
+            "steps": STEPS[env],
+            "way": way,
+            "seed": seed,
+            "updates": trained.updates,
+            "lag": round(float(np.mean(lags)), 2),
+            "largest_lag": float(np.max(lags)),
+            "train_return": round(trained.history["train/return"][-1], 1),
+            "greedy": round(trained.evaluate(50).mean_return, 1),
+            "sampled": round(trained.evaluate(50, greedy=False).mean_return, 1),
+            "seconds": round(seconds),
+        }
+        trained.close()
+    with LINES.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(line, flush=True)
+
+
+def table() -> None:
+    order = [*WAYS]
+    lines = sorted(
+        map(json.loads, LINES.read_text().splitlines()), key=lambda x: (x["env"], order.index(x["way"]), x["seed"])
+    )
+    rows = [
+        f"| {x['env']} | {x['steps']:,} | {x['way']} | {x['seed']} | {x['updates']:,} | {x['lag']:g} | {x['train_return']} | "
+        f"{x['greedy']} | {x['sampled']} | {x['seconds']} |"
+        for x in lines
+    ]
+    PAGE.write_text(HEAD + "\n".join(rows) + "\n")
+
+
+HEAD = """\
+# IMPALA with rollouts that lag
+
+A2C and IMPALA in one process, and IMPALA with four workers that are not waited for (`--workers 4 --asynchronous`), at equal
+steps: 16 environments, rollouts of 16 steps, networks of 64-64, Adam with 2e-3 falling to 0, entropy 0.01, gradients cut to
+0.5, γ 0.98 on CartPole and 0.99 on LunarLander: the first settings tried. With four workers a rollout has four of the
+environments, so that there are four times as many updates; the rows with four environments make as many, without lag. *Lag*:
+mean over the logged rows, in updates. Last weights; the returns of 100 training episodes, and of 50 fresh ones. No seed is
+left out. The asynchronous runs cannot be repeated to the bit. The seconds are those of a machine with two cores that other
+work was using.
+
+    python benchmarks/lag.py run CartPole-v1 --seeds 0-2
+    python benchmarks/lag.py run LunarLander-v3 --seeds 0-0
+    python benchmarks/lag.py table
+
+| environment | steps | agent | seed | updates | lag | training return | greedy | sampled | training, s |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("env", nargs="?", choices=list(STEPS))
+    parser.add_argument("--seeds", default="0-0")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    given = parser.parse_args()
+    if given.what == "run":
+        first, _, last = given.seeds.partition("-")
+        for seed in range(int(first), int(last or first) + 1):
+            for way in given.ways:
+                run(given.env, way, seed)
+    else:
+        table()
