@@ -55,7 +55,15 @@ PLAN = {
     "umbrella_distract": (500, 20, (0, 9)),
     "umbrella_length": (1000, 10, (0, 2, 9)),
 }
-KEPT = ("episode", "total_return", "total_regret", "raw_return", "best_episode", "total_bad_episodes", "denoised_return")
+KEPT = (
+    "episode",
+    "total_return",
+    "total_regret",
+    "raw_return",
+    "best_episode",
+    "total_bad_episodes",
+    "denoised_return",
+)
 KEPT += ("total_perfect",)
 
 
