@@ -9,8 +9,8 @@ Two environments run the agents, and a third one scores them, since bsuite 0.3.6
     pip install bsuite==0.3.6 'pandas<2' 'numpy<2' 'plotnine<0.13' 'matplotlib<3.9'
     python benchmarks/bsuite_referee.py score                   # writes results/bsuite.md and results/bsuite.png
 
-`PLAN` says which ids of each experiment are played, and for how many episodes. Both libraries play one environment with the same
-settings, those of `run_rlgrad` and `run_sb3`; what they do not name is the library's default. An id that is in the results
+`PLAN` says which ids of each experiment are played, and for how many episodes. Both libraries play one environment with the
+same settings, those of `run_rlgrad` and `run_sb3`; what they do not name is the library's default. An id that is in the results
 already is left out, so a run that was stopped goes on.
 """
 
@@ -68,7 +68,7 @@ KEPT += ("total_perfect",)
 
 
 def made(bsuite_id: str, seed: int):
-    """Return bsuite's environment as Gymnasium has them, with seeds where bsuite leaves them to chance; its rows are `.rows`."""
+    """Return bsuite's environment as one of Gymnasium, seeded where bsuite leaves that to chance; its log is `.rows`."""
     import gymnasium
     import numpy as np
     from bsuite import bsuite, sweep
@@ -76,7 +76,7 @@ def made(bsuite_id: str, seed: int):
 
     class Referee(gymnasium.Env):
         def __init__(self):
-            name, settings = bsuite_id.split("/")[0], dict(sweep.SETTINGS[bsuite_id])
+            name, settings = bsuite_id.partition("/")[0], dict(sweep.SETTINGS[bsuite_id])
             if "seed" in inspect.signature(bsuite.EXPERIMENT_NAME_TO_ENVIRONMENT[name]).parameters:
                 settings["seed"] = seed
             self.rows, self.episodes = [], 0
@@ -170,9 +170,10 @@ def run(system: str, agent: str, experiments: list[str]) -> None:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
                 env = made(bsuite_id, seed=index)
                 begun, cpu = time.perf_counter(), time.process_time()
-                {"rlgrad": run_rlgrad, "sb3": run_sb3}[system](agent, env, episodes, episodes * longest, seed=index)
+                most = -(-episodes * longest // 64) * 64  # whole rollouts
+                {"rlgrad": run_rlgrad, "sb3": run_sb3}[system](agent, env, episodes, most, seed=index)
             rows = [row for row in env.rows if row["episode"] <= episodes]
-            assert rows and rows[-1]["episode"] == episodes, f"{bsuite_id} ended after {env.episodes} episodes."
+            assert env.episodes >= episodes, f"{bsuite_id} ended after {env.episodes} episodes."
             line = {"system": system, "agent": agent, "bsuite_id": bsuite_id, "episodes": episodes}
             line |= {"seconds": round(time.perf_counter() - begun, 1), "cpu": round(time.process_time() - cpu, 1)}
             line["rows"] = {key: [round(row[key], 4) for row in rows] for key in rows[0]}
@@ -199,7 +200,7 @@ def tables() -> Iterator[tuple[str, str, object]]:
 
 
 def score() -> None:
-    """Grade by bsuite's own functions. Of MNIST's, one asks for the last tenth of all episodes: here of those that were played."""
+    """Grade by bsuite's functions. One of MNIST's asks for the last tenth of all episodes: here of those that were played."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -239,28 +240,28 @@ def score() -> None:
 HEAD = """\
 # bsuite: A2C, PPO and DQN, beside Stable-Baselines3's
 
-[bsuite](https://github.com/google-deepmind/bsuite) 0.3.6 is a set of small experiments from outside of this project, each made to
-ask one thing, with a score from 0 to 1 by its own functions. Here **the budget is shortened**: few of the ids of each
-experiment, and few episodes, which the table states; bsuite's own are 17 to 23 ids and 1,000 or 10,000 episodes. So the scores are
-lower than published ones, and are to be read from left to right: both libraries play the same ids for as many episodes. One
-seed an id: differences below 0.1 say little, and where an id is all or nothing (deep_sea, memory, umbrella), one id is the
+[bsuite](https://github.com/google-deepmind/bsuite) 0.3.6 is a set of small experiments from outside of this project, each made
+to ask one thing, with a score from 0 to 1 by its own functions. Here **the budget is shortened**: few of the ids of each
+experiment, and few episodes, which the table states; bsuite's own are 17 to 23 ids and 1,000 or 10,000 episodes. So the scores
+are lower than published ones, and are to be read from left to right: both libraries play the same ids for as many episodes.
+One seed an id: differences below 0.1 say little, and where an id is all or nothing (deep_sea, memory, umbrella), one id is the
 difference.
 
-Both play one environment, since bsuite counts episodes one by one, with observations as a vector and networks of 64-64. A2C: the
-defaults of both. PPO: rollouts of 64 steps, 10 epochs of 4 minibatches, learning rate 3e-4. DQN: replay of 10,000, batches of 32,
-an update every 4 steps from the 100th on, copies every 100 steps, learning rate 1e-3, random actions from 1 to 0.05 over a tenth of
-the most steps that the episodes may take. What is not named is each library's default: rlgrad's DQN is double, without
-Huber's loss; Stable-Baselines3's is plain, with it.
+Both play one environment, since bsuite counts episodes one by one, with observations as a vector and networks of 64-64. A2C:
+the defaults of both. PPO: rollouts of 64 steps, 10 epochs of 4 minibatches, learning rate 3e-4. DQN: a replay of 10,000,
+batches of 32, an update every 4 steps from the 100th on, copies every 100 steps, learning rate 1e-3, random actions from 1 to
+0.05 over a tenth of the most steps that the episodes may take. What is not named is each library's default: rlgrad's DQN is
+double, without Huber's loss; Stable-Baselines3's is plain, with it.
 
-How it is scored: bsuite's `summary_analysis.bsuite_score`, whose functions take the last episode that there is. Of MNIST's, half
-is the accuracy over the last tenth of 10,000 episodes; here over the last tenth of those that were played. The pixels are of MNIST's
-10,000 test images, under the names of the training images (`/tmp/mnist`), which could not be downloaded.
+How it is scored: bsuite's `summary_analysis.bsuite_score`, whose functions take the last episode that there is. Half of
+MNIST's is the accuracy over the last tenth of 10,000 episodes; here over the last tenth of those that were played. The pixels
+are MNIST's 10,000 test images, under the names of the training images (`/tmp/mnist`), which could not be downloaded.
 
     python benchmarks/bsuite_referee.py run rlgrad a2c     # and ppo, dqn; and sb3 in the place of rlgrad
     python benchmarks/bsuite_referee.py score
 """
 TAGS = """\
-By what bsuite says that they test, the mean of the experiments with this tag (bsuite.png draws it):
+By what bsuite says that they test, the mean of the experiments with this tag ([drawn](bsuite.png)):
 """
 
 if __name__ == "__main__":

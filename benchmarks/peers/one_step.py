@@ -2,19 +2,25 @@
 
     python benchmarks/peers/one_step.py          # writes benchmarks/results/one-step.md
 
-Each library's own `train()` runs on weights and a batch that it is given: its buffer's `get` or `sample` returns them. The optimizers
-are those of PyTorch, and Stable-Baselines3's RMSpropTFLike, over five steps. Of CleanRL's PQN, which is a script, the lines from its
-loss to its step stand below. Tests hold rlgrad to the same NumPy functions (tests/agents/test_steps_of_other_libraries.py).
-Needs a virtual environment of its own: torch (CPU build), stable-baselines3, sb3-contrib, gymnasium.
+Each library's own `train()` runs on weights and a batch that it is given: its buffer's `get` or `sample` returns them. The
+optimizers are those of PyTorch, and Stable-Baselines3's RMSpropTFLike, over five steps. Of CleanRL's PQN, which is a script,
+the lines from its returns to its step stand below. Before that, the settings in tests/helpers/peer_settings.py are compared
+with rl_zoo3's files and the libraries' defaults. Tests hold rlgrad to the same functions and settings
+(tests/agents/test_steps_of_other_libraries.py).
+
+Needs a virtual environment of its own: torch (CPU build), stable-baselines3, sb3-contrib, rl-zoo3, gymnasium.
 """
 
 import copy
+import inspect
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import rl_zoo3
 import torch
+import yaml
 from gymnasium import Env, spaces
 from sb3_contrib import QRDQN, TQC, TRPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
@@ -25,6 +31,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples, RolloutBu
 
 HERE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(HERE / "tests" / "helpers"))
+import peer_settings  # noqa: E402
 import peer_steps as by_numpy  # noqa: E402
 
 PAGE = HERE / "benchmarks" / "results" / "one-step.md"
@@ -32,7 +39,7 @@ DISCRETE, BOX = spaces.Discrete(4), spaces.Box(-1.0, 1.0, (2,))
 NUMBERS = by_numpy.numbers()
 SMALL = {"policy_kwargs": {"net_arch": [5], "activation_fn": torch.nn.Tanh}, "device": "cpu"}
 BOTH = {"policy_kwargs": {"net_arch": {"pi": [5], "vf": [5]}}, "device": "cpu"}
-CRITIC = {"policy_kwargs": {"net_arch": {"pi": [5], "qf": [6]}, "activation_fn": torch.nn.Tanh}, "device": "cpu"}
+CRITIC = {"policy_kwargs": {"net_arch": [6], "activation_fn": torch.nn.Tanh}, "device": "cpu"}
 
 
 class Nowhere(Env):
@@ -167,8 +174,9 @@ def dqn(plain):
 
 def by_quantile(weights, back=False):
     """The last layer's columns as sb3-contrib has them, (K, A) for (A, K), or the other way."""
-    turned = lambda w: w.reshape(*w.shape[:-1], *((3, 4) if back else (4, 3))).swapaxes(-1, -2).reshape(w.shape)
-    return [*weights[:-2], *map(turned, weights[-2:])]
+    shape = (3, 4) if back else (4, 3)
+    last = [w.reshape(*w.shape[:-1], *shape).swapaxes(-1, -2).reshape(w.shape) for w in weights[-2:]]
+    return [*weights[:-2], *last]
 
 
 def qrdqn(plain):
@@ -327,11 +335,33 @@ HEAD = """\
 The largest difference between a weight after the library's step and after NumPy's, as a share of the largest move of a weight
 in this step (of GAE: of the largest advantage); where several networks move, the worst of them. Once with the library's own
 optimizer, and once with plain descent in its place, which shows the gradient's size too. The libraries compute in float32, in
-which a weight of 1 ends at 6e-8.
+which a weight of 1 ends at 6e-8. The settings in tests/helpers/peer_settings.py are those of the libraries named below.
 
     python benchmarks/peers/one_step.py
 
 """
+
+
+ALGORITHMS = {"a2c": A2C, "ppo": PPO, "dqn": DQN, "qrdqn": QRDQN, "sac": SAC, "td3": TD3, "tqc": TQC}
+NETWORKS = {"sac": [256, 256], "tqc": [256, 256], "td3": [400, 300]}
+
+
+def check_settings():
+    """Compare the settings that were copied with their sources."""
+    for name, (source, copied, _) in peer_settings.SETTINGS.items():
+        algorithm, env_id = source
+        defaults = inspect.signature(ALGORITHMS[algorithm]).parameters
+        theirs = {key: value.default for key, value in defaults.items()} | {"n_envs": 1, "n_quantiles": 25}
+        theirs["net_arch"] = NETWORKS.get(algorithm)
+        if env_id:
+            table = yaml.safe_load((Path(rl_zoo3.__file__).parent / "hyperparams" / f"{algorithm}.yml").read_text())
+            theirs |= table[env_id]
+            inner = theirs["policy_kwargs"] or "dict()"
+            theirs |= eval(
+                inner, {"dict": dict, "RMSpropTFLike": RMSpropTFLike, "nn": torch.nn}
+            )  # the zoo's own notation
+        for key, value in copied.items():
+            assert theirs[key] == value, f"{name}: {key} is {theirs[key]}, not {value}"
 
 
 def worst(found):
@@ -349,10 +379,11 @@ def worst(found):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
+    check_settings()
     rows = ["| step | its own optimizer | plain descent |", "|---|---|---|"]
     for name, case in (ALONE | STEPS).items():
         both = [worst(case())] if name in ALONE else [worst(case(plain)) for plain in (False, True)]
         rows.append(f"| {name} | {' | '.join([*both, ''][:2])} |")
         print(rows[-1], flush=True)
-    versions = ", ".join(f"{p} {version(p)}" for p in ("stable-baselines3", "sb3-contrib", "torch"))
+    versions = ", ".join(f"{p} {version(p)}" for p in ("stable-baselines3", "sb3-contrib", "rl-zoo3", "torch"))
     PAGE.write_text(HEAD + "\n".join(rows) + f"\n\n{versions}\n")

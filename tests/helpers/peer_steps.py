@@ -1,10 +1,12 @@
 """One gradient and one optimizer step of Stable-Baselines3, sb3-contrib, rl_zoo3 and CleanRL, in NumPy float64.
 
-Written from their sources, with PyTorch's optimizers. benchmarks/peers/steps.py runs the libraries themselves on the numbers below
-and compares: what stands here is what they do. Neither TensorFlow nor rlgrad is needed to import it.
+Written from their sources, with PyTorch's optimizers. benchmarks/peers/one_step.py runs the libraries themselves on the numbers
+below and compares: what stands here is what they do. Neither TensorFlow nor rlgrad is needed to import it.
 
-Weights are [kernel, bias, …, kernel, bias] with kernels (in, out) and tanh between. Gradients are of their losses: they descend.
+Weights are [kernel, bias, …, kernel, bias] with kernels (in, out) and tanh between. Gradients are of losses: they descend.
 """
+
+import itertools
 
 import numpy as np
 
@@ -222,13 +224,17 @@ def td3_actor(actor, critic, batch):
     return pulled_back(actor, x, slope[:, x.shape[1] :] * (1 - np.tanh(raw) ** 2))[0]
 
 
+INSIDE = 1e-6
+"""What SB3 adds to 1 − a² inside of a logarithm. A test takes it out, to see that nothing else differs."""
+
+
 def squashed(actor, x, epsilon):
-    """u, a = tanh u, log σ, and log π(a|s) with the 1e-6 that SB3 adds inside of its logarithm."""
+    """u, a = tanh u, log σ, and log π(a|s)."""
     mean, log_std = np.split(network(actor, x)[0], 2, axis=-1)
     log_std = np.clip(log_std, -20.0, 2.0)
     u = mean + np.exp(log_std) * epsilon
     normal = (-0.5 * epsilon**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
-    return u, np.tanh(u), log_std, normal - np.log(1 - np.tanh(u) ** 2 + 1e-6).sum(-1)
+    return u, np.tanh(u), log_std, normal - np.log(1 - np.tanh(u) ** 2 + INSIDE).sum(-1)
 
 
 def sac_critics(critics, targets, actor, alpha, batch):
@@ -257,13 +263,13 @@ def tqc_critics(critics, targets, actor, alpha, batch, dropped):
 def sac_actor(actor, critics, alpha, batch, mean=False):
     """α log π − min q (SAC), or − the mean of all quantiles (TQC), by the reparameterized sample."""
     x, epsilon = batch["x"], batch["epsilon"]
-    u, action, log_std, _ = squashed(actor, x, epsilon)
+    _, action, log_std, _ = squashed(actor, x, epsilon)
     told = with_action(x, action)
     q = np.stack([network(critic, told)[0] for critic in critics])  # (E, M, K)
     share = np.full_like(q, 1 / (len(q) * q.shape[2])) if mean else np.eye(len(q))[q[..., 0].argmin(0)].T[..., None]
     slope = sum(pulled_back(critic, told, s)[1][:, x.shape[1] :] for critic, s in zip(critics, share, strict=True))
     flat = 1 - action**2
-    on_u = alpha * 2 * action * flat / (flat + 1e-6) - slope * flat
+    on_u = alpha * 2 * action * flat / (flat + INSIDE) - slope * flat
     on_log_std = (on_u * np.exp(log_std) * epsilon - alpha) * ((log_std > -20.0) & (log_std < 2.0))
     return pulled_back(actor, x, np.concatenate([on_u, on_log_std], axis=-1) / len(x))[0]
 
@@ -274,7 +280,7 @@ def sac_temperature(actor, batch, target_entropy):
 
 
 def pqn_returns(rewards, values, last_value, gamma, q_lambda):
-    """CleanRL's Q(λ) of one environment whose episode goes on, (T,). (Where one ends, CleanRL's λ part goes on all the same.)"""
+    """CleanRL's Q(λ) of one environment whose episode goes on, (T,). Where one ends, its λ part goes on all the same."""
     found = np.zeros(len(rewards))
     for t in reversed(range(len(rewards))):
         if t == len(rewards) - 1:
@@ -298,7 +304,7 @@ def numbers(seed=0, rows=12):
     rng = np.random.default_rng(seed)
 
     def weights(*sizes):
-        shapes = [s for i, o in zip(sizes, sizes[1:], strict=False) for s in ((i, o), (o,))]
+        shapes = [s for i, o in itertools.pairwise(sizes) for s in ((i, o), (o,))]
         return [normal(*shape) * 0.7 for shape in shapes]
 
     def normal(*shape):
@@ -322,9 +328,9 @@ def numbers(seed=0, rows=12):
         "target": made(3, 5, 4),
         "quantiles": made(3, 5, 4 * 3),
         "quantile_target": made(3, 5, 4 * 3),
-        "actor": made(3, 5, 2),
-        "target_actor": made(3, 5, 2),
-        "gaussian": made(3, 5, 4),
+        "actor": made(3, 6, 2),
+        "target_actor": made(3, 6, 2),
+        "gaussian": made(3, 6, 4),
         "critics": [made(5, 6, 1) for _ in range(2)],
         "target_critics": [made(5, 6, 1) for _ in range(2)],
         "quantile_critics": [made(5, 6, 4) for _ in range(2)],
