@@ -46,7 +46,12 @@ class IMPALA(Agent):
     """Credit on the entropy. A positive one keeps the policy exploring."""
     value_coefficient: float = 1.0
     """Credit on the value's error."""
-    update: Update = Ascent(optimizer="rmsprop", learning_rate=7e-4, max_grad_norm=0.5)
+    update: Update = Ascent(
+        optimizer="rmsprop",
+        optimizer_options={"rho": 0.99, "epsilon": 1e-10},  # the paper's decay; ε as in A2C
+        learning_rate=7e-4,
+        max_grad_norm=0.5,
+    )
     """How the weights move."""
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from rlgrad.cli.commands.train import parse_command
 from rlgrad.config import Config
 from rlgrad.hyperparameters import fields
 from rlgrad.replay import Exploration, Linear, Replay, Target
+from rlgrad.updates import Ascent, PerHead
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "coming-from.md").read_text()
@@ -99,6 +100,7 @@ def test_python_on_the_right_sides_runs_row_after_row(library, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     names = {"rlgrad": rlgrad, "np": np, "keras": keras, "steps": 128, "obs": np.zeros(4, np.float32)}
     names |= {name: getattr(agents, name) for name in agents.__all__}
+    names |= {"Ascent": Ascent, "PerHead": PerHead}
     names |= {"Replay": Replay, "Target": Target, "Exploration": Exploration, "Linear": Linear}
     names["my_keras_model"] = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     monkeypatch.setattr(rlgrad, "train", quick_train)
