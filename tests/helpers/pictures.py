@@ -2,14 +2,14 @@
 
 import contextlib
 
-from rlgrad.runs import run
+from rlgrad.runs import playable
 
-_PLOT_RUNS = run.plot_runs
+_PLOT_RUNS = playable.plot_runs
 
 
 def draw(wanted):
     """Let runs draw their learning curve, or write none."""
-    run.plot_runs = _PLOT_RUNS if wanted else lambda folders, path: path
+    playable.plot_runs = _PLOT_RUNS if wanted else lambda folders, path: path
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The settings of a run as one record, and the config.yaml that holds them."""
+"""The settings of a run as one record."""
 
 import dataclasses
 import functools
@@ -7,29 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rlgrad.core import registry, schedules, yaml_documents
-from rlgrad.core.checks import check_keys, close_names, require, require_above, require_at_most
-from rlgrad.core.settings import (
-    alternatives,
-    as_declared,
-    flat,
-    hints,
-    mapping,
-    plain,
-    read,
-    record_type,
-    require_finite,
-)
-from rlgrad.hyperparameters import Record, fields
+from rlgrad.config.names import agent_name
+from rlgrad.config.written import to_yaml
+from rlgrad.core import registry, yaml_documents
+from rlgrad.core.checks import require, require_above, require_at_most
+from rlgrad.core.settings import as_declared, flat, plain, require_finite
+from rlgrad.hyperparameters import fields
 
-if TYPE_CHECKING:  # the command line asks this module for its options before anything heavy is imported
+if TYPE_CHECKING:  # the command line asks for its options before anything heavy is imported
     from rlgrad.agent import Agent
     from rlgrad.environments.types import EnvLike
-    from rlgrad.updates import Update
 
-_UPDATES = "rlgrad.updates"
-NOTES = ("resolved", "changed")
-"""Keys of config.yaml that are no settings: choices made by rules, and what a run was continued with."""
 Memory = Literal["gru", "lstm"]
 VectorizationMode = Literal["auto", "compiled", "sync", "async", "vector_entry_point"]
 
@@ -242,213 +230,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, str | int | float | bool)
-
-
-def to_yaml(config: Config, notes: Mapping[str, Any]) -> str:
-    """Return the config as YAML.
-
-    Args:
-        config: the config.
-        notes: for people, by name; `from_mapping` leaves them out. See `NOTES`.
-    """
-    import yaml
-
-    objects = ("agent", "env", "collector")
-    written = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name not in objects}
-    written["agent"] = {"name": agent_name(config.agent)} | _plain(config.agent)
-    env = config.env if isinstance(config.env, str) else registry.place_of(config.env)
-    written["env"] = f"({config.env_name}, given as an object)" if env is None else _place(env)
-    written["collector"] = _collector_name(config.collector)
-    if config.from_logits:  # differs only with a model, which no config.yaml holds
-        del written["from_logits"]
-    if not config.encoders:
-        del written["encoders"]
-    if config.workers is None:
-        for name in ("workers", "asynchronous", "max_lag"):
-            del written[name]
-    if config.learners == 1:
-        del written["learners"]
-    if not config.uses_ray:
-        for name in ("ray_address", "worker_timeout"):
-            del written[name]
-    if config.init_from is not None:
-        written["init_from"] = str(Path(config.init_from).resolve())
-    written["logs"] = [_place(log) for log in config.logs]
-    order = [f.name for f in dataclasses.fields(config) if f.name in written]
-    return yaml.safe_dump({name: written[name] for name in order} | dict(notes), sort_keys=False)
-
-
-def _place(text: str) -> str:
-    """Return a text with the whole path of its file, if it is `file.py:Name` or `file.py:Name(…)`, and otherwise as it is."""
-    file, rest = registry.split_call(text)
-    return f"{Path(file).resolve()}:{rest}" if file.endswith(".py") else text
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as YAML holds it: records and mappings as dicts, Keras optimizers as their configs, tuples as lists."""
-    if isinstance(value, Record):
-        from rlgrad.updates import Update
-
-        kind = {"type": registry.name_of(_UPDATES, type(value))} if isinstance(value, Update) else {}
-        return kind | {name: _plain(v) for name, v in fields(value).items()}
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, str) or (callable(value) and not hasattr(value, "get_config")):
-        return _place(schedules.written(value))  # a name, or a schedule
-    if hasattr(value, "get_config"):
-        import keras
-
-        return keras.optimizers.serialize(value)
-    return value
-
-
-def _collector_name(collector: str | Callable[..., Any]) -> str:
-    """Return the name by which a collector is found again."""
-    return _place(collector) if isinstance(collector, str) else registry.name_of("rlgrad.collectors", collector)
-
-
-def from_mapping(content: Mapping[str, Any], agent: "Agent | None" = None, **overrides: Any) -> Config:
-    """Build a config from settings, such as a YAML file holds. What they leave out has its default.
-
-    Args:
-        content: settings by name; those of the agent under `agent`, with its `name`. `resolved` and `changed` are left out.
-        agent: an agent to take instead of the one that is named, which is then not imported.
-        overrides: settings to put in the place of those in `content`.
-
-    Raises:
-        ValueError: a setting is missing, unknown, or of a type that its field does not take; the message names it.
-    """
-    settings = {name: value for name, value in content.items() if name not in NOTES} | overrides
-    check_keys(settings, (f.name for f in dataclasses.fields(Config)), "setting")
-    for name in ("agent", "env", "total_timesteps"):
-        if name not in settings:
-            raise ValueError(f"The setting {name!r} is missing.")
-    if "env" not in overrides and not isinstance(settings["env"], str):
-        raise ValueError(f"env is a string, got {settings['env']!r}.")
-    options = mapping(settings.pop("agent"), "agent")
-    return Config(agent=_agent_from(options) if agent is None else agent, **as_declared(settings, Config))
-
-
-def shipped(name: str, **changes: Any) -> Config:
-    """Return a config that ships with rlgrad, as an object to read, to change and to train.
-
-    Args:
-        name: of the config; `rlgrad configs` lists them.
-        changes: settings to put in the place of its own.
-
-    Raises:
-        ValueError: there is no config of this name, with the names that are near; or a setting is wrong.
-
-    Example:
-        >>> config = rlgrad.config.shipped("cartpole", seed=3)
-        >>> agent = dataclasses.replace(config.agent, gamma=0.99)
-        >>> run = rlgrad.train(dataclasses.replace(config, agent=agent))
-    """
-    known = registry.configs()
-    if name not in known:
-        raise ValueError(f"There is no config {name!r}. {close_names(name, known)} `rlgrad configs` lists them.")
-    agent = changes.pop("agent", None)
-    return from_mapping(read(known[name]), agent, **changes)
-
-
-def _agent_from(options: dict[str, Any]) -> "Agent":
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise ValueError(f"agent has a name, such as `agent: {{name: reinforce}}`; got name: {name!r}.")
-    agent: Agent = _record(agent_class(name), options, "agent.")
-    return agent
-
-
-def _record(cls: type[Any], options: Mapping[str, Any], prefix: str, base: Any = None) -> Any:
-    """Return a record of class `cls` from field values, in which mappings stand for the records inside it.
-
-    Args:
-        cls: the class.
-        options: values by field.
-        prefix: of the names in messages, such as `agent.`.
-        base: a record of that class with the values of the fields that are left out. `None`: they have their defaults.
-
-    Raises:
-        ValueError: a key that is no field, with the field that was probably meant; or a value that its field does not take.
-    """
-    known: dict[str, Any] = {
-        f.name: f.default if base is None else getattr(base, f.name) for f in dataclasses.fields(cls)
-    }
-    check_keys(options, known, f"option of {prefix.rstrip('.')} ({cls.__name__})")
-    kind: Any = cls  # one that mypy can hash
-    declared = hints(kind)
-    inner = {
-        name: _inner_record(known[name], declared.get(name, type(known[name])), value, f"{prefix}{name}")
-        for name, value in options.items()
-    }
-    values = as_declared(inner, cls, prefix)
-    return cls(**values) if base is None else dataclasses.replace(base, **values)
-
-
-def _inner_record(default: Any, hint: Any, value: Any, name: str) -> Any:
-    """Return the record that settings of a field stand for; or the value as it is, if the field takes none, or others too."""
-    kind = record_type(hint)
-    if kind is None or isinstance(value, Record) or (len(alternatives(hint)) > 1 and not isinstance(value, Mapping)):
-        return value
-    from rlgrad.updates import Update
-
-    options = mapping(value, name)
-    if isinstance(default, Update):
-        return _update(default, options, f"{name}.")
-    base = default if isinstance(default, kind) else None
-    return _record(kind if base is None else type(base), options, f"{name}.", base)
-
-
-def _update(default: Record, options: dict[str, Any], prefix: str) -> Any:
-    """Return an update from its options: of the type that they name, else the default with other values."""
-    kind = update_class(options.pop("type")) if "type" in options else type(default)
-    own_rate = not isinstance(
-        options.get("optimizer", ""), str
-    )  # an optimizer with options has its learning rate among them
-    if own_rate and "learning_rate" in kind.__dataclass_fields__:
-        options.setdefault("learning_rate", None)
-    # A file that names an optimizer says all of it, as those of before there were options did.
-    if "optimizer" in options and "optimizer_options" in kind.__dataclass_fields__:
-        options.setdefault("optimizer_options", None)
-    return _record(kind, options, prefix, default if type(default) is kind else None)
-
-
-def update_class(name: Any) -> "type[Update]":
-    """Return the update class of a name such as `per_head`, or of a place such as `my_update.py:MyUpdate`.
-
-    Raises:
-        ValueError: there is none; the message has the names that are near.
-    """
-    from rlgrad.updates import Update
-
-    if not isinstance(name, str):
-        known = ", ".join(sorted(registry.installed(_UPDATES)))
-        raise ValueError(f"The type of an update is one of {known}, or my_update.py:MyUpdate; got {name!r}.")
-    try:
-        cls = registry.find(_UPDATES, name)
-    except ValueError as error:
-        raise ValueError(f"The type of an update is a name or a place. {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Update)):
-        raise ValueError(f"{name} is no subclass of rlgrad.updates.Update.")
-    return cls
-
-
-def agent_class(name: str) -> "type[Agent]":
-    """Return the agent class of a name such as `reinforce`, or of a place such as `my_agent.py:MyAgent`.
-
-    Raises:
-        ValueError: there is none; the message has the names that are near.
-    """
-    from rlgrad.agent import Agent
-
-    cls = registry.find("rlgrad.agents", name)
-    if not (isinstance(cls, type) and issubclass(cls, Agent)):
-        raise ValueError(f"{name} is no subclass of rlgrad.Agent.")
-    return cls
-
-
-def agent_name(agent: "Agent") -> str:
-    """Return the name by which `agent_class` finds this agent's class."""
-    return registry.name_of("rlgrad.agents", type(agent))
