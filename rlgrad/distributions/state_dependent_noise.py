@@ -45,10 +45,9 @@ class StateDependentNoise(DiagonalGaussian):
             raw: (…, size + features).
             log_std: log σ_jk, broadcastable to (…, features, size).
         """
-        from keras import ops  # exported models are built of these
-
-        size = self._size
-        mean, features = raw[..., :size], ops.stop_gradient(raw[..., size:])
+        size, ops = self._size, _operations(raw)
+        mean, features = raw[..., :size], raw[..., size:]
+        features = features if ops is np else ops.stop_gradient(features)
         if self.squash:
             mean = ops.clip(mean, -_FARTHEST_MEAN, _FARTHEST_MEAN)
         basis = features[..., None] * ops.exp(log_std)
@@ -84,6 +83,15 @@ class StateDependentNoise(DiagonalGaussian):
     @property
     def _size(self) -> int:
         return int(np.prod(self._shape))
+
+
+def _operations(x: Any) -> Any:
+    """Return NumPy for arrays, and for others the operations that exported models are built of."""
+    if isinstance(x, np.ndarray):
+        return np
+    from keras import ops
+
+    return ops
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rlgrad.distributions import Categorical, Distribution, Greedy
 from rlgrad.distributions.protocol import IMPOSSIBLE
 from rlgrad.mirrors.numpy_policy import NumpyPolicy
 from rlgrad.policies import actors
+from rlgrad.policies.copies import parts_of, rebuilt
 from rlgrad.policies.critics import WithCritics, values_of
 from rlgrad.policies.observations import Preparation, observation_spec
 from rlgrad.policies.successors import successor_values
@@ -220,39 +221,14 @@ class Policy(keras.Model):
         Raises:
             ValueError: Keras cannot copy a model that was given, such as a subclassed one without `get_config`.
         """
-        copied = type(self)(
-            keras_configs.twin(self.network),
-            self.distribution,
-            observation_space=self.observation_space,
-            action_spec=self.action_spec,
-            value_network=None if self.value_network is None else keras_configs.twin(self.value_network),
-            critics=[keras_configs.twin(critic) for critic in self.critics],
-            scalars=dict.fromkeys(self.scalars, 0.0),
-            normalize_observations=any(n is not None for n in self.preparation.normalizers),
-            from_logits=self.from_logits,
-        )
-        for own, source in zip(copied.variables, self.variables, strict=True):
-            own.assign(source)
+        copied: Policy = rebuilt(type(self), *parts_of(self, keras_configs.twin))
         copied._generator = copy.deepcopy(self._generator, memo)
         memo[id(self)] = copied
         return copied
 
     def __reduce__(self) -> Any:
         """Pickle what builds the same policy in another process, and its weights."""
-        options = {
-            "observation_space": self.observation_space,
-            "action_spec": self.action_spec,
-            "scalars": dict.fromkeys(self.scalars, 0.0),
-            "normalize_observations": any(n is not None for n in self.preparation.normalizers),
-            "from_logits": self.from_logits,
-        }
-        networks = {
-            "network": keras_configs.portable(self.network),
-            "value_network": None if self.value_network is None else keras_configs.portable(self.value_network),
-            "critics": [keras_configs.portable(critic) for critic in self.critics],
-        }
-        weights = [variable.numpy() for variable in self.variables]
-        return _rebuilt, (type(self), networks, self.distribution, options, weights)
+        return rebuilt, (type(self), *parts_of(self, keras_configs.portable))
 
     def save(self, *arguments: Any, **options: Any) -> None:
         """Raise an error that says how a policy is saved."""
@@ -397,18 +373,6 @@ class Policy(keras.Model):
 
     def _network_part(self, observations: Any) -> Any:
         return remove_mask(observations) if self.masked else observations
-
-
-def _rebuilt(kind: Any, networks: Any, distribution: Any, options: dict[str, Any], weights: list[np.ndarray]) -> Any:
-    made: dict[str, Any] = {}
-    for name, part in networks.items():
-        made[name] = (
-            [each.model() for each in part] if isinstance(part, list) else None if part is None else part.model()
-        )
-    policy = kind(distribution=distribution, **made, **options)
-    for variable, value in zip(policy.variables, weights, strict=True):
-        variable.assign(value)
-    return policy
 
 
 def zeros(specs: Any, leading: tuple[int, ...]) -> Any:

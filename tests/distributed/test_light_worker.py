@@ -79,12 +79,14 @@ rng = np.random.default_rng(0)
 logits = rng.normal(size=(3, 4)).astype(np.float32)
 mean = {"mean": logits, "log_std": np.zeros((1, 4), np.float32)}
 part = d.Part(("a",), d.Categorical(4), (4,), (), np.int64)
+noisy = d.StateDependentNoise(-np.ones(4, np.float32), np.ones(4, np.float32), hold=2)
 both = d.Joint((part, d.Part(("b",), d.DiagonalGaussian(-1.0, 1.0), (4,), (4,), np.float32)), (((), dict),))
 cases = [
     (d.Categorical(4), logits), (d.Bernoulli(), logits), (d.MultiCategorical((1, 3)), logits), (d.Greedy(4), logits),
     (d.DiagonalGaussian(-1.0, 1.0), mean), (d.DiagonalGaussian(-1.0, 1.0, squash=True), mean),
     (d.Deterministic(-1.0, 1.0, deviation=0.1), logits), (d.Exploring(d.Greedy(4), 0.5), logits),
     (d.Decided(d.Greedy(4), np.array([0, -1, 2])), logits),
+    (noisy, noisy.assemble(np.concatenate([logits, logits], 1), np.zeros((1, 4, 4), np.float32))),
     (both, {"heads": np.concatenate([logits, logits], 1), "log_std": np.zeros((3, 4), np.float32)}),
 ]
 for distribution, parameters in cases:
