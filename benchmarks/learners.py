@@ -4,7 +4,8 @@
     python benchmarks/learners.py > benchmarks/results/learners.json
 
 Each learner computes with one thread, so that two of them on two cores are like two machines of one core. One learner
-and several are measured in turn, on the same rollout, and the best of several repetitions counts. The network of pictures is
+and several are measured in turn, on the same rollout, and the best of several repetitions counts. Steps of four rows have next
+to no arithmetic: what two learners take for them longer than one is what the messages cost. The network of pictures is
 that of Mnih et al. (2015) with 84 × 84 × 4 bytes a row.
 """
 
@@ -92,38 +93,40 @@ class Counting(Learners):
         return found
 
 
-def measure(name, counts, repetitions):
-    make, columns, steps, minibatches = CASES[name]
-    observations, actions, networks = make()
+def timed(name, counts, repetitions, columns, steps, minibatches):
+    """Milliseconds of a step, by the number of learners; the learners."""
+    observations, actions, networks = CASES[name][0]()
     update = Ascent(learning_rate=1e-4, max_grad_norm=0.5, num_epochs=2, num_minibatches=minibatches)
     played = rollout(observations, steps, columns, np.random.default_rng(0))
-    made = {}
+    made, best = {}, dict.fromkeys(counts, np.inf)
     for count in counts:
         policy = rlgrad.make_policy(observations, actions, seed=0, **networks)
         ranks = None if count == 1 else Counting(count)
         agent = PPO(num_envs=columns, num_steps=steps, update=update)
         made[count] = rlgrad.Learner(agent, policy, num_envs=columns, ranks=ranks, xla=False)
-    best = dict.fromkeys(counts, np.inf)
     for i in range(repetitions + 1):
         for count, learner in made.items():
             begun = time.perf_counter()
             learner.learn(played, 0.0, np.array([1, i], np.int32))
             if i:
                 best[count] = min(best[count], time.perf_counter() - begun)
-    gradient_steps = 2 * minibatches
-    bytes_there, bytes_back = {}, {}
-    for count, learner in made.items():
-        if learner.ranks is not None:
-            bytes_there[count] = learner.ranks.sent // learner.ranks.steps
-            bytes_back[count] = learner.ranks.received // learner.ranks.steps
+    for learner in made.values():
         learner.close()
-    weights = sum(int(np.prod(v.shape)) for v in made[1].variables)
+    return {count: round(1e3 * seconds / (2 * minibatches), 2) for count, seconds in best.items()}, made
+
+
+def measure(name, counts, repetitions):
+    _, columns, steps, minibatches = CASES[name]
+    milliseconds, made = timed(name, counts, repetitions, columns, steps, minibatches)
+    few, _ = timed(name, counts, 2 * repetitions, 4, minibatches, minibatches)
+    ranks = {count: learner.ranks for count, learner in made.items() if learner.ranks is not None}
     return {
-        "weights": weights,
+        "weights": sum(int(np.prod(v.shape)) for v in made[1].variables),
         "rows of a step": columns * steps // minibatches,
-        "ms a step": {count: 1e3 * seconds / gradient_steps for count, seconds in best.items()},
-        "bytes there a step": bytes_there,
-        "bytes back a step": bytes_back,
+        "ms a step": milliseconds,
+        "ms a step of 4 rows": few,
+        "bytes there a step": {count: found.sent // found.steps for count, found in ranks.items()},
+        "bytes back a step": {count: found.received // found.steps for count, found in ranks.items()},
     }
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from helpers.functionals import Clock
 from helpers.slow import mostly_slow
-from numpy.testing import assert_allclose, assert_array_equal
 
 import rlgrad
 from rlgrad.agents import IMPALA, PPO, Reinforce
@@ -41,7 +40,18 @@ KINDS = {
 
 
 def weights(run):
-    return np.concatenate([variable.numpy().ravel() for variable in (*run.policy.variables, *run.learner.state.slots)])
+    """The weights, and what the optimizer remembers."""
+    return [variable.numpy() for variable in (*run.policy.variables, *run.learner.state.slots)]
+
+
+def distance(ones, others):
+    """The largest difference of two lists of arrays, in parts of the largest number of each array."""
+    pairs = zip(ones, others, strict=True)
+    return max(np.abs(one - other).max(initial=0) / max(np.abs(other).max(initial=0), 1e-9) for one, other in pairs)
+
+
+def same(ones, others):
+    return all(np.array_equal(one, other) for one, other in zip(ones, others, strict=True))
 
 
 def trained(kind, folder, count, callbacks=(), **changes):
@@ -85,15 +95,15 @@ class Stop(rlgrad.Callback):
 def test_several_learners_are_one_to_rounding(kind, count, two, tmp_path):
     several = two if (kind, count) == ("ppo", 2) else trained(kind, tmp_path / "several", count)
     one = trained(kind, tmp_path / "one", 1)
-    assert_allclose(several, one, rtol=1e-5, atol=1e-5 * np.abs(one).max())
-    assert not np.array_equal(several, one)  # they did add up
+    assert distance(several, one) < 1e-5
+    assert not same(several, one) or kind == "whole episodes"  # they did add up, here rows of padding
 
 
 @mostly_slow("kind, updates", [("ppo", (1,)), ("ppo", (1, 2)), ("impala", (1, 2)), ("recurrent", (1, 2))])
 def test_a_run_whose_learners_were_killed_is_the_run_whose_were_not(kind, updates, two, tmp_path, caplog):
     killer = Killer(updates)
     undisturbed = two if kind == "ppo" else trained(kind, tmp_path / "undisturbed", 2)
-    assert_array_equal(trained(kind, tmp_path / "run", 2, [killer]), undisturbed)
+    assert same(trained(kind, tmp_path / "run", 2, [killer]), undisturbed)
     assert len(killer.killed) == len(updates)
     assert "Learner 2 of 2 was lost: another one computes its share, with the same numbers." in caplog.messages
 
@@ -106,7 +116,7 @@ def test_a_run_is_resumed_to_the_bit_with_workers_beside(two, tmp_path):
     run.train(KINDS["ppo"][2]["total_timesteps"])  # it ended early
     found = weights(run)
     run.close()
-    assert_array_equal(found, two)
+    assert same(found, two)
 
 
 def test_a_learner_that_finds_no_place_is_named(cluster, monkeypatch, tmp_path, capsys):
