@@ -58,7 +58,7 @@ def export(policy: Policy, path: str | Path, format: Format | None = None) -> Pa
 
 def write(model: keras.Model, path: str | Path, format: Format | None = None) -> Path:
     """Write a model from `standalone`. See `export`."""
-    path = Path(path)
+    path = Path(path).expanduser()
     by_suffix = (name for name, suffix in SUFFIXES.items() if suffix and suffix == path.suffix)
     format = format or next(by_suffix, "saved_model")
     if format not in SUFFIXES:
