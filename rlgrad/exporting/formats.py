@@ -47,12 +47,15 @@ def export(policy: Policy, path: str | Path, format: Format | None = None) -> Pa
 
     Raises:
         FileExistsError: the path exists.
+        TypeError: it is no policy.
         ImportError: the format needs a package that is not installed; says which.
         ValueError: the path has not the ending of the format, or the format cannot hold this policy.
 
     Example:
         >>> rlgrad.export(run.policy, "cartpole.onnx")
     """
+    if not isinstance(policy, Policy):
+        raise TypeError(f"export takes a policy, such as run.policy; got {policy!r}.")
     return write(standalone(policy), path, format)
 
 
