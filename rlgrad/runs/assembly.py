@@ -1,7 +1,7 @@
 """From a config to a run that has not been trained: its collector, its policy, its learner and its callbacks."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def callbacks_of(
         stop_at_return=config.stop_at_return,
         patience=config.patience,
     )
-    several = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    several: list[Any] = [] if given is None else list(given) if isinstance(given, Iterable) else [given]
     for each in several:
         if not isinstance(each, Callback):
             made = f"{each.__name__}()" if isinstance(each, type) else repr(each)
