@@ -241,8 +241,8 @@ HEAD = """\
 to ask one thing, with a score from 0 to 1 by its own functions. Here **the budget is shortened**: few of the ids of each
 experiment, and few episodes, which the table states; bsuite's own are 17 to 23 ids and 1,000 or 10,000 episodes. So the scores
 are lower than published ones, and are to be read from left to right: both libraries play the same ids for as many episodes.
-One seed an id: differences below 0.1 say little, and where an id is all or nothing (deep_sea, memory, umbrella), one id is the
-difference.
+One seed an id: differences below 0.1 say little. Where an id is all or nothing (deep_sea, memory, umbrella), one id is the
+difference, and of CartPole half of the score is one episode above 500.
 
 Both play one environment, since bsuite counts episodes one by one, with observations as a vector and networks of 64-64. A2C:
 the defaults of both. PPO: rollouts of 64 steps, 10 epochs of 4 minibatches, learning rate 3e-4. DQN: a replay of 10,000,
