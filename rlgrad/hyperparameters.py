@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, dataclass_transform
 
+from rlgrad.core.checks import close_names
 from rlgrad.core.schedules import Schedule, anneal, require_schedule
 from rlgrad.core.settings import as_declared, hints
 
@@ -52,12 +53,24 @@ def _take_as_declared(cls: type[Any]) -> None:
 
     @functools.wraps(init)
     def converted(self: Any, **given: Any) -> None:
+        for name in given.keys() - inspect.signature(init).parameters.keys():
+            raise TypeError(_unknown(cls, name))
         init(self, **cls.as_given(given))
         kind: Any = cls  # one that mypy can hash
         for name in _schedules(kind):
             require_schedule(getattr(self, name), name)
 
     cls.__init__ = converted
+
+
+def _unknown(cls: type[Any], name: str) -> str:
+    """Return a sentence about a field that a record does not have: where it is, or which was meant."""
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    for place, value in defaults.items():
+        if name in getattr(type(value), "__dataclass_fields__", {}):
+            example = f"{cls.__name__}({place}={type(value).__name__}({name}=…))"
+            return f"{cls.__name__} has no field {name!r}: its {place} has, as in {example}."
+    return f"{cls.__name__} has no field {name!r}. {close_names(name, defaults)}"
 
 
 def fields(record: Any) -> dict[str, Any]:

@@ -185,9 +185,13 @@ def _fits(value: Any, hint: Any) -> tuple[bool, Any]:
     if hint in (int, float):
         converted = _number(value, hint)
         return converted is not None, converted
-    if origin in (tuple, list) and arguments[1:] in ((), (...,)):
-        each = [_fits(x, arguments[0]) for x in value] if isinstance(value, list | tuple) else [(False, None)]
-        return all(fits for fits, _ in each), origin(converted for _, converted in each)
+    if origin in (tuple, list):
+        value = value.tolist() if hasattr(value, "tolist") else value  # an array of NumPy
+        if not isinstance(value, list | tuple):
+            return False, value
+        inner = arguments[:1] * len(value) if arguments[1:] in ((), (...,)) else arguments
+        each = [_fits(x, kind) for x, kind in zip(value, inner, strict=False)]
+        return len(value) == len(inner) and all(fits for fits, _ in each), origin(converted for _, converted in each)
     if hint in (bool, str, type(None)) or record_type(hint) is hint:
         fits = isinstance(value, hint)
     elif origin is Literal:
@@ -224,7 +228,8 @@ def _expected(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (tuple, list):
-        return f"a list, each {_expected(arguments[0])}"
+        many = "a list" if arguments[1:] in ((), (...,)) else f"a list of {len(arguments)}"
+        return f"{many}, each {_expected(arguments[0])}"
     if (record := record_type(hint)) is not None:
         return f"{'an' if record.__name__[0] in 'AEIOU' else 'a'} {record.__name__}"
     kind = dict if isinstance(origin, type) and issubclass(origin, Mapping) else hint

@@ -47,18 +47,21 @@ def export(policy: Policy, path: str | Path, format: Format | None = None) -> Pa
 
     Raises:
         FileExistsError: the path exists.
+        TypeError: it is no policy.
         ImportError: the format needs a package that is not installed; says which.
         ValueError: the path has not the ending of the format, or the format cannot hold this policy.
 
     Example:
         >>> rlgrad.export(run.policy, "cartpole.onnx")
     """
+    if not isinstance(policy, Policy):
+        raise TypeError(f"export takes a policy, such as run.policy; got {policy!r}.")
     return write(standalone(policy), path, format)
 
 
 def write(model: keras.Model, path: str | Path, format: Format | None = None) -> Path:
     """Write a model from `standalone`. See `export`."""
-    path = Path(path)
+    path = Path(path).expanduser()
     by_suffix = (name for name, suffix in SUFFIXES.items() if suffix and suffix == path.suffix)
     format = format or next(by_suffix, "saved_model")
     if format not in SUFFIXES:

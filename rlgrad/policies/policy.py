@@ -312,7 +312,15 @@ class Policy(keras.Model):
                 "This policy chooses among the actions that a mask allows, and none was given: "
                 f"act({{'observation': …, {MASK!r}: …}}), with one number for each action."
             )
+        if _is_pair(observation) and not isinstance(self.observation_spec, tuple):
+            raise ValueError(
+                "act takes an observation, and this is what reset returns, (observation, info): take the first."
+            )
         x = self.as_arrays(observation)
+        for array in tf.nest.flatten(x):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                first = float(array[~np.isfinite(array)][0])
+                raise ValueError(f"act takes an observation of finite numbers, and this one has {first}.")
         shapes = [array.shape for array in tf.nest.flatten(x)]
         expected = [tuple(spec.shape[1:]) for spec in tf.nest.flatten(self.observation_spec)]
         single = shapes == expected
@@ -383,6 +391,11 @@ def zeros(specs: Any, leading: tuple[int, ...]) -> Any:
 def _heads(raw: Any) -> dict[str, Any]:
     """Return a network's outputs by name. A network with one output gives the policy."""
     return dict(raw) if isinstance(raw, dict) else {"policy": raw}
+
+
+def _is_pair(observation: Any) -> bool:
+    """Return True for what `reset` of an environment returns."""
+    return type(observation) is tuple and len(observation) == 2 and isinstance(observation[1], dict)
 
 
 def like(specs: Any, observations: Any) -> Any:

@@ -1,7 +1,7 @@
 """From a config to a run that has not been trained: its collector, its policy, its learner and its callbacks."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,11 @@ def log_infos(collector: Collector, names: Sequence[str]) -> None:
 
 
 def callbacks_of(
-    config: Config, given: Callback | Sequence[Callback], verbose: bool, *, postpone: Mapping[str, str] | None = None
+    config: Config,
+    given: Callback | Sequence[Callback] | None,
+    verbose: bool,
+    *,
+    postpone: Mapping[str, str] | None = None,
 ) -> list[Callback]:
     """Return all callbacks of a run. Those that add to the rows come before the logs, which write them."""
     own = make_callbacks(
@@ -171,12 +175,12 @@ def callbacks_of(
         stop_at_return=config.stop_at_return,
         patience=config.patience,
     )
-    given = [given] if isinstance(given, Callback | type) else list(given)
-    for each in given:
+    several: list[Any] = [] if given is None else list(given) if isinstance(given, Iterable) else [given]
+    for each in several:
         if not isinstance(each, Callback):
             made = f"{each.__name__}()" if isinstance(each, type) else repr(each)
             raise TypeError(f"callbacks are instances of subclasses of rlgrad.Callback, such as {made}; got {each!r}.")
-    return [*own, *given, *make_logs(config, postpone=postpone), *([Progress()] if verbose else [])]
+    return [*own, *several, *make_logs(config, postpone=postpone), *([Progress()] if verbose else [])]
 
 
 def _policy_options(config: Config) -> PolicyOptions:

@@ -135,7 +135,7 @@ def free_folder(config: Config, run_dir: str | Path | None) -> Path:
         FileExistsError: `run_dir` exists and is not empty, or another process trains there.
     """
     if run_dir is not None:
-        path = Path(run_dir)
+        path = Path(run_dir).expanduser()
         if path.is_dir() and {each.name for each in path.iterdir()} <= BEFORE_CONFIG:
             with locked(path):
                 for left in [*path.glob("checkpoints/*"), *(path / name for name in BEFORE_CONFIG)]:

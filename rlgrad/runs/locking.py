@@ -80,4 +80,9 @@ def describe_no_run(path: Path) -> str:
             f"The training in {path} was killed before it began, and there is nothing to resume: give the command that started "
             "it once more, with the same folder."
         )
+    within = next(
+        (each for each in list(path.parents)[:2] if path.is_file() and (each / "config.yaml").is_file()), None
+    )
+    if within is not None:
+        return f"{path} is a file of the run in {within}: give that folder."
     return f"{path} is no run folder: it has no config.yaml."

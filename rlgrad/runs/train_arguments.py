@@ -46,6 +46,7 @@ def config_of(agent: str | Agent | Config, env: Any, given: Mapping[str, Any], w
         written: the settings that the caller wrote. They alone replace those of a config.
 
     Raises:
+        TypeError: the agent is none of these.
         ValueError: there is no such config or agent, or a setting without a default is missing; says what to give.
     """
     changes = {name: given[name] for name in written if given[name] is not None or name not in _REQUIRED}
@@ -56,6 +57,11 @@ def config_of(agent: str | Agent | Config, env: Any, given: Mapping[str, Any], w
         return configs.shipped(agent, **changes)
     if isinstance(agent, str):
         agent = agent_class(agent)() if env is not None or ":" in agent else _agent_alone(agent)
+    if not isinstance(agent, Agent):
+        made = f"the class {agent.__name__}: call it, {agent.__name__}()" if isinstance(agent, type) else repr(agent)
+        raise TypeError(
+            f"agent is an agent, an agent's name or a config, such as 'ppo', PPO() or 'cartpole-ppo'; got {made}."
+        )
     for name, meaning, example in (
         ("env", "the environment", "'CartPole-v1'"),
         ("total_timesteps", "how many environment steps to take", "100_000"),

@@ -187,7 +187,7 @@ def train(
     """
     given, written = dict(locals()), named()
     settings = {f.name: given[f.name] for f in dataclasses.fields(Config)}  # each field is an argument: a test holds it
-    settings |= {"env_kwargs": dict(env_kwargs or {})}
+    settings |= {"env_kwargs": files.mapping({} if env_kwargs is None else env_kwargs, "env_kwargs")}
     config = config_of(agent, env, settings, written & settings.keys() - {"agent"})
     chosen = resolved(config.agent, config.env, num_envs, num_steps, optimizer)
     return run_config(
@@ -329,7 +329,7 @@ def load(
         FileNotFoundError: The folder holds no run.
         ValueError: An object that YAML cannot hold is missing from the arguments.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not (path / "config.yaml").is_file():
         raise FileNotFoundError(describe_no_run(path))
     require_plain(path)

@@ -1,6 +1,7 @@
 """Keras's optimizers: by name, from what a file holds, and with schedules of their learning rate."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,7 +64,8 @@ def named(name: str, options: Mapping[str, Any]) -> keras.optimizers.Optimizer:
             "step size is learning_rate."
         )
     for key, value in options.items():
-        if isinstance(config[key], float | int) and not isinstance(value, float | int):
+        of_number = isinstance(config[key], float | int)
+        if of_number and not (isinstance(value, float | int) and math.isfinite(value)):
             raise ValueError(
                 f"optimizer_options: {key} of {name!r} is a number, such as {config[key]!r}; got {value!r}."
             )

@@ -88,7 +88,7 @@ def _train_seeds(arguments: list[str], seeds: list[int]) -> Result:
     from rlgrad.runs.folders import folder_name
 
     agent, when = type(config.agent).__name__.lower(), time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(named or f"runs/{folder_name(config)}-{agent}-seeds-{when}")
+    folder = Path(named or f"runs/{folder_name(config)}-{agent}-seeds-{when}").expanduser()
     for taken in (path for seed in seeds if (path := folder / f"seed-{seed}").exists()):
         raise FileExistsError(f"{taken} exists; a run never writes over another. Choose a new folder.")
     most = min(len(seeds), os.cpu_count() or 1) if at_once is None else whole(at_once, "--workers")
