@@ -67,7 +67,7 @@ def of_episode(learner: Learner, steps: Sequence[Step], progress: float = 1.0) -
         raise ValueError(f"an episode of 1 to {CHUNK:,} steps is needed, got {len(steps):,}.")
     rollout = _rollout(learner, steps)
     if learner.rehearsal is None:
-        batch = learner.batch_of(rollout, tf.constant(progress, tf.float32))
+        batch = learner.rows_of(rollout, tf.constant(progress, tf.float32))
     else:
         batch = learner.scaled(_as_drawn(learner, rollout, progress))
     objective = learner.objective(batch)
