@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from rlgrad import random
 from rlgrad.core.nested import map_leaves
-from rlgrad.data import ReplayBatch, Rollout
+from rlgrad.data import Batch, ReplayBatch, Rollout
 from rlgrad.learning.asking import Now
 from rlgrad.learning.learner import Learner
 from rlgrad.learning.objective import PolicyObjective
@@ -26,11 +26,25 @@ ERROR = "δ"
 class Step(Protocol):
     """A step of an episode. See `rlgrad.playback.viewer.Transition`."""
 
-    observation: Any
-    action: Any
-    reward: float
-    terminated: bool
-    after: Any
+    @property
+    def observation(self) -> Any:
+        """Before the action, as arrays of the policy's own kind."""
+
+    @property
+    def action(self) -> Any:
+        """As the environment got it."""
+
+    @property
+    def reward(self) -> float:
+        """In the environment's units."""
+
+    @property
+    def terminated(self) -> bool:
+        """True if the task ended."""
+
+    @property
+    def after(self) -> Any:
+        """The next observation."""
 
 
 class StepCredits(NamedTuple):
@@ -66,6 +80,7 @@ def of_episode(learner: Learner, steps: Sequence[Step], progress: float = 1.0) -
     if not 1 <= len(steps) <= CHUNK:
         raise ValueError(f"an episode of 1 to {CHUNK:,} steps is needed, got {len(steps):,}.")
     rollout = _rollout(learner, steps)
+    batch: Batch | ReplayBatch
     if learner.rehearsal is None:
         batch = learner.rows_of(rollout, tf.constant(progress, tf.float32))
     else:
