@@ -1,7 +1,7 @@
 """What an agent would credit each step of one episode, beside its values and returns: numbers to look at, not an update."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +9,7 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.core.nested import map_leaves
 from rlgrad.data import Batch, ReplayBatch, Rollout
+from rlgrad.diagnostics.credited_steps import ERROR, StepCredits
 from rlgrad.learning.asking import Now
 from rlgrad.learning.learner import Learner
 from rlgrad.learning.objective import PolicyObjective
@@ -19,8 +20,6 @@ from rlgrad.spaces.trees import map_arrays
 from rlgrad.streams import StreamAgent
 
 Array = np.ndarray[Any, Any]
-ERROR = "δ"
-"""The name of a streaming agent's error, which multiplies all that its credits made eligible."""
 
 
 class Step(Protocol):
@@ -45,22 +44,6 @@ class Step(Protocol):
     @property
     def after(self) -> Any:
         """The next observation."""
-
-
-class StepCredits(NamedTuple):
-    """The credits of an episode of T steps.
-
-    Attributes:
-        credits: by output, those that differ from step to step, float (T,): of quantiles and of several critics the mean, of
-            atoms by how much the expectation would rise, of a vector its length. Of a streaming agent `ERROR` alone.
-        values: v(s), or q(s)[a] of agents that have one, float (T,). `None`: nothing says a value.
-        returns: discounted rewards from each step on, with the value of the last observation where the episode was cut,
-            float (T,). `None`: it was cut, and nothing says that value.
-    """
-
-    credits: dict[str, Array]
-    values: Array | None
-    returns: Array | None
 
 
 def of_episode(learner: Learner, steps: Sequence[Step], progress: float = 1.0) -> StepCredits:

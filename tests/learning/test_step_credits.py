@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import rlgrad
 from rlgrad.agents import A2C, C51, DQN, PPO, PQN, SAC, DiscreteSAC, Reinforce, StreamAC, StreamSARSA
+from rlgrad.diagnostics.credited_steps import ERROR
 from rlgrad.learning import step_credits
 from rlgrad.playback.viewer import Transition
 from rlgrad.policies.actions import ActorCritic
@@ -109,9 +110,9 @@ def test_of_streams_it_is_the_error():
     taken = q[np.arange(5), [step.action for step in played]]
     following = np.append(0.9 * taken[1:], 0.0)
     found = step_credits.of_episode(of, played)
-    assert [*found.credits] == [step_credits.ERROR]
-    np.testing.assert_allclose(found.credits[step_credits.ERROR], np.arange(1.0, 6.0) + following - taken, rtol=1e-4)
-    assert step_credits.of_episode(learner(StreamAC()), played).credits[step_credits.ERROR].shape == (5,)
+    assert [*found.credits] == [ERROR]
+    np.testing.assert_allclose(found.credits[ERROR], np.arange(1.0, 6.0) + following - taken, rtol=1e-4)
+    assert step_credits.of_episode(learner(StreamAC()), played).credits[ERROR].shape == (5,)
 
 
 def test_nothing_is_changed():
