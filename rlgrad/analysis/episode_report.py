@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlgrad.analysis import pages, svg
-from rlgrad.diagnostics.episode_credits import ERROR, StepCredits
+from rlgrad.diagnostics.credited_steps import ERROR, StepCredits
 
 _OUTPUTS = {
     "log_prob": "∇ log π(a|s)",

@@ -363,9 +363,13 @@ class Learner:
         )
 
     def batch_of(self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: Any = None) -> Batch:
-        """Return the rollout in rows. See `RolloutRows.of`."""
-        batch = self._rows.of(rollout, progress, seed, value)
+        """Return the rollout in rows, with the actions that a stream decides ahead. See `RolloutRows.of`."""
+        batch = self.rows_of(rollout, progress, seed, value)
         return batch if self.stream is None else self.stream.decide(batch)
+
+    def rows_of(self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: Any = None) -> Batch:
+        """Return the rollout in rows. See `RolloutRows.of`."""
+        return self._rows.of(rollout, progress, seed, value)
 
 
 def _unfilled(rollout: Rollout) -> Rollout:

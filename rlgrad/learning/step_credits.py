@@ -1,20 +1,19 @@
 """What an agent would credit each step of one episode, beside its values and returns: numbers to look at, not an update."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
 from rlgrad.core.nested import map_leaves
-from rlgrad.data import ReplayBatch, Rollout
-from rlgrad.diagnostics.episode_credits import ERROR, StepCredits
+from rlgrad.data import Batch, ReplayBatch, Rollout
+from rlgrad.diagnostics.credited_steps import ERROR, StepCredits
 from rlgrad.learning.asking import Now
 from rlgrad.learning.learner import Learner
 from rlgrad.learning.objective import PolicyObjective, expected_return
 from rlgrad.learning.recorded_rollouts import CHUNK, rollouts
-from rlgrad.playback.viewer import Transition
 from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.replay.recorded import Episodes
 from rlgrad.spaces.trees import map_arrays
@@ -23,7 +22,31 @@ from rlgrad.streams import StreamAgent
 Array = np.ndarray[Any, Any]
 
 
-def of_episode(learner: Learner, steps: Sequence[Transition], progress: float = 1.0) -> StepCredits:
+class Step(Protocol):
+    """A step of an episode. See `rlgrad.playback.viewer.Transition`."""
+
+    @property
+    def observation(self) -> Any:
+        """Before the action, as arrays of the policy's own kind."""
+
+    @property
+    def action(self) -> Any:
+        """As the environment got it."""
+
+    @property
+    def reward(self) -> float:
+        """In the environment's units."""
+
+    @property
+    def terminated(self) -> bool:
+        """True if the task ended."""
+
+    @property
+    def after(self) -> Any:
+        """The next observation."""
+
+
+def of_episode(learner: Learner, steps: Sequence[Step], progress: float = 1.0) -> StepCredits:
     """Return what a learner's agent would credit the steps of an episode at the current weights. Nothing is changed.
 
     Args:
@@ -40,9 +63,9 @@ def of_episode(learner: Learner, steps: Sequence[Transition], progress: float = 
     if not 1 <= len(steps) <= CHUNK:
         raise ValueError(f"an episode of 1 to {CHUNK:,} steps is needed, got {len(steps):,}.")
     rollout = _rollout(learner, steps)
-    batch: Any
+    batch: Batch | ReplayBatch
     if learner.rehearsal is None:
-        batch = learner.batch_of(rollout, tf.constant(progress, tf.float32))
+        batch = learner.rows_of(rollout, tf.constant(progress, tf.float32))
     else:
         batch = learner.scaled(_as_drawn(learner, rollout, progress))
     objective = learner.objective(batch)
@@ -57,7 +80,7 @@ def of_episode(learner: Learner, steps: Sequence[Transition], progress: float = 
     )
 
 
-def _rollout(learner: Learner, steps: Sequence[Transition]) -> Rollout:
+def _rollout(learner: Learner, steps: Sequence[Step]) -> Rollout:
     """Return the steps as a rollout of one slot, (T, 1, …), with the log-probabilities of the current weights."""
     policy, seen = learner.policy, [step.observation for step in steps] + [steps[-1].after]
     episode = Episodes(

@@ -203,7 +203,7 @@ def test_plot_takes_a_metric_an_axis_a_size_labels_and_a_style(make, capsys, tmp
     ("options", "says"),
     [
         (["--metric", "train/retrun"], "No run has a metric 'train/retrun'. Did you mean 'train/return'"),
-        (["--labels", "a", "b"], "There are 1 curves (ppo) and 2 labels"),
+        (["--labels", "a", "b"], "There are 1 curves (ppo on CartPole-v1) and 2 labels"),
         (["--style", "nowhere.mplstyle"], "matplotlib has no style 'nowhere.mplstyle'"),
         (["--size", "0", "3"], "--size is above 0, got 0"),
         (["--smooth", "0"], "--smooth is above 0"),

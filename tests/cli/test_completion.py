@@ -55,7 +55,7 @@ def two_runs(tmp_path, monkeypatch):
         ("plot runs/a al", ["alone"]),
         ("record runs/a --sampled --out", ["--output"]),
         ("record runs/a --output ", []),
-        ("record --wrappers X Y --se", ["--seed"]),
+        ("record --wrappers X Y --se", ["--seed", "--set-env-attr"]),
         ("check Pendulum-", ["Pendulum-v1"]),
         ("completion ", ["bash", "zsh", "fish"]),
         ("nonsense ", []),

@@ -18,7 +18,7 @@ from rlgrad.analysis.episode_report import EpisodeSteps, shown_steps
 from rlgrad.analysis.groups import differing, grouped
 from rlgrad.analysis.reporting import Film, report
 from rlgrad.cli import main
-from rlgrad.diagnostics.episode_credits import StepCredits
+from rlgrad.diagnostics.credited_steps import StepCredits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")

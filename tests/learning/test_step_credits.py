@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import rlgrad
 from rlgrad.agents import A2C, C51, DQN, PPO, PQN, SAC, DiscreteSAC, Reinforce, StreamAC, StreamSARSA
+from rlgrad.diagnostics.credited_steps import ERROR
 from rlgrad.learning import step_credits
 from rlgrad.playback.viewer import Transition
 from rlgrad.policies.actions import ActorCritic
@@ -27,10 +28,12 @@ def steps(count=5, terminated=True, space=CHOICES):
 
 
 def learner(agent, space=CHOICES, **options):
-    if agent.critics_of_actions:
+    if isinstance(agent, DiscreteSAC | SAC):
         kind = "categorical" if isinstance(agent, DiscreteSAC) else "reparameterized"
         options |= {"actor_critic": ActorCritic(agent.num_critics, kind), "scalars": agent.scalars, "value": False}
-    policy = rlgrad.make_policy(SEEN, space, action_values=agent.action_values, **SMALL, **options)
+    elif isinstance(agent, C51 | DQN | PQN | StreamSARSA):
+        options |= {"action_values": agent.action_values}
+    policy = rlgrad.make_policy(SEEN, space, **SMALL, **options)
     return rlgrad.Learner(agent, policy, num_envs=agent.num_envs)
 
 
@@ -67,7 +70,7 @@ def test_of_ppo_the_ratio_is_that_of_the_current_weights():
 
 @pytest.mark.parametrize("added", [1, 3])
 def test_of_dqn_it_is_the_error_of_each_step(added):
-    agent = DQN(gamma=0.9, double=False, replay=rlgrad.Replay(capacity=64, n_steps=added))
+    agent = DQN(gamma=0.9, double=False, replay=rlgrad.Replay(capacity=64, batch_size=8, warmup=8, n_steps=added))
     of, played = learner(agent), steps()
     found = step_credits.of_episode(of, played)
     q = of.policy(np.stack([step.observation for step in played]))["policy"].numpy()
@@ -107,9 +110,9 @@ def test_of_streams_it_is_the_error():
     taken = q[np.arange(5), [step.action for step in played]]
     following = np.append(0.9 * taken[1:], 0.0)
     found = step_credits.of_episode(of, played)
-    assert [*found.credits] == [step_credits.ERROR]
-    np.testing.assert_allclose(found.credits[step_credits.ERROR], np.arange(1.0, 6.0) + following - taken, rtol=1e-4)
-    assert step_credits.of_episode(learner(StreamAC()), played).credits[step_credits.ERROR].shape == (5,)
+    assert [*found.credits] == [ERROR]
+    np.testing.assert_allclose(found.credits[ERROR], np.arange(1.0, 6.0) + following - taken, rtol=1e-4)
+    assert step_credits.of_episode(learner(StreamAC()), played).credits[ERROR].shape == (5,)
 
 
 def test_nothing_is_changed():

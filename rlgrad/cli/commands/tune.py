@@ -88,9 +88,10 @@ def run(arguments: list[str]) -> Result:
             "the runs of a study are in the study's folder: leave --run-dir out, and use --study and --folder."
         )
     from rlgrad.runs.folders import folder_name
-    from rlgrad.tuning.studies import Measure
+    from rlgrad.tuning.studies import Measure, import_optuna
     from rlgrad.tuning.trials import tune
 
+    import_optuna()  # before anything is promised
     folder = own.folder / (own.study or f"{folder_name(config)}-{type(config.agent).__name__}".lower())
     print(f"Into {folder}", flush=True)
     with _warnings_alone():

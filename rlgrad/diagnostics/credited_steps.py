@@ -1,4 +1,4 @@
-"""What an agent credits the steps of one episode, as numbers to look at."""
+"""What is known of the steps of one episode: their credits, values and returns."""
 
 from typing import Any, NamedTuple
 
