@@ -50,10 +50,11 @@ RUN = {
     "networks": (
         *("hidden_sizes", "activation", "layer_norm", "fixed_layer_norm", "sparsity", "shared_trunk"),
         *("memory", "memory_size", "squash_actions", "initial_log_std", "state_dependent_std"),
+        "state_dependent_noise",
     ),
     "evaluation": ("evaluation_episodes", "evaluation_interval", "diagnose"),
     "logs": ("logs", "log_info", "histograms", "videos"),
-    "workers": ("workers", "ray_address", "worker_timeout", "asynchronous", "max_lag"),
+    "workers": ("workers", "ray_address", "worker_timeout", "asynchronous", "max_lag", "learners"),
 }
 """The fields of a run, by the names of their tables."""
 ENVIRONMENTS = (

@@ -31,6 +31,15 @@ class StateDependentNoise(DiagonalGaussian):
     `{"mean", "log_std", "basis"}`, the last φ_j σ_jk, float (…, features, size).
 
     Args:
+        low: see `DiagonalGaussian`, as the next eight.
+        high: upper bound of the environment's actions.
+        rank: number of axes of one action.
+        squash: bring u into the bounds by a tanh; then the mean stays within −2 … 2.
+        entropy_of: with `squash`, that of the action, or of u alone.
+        dtype: of the environment's actions.
+        scale: the `"variable"` σ.
+        log_std_offset: of no use here.
+        unit: of densities, with `squash`.
         hold: steps for which Θ stays.
 
     Source: Raffin, Kober & Stulp (2021), "Smooth exploration for robotic reinforcement learning".
