@@ -13,7 +13,7 @@ from rlgrad.diagnostics import inspection
 from rlgrad.learning.microscope import _SEED
 from rlgrad.replay import Replay
 
-ROWS = 8
+ROWS = 4
 SMALL = {"hidden_sizes": (4,), "evaluation_episodes": 0, "verbose": False, "diagnose": True}
 MEMORY = Replay(capacity=64, batch_size=ROWS, warmup=16)
 AGENTS = {
