@@ -71,7 +71,6 @@ EXTRAS = {
 
 
 @cache
-@cache
 def tables() -> dict[str, str]:
     """Each generated table by the name that its marks have."""
     agents = {name: agent_class(name) for name, point in registry.agents().items() if _ships(point.value)}
