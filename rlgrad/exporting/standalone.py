@@ -31,7 +31,8 @@ from rlgrad.core.keras_configs import rebuilt
 from rlgrad.distributions import Deterministic, DiagonalGaussian
 from rlgrad.distributions.protocol import IMPOSSIBLE
 from rlgrad.policies.networks import STATE
-from rlgrad.policies.policy import Policy, like
+from rlgrad.policies.observations import like
+from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy, has_memory
 from rlgrad.spaces.conversion import to_arrays
 from rlgrad.spaces.encoder import Encoder

@@ -20,8 +20,8 @@ from rlgrad.distributions import (
     MultiCategorical,
 )
 from rlgrad.policies.actions import ActionModel
-from rlgrad.policies.observations import Preparation, observation_spec
-from rlgrad.policies.policy import Policy, zeros
+from rlgrad.policies.observations import Preparation, observation_spec, zeros
+from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import has_memory, one_step, state_spec
 from rlgrad.spaces.masks import MASK
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
@@ -18,10 +19,10 @@ def observation_spec(space: spaces.Space[Any]) -> Any:
     Raises:
         ValueError: a leaf has no encoder, with what to wrap it in; or the space holds not a single number.
     """
-    zeros = storage(space, (1,))
-    if not any(leaf.size for leaf in tf.nest.flatten(zeros)):
+    empty = storage(space, (1,))
+    if not any(leaf.size for leaf in tf.nest.flatten(empty)):
         raise ValueError(f"{space} shows nothing, and a policy needs at least one number: a constant one, if need be.")
-    return map_arrays(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), zeros)
+    return map_arrays(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), empty)
 
 
 class Preparation(keras.layers.Layer):
@@ -84,3 +85,13 @@ class Preparation(keras.layers.Layer):
     def _prepare(self, observations: Any) -> list[Any]:
         leaves = tf.nest.flatten(observations)
         return [encoder.prepare(x) for encoder, x in zip(self.encoders, leaves, strict=True)]
+
+
+def zeros(specs: Any, leading: tuple[int, ...]) -> Any:
+    """Return NumPy zeros for a tree of `tf.TensorSpec`s, with `leading` in the place of their first axis."""
+    return tf.nest.map_structure(lambda spec: np.zeros((*leading, *spec.shape[1:]), spec.dtype.as_numpy_dtype), specs)
+
+
+def like(specs: Any, observations: Any) -> Any:
+    """Return a tree of arrays in the dtypes of the specs."""
+    return map_arrays(lambda spec, x: np.asarray(x).astype(spec.dtype.as_numpy_dtype, copy=False), specs, observations)

@@ -18,7 +18,7 @@ from rlgrad.mirrors.numpy_policy import NumpyPolicy
 from rlgrad.policies import actors
 from rlgrad.policies.copies import parts_of, rebuilt
 from rlgrad.policies.critics import WithCritics, values_of
-from rlgrad.policies.observations import Preparation, observation_spec
+from rlgrad.policies.observations import Preparation, like, observation_spec, zeros
 from rlgrad.policies.successors import successor_values
 from rlgrad.spaces.conversion import as_stored
 from rlgrad.spaces.masks import MASK, has_mask, remove_mask, unmasked_space
@@ -383,11 +383,6 @@ class Policy(keras.Model):
         return remove_mask(observations) if self.masked else observations
 
 
-def zeros(specs: Any, leading: tuple[int, ...]) -> Any:
-    """Return NumPy zeros for a tree of `tf.TensorSpec`s, with `leading` in the place of their first axis."""
-    return tf.nest.map_structure(lambda spec: np.zeros((*leading, *spec.shape[1:]), spec.dtype.as_numpy_dtype), specs)
-
-
 def _heads(raw: Any) -> dict[str, Any]:
     """Return a network's outputs by name. A network with one output gives the policy."""
     return dict(raw) if isinstance(raw, dict) else {"policy": raw}
@@ -396,8 +391,3 @@ def _heads(raw: Any) -> dict[str, Any]:
 def _is_pair(observation: Any) -> bool:
     """Return True for what `reset` of an environment returns."""
     return type(observation) is tuple and len(observation) == 2 and isinstance(observation[1], dict)
-
-
-def like(specs: Any, observations: Any) -> Any:
-    """Return a tree of arrays in the dtypes of the specs."""
-    return map_arrays(lambda spec, x: np.asarray(x).astype(spec.dtype.as_numpy_dtype, copy=False), specs, observations)

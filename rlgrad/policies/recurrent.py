@@ -25,7 +25,8 @@ from rlgrad.data import Rollout
 from rlgrad.gradients import through_time
 from rlgrad.policies import actors
 from rlgrad.policies.networks import STATE
-from rlgrad.policies.policy import Policy, like, zeros
+from rlgrad.policies.observations import like, zeros
+from rlgrad.policies.policy import Policy
 from rlgrad.spaces.masks import OBSERVATION
 from rlgrad.spaces.trees import map_arrays
 
