@@ -1,5 +1,6 @@
 """The house stays as docs/house.md draws it: imports run down, no circles, few floors."""
 
+import tomllib
 from pathlib import Path
 
 import house
@@ -80,3 +81,9 @@ def test_no_two_files_of_different_rooms_have_one_name():
             names.setdefault(last, []).append(name)
     twice = {last: where for last, where in names.items() if len(where) > 1}
     assert twice == {}
+
+
+def test_the_wheel_has_every_room():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "rlgrad").rglob("__init__.py")}
+    assert sorted(listed) == sorted(rooms | {f"rlgrad.{name}" for name in ("agents", "envs", "configs")})
