@@ -216,7 +216,7 @@ def test_the_history_the_csv_and_tensorboard_hold_the_diagnostics():
     layers = ("hidden_1", "hidden_2", "output")
     learned = tuple(f"train/{name}" for name in run.learner.metrics)
     by_layer = tuple(
-        f"gradient/{kind}/{layer}" for kind in ("snr", "value_snr", "norm", "value_norm") for layer in layers
+        f"gradient/{head}{kind}/{layer}" for head in ("", "value_") for kind in ("snr", "norm") for layer in layers
     )
     expected = METRICS + learned + DIAGNOSTICS + by_layer
     csv = read_csv(run.path / "metrics.csv")
