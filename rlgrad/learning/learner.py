@@ -145,14 +145,7 @@ class Learner:
         self._mirror = policy.mirror  # made before anything is traced
         # Programs, and how their arguments are packed, by the rows of a rollout; 0 for all rollouts by steps.
         self._programs: dict[int, tuple[WordPacking, Any]] = {}
-        self.microscope = Microscope(
-            agent,
-            policy,
-            self.credited,
-            batch=self.batch_of,
-            objective=lambda batch: self.objective(batch if self.rehearsal is None else self.scaled(batch)),
-            rehearsal=self.rehearsal,
-        )
+        self.microscope = Microscope(agent, policy, self.credited, self.rehearsal)
         self._packed: np.ndarray | None = None  # the new weights, for an actor that computes in NumPy
 
     def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
@@ -247,9 +240,9 @@ class Learner:
         """
         self.microscope.require_gradients_of_steps(stream=self.stream is not None)
         if self.rehearsal is not None:
-            return self.microscope.of_replay(progress, timesteps)
+            return self.microscope.of_replay(progress, timesteps, lambda batch: self.objective(self.scaled(batch)))
         assert rollout is not None
-        return self.microscope.of_rollout(_unfilled(rollout), progress, timesteps)
+        return self.microscope.of_rollout(_unfilled(rollout), progress, timesteps, self.batch_of, self.objective)
 
     def _key(self, rollout: Rollout) -> int:
         return len(rollout.mask) if self.whole_episodes else 0

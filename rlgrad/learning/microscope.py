@@ -30,8 +30,6 @@ class Microscope:
         agent: says how much each gradient counts.
         policy: at the weights of the moment.
         credited: names of the outputs that the agent trains.
-        batch: returns the batch of a rollout at some progress.
-        objective: returns the objective of a batch.
         rehearsal: holds the steps that an agent with a replay learns from; `None`: it has none.
     """
 
@@ -40,13 +38,9 @@ class Microscope:
         agent: Agent,
         policy: Policy,
         credited: tuple[str, ...],
-        *,
-        batch: Callable[[Rollout, Any], Any],
-        objective: Callable[[Any], PolicyObjective],
         rehearsal: Rehearsal | None,
     ) -> None:
-        self._agent, self._policy, self._credited = agent, policy, credited
-        self._batch, self._objective, self._rehearsal = batch, objective, rehearsal
+        self._agent, self._policy, self._credited, self._rehearsal = agent, policy, credited, rehearsal
         self._programs: dict[int, Any] = {}  # by the rows of a rollout of whole episodes; 0 for all others
 
     @property
@@ -80,14 +74,29 @@ class Microscope:
                 f"A diagnosis is of policies, values and action values, and {name} credits {', '.join(self._credited)}."
             )
 
-    def of_rollout(self, rollout: Rollout, progress: Any, timesteps: int) -> Diagnosis:
-        """Diagnose a rollout of the policy at its current weights."""
+    def of_rollout(
+        self,
+        rollout: Rollout,
+        progress: Any,
+        timesteps: int,
+        batch_of: Callable[[Rollout, Any], Any],
+        objective_of: Callable[[Any], PolicyObjective],
+    ) -> Diagnosis:
+        """Diagnose a rollout of the policy at its current weights.
+
+        Args:
+            rollout: of the policy.
+            progress: share of the run already done.
+            timesteps: environment steps trained so far.
+            batch_of: returns the batch of a rollout at some progress.
+            objective_of: returns the objective of a batch.
+        """
         by_episode = self._agent.num_steps is None
         columns = rollout.mask.shape[1] if by_episode else None
 
         def measure(rollout: Rollout, progress: Any) -> dict[str, Any]:
-            batch = self._batch(rollout, progress)
-            objective = self._objective(batch)
+            batch = batch_of(rollout, progress)
+            objective = objective_of(batch)
             credit = self._agent.credit(batch, objective.now(objective.linearize().outputs))
             measured = measuring.measure(self._policy, batch, credit, columns)
             return measured | self._heads(objective, {"q": HEADS["q"]})
@@ -96,8 +105,13 @@ class Microscope:
         results = self._run(len(rollout.mask) if by_episode else 0, measure, arguments)
         return measuring.diagnosis_of(results, rollout, by_episode, timesteps)
 
-    def of_replay(self, progress: Any, timesteps: int) -> Diagnosis:
+    def of_replay(self, progress: Any, timesteps: int, objective_of: Callable[[Any], PolicyObjective]) -> Diagnosis:
         """Diagnose a batch that is drawn from the replay, the same one for the same content and number of steps.
+
+        Args:
+            progress: share of the run already done.
+            timesteps: environment steps trained so far.
+            objective_of: returns the objective of a batch.
 
         Raises:
             ValueError: the replay holds fewer steps than a batch.
@@ -112,7 +126,7 @@ class Microscope:
 
         def measure(progress: Any, seed: Any) -> dict[str, Any]:
             batch, _ = rehearsal.draw(seed, progress)
-            return self._heads(self._objective(batch), HEADS)
+            return self._heads(objective_of(batch), HEADS)
 
         seed = random.fold_in(_SEED, timesteps % 2**31)
         arguments = tf.constant(progress, tf.float32), tf.constant(seed)
