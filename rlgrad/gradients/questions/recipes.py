@@ -121,8 +121,8 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class OverTime:
-    """Σ_t w_t f_t of a sequence: one number where the term has one for each step."""
+class Weighed:
+    """A term under weights, which are its first array: what adds them up differs."""
 
     term: Recipe
 
@@ -135,6 +135,11 @@ class OverTime:
         """Return the weights, then the term's own arrays."""
         weights = arrays[0] if tf.is_tensor(arrays[0]) else tf.constant(arrays[0], tf.float32)
         return [weights, *self.term.prepare(model, arrays[1:])]
+
+
+@dataclass(frozen=True)
+class OverTime(Weighed):
+    """Σ_t w_t f_t of a sequence: one number where the term has one for each step."""
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """Return one number for each sequence, float (N,)."""

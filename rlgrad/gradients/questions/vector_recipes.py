@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from rlgrad.gradients.questions.heads import Heads, shape_text
-from rlgrad.gradients.questions.recipes import Arrays, Recipe, require_batch, sum_units, widened
+from rlgrad.gradients.questions.recipes import Arrays, Weighed, require_batch, sum_units, widened
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,8 @@ class ChosenEntry:
 
 
 @dataclass(frozen=True)
-class OverUnits:
+class OverUnits(Weighed):
     """Σ_k w_k f_k: one number for each sample where the term has a vector."""
-
-    term: Recipe
-
-    @property
-    def cacheable(self) -> bool:
-        """`True` if the term is cacheable."""
-        return self.term.cacheable
-
-    def prepare(self, model: Any, arrays: Sequence[Any]) -> list[Any]:
-        """Return the weights, then the term's own arrays."""
-        weights = arrays[0] if tf.is_tensor(arrays[0]) else tf.constant(arrays[0], tf.float32)
-        return [weights, *self.term.prepare(model, arrays[1:])]
 
     def value(self, heads: Heads, arrays: Arrays, per_unit: bool) -> Any:
         """Return one number for each sample, float (batch…)."""
