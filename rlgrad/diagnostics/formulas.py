@@ -186,6 +186,25 @@ def episode_numbers(ends: Any) -> Array:
     return numbers + before
 
 
+def discounted_returns(rewards: Any, gamma: float, after: float = 0.0) -> Array:
+    """Return the discounted return of each step of one episode, r_t + γ G_t+1.
+
+    Args:
+        rewards: float (T,), in the order of the steps.
+        gamma: discount per step.
+        after: what counts as the return after the last step.
+
+    Returns:
+        float64 (T,).
+    """
+    rewards = np.asarray(rewards, np.float64)
+    returns: Array = np.empty_like(rewards)
+    following = after
+    for t in reversed(range(len(rewards))):
+        following = returns[t] = rewards[t] + gamma * following
+    return returns
+
+
 def from_gram(gram: Any) -> tuple[Array, Array, float]:
     """Return ‖g_n‖², g_n · ḡ and ‖ḡ‖² from a Gram matrix K: its diagonal, the means of its rows, and their mean.
 

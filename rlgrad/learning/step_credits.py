@@ -10,6 +10,7 @@ from rlgrad import random
 from rlgrad.core.nested import map_leaves
 from rlgrad.data import Batch, ReplayBatch, Rollout
 from rlgrad.diagnostics.credited_steps import ERROR, StepCredits
+from rlgrad.diagnostics.formulas import discounted_returns
 from rlgrad.learning.asking import Now
 from rlgrad.learning.learner import Learner
 from rlgrad.learning.objective import PolicyObjective, expected_return
@@ -160,10 +161,7 @@ def _returns(learner: Learner, rollout: Rollout, objective: PolicyObjective, now
         if after is None:
             return None
         following = after
-    returns = np.empty_like(rewards)
-    for t in reversed(range(len(rewards))):
-        following = returns[t] = rewards[t] + learner.agent.gamma * following
-    return returns
+    return discounted_returns(rewards, learner.agent.gamma, following)
 
 
 def _value_after(learner: Learner, rollout: Rollout, batch: Any, now: Any) -> float | None:

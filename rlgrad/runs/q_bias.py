@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from rlgrad.core.nested import map_leaves
 from rlgrad.data import Rollout
+from rlgrad.diagnostics.formulas import discounted_returns
 from rlgrad.diagnostics.inspection import Row, amount
 from rlgrad.learning.asking import Answers
 from rlgrad.learning.learner import Learner
@@ -104,7 +105,7 @@ def bias_rows(found: QBias) -> list[Row]:
     ]
 
 
-def discounted_returns(
+def episode_returns(
     rewards: Array, q: Array, bonus: Array, terminations: Array, mask: Array, gamma: float
 ) -> tuple[Array, Array]:
     """Return the discounted return of each step of whole episodes, one a column, and which steps have one.
@@ -123,11 +124,10 @@ def discounted_returns(
     for column in range(q.shape[1]):
         last = int(np.count_nonzero(mask[:, column])) - 1
         ended = bool(terminations[last, column])
-        returns[last, column] = rewards[last, column] if ended else q[last, column]
-        counts[last, column] &= ended
-        for t in range(last - 1, -1, -1):
-            following = returns[t + 1, column] + bonus[t + 1, column]
-            returns[t, column] = rewards[t, column] + gamma * following
+        following = rewards[last, column] if ended else q[last, column]
+        returns[last, column], counts[last, column] = following, counts[last, column] and ended
+        paid = rewards[:last, column] + gamma * bonus[1 : last + 1, column]
+        returns[:last, column] = discounted_returns(paid, gamma, following)
     return returns, counts
 
 
@@ -145,5 +145,5 @@ def _compared(learner: Learner, policy: Policy, rollout: Rollout) -> tuple[Array
     alpha = float(np.exp(scalars[_TEMPERATURE].numpy())) if _TEMPERATURE in scalars else 0.0
     bonus = -alpha * np.asarray(rollout.log_probs, np.float64)
     terminations, mask = np.asarray(rollout.terminations), np.asarray(rollout.mask)
-    returns, counts = discounted_returns(np.asarray(rewards, np.float64), q, bonus, terminations, mask, agent.gamma)
+    returns, counts = episode_returns(np.asarray(rewards, np.float64), q, bonus, terminations, mask, agent.gamma)
     return q, returns, counts

@@ -11,7 +11,7 @@ import rlgrad
 from rlgrad.agents import DQN, PPO, SAC
 from rlgrad.cli.commands import inspect
 from rlgrad.replay import Replay
-from rlgrad.runs.q_bias import QBias, bias_rows, discounted_returns
+from rlgrad.runs.q_bias import QBias, bias_rows, episode_returns
 
 SMALL = Replay(capacity=64, batch_size=8, warmup=8)
 QUICK = {"hidden_sizes": (4,), "evaluation_episodes": 0, "verbose": False, "vectorization_mode": "sync"}
@@ -42,7 +42,7 @@ def test_returns_are_discounted_and_cut_episodes_go_on_with_what_is_said():
     terminations = np.array([[0, 0], [0, 0], [0, 0], [1, 0]], bool)
     q = np.full((4, 2), 7.0)
     bonus = np.array([[100.0, 100.0], [10.0, 10.0], [0.0, 0.0], [0.0, 0.0]])
-    returns, counts = discounted_returns(rewards, q, bonus, terminations, mask, 0.5)
+    returns, counts = episode_returns(rewards, q, bonus, terminations, mask, 0.5)
     np.testing.assert_allclose(returns[:, 0], [1 + 0.5 * (10 + 2 + 0.5 * 8.5), 2 + 0.5 * 8.5, 4 + 0.5 * 9, 9])
     np.testing.assert_allclose(returns[:3, 1], [1 + 0.5 * (10 + 5.5), 2 + 0.5 * 7, 7])
     assert counts.T.tolist() == [[True] * 4, [True, True, False, False]]

@@ -1,17 +1,15 @@
 """`rlgrad inspect`: show signal and noise of a run's gradients, as a table and a picture."""
 
 import argparse
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from rlgrad.cli.loading import add_run, check_run, import_tensorflow, load_run
 from rlgrad.cli.output import Result, Table, count, parser_for
 from rlgrad.metrics import read_csv
 
-Found = TypeVar("Found")
 _NOT_LOGGED = (
     "This run was trained without --diagnose: the numbers are of one rollout, collected now at its last weights, or of one "
     "batch of its replay."
@@ -54,7 +52,11 @@ def run(arguments: list[str]) -> Result:
 
     history = _history(options.run)
     logged = history is not None and (options.run / diagnoses.FILE).is_file() and not options.fresh
-    diagnosis = diagnoses.read(options.run) if logged else _of_run(options, lambda run: run.diagnose())
+    diagnosis, bias = diagnoses.read(options.run) if logged else None, None
+    if diagnosis is None or (diagnosis.q is not None and options.episodes):
+        with contextlib.closing(load_run(options)) as run:
+            diagnosis = diagnosis or run.diagnose()
+            bias = run.q_bias(options.episodes) if diagnosis.q is not None and options.episodes else None
     picture = plot_diagnosis(diagnosis, history, options.output or options.run / "diagnostics.png", options.run.name)
     after = f"after {diagnosis.timesteps:,} environment steps"
     if not diagnosis.share_by_time and diagnosis.unit == "step":
@@ -64,8 +66,7 @@ def run(arguments: list[str]) -> Result:
     else:
         what = f"A rollout of {diagnosis.count:,} episodes, each a sample of the gradient, {after}.\n"
     found, document = rows(diagnosis, history), dataclasses.asdict(diagnosis)
-    if diagnosis.q is not None and options.episodes:
-        bias = _of_run(options, lambda run: run.q_bias(options.episodes))
+    if bias is not None:
         found += bias_rows(bias)
         document["q_bias"] = bias
     table = Table(found, ("quantity", "value", "what it says"), right=(1,))
@@ -77,12 +78,3 @@ def _history(run: Path) -> dict[str, list[float]] | None:
     columns = read_csv(run / "metrics.csv") if (run / "metrics.csv").is_file() else {}
     logged = [*columns.get("gradient/noise", []), *columns.get("gradient/q_noise_scale", [])]
     return columns if any(map(math.isfinite, logged)) else None
-
-
-def _of_run(options: argparse.Namespace, measure: Callable[[Any], Found]) -> Found:
-    """Return what is measured of the run, which is loaded and closed again."""
-    run = load_run(options)
-    try:
-        return measure(run)
-    finally:
-        run.close()
