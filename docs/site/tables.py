@@ -74,8 +74,9 @@ EXTRAS = {
 def tables() -> dict[str, str]:
     """Each generated table by the name that its marks have."""
     agents = {name: agent_class(name) for name, point in registry.agents().items() if _ships(point.value)}
-    own = {name: {f: t for f, t in _rows(cls).items() if _rows(Agent).get(f) != t} for name, cls in agents.items()}
-    made = {"configs": _configs(), "agent": _table(_rows(Agent).values())}
+    common = _rows(Agent)
+    own = {name: {f: t for f, t in _rows(cls).items() if common.get(f) != t} for name, cls in agents.items()}
+    made = {"configs": _configs(), "agent": _table(common.values())}
     made |= {f"run-{topic}": table for topic, table in _run().items()}
     made |= {f"agent-{name}": _table(rows.values()) for name, rows in sorted(own.items())}
     made |= {f"record-{name}": _table(_rows(cls).values()) for name, cls in RECORDS.items()}

@@ -5,10 +5,10 @@ Tyro takes the kind that the value has: the options of a record, or the number. 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 from rlgrad.core.schedules import Schedule
-from rlgrad.core.settings import alternatives, descriptions, hints, record_type
+from rlgrad.core.settings import alternatives, descriptions, hints, kinds_beside_records, record_type
 from rlgrad.hyperparameters import fields
 
 _PREFIX = "--agent."
@@ -53,7 +53,8 @@ def registry() -> Any:
         if record_type(cls) is None or not isinstance(info.type, type) or not isinstance(record, info.type):
             return None
         declared, values = hints(cls), fields(record)
-        plain = {name: kinds for name, hint in declared.items() if (kinds := _plain_kinds(hint, values[name]))}
+        schedules = {name: str for name, hint in declared.items() if hint == Schedule}  # no word is a function
+        plain = kinds_beside_records(declared, values) | schedules
         if not plain:
             return None
         texts: dict[str, str] = {}
@@ -66,17 +67,6 @@ def registry() -> Any:
         return StructConstructorSpec(instantiate=cls, fields=tuple(options))
 
     return rules
-
-
-def _plain_kinds(hint: Any, value: Any) -> Any:
-    """Return a type without its record if it has other kinds, and the value is of those; `None` if nothing is left out."""
-    if hint == Schedule:
-        return str  # no word is a function
-    kinds = alternatives(hint)
-    record = record_type(hint)
-    if record is None or len(kinds) == 1 or isinstance(value, record):
-        return None
-    return Union[tuple(kind for kind in kinds if kind is not record)]  # noqa: UP007
 
 
 def _is_of_the_other_kind(settings: Any, cls: Any, path: Sequence[str]) -> bool:

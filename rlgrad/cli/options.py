@@ -110,7 +110,7 @@ def _options(config: Config, beside: Beside) -> Any:
     """Return a dataclass whose fields are the options, with the values of `config` and `beside` as defaults."""
     import tyro
 
-    texts = descriptions(Config) | descriptions(Beside)
+    texts = {**descriptions(Config), **descriptions(Beside)}
     made: list[Any] = []
     for name, hint in option_types().items():
         # The config's own keyword arguments stay: they may be lists, which no word holds.

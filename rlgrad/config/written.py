@@ -49,6 +49,8 @@ def to_yaml(config: Any, notes: Mapping[str, Any]) -> str:
 
 def _place(text: str) -> str:
     """Return a text with the whole path of its file, if it is `file.py:Name` or `file.py:Name(…)`, and otherwise as it is."""
+    if ".py" not in text:
+        return text
     file, rest = registry.split_call(text)
     return f"{Path(file).resolve()}:{rest}" if file.endswith(".py") else text
 
@@ -65,7 +67,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, str) or (callable(value) and not hasattr(value, "get_config")):
-        return _place(schedules.written(value))  # a name, or a schedule
+        return _place(value if isinstance(value, str) else schedules.written(value))
     if hasattr(value, "get_config"):
         import keras
 

@@ -85,19 +85,36 @@ def record_type(hint: Any) -> type[Any] | None:
     )
 
 
-def descriptions(owner: type | types.ModuleType) -> dict[str, str]:
+def kinds_beside_records(declared: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return types without their records, of the fields that may be a record or something plainer, and are the latter.
+
+    Args:
+        declared: the type of each field.
+        values: of the same fields.
+    """
+    found: dict[str, Any] = {}
+    for name, hint in declared.items():
+        kinds, record = alternatives(hint), record_type(hint)
+        if record is not None and len(kinds) > 1 and not isinstance(values[name], record):
+            found[name] = Union[tuple(kind for kind in kinds if kind is not record)]  # noqa: UP007
+    return found
+
+
+@lru_cache(maxsize=256)
+def descriptions(owner: type | types.ModuleType) -> Mapping[str, str]:
     """Return the strings that stand below the assignments of a class or module in its source, by assigned name."""
     try:
         tree = ast.parse(dedent(inspect.getsource(owner)))
     except (OSError, TypeError):  # compiled without its source, or typed into a console
-        return {}
+        return types.MappingProxyType({})
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else tree.body
-    return {
+    found = {
         name: inspect.cleandoc(below.value.value)
         for above, below in pairwise(body)
         if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
         for name in _assigned(above)
     }
+    return types.MappingProxyType(found)
 
 
 def _assigned(statement: ast.stmt) -> list[str]:

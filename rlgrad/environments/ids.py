@@ -137,14 +137,20 @@ def maker(
     """
     found, kwargs = load_class(env), dict(env_kwargs or {})
     if isinstance(found, str):
-        spec = find_spec(found)
-        create = partial(gymnasium.make, spec, max_episode_steps, **kwargs)
-        return lambda: with_kwargs(kwargs, spec.id, lambda: explain_missing(spec, create))
+        return maker_of(find_spec(found), max_episode_steps, kwargs)
     name = registry.spoken_name(found)
     functional = with_kwargs(kwargs, name, partial(find_functional, found, kwargs))
     stepwise = partial(with_kwargs, kwargs, name, partial(found, **kwargs))
     make = stepwise if functional is None else partial(make_stepwise, functional)
     return make if max_episode_steps is None else lambda: gymnasium.wrappers.TimeLimit(make(), max_episode_steps)
+
+
+def maker_of(
+    spec: EnvSpec, max_episode_steps: int | None, kwargs: Mapping[str, Any]
+) -> Callable[[], gymnasium.Env[Any, Any]]:
+    """Return a function that makes one environment of a specification. See `maker`."""
+    create = partial(gymnasium.make, spec, max_episode_steps, **kwargs)
+    return lambda: with_kwargs(kwargs, spec.id, lambda: explain_missing(spec, create))
 
 
 def load_class(env: Any) -> Any:

@@ -16,7 +16,7 @@ from rlgrad.core import registry
 from rlgrad.environments.array_observations import ArrayObservations, require_arrays
 from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.guarding import Guarded, guards_of
-from rlgrad.environments.ids import explain_missing, find_spec, require_spaces, with_kwargs
+from rlgrad.environments.ids import find_spec, maker_of, require_spaces, with_kwargs
 from rlgrad.environments.masking import MaskInObservation, can_be_masked, mask_width
 from rlgrad.environments.processes import Processes
 from rlgrad.environments.vector import (
@@ -28,7 +28,7 @@ from rlgrad.environments.vector import (
     limit_of,
     threshold,
 )
-from rlgrad.environments.wrapping import wrapper
+from rlgrad.environments.wrapping import wrap_all
 from rlgrad.spaces.conversion import converts
 
 AnyEnv = Env[Any, Any]
@@ -108,13 +108,8 @@ def _from_id(spec: EnvSpec, options: EnvironmentOptions) -> Environment:
         return from_vector_entry_point(spec, options)
     if spec.entry_point is None:
         raise ValueError(f'{spec.id} makes vector environments only: use vectorization_mode="vector_entry_point".')
-    kwargs, limit = options.env_kwargs, options.max_episode_steps
-
-    def make() -> AnyEnv:
-        return with_kwargs(kwargs, spec.id, lambda: gymnasium.make(spec, max_episode_steps=limit, **kwargs))
-
     try:
-        return _from_function(lambda: explain_missing(spec, make), None, options)
+        return _from_function(maker_of(spec, options.max_episode_steps, options.env_kwargs), None, options)
     except FileNotFoundError as error:  # in making one, or in the reset that looks for a mask
         raise FileNotFoundError(f"{spec.id} needs a file that its package has not brought: {error}") from error
 
@@ -150,14 +145,8 @@ def _from_function(
         max_episode_steps: a time limit that the function does not set itself.
         options: how they are wrapped and stepped.
     """
-    wraps = [wrapper(text) for text in options.wrappers]
-
-    def create() -> AnyEnv:
-        env = function()
-        for wrap in wraps:
-            env = wrap(env)
-        return env
-
+    wrap = wrap_all(options.wrappers)
+    create = (lambda: wrap(function())) if options.wrappers else function
     if options.vectorization_mode == "sync":
         envs = [create() for _ in range(options.slots)]
         made = _from_environments(envs, max_episode_steps)

@@ -68,7 +68,7 @@ def connected(
 ) -> tuple[list[keras.Variable], dict[str, list[keras.Variable]]]:
     """Return the variables that at least one credited output depends on, and those of each output."""
 
-    def gradient_of_each() -> tuple[dict[str, Any], dict[str, Any]]:
+    def gradient_of_each() -> dict[str, Any]:
         batch = _zero_batch(policy)
         model, inputs = question(policy, batch, credited)
         at_theta = gradients.linearize(model, inputs, output=output_specs(agent, policy, batch, credited))
@@ -76,9 +76,12 @@ def connected(
         for name in credited:
             with contextlib.suppress(gradients.DisconnectedGradientError):  # all its weights are frozen
                 by_output[name] = at_theta.gradient({name: 1.0})
-        return at_theta.gradient(), by_output
+        if not any(by_output.values()):
+            at_theta.gradient()  # raises: nothing can be trained
+        return by_output
 
-    by_any, by_output = trace(gradient_of_each).structured_outputs  # traced and never run: it needs no numbers
+    by_output = trace(gradient_of_each).structured_outputs  # traced and never run: it needs no numbers
+    by_any = {key for behind in by_output.values() for key in behind}
     keyed = keys_of(policy)
     return (
         [variable for variable, key in keyed if key in by_any],
