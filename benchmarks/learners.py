@@ -1,4 +1,4 @@
-"""What several learners cost and gain: milliseconds of a step of the weights, and the bytes that cross for it.
+"""The cost and gain of several learners: milliseconds of a step of the weights, and the bytes that cross for it.
 
     pip install 'rlgrad[cpu,ray]'
     python benchmarks/learners.py > benchmarks/results/learners.json

@@ -1,4 +1,4 @@
-"""What workers cost and gain: steps a second with and without them, bytes of a rollout, and when a cluster saturates.
+"""The cost and gain of workers: steps a second with and without them, bytes of a rollout, and when a cluster saturates.
 
     pip install 'rlgrad[cpu,ray]'
     python benchmarks/workers.py measure > benchmarks/results/workers.json     # a minute on an idle machine

@@ -101,7 +101,7 @@ class RunView(Protocol):
 
     @property
     def env_calls(self) -> Sequence[Any]:
-        """What `call_envs` and `set_env_attr` did so far."""
+        """The calls of `call_envs` and `set_env_attr` so far."""
 
     def evaluate(self, episodes: int = 100, greedy: bool = True) -> Evaluated:
         """Play fresh episodes at the current weights. Training is not affected."""

@@ -1,4 +1,4 @@
-"""What an agent's page says of its results, from benchmarks/results/: a table, and a picture of its learning curves.
+"""The part of an agent's page about its results, from benchmarks/results/: a table, and a picture of its learning curves.
 
 `python docs/site/results.py` writes both anew for every page that has a place for them; a test compares the tables.
 """

@@ -31,7 +31,7 @@ class Look:
         x: what it is drawn against, a key of `AXES`.
         smooth: rows whose mean each point is, the last ones.
         size: in inches.
-        labels: one for each group, in their order; none: the groups' own.
+        labels: one for each group, in their order; an empty list: the groups' own.
         title: above the picture; empty for none. `None`: the environment.
         style: a style of matplotlib, by name or file. `None`: the one that is set.
     """

@@ -1,4 +1,4 @@
-"""What pictures have in common, and the picture of a diagnosis."""
+"""Parts that all pictures share, and the picture of a diagnosis."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

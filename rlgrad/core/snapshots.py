@@ -45,7 +45,7 @@ def kept_with(model: Any, make: Callable[[], Kept]) -> Kept:
 
 
 class _Store:
-    """What `kept_with` holds for one model; an object, since Keras looks into lists and dicts when it saves a model."""
+    """All that `kept_with` holds for one model; an object, since Keras looks into lists and dicts when it saves a model."""
 
     def __init__(self, model: Any) -> None:
         self.owner = weakref.ref(model)

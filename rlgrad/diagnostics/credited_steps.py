@@ -1,4 +1,4 @@
-"""What is known of the steps of one episode: their credits, values and returns."""
+"""The steps of one episode: their credits, values and returns."""
 
 from typing import Any, NamedTuple
 

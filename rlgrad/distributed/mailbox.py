@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Told(NamedTuple):
-    """What a trial tells while it trains.
+    """A trial's messages while it trains.
 
     Attributes:
         number: of the trial.

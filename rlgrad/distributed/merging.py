@@ -1,4 +1,4 @@
-"""What several workers played, as one collector would have played it: rollouts, episodes and states side by side by slot."""
+"""The play of several workers, as one collector would have played it: rollouts, episodes and states side by side by slot."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

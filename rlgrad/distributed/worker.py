@@ -38,7 +38,7 @@ def cpu() -> str:
 
 
 class Order(NamedTuple):
-    """What a worker is to play.
+    """A stretch of play that a worker is asked for.
 
     Attributes:
         policy: acts. One that acts in TensorFlow comes as `KerasParts`, so that a worker builds it once.
@@ -54,7 +54,7 @@ class Order(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What a worker has played.
+    """A stretch of play, done.
 
     Attributes:
         rollout: of its slots; `None` for episodes alone.

@@ -108,7 +108,7 @@ def gauss_newton_product(question: Question, v: Any, loss: Any, target: Any) -> 
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What one run of the model returned, and the Jacobian of its floating-point tensors by the weights at `positions`."""
+    """The outputs of one run of the model, and the Jacobian of its floating-point tensors by the weights at `positions`."""
 
     returned: Any
     jacobian: JacobianProducts

@@ -1,4 +1,4 @@
-"""What `credit` may ask of the networks: their outputs at other observations and at the target weights, for numbers."""
+"""Questions of `credit` to the networks: their outputs at other observations and at the target weights, as numbers."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -151,7 +151,7 @@ class Answers:
 
     @property
     def q_values(self) -> tf.Tensor:
-        """What the network says of each action, float (M, A) or (M, A, K); E critics beside a policy, (M, E, A)."""
+        """The network's number for each action, float (M, A) or (M, A, K); E critics beside a policy, (M, E, A)."""
         if self._policy.critics_of_actions:
             heads = gradients.evaluate(self._policy.with_critics, self._told(None), at=self._placed, **self._mode)
             values: tf.Tensor = heads[Q_VALUES]
@@ -173,7 +173,7 @@ class Answers:
 
     @property
     def q(self) -> tf.Tensor:
-        """What the networks say of the actions that are asked about, float (M,), (M, K), or (M, E) of E critics."""
+        """The networks' numbers for the actions that are asked about, float (M,), (M, K), or (M, E) of E critics."""
         if self._q is not None:
             return self._q
         actions, policy = self._require_actions("q"), self._policy

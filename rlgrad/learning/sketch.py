@@ -100,7 +100,7 @@ class SketchedOutputs(Outputs):
 
     @property
     def q(self) -> tf.Tensor:
-        """What the network says of the action that was taken."""
+        """The network's number for the action that was taken."""
         return self._asked("q")
 
     @property

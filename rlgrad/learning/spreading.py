@@ -29,7 +29,7 @@ UNKNOWN = Batch(*[None] * len(Batch._fields))
 
 
 class Asked(NamedTuple):
-    """What is asked about some rows.
+    """A question about some rows.
 
     Attributes:
         names: of the outputs.
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
 
 
 class Asks(NamedTuple):
-    """What an agent asks of a policy, without the agent."""
+    """The questions of an agent to a policy, without the agent."""
 
     scalars: Mapping[str, float]
     outputs: Mapping[str, Any]

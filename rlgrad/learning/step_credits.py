@@ -1,4 +1,4 @@
-"""What an agent would credit each step of one episode, beside its values and returns: numbers to look at, not an update."""
+"""The credit of each step of one episode, beside its values and returns: numbers to look at, not an update."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""What a stream keeps from one step to the next, besides its traces."""
+"""The memory of a stream from one step to the next, besides its traces."""
 
 from typing import Any
 

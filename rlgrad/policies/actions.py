@@ -49,7 +49,7 @@ class ActionModel:
 
 @dataclass(frozen=True)
 class ActionValues:
-    """What a network says of each Discrete action, where an agent learns how good each is.
+    """The numbers that a network has for each Discrete action, where an agent learns how good each is.
 
     Attributes:
         width: numbers of each action: quantiles of its return, or logits of atoms; 0: one, the expected return.

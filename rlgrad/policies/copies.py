@@ -1,4 +1,4 @@
-"""What a policy is built of, and a policy from that: for copies of one, and for other processes."""
+"""The parts that a policy is built of, and a policy from them: for copies of one, and for other processes."""
 
 from collections.abc import Callable
 from typing import Any

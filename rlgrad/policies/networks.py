@@ -234,7 +234,7 @@ def _hidden(
 
 
 def _batch_norm(critic: CriticNetwork, name: str) -> list[Any]:
-    """Return the normalization of a critic's layer; none: an empty list."""
+    """Return the normalization of a critic's layer, an empty list if it has none."""
     if critic.batch_norm is None:
         return []
     renorm = {"renorm": True, "renorm_clipping": _CLIPPING} if critic.batch_norm == "renorm" else {}

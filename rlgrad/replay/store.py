@@ -26,7 +26,7 @@ NUMBERS = {
 
 
 class Store:
-    """What rows hold, by name: trees of variables (rows of all slots and one more, …).
+    """The contents of rows, by name: trees of variables (rows of all slots and one more, …).
 
     Args:
         specs: by name, trees of `tf.TensorSpec` (None, …).

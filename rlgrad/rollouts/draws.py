@@ -16,7 +16,7 @@ _WHOLE_EPISODES = 1  # the last number of a key, which no episode's seed has
 
 
 class SlotDraws:
-    """What distributions ask of a `numpy.random.Generator`, with a generator for each slot.
+    """The part of a `numpy.random.Generator` that distributions ask, with a generator for each slot.
 
     Rollouts by steps draw as much for one slot as for another, so that each stream continues. Whole episodes have numbers of
     their own for each time that all slots play one (`begin`), however long other slots play.

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds: its variables, and the state of everything that goes on from it."""
+"""The contents of a checkpoint of a run: its variables, and the state of everything that goes on from it."""
 
 import logging
 from collections.abc import Mapping
@@ -116,7 +116,7 @@ class Contents:
         self.env_calls.restore(state.get("env_calls", []))  # before the episodes that run are replayed
         if begins_anew:
             _log.warning(
-                "The environments of this run were stepped in another way than those of now, compiled or not: weights, "
+                "The environments of this run were stepped in another way than those it is given, compiled or not: weights, "
                 "optimizer and counters continue, and new episodes begin."
             )
         else:

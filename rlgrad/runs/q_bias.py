@@ -23,7 +23,7 @@ _TEMPERATURE = "log_alpha"  # the scalar of agents whose critics count entropy a
 
 @dataclass(frozen=True)
 class QBias:
-    """What critics say of the steps of some episodes, beside the discounted returns that followed, in units of reward.
+    """The values that critics give the steps of some episodes, beside the discounted returns that followed, in units of reward.
 
     Attributes:
         said: mean of q(s, a), of all critics.

@@ -264,7 +264,7 @@ class Run(Playable):
 
     @property
     def env_calls(self) -> tuple[EnvCall, ...]:
-        """What `call_envs` and `set_env_attr` did so far, which every environment like those of the run has to be told."""
+        """The calls of `call_envs` and `set_env_attr` so far, which every environment like those of the run has to be told."""
         return tuple(self._env_calls.made)
 
     def tell_evaluation(self, results: dict[str, Any]) -> None:

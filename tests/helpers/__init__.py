@@ -1,1 +1,1 @@
-"""What several test files use: small models and environments, updates by hand, short runs."""
+"""Parts that several test files use: small models and environments, updates by hand, short runs."""

@@ -115,7 +115,7 @@ class TraceByHand:
 
 
 class StreamByHand:
-    """What both kinds of agents share."""
+    """The part that both kinds of agents share."""
 
     def __init__(self, agent):
         self.agent, n = agent, agent.num_envs

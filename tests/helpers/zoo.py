@@ -116,7 +116,7 @@ def two_heads():
 
 
 class TimeMajorPolicy(keras.Model):
-    """What rlgrad's own policies look like: any number of leading axes, a distribution, separate networks."""
+    """A model like rlgrad's own policies: any number of leading axes, a distribution, separate networks."""
 
     def __init__(self, distribution=None):
         super().__init__(name="policy_of_two")

@@ -26,7 +26,7 @@ Placed = Sequence[tuple[Any, Any]]  # variables, each with a value
 
 @dataclass(frozen=True)
 class Probe:
-    """What a model returned on made-up rows.
+    """The outputs of a model on made-up rows.
 
     Args:
         mixer: what mixes the samples, for a message; `""`: nothing that was found.
