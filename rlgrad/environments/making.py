@@ -146,7 +146,11 @@ def _from_function(
         options: how they are wrapped and stepped.
     """
     wrap = wrap_all(options.wrappers)
-    create = (lambda: wrap(function())) if options.wrappers else function
+
+    def wrapped() -> AnyEnv:
+        return wrap(function())
+
+    create = wrapped if options.wrappers else function
     if options.vectorization_mode == "sync":
         envs = [create() for _ in range(options.slots)]
         made = _from_environments(envs, max_episode_steps)
