@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "site"))
 
 import api
 import assets
+import breaks
 import docstrings
 import navigation
 
@@ -85,4 +86,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", docstrings.is_undescribed_field)
     app.connect("missing-reference", api.resolve)
     app.connect("source-read", navigation.add_to_home)
+    app.connect("html-page-context", breaks.add)
     app.connect("env-get-outdated", lambda *_: [navigation.HOME])  # pages may have come or gone

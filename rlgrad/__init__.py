@@ -130,3 +130,6 @@ if importlib.util.find_spec("tensorflow") is None:
     )
     # The command line is imported through this package too, and owes its user a sentence, not a traceback.
     raise SystemExit(_advice) if sys.argv and Path(sys.argv[0]).stem == "rlgrad" else ImportError(_advice)
+
+if importlib.util.find_spec("rlgrad.agents") is None:  # Python was started in a checkout whose copy is installed
+    __path__.append(str(Path(__file__).parents[1]))  # there agents, envs and configs lie beside this folder

@@ -66,12 +66,17 @@ def _searched(path: tuple[str, ...], here: str, script: str | None) -> tuple[str
 
 
 def entry_points(path: Sequence[str]) -> list[EntryPoint]:
-    """Return rlgrad's entry points of the distributions on an import path. Of two of one name the first counts."""
+    """Return rlgrad's entry points of the distributions on an import path.
+
+    Of two distributions of one name an installed one counts, else the first: `pip install` leaves another description of what it
+    installs in the project's folder, which may be on the path as well.
+    """
     found: dict[str, list[EntryPoint]] = {}
     for distribution in distributions(path=list(path)):
         points = [point for point in distribution.entry_points if point.group.startswith("rlgrad.")]
-        if points:
-            found.setdefault(_canonical(distribution.name), points)
+        name = _canonical(distribution.name)
+        if points and (name not in found or (is_installed(points[0]) and not is_installed(found[name][0]))):
+            found[name] = points
     return [point for points in found.values() for point in points]
 
 

@@ -267,6 +267,20 @@ def test_entry_points_of_the_current_folder_are_none(site, home, monkeypatch):
     assert list(map(len, asked)) == [0, 1, 0]
 
 
+@pytest.mark.parametrize("first", ["the project", "the installed copy"])
+def test_what_pip_leaves_in_a_project_takes_no_installed_distributions_place(site, home, monkeypatch, first):
+    """`pip install .` leaves an egg-info folder in the project; PYTHONPATH, an editor or a test runner puts that on the path."""
+    points = "[rlgrad.agents]\nof_pack_one = pack_one:Mine\n"
+    site("pack_one", {"pack_one.py": CODE}, entry_points=points)
+    left = home / "project" / "pack_one.egg-info"
+    left.mkdir(parents=True)
+    (left / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: pack_one\nVersion: 1\n")
+    (left / "entry_points.txt").write_text(points)
+    project = str(home / "project")
+    monkeypatch.setattr(sys, "path", [project, *sys.path] if first == "the project" else [*sys.path, project])
+    assert permissions(home, {"agent": {"name": "of_pack_one"}}) == []
+
+
 @pytest.mark.parametrize(
     "settings",
     [
