@@ -3,12 +3,11 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from helpers.scripted import RandomPolicy, assert_same
 
-import rlgrad
-from rlgrad.agents import A2C
 from rlgrad.rollouts import GymCollector
 
 pytest.importorskip("ray")
@@ -16,20 +15,11 @@ pytest.importorskip("ray")
 from rlgrad.distributed import AsynchronousCollector, RemoteCollector
 from rlgrad.distributed.patience import Pace, patience
 
-OPTIONS = {"num_envs": 2, "num_steps": 7, "seed": 4}
+OPTIONS = {"env": "CartPole-v1", "num_envs": 2, "num_steps": 7, "seed": 4, "vectorization_mode": "sync"}
 
 
 def stop(worker):
     os.kill(worker["pid"], signal.SIGSTOP)
-
-
-def is_gone(pid):
-    """True once a process that stood still has ended, or is about to be collected by its parent."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
 
 
 def test_a_rollout_may_take_ten_times_as_long_as_the_slowest_so_far():
@@ -51,15 +41,13 @@ def test_a_step_timeout_counts_the_steps_that_are_played_again():
 
 
 def test_a_worker_that_stands_still_is_replaced_and_its_rollout_is_the_same(cluster, caplog):
-    collector, alone = RemoteCollector("CartPole-v1", workers=1, **OPTIONS), GymCollector("CartPole-v1", **OPTIONS)
+    collector, alone = RemoteCollector(workers=1, **OPTIONS), GymCollector(**OPTIONS)
     assert_same(collector.collect(RandomPolicy()), alone.collect(RandomPolicy()))
-    before = collector.workers[0]
     collector._fleet.pace.least = 0.5
-    stop(before)
+    stop(collector.workers[0])
     assert_same(collector.collect(RandomPolicy()), alone.collect(RandomPolicy()))
     assert "Worker 1 of 1 (slots 0 to 1) did not answer within" in caplog.text
     assert "was lost: its rollout is played again elsewhere, with the same numbers" in caplog.text
-    assert is_gone(before["pid"])
     stop(collector.workers[0])  # between rollouts
     collector._fleet._timeout = 0.05
     assert collector.call_envs("get_wrapper_attr", ["spec"], {}, False) == []
@@ -70,7 +58,7 @@ def test_a_worker_that_stands_still_is_replaced_and_its_rollout_is_the_same(clus
 
 @pytest.mark.slow
 def test_a_worker_that_stands_still_costs_its_rollout_where_none_is_waited_for(cluster, caplog):
-    collector = AsynchronousCollector("CartPole-v1", workers=2, step_timeout=0.1, **OPTIONS)
+    collector = AsynchronousCollector(workers=2, step_timeout=0.1, **OPTIONS)
     collector.collect(RandomPolicy())
     before = collector.workers[0]
     stop(before)
@@ -80,31 +68,7 @@ def test_a_worker_that_stands_still_costs_its_rollout_where_none_is_waited_for(c
         time.sleep(0.01)
     assert collector.measures()["time/lost_rollouts"] == 1
     assert "Worker 1 of 2 (slot 0) did not answer within 0.8 s, and is ended" in caplog.text
-    assert is_gone(before["pid"])
+    while Path(f"/proc/{before['pid']}").exists():  # Ray gives it five seconds to end by itself
+        assert time.monotonic() < end
+        time.sleep(0.2)
     collector.close()
-
-
-class Stopper(rlgrad.Callback):
-    """Has a learner stand still after the first update."""
-
-    def on_update(self, run, metrics):
-        if run.updates == 1:
-            run.learner.ranks.patience = 0.5
-            stop(run.learner.ranks.places[0])
-        if run.updates == 2:
-            run.learner.ranks.patience = 60.0
-
-
-@pytest.mark.slow
-def test_a_learner_that_stands_still_is_replaced_and_its_share_is_the_same(cluster, tmp_path, caplog):
-    settings = {"hidden_sizes": (8,), "evaluation_episodes": 0, "logs": (), "verbose": False, "learners": 2}
-    settings |= {"num_envs": 2, "total_timesteps": 40, "vectorization_mode": "sync", "seed": 3}
-    runs = [
-        rlgrad.train(A2C(), "CartPole-v1", run_dir=tmp_path / name, callbacks=callbacks, **settings)
-        for name, callbacks in {"undisturbed": [], "disturbed": [Stopper()]}.items()
-    ]
-    assert "Learner 2 of 2 did not answer within" in caplog.text
-    for one, other in zip(*(run.policy.variables for run in runs), strict=True):
-        assert (one.numpy() == other.numpy()).all()
-    for run in runs:
-        run.close()
