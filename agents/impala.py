@@ -27,6 +27,7 @@ import tensorflow as tf
 from rlgrad import Agent, Batch, Credit, Estimates, Outputs, estimators, search
 from rlgrad.core.checks import require
 from rlgrad.data import Rollout
+from rlgrad.hyperparameters import Schedule, anneal
 from rlgrad.updates import Ascent, Update
 
 
@@ -42,8 +43,12 @@ class IMPALA(Agent):
     """ρ̄: the largest ratio that weighs a step. It decides which policy's value is learned."""
     trace_limit: float = 1.0
     """c̄: the largest ratio that a trace passes on. It decides how fast, and with how much noise."""
+    standardize_advantages: bool = False
+    """Give the advantages of each rollout mean 0 and deviation 1."""
     entropy_coefficient: float = 0.01
     """Credit on the entropy. A positive one keeps the policy exploring."""
+    entropy_schedule: Schedule = "constant"
+    """`linear` lowers the entropy coefficient to 0 at the end of training."""
     value_coefficient: float = 1.0
     """Credit on the value's error."""
     update: Update = Ascent(
@@ -77,9 +82,12 @@ class IMPALA(Agent):
 
     def credit(self, batch: Batch, now: Outputs) -> Credit:
         """Return the credits in the table at the top of this file."""
+        advantages = batch.advantages
+        if self.standardize_advantages:
+            advantages = estimators.standardize(advantages, batch.weights)
         return {
-            "log_prob": batch.advantages,
-            "entropy": self.entropy_coefficient,
+            "log_prob": advantages,
+            "entropy": anneal(self.entropy_coefficient, self.entropy_schedule, batch.progress),
             "value": self.value_coefficient * (batch.returns - now.value),
         }
 

@@ -2,11 +2,11 @@
 
     pip install 'rlgrad[cpu,ray,box2d]'
     python benchmarks/lag.py run CartPole-v1 --seeds 0-2          # adds a line a run to results/lag.jsonl
-    python benchmarks/lag.py run LunarLander-v3 --seeds 0-1
+    python benchmarks/lag.py run LunarLander-v3 --seeds 0-2 --ways A2C "A2C, a quarter" "IMPALA, 4 workers"
     python benchmarks/lag.py table                                # writes results/lag.md
 
-All have the same network, discount and optimizer. Those with four environments make as many updates as the four workers do,
-each of a rollout of one of them.
+All have the same network, discount and optimizer. Those with a quarter of the environments make as many updates as the four
+workers do, each of a rollout of one of them.
 """
 
 import argparse
@@ -14,36 +14,50 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 LINES, PAGE = RESULTS / "lag.jsonl", RESULTS / "lag.md"
-STEPS = {"CartPole-v1": 150_000, "LunarLander-v3": 400_000}
-GAMMA = {"CartPole-v1": 0.98, "LunarLander-v3": 0.99}
+STEPS = {"CartPole-v1": 150_000, "LunarLander-v3": 1_000_000}
+ENVIRONMENTS = {"CartPole-v1": 16, "LunarLander-v3": 32}
 WAYS = {
     "A2C": ("a2c", {}),
-    "A2C, 4 environments": ("a2c", {"num_envs": 4}),
+    "A2C, a quarter": ("a2c", {"quarter": True}),
     "IMPALA": ("impala", {}),
-    "IMPALA, 4 environments": ("impala", {"num_envs": 4}),
+    "IMPALA, a quarter": ("impala", {"quarter": True}),
     "IMPALA, 4 workers": ("impala", {"workers": 4, "asynchronous": True}),
 }
+
+
+def settings(env: str) -> dict[str, Any]:
+    """Return the fields of A2C and of IMPALA: those of configs/cartpole-impala.yaml with a falling step size, and of
+    configs/lunar-lander-impala.yaml."""
+    from rlgrad.updates import Ascent, PerHead
+
+    def falling(rate: float, **options: Any) -> Ascent:
+        return Ascent(optimizer="adam", learning_rate=rate, learning_rate_schedule="linear", **options)
+
+    if env == "CartPole-v1":
+        return {"num_steps": 16, "gamma": 0.98, "entropy_coefficient": 0.01, "update": falling(2e-3, max_grad_norm=0.5)}
+    return {
+        "num_steps": 64,
+        "gamma": 0.999,
+        "standardize_advantages": True,
+        "entropy_coefficient": 0.01,
+        "entropy_schedule": "linear",
+        "update": PerHead(policy=falling(1.5e-3), value=falling(1e-3, num_epochs=5, num_minibatches=4)),
+    }
 
 
 def run(env: str, way: str, seed: int) -> None:
     import rlgrad
     from rlgrad.agents import A2C, IMPALA
-    from rlgrad.updates import Ascent, PerHead
 
-    def falling(rate: float, limit: float | None) -> Ascent:
-        return Ascent(optimizer="adam", learning_rate=rate, learning_rate_schedule="linear", max_grad_norm=limit)
-
-    name, options = WAYS[way]
-    update = falling(2e-3, 0.5)
-    if env == "LunarLander-v3":
-        update = PerHead(policy=falling(1e-3, 0.5), value=falling(2e-3, None))
-    shared = {"num_envs": 16, "num_steps": 16, "gamma": GAMMA[env], "entropy_coefficient": 0.01, "update": update}
-    agent = A2C(**shared) if name == "a2c" else IMPALA(**shared)
+    name, options = WAYS[way][0], dict(WAYS[way][1])
+    count = ENVIRONMENTS[env] // (4 if options.pop("quarter", False) else 1)
+    agent = (A2C if name == "a2c" else IMPALA)(num_envs=count, **settings(env))
     begun = time.time()
     with tempfile.TemporaryDirectory() as place:
         trained = rlgrad.train(

@@ -64,7 +64,7 @@ class Config:
     """Address of the head of the Ray cluster that runs workers and learners, or auto for the cluster that this machine belongs
     to. `None`: they run on this machine."""
     worker_timeout: float = 60.0
-    """Seconds within which each worker, or learner, must find a place and be ready."""
+    """Seconds within which each worker, or learner, must find a place and be ready, and until which none counts as hanging."""
     asynchronous: bool = False
     """Learn from the rollout of whichever worker is ready first, while the others play on with older weights: for impala and
     ppo. Such a run is not reproducible."""

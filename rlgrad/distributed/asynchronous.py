@@ -17,8 +17,8 @@ class AsynchronousCollector(RemoteCollector):
     """The rollout of whichever worker is ready first, each of one worker's slots.
 
     The lag of a rollout is the number of updates between the weights that played it and those that it moves. Rollouts that lag
-    more than `max_lag` updates are dropped. A worker that dies costs what it was playing, and the others go on. Runs are not
-    reproducible: which rollout comes first depends on the machines.
+    more than `max_lag` updates are dropped. A worker that dies or hangs costs what it was playing, and the others go on. Runs
+    are not reproducible: which rollout comes first depends on the machines.
 
     Args:
         env: as for `RemoteCollector`.

@@ -14,6 +14,7 @@ from rlgrad.data import Episode, Rollout
 from rlgrad.distributed.cluster import connect, disconnect, import_ray
 from rlgrad.distributed.fleet import Fleet
 from rlgrad.distributed.merging import merge_episodes, merge_rollouts, merge_states, merge_sums, split_state
+from rlgrad.distributed.patience import Pace
 from rlgrad.distributed.worker import KerasParts, Order, Played, Work
 from rlgrad.distributions.decided import Decided
 from rlgrad.environments.ids import find_functional, find_spec, load_class
@@ -51,9 +52,10 @@ class RemoteCollector(Collector):
         env_kwargs: as for `GymCollector`.
         wrappers: likewise.
         step_timeout: likewise for `"async"`. With `"sync"` it limits a whole rollout, as if each of its steps took so long.
+            `None`: ten times as long as the slowest so far, at least `worker_timeout`.
         workers: their number, at most one for each slot. `None`: as many as this machine has cores.
         ray_address: of the cluster's head, or `"auto"`. `None`: Ray is started on this machine.
-        worker_timeout: seconds within which each worker must find a place and be ready.
+        worker_timeout: seconds within which each worker must find a place and be ready, and until which none counts as hanging.
 
     Raises:
         ValueError: options that contradict each other, or the environment.
@@ -107,7 +109,8 @@ class RemoteCollector(Collector):
         spec = find_spec(env) if isinstance(load_class(env), str) else None
         encoders = foreign_encoders(self.observation_space)
         self._works = [Work(env, spec, encoders, options, block) for block in self._blocks]
-        self._limit = None if step_timeout is None or in_async else step_timeout * (self.shape[0] + 1)
+        steps = self.shape[0] * (1 if self._by_steps else episodes_per_env or 1)
+        self._pace = Pace(steps, None if in_async else step_timeout, worker_timeout)
         self._timeout, self._stream = worker_timeout, stream(seed, streams[1])
         self._address, self._connected = ray_address, False
         self._fleet: Fleet | None = None  # made with the first rollout, when all is known that its workers need
@@ -212,7 +215,7 @@ class RemoteCollector(Collector):
     def _workers(self) -> Fleet:
         if self._fleet is None:
             self._connected = connect(self._address, len(self._blocks), self._bytes_under_way())
-            self._fleet = Fleet(self._works, self._timeout, self._limit)
+            self._fleet = Fleet(self._works, self._timeout, self._pace)
         return self._fleet
 
     def _play(self, order: Order) -> list[Played]:

@@ -1,12 +1,14 @@
 """Learners that share the rows of each step: this process, and Ray actors beside it.
 
-A learner has no state: what it answers follows from the weights and the rows that it is asked about. One that dies is replaced,
-and is asked the same again, with the same numbers.
+A learner has no state: what it answers follows from the weights and the rows that it is asked about. One that dies or hangs is
+replaced, and is asked the same again, with the same numbers. All have about as many rows, so one hangs if it takes many times
+as long as this process took for its own share.
 """
 
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ import cloudpickle
 
 from rlgrad.distributed.cluster import connect, cpus_per_worker, describe_room, disconnect, import_ray, reserve, result
 from rlgrad.distributed.fleet import WorkerFault
+from rlgrad.distributed.patience import patience
 from rlgrad.distributed.share import Arrays, Share
 
 _log = logging.getLogger("rlgrad")
@@ -26,7 +29,7 @@ class Learners:
     Args:
         count: of learners, this process included.
         ray_address: of the cluster's head, or `"auto"`. `None`: Ray is started on this machine.
-        timeout: seconds within which each learner must find a place and be ready.
+        timeout: seconds within which each learner must find a place and be ready, and until which none counts as hanging.
         device: that the others compute on.
 
     Raises:
@@ -40,6 +43,8 @@ class Learners:
         if count < 2:
             raise ValueError(f"count is at least 2, this process and another one; got {count}.")
         self.count, self._address, self._timeout, self._device = count, ray_address, timeout, device
+        self.patience = timeout  # seconds until which none counts as hanging
+        self._asked_at = 0.0
         self._served: Any = None
         self._bytes, self._connected = 0, False
         self._actors: list[Any] = []
@@ -64,15 +69,20 @@ class Learners:
         if not self._actors:
             self._start()
         ray = import_ray()
+        self._asked_at = time.monotonic()
         self._asked = asked, ray.put(list(weights)), [[*map(_owned, share)] for share in shares]
         self._calls = [self._ask(k) for k in range(self.count - 1)]
 
     def outputs(self) -> list[Arrays]:
         """Return the outputs that each of the others found."""
-        return [self._answer(k, call, self._ask) for k, call in enumerate(self._calls)]
+        own = time.monotonic() - self._asked_at
+        found = [self._answer(k, call, self._ask, own) for k, call in enumerate(self._calls)]
+        self._asked_at = time.monotonic()
+        return found
 
     def gradients(self, names: Sequence[str], credits: Sequence[Arrays]) -> list[Arrays]:
         """Return the gradient that each of the others finds for its part of the credits."""
+        own = time.monotonic() - self._asked_at
         credits = [[*map(_owned, part)] for part in credits]
 
         def ask(k: int) -> Any:
@@ -83,7 +93,7 @@ class Learners:
             return ask(k)
 
         calls = [ask(k) for k in range(self.count - 1)]
-        return [self._answer(k, call, ask_all) for k, call in enumerate(calls)]
+        return [self._answer(k, call, ask_all, own) for k, call in enumerate(calls)]
 
     def close(self) -> None:
         """End the other learners, and Ray if they have started it."""
@@ -99,20 +109,30 @@ class Learners:
         asked, weights, shares = self._asked
         return self._actors[k].outputs.remote(asked, weights, shares[k])
 
-    def _answer(self, k: int, call: Any, again: Callable[[int], Any]) -> Any:
-        """Return the result of a call; of one whose learner was lost, that of another learner, asked the same."""
-        for _ in range(_MOST_DEATHS):
-            found = result(call)
+    def _answer(self, k: int, call: Any, again: Callable[[int], Any], own: float) -> Any:
+        """Return the result of a call; of one whose learner was lost or hangs, that of another learner, asked the same.
+
+        Args:
+            k: number of the learner.
+            call: to it.
+            again: asks another one.
+            own: seconds that this process took for its share.
+        """
+        for lost in range(_MOST_DEATHS):
+            limit = patience(own, self.patience, lost)
+            done, _ = import_ray().wait([call], timeout=limit)
+            found = result(call) if done else None
             if found is not None:
                 return found
-            _log.warning("%s was lost: another one computes its share, with the same numbers.", self._learner(k))
+            how = "was lost" if done else f"did not answer within {limit:.3g} s"
+            _log.warning("%s %s: another one computes its share, with the same numbers.", self._learner(k), how)
             import_ray().kill(self._actors[k])
             self._actors[k] = self._create()
             self._await([k])
             call = again(k)
         raise WorkerFault(
-            f"{self._learner(k)} was lost {_MOST_DEATHS} times in one step: it may take more memory than its machine has. The "
-            "last checkpoint stands."
+            f"{self._learner(k)} was lost {_MOST_DEATHS} times in one step: it may hang, or take more memory than its machine "
+            "has. The last checkpoint stands."
         )
 
     def _start(self) -> None:

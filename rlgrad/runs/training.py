@@ -129,7 +129,8 @@ def train(
             number depends on how many they are. `None`: this process steps them.
         ray_address: Address of the head of the Ray cluster that runs workers and learners, or auto for the cluster that this
             machine belongs to. `None`: they run on this machine.
-        worker_timeout: Seconds within which each worker, or learner, must find a place and be ready.
+        worker_timeout: Seconds within which each worker, or learner, must find a place and be ready, and until which none
+            counts as hanging.
         asynchronous: Learn from the rollout of whichever worker is ready first, while the others play on with older weights:
             for impala and ppo. Such a run is not reproducible.
         max_lag: Drop rollouts whose weights are more updates old than this, where workers are asynchronous. `None`: four times

@@ -14,6 +14,9 @@ from helpers.slow import mostly_slow
 import rlgrad
 from rlgrad.agents import IMPALA, PPO, Reinforce
 from rlgrad.cli import main
+from rlgrad.config import Config
+from rlgrad.rollouts import GymCollector
+from rlgrad.runs import assembly
 from rlgrad.updates import Ascent, PerHead
 
 pytest.importorskip("ray")
@@ -86,6 +89,17 @@ class Killer(rlgrad.Callback):
             threading.Timer(self.random.random() * 0.1, kill, (self.killed[-1],)).start()
 
 
+class StandStill(rlgrad.Callback):
+    """Has a learner stand still after the first update, without the time that busy machines are given."""
+
+    def on_update(self, run, metrics):
+        if run.updates == 1:
+            run.learner.ranks.patience = 0.5
+            os.kill(run.learner.ranks.places[0]["pid"], signal.SIGSTOP)
+        if run.updates == 2:
+            run.learner.ranks.patience = 60.0
+
+
 class Stop(rlgrad.Callback):
     def on_update(self, run, metrics):
         run.stop |= run.updates == 2
@@ -106,6 +120,12 @@ def test_a_run_whose_learners_were_killed_is_the_run_whose_were_not(kind, update
     assert same(trained(kind, tmp_path / "run", 2, [killer]), undisturbed)
     assert len(killer.killed) == len(updates)
     assert "Learner 2 of 2 was lost: another one computes its share, with the same numbers." in caplog.messages
+
+
+@pytest.mark.slow
+def test_a_learner_that_stands_still_is_replaced_and_its_share_is_the_same(two, tmp_path, caplog):
+    assert same(trained("ppo", tmp_path / "run", 2, [StandStill()]), two)
+    assert "Learner 2 of 2 did not answer within" in caplog.text
 
 
 @pytest.mark.slow
@@ -132,9 +152,18 @@ def test_a_learner_that_finds_no_place_is_named(cluster, monkeypatch, tmp_path, 
 
 def test_a_learner_that_dies_again_and_again_is_given_up(cluster, monkeypatch, tmp_path):
     monkeypatch.setattr(learners.Learners, "_await", lambda self, ranks: None)  # it is not worth waiting for
-    monkeypatch.setattr(learners, "result", lambda call: None)
+    monkeypatch.setattr(learners, "patience", lambda *known: 0.0)
     with pytest.raises(WorkerFault, match="Learner 2 of 2 was lost 5 times in one step"):
         trained("ppo", tmp_path / "run", 2)
+
+
+def test_a_run_on_a_gpu_has_one_learner():
+    config, collector = Config(agent=PPO(), env="CartPole-v1", learners=2), GymCollector("CartPole-v1", num_steps=4)
+    with pytest.raises(
+        ValueError, match=r"compute on CPUs, and this run computes on GPU:0: leave learners out, or hide"
+    ):
+        assembly._learners(config, collector, "GPU:0")
+    collector.close()
 
 
 def test_what_several_learners_cannot_do_is_refused_before_a_folder_is_made(tmp_path):
