@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, help="seconds for one change's tests; without: as modules.toml says")
     parser.add_argument("--output", type=Path, help="add each module's result to this file, as JSON lines")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the process that runs the tests is ended, too
     settings = tomllib.loads((HERE / "modules.toml").read_text())
     known = settings["modules"]
     unknown = [name for name in given.modules if name not in known]
@@ -88,11 +91,12 @@ def main() -> int:
     with _copy() as tree, _server(tree) as path:
         for name in given.modules or known:
             begun = time.perf_counter()
-            if workers.ask(path, [*_PYTEST, *known[name]]) != 0:
+            tests = [*_of_settings(name, settings), *known[name]]
+            if workers.ask(path, [*_PYTEST, *tests]) != 0:
                 broken.append(name)
                 print(f"{name}: its tests fail before anything is changed", flush=True)
                 continue
-            counts[name] = _mutate(tree, path, name, known[name], sample, given.seed, timeout)
+            counts[name] = _mutate(tree, path, name, tests, sample, given.seed, timeout)
             _show(name, counts[name], time.perf_counter() - begun)
             if given.output:
                 with given.output.open("a") as file:
@@ -105,6 +109,12 @@ def main() -> int:
         f"{total.noticed:.0%} of {total.killed + len(total.survived)} are noticed, {len(total.equivalent)} are equivalent"
     )
     return 0 if total.noticed >= GOAL and not broken else 1
+
+
+def _of_settings(name: str, settings: dict[str, Any]) -> list[str]:
+    """Return the tests that come before those of a module with settings."""
+    tests: list[str] = settings["settings"]
+    return tests if any(fnmatch(name, pattern) for pattern in settings["records"]) else []
 
 
 @contextlib.contextmanager
