@@ -1,5 +1,7 @@
 """The credits of an episode, step by step, are those that the agent's update would have of it."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import rlgrad
 from rlgrad.agents import A2C, C51, DQN, PPO, PQN, SAC, DiscreteSAC, Reinforce, StreamAC, StreamSARSA
 from rlgrad.diagnostics.credited_steps import ERROR
 from rlgrad.learning import step_credits
+from rlgrad.learning.asking import Now
 from rlgrad.playback.viewer import Transition
 from rlgrad.policies.actions import ActorCritic
 
@@ -54,6 +57,17 @@ def test_a2c_credits_the_advantages_and_reinforce_the_returns():
     assert alone.values is None
 
 
+def returns_of(of, played):
+    """Without the credits, which take longer."""
+    rollout = step_credits._rollout(of, played)
+    if of.rehearsal is None:
+        batch = of.rows_of(rollout, tf.constant(1.0))
+    else:
+        batch = of.scaled(step_credits._as_drawn(of, rollout, 1.0))
+    now = Now({}, of.policy, step_credits._seeds(len(played)))
+    return step_credits._returns(of, rollout, of.objective(batch), now)
+
+
 def test_an_episode_that_was_cut_goes_on_with_what_the_networks_say_of_its_last_observation():
     """Its value; of actions' values the largest; of critics the mean, for a policy of choices their expectation."""
 
@@ -78,7 +92,7 @@ def test_an_episode_that_was_cut_goes_on_with_what_the_networks_say_of_its_last_
         for variable in of.policy.trainable_variables:
             variable.assign(np.random.default_rng(variable.shape.rank).normal(size=variable.shape))
         last = 3.0 + 0.5 * float(said(of, played[-1].after[None])[0])
-        returns = step_credits.of_episode(of, played).returns
+        returns = returns_of(of, played)
         expected = [1.0 + 0.5 * (2.0 + 0.5 * last), 2.0 + 0.5 * last, last]
         np.testing.assert_allclose(returns, expected, rtol=1e-4, err_msg=type(agent).__name__)
     unknown = learner(Reinforce(baseline="none"), value=False)
@@ -141,22 +155,22 @@ class Given(SAC):
 
 def test_several_numbers_of_a_step_become_one():
     """Of two critics the mean, of an action's numbers their length; what learned numbers are credited is of no step."""
-    found = step_credits.of_episode(learner(Given(), CONTINUOUS), steps(space=CONTINUOUS))
-    assert {*found.credits} == {"q", "action", "action_log_prob"}
+    found = step_credits._credits(learner(Given(), CONTINUOUS), SimpleNamespace(batch=None), None)
+    assert {*found} == {"q", "action", "action_log_prob"}
     for name, factor in (("q", 2.0), ("action", 5.0), ("action_log_prob", 1.0)):
-        np.testing.assert_allclose(found.credits[name], factor * np.arange(5.0), err_msg=name)
+        np.testing.assert_allclose(found[name], factor * np.arange(5.0), err_msg=name)
 
 
 def test_returns_are_in_the_units_in_which_the_agent_learns():
     of = learner(A2C(gamma=0.5, scale_rewards=True, num_envs=1))
-    unscaled = step_credits.of_episode(of, steps(2)).returns
+    unscaled = returns_of(of, steps(2))
     rewards, no = tf.constant([[3.0], [7.0]]), tf.zeros((2, 1), tf.bool)
     before = float(of.reward_scale.scale(tf.constant(1.0)))
     of.reward_scale.update(rewards, no, tf.ones((2, 1)))
     after = float(of.reward_scale.scale(tf.constant(1.0)))
     assert before != after
     np.testing.assert_allclose(unscaled, before * np.array([2.0, 2.0]), rtol=1e-5)
-    np.testing.assert_allclose(step_credits.of_episode(of, steps(2)).returns, after * np.array([2.0, 2.0]), rtol=1e-5)
+    np.testing.assert_allclose(returns_of(of, steps(2)), after * np.array([2.0, 2.0]), rtol=1e-5)
 
 
 def test_of_streams_it_is_the_error():
