@@ -98,6 +98,21 @@ def test_what_is_no_schedule_is_refused_by_the_name_of_its_field(schedule, says)
         Ascent(learning_rate_schedule=schedule)
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "linear(end=0.0, over=1.0)",
+        "cosine(end=1e9, over=1e-9)",
+        "exponential(end=1e-9)",
+        "piecewise(at=[0.0, 1.0], values=[0.0, 1.0, 0.0])",
+        "interpolated(at=[1.0], values=[0.0])",
+        lambda p: 0.0 * p,
+    ],
+)
+def test_the_outermost_arguments_are_taken(schedule):
+    assert Ascent(learning_rate_schedule=schedule).learning_rate_schedule == schedule
+
+
 def kept(agent):
     config = Config(agent=agent, env="CartPole-v1", total_timesteps=100)
     return yaml_documents.load(to_yaml(config, {})), config

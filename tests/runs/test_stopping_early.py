@@ -137,3 +137,25 @@ def test_callbacks_are_made_of_the_settings_that_are_given():
     assert kinds(evaluation_interval=5) == ["Evaluate"]
     assert kinds(stop_at_return=1.0) == kinds(patience=2) == ["EarlyStop"]
     assert kinds(evaluation_interval=5, stop_at_return=0.0, patience=1) == ["Evaluate", "EarlyStop"]
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda n: EarlyStop(patience=n), "patience"),
+        (Evaluate, "interval"),
+        (lambda n: Evaluate(5, n), "episodes"),
+    ],
+)
+def test_counts_begin_at_1(make, field):
+    make(1)
+    with pytest.raises(ValueError, match=f"{field} is at least 1, got 0"):
+        make(0)
+    with pytest.raises(ValueError, match="a threshold, or a patience"):
+        EarlyStop()
+
+
+def test_what_only_looks_on_says_so():
+    """A run reuses its copy of the weights after them."""
+    assert Evaluate(1).only_looks
+    assert EarlyStop(1.0).only_looks
