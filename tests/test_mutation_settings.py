@@ -4,13 +4,15 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MODULES = tomllib.loads((HERE / "mutation" / "modules.toml").read_text())["modules"]
+SETTINGS = tomllib.loads((HERE / "mutation" / "modules.toml").read_text())
+MODULES = SETTINGS["modules"]
 EQUIVALENT = tomllib.loads((HERE / "mutation" / "equivalent.toml").read_text())
 
 
 def test_modules_and_their_tests_are_there():
-    named = {*MODULES, *(test for tests in MODULES.values() for test in tests if test.startswith("tests/"))}
-    assert sorted(name for name in named if not (HERE.parent / name).exists()) == []
+    tests = {test for tests in (SETTINGS["settings"], *MODULES.values()) for test in tests}
+    named = {*MODULES, *(test for test in tests if test.startswith("tests/"))}
+    assert sorted(name for name in named if not (HERE.parent / name.split("::")[0]).exists()) == []
 
 
 def test_lines_that_mean_the_same_belong_to_modules_that_are_changed():

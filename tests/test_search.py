@@ -8,7 +8,7 @@ from rlgrad.config import Config, agent_class
 from rlgrad.core import registry
 from rlgrad.search import Range, parse_search, value_at, with_values
 from rlgrad.tuning.trials import declared
-from rlgrad.updates import Ascent, NaturalGradient, PerHead
+from rlgrad.updates import Ascent, NaturalGradient, PerHead, Traces
 
 CONFIG = Config(agent=PPO(update=PerHead(policy=Ascent(num_epochs=2))), env="CartPole-v1", total_timesteps=100)
 
@@ -20,7 +20,10 @@ class Mine(rlgrad.Agent):
         return {**super().search_space(), "temperature": Range(0.1, 10.0, log=True)}
 
 
-@pytest.mark.parametrize("name", sorted(name for name, at in registry.agents().items() if "rlgrad.agents" in at.value))
+SHIPPED = sorted(name for name, at in registry.agents().items() if "rlgrad.agents" in at.value)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_agent_declares_fields_of_its_own_and_takes_each_extreme(name):
     agent = agent_class(name)()
     space = agent.search_space()
@@ -32,32 +35,68 @@ def test_every_shipped_agent_declares_fields_of_its_own_and_takes_each_extreme(n
             assert value_at(with_values(agent, {field: value}), field) == value
 
 
-COMMON = {"gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999], "gae_lambda": Range(0.8, 1.0)}
-RATE, ENTROPY = Range(1e-5, 1e-1, log=True), Range(1e-5, 1e-1, log=True)
-
-
-def test_what_tune_searches_by_default():
-    policy = Ascent(learning_rate=0.1)
-    assert A2C(update=policy).search_space() == COMMON | {
-        "update.learning_rate": RATE,
-        "num_steps": [5, 8, 16, 32, 64],
-        "entropy_coefficient": ENTROPY,
-    }
-    assert PPO(update=policy).search_space() == COMMON | {
-        "update.learning_rate": RATE,
+GAMMA = {"gamma": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999]}
+RATE, ENTROPY, DIVERGENCE = Range(1e-5, 1e-1, log=True), Range(1e-5, 1e-1, log=True), Range(1e-3, 1e-1, log=True)
+ROLLOUTS = GAMMA | {"gae_lambda": Range(0.8, 1.0)}
+BATCHES = GAMMA | {"replay.batch_size": [32, 64, 128, 256]}
+PLAYED = BATCHES | {"replay.updates_per_step": [0.125, 0.25, 0.5, 1.0]}
+ONE_RATE, TWO_RATES = (
+    {"update.learning_rate": RATE},
+    {"update.policy.learning_rate": RATE, "update.value.learning_rate": RATE},
+)
+VALUES = {"target.every": [10, 50, 100, 250, 1000], "replay.n_steps": [1, 3, 5]}
+NATURAL = {"update.policy.target_kl": DIVERGENCE, "update.value.learning_rate": RATE, "num_steps": [64, 128, 256, 512]}
+TRACE, BOUND = [0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99], Range(1.0, 10.0, log=True)
+STREAM = GAMMA | {"scale_rewards": [True, False]}
+WEIGHT = {"beta": Range(0.1, 10.0, log=True)}
+SEARCHED = {
+    "a2c": ROLLOUTS | ONE_RATE | {"num_steps": [5, 8, 16, 32, 64], "entropy_coefficient": ENTROPY},
+    "awac": PLAYED | ONE_RATE | WEIGHT,
+    "bc": BATCHES | ONE_RATE,
+    "c51": PLAYED | ONE_RATE | VALUES,
+    "crossq": PLAYED | TWO_RATES,
+    "ddpg": PLAYED | TWO_RATES,
+    "discrete-sac": PLAYED | ONE_RATE,
+    "dqn": PLAYED | ONE_RATE | VALUES,
+    "droq": PLAYED | TWO_RATES,
+    "impala": ROLLOUTS | ONE_RATE | {"num_steps": [10, 20, 40], "entropy_coefficient": ENTROPY},
+    "iql": PLAYED | ONE_RATE | WEIGHT | {"expectile": Range(0.5, 0.95)},
+    "npg": ROLLOUTS | NATURAL,
+    "ppo": ROLLOUTS
+    | ONE_RATE
+    | {
         "num_steps": [64, 128, 256, 512, 1024],
         "update.num_epochs": [2, 5, 10, 20],
         "clip_range": [0.1, 0.2, 0.3],
         "entropy_coefficient": ENTROPY,
-    }
-    assert Reinforce(update=policy).search_space() == {
-        "gamma": COMMON["gamma"],
-        "update.learning_rate": RATE,
-        "standardize_advantages": [False, True],
-        "entropy_coefficient": ENTROPY,
-    }
-    for agent in (NPG(), TRPO()):
-        assert agent.search_space()["num_steps"] == [64, 128, 256, 512]
+    },
+    "pqn": ROLLOUTS
+    | ONE_RATE
+    | {"num_steps": [16, 32, 64, 128], "update.num_epochs": [1, 2, 4], "update.num_minibatches": [4, 8, 16]},
+    "qr-dqn": PLAYED | ONE_RATE | VALUES,
+    "redq": PLAYED | TWO_RATES,
+    "reinforce": GAMMA | ONE_RATE | {"standardize_advantages": [False, True], "entropy_coefficient": ENTROPY},
+    "sac": PLAYED | ONE_RATE,
+    "stream-ac": STREAM
+    | {"update.policy.trace_decay": TRACE, "update.policy.kappa": BOUND}
+    | {"update.value.trace_decay": TRACE, "update.value.kappa": BOUND}
+    | {"entropy_coefficient": Range(1e-4, 1e-1, log=True)},
+    "stream-q": STREAM | {"update.trace_decay": TRACE, "update.kappa": BOUND},
+    "stream-sarsa": STREAM | {"update.trace_decay": TRACE, "update.kappa": BOUND},
+    "td3": PLAYED | TWO_RATES,
+    "tqc": PLAYED | ONE_RATE,
+    "trpo": ROLLOUTS | NATURAL,
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_tune_searches_by_default(name):
+    assert agent_class(name)().search_space() == SEARCHED[name]
+
+
+def test_the_ranges_of_an_update_are_those_of_the_rule_that_it_follows():
+    assert NaturalGradient(target_kl=None, learning_rate=0.1).search_space() == {"learning_rate": RATE}
+    assert Traces(step="adam", learning_rate=1e-3).search_space() == {"trace_decay": TRACE, "learning_rate": RATE}
 
 
 def test_an_agent_of_ones_own_inherits_a_space_and_may_add_to_it():

@@ -63,7 +63,7 @@ class WithCritics(keras.Model):
         return heads
 
 
-def values_of(critics: Any, x: Any, told: tf.Tensor | None, training: bool = False) -> tf.Tensor:
+def values_of(critics: Any, x: Any, told: tf.Tensor | None, training: bool) -> tf.Tensor:
     """Return what each of some critics says, float (M, E), (M, E, K), or of observations alone (M, E, A).
 
     Args:

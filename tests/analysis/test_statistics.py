@@ -44,5 +44,15 @@ def test_the_interval_of_a_mean_over_episodes_is_student_s(count, quantile):
     assert (low, high) == pytest.approx((10.0 - half, 10.0 + half), rel=3e-4)
 
 
+def test_of_any_number_of_episodes_the_interval_holds_95_percent_of_students_t():
+    """With t = √ν tan θ the density is that of cosᵛ⁻¹ θ, which is added up here."""
+    theta = np.linspace(0.0, np.pi / 2, 400_001)
+    for degrees in (*range(1, 16), 20, 40, 200):
+        _, half = mean_interval(0.0, 1.0, degrees + 1)
+        density = np.cos(theta) ** (degrees - 1)
+        inside = theta <= np.arctan(half)  # half is t / √ν
+        assert density[inside].sum() / density.sum() == pytest.approx(0.95, abs=2e-5), f"{degrees} degrees of freedom"
+
+
 def test_one_episode_has_no_interval():
     assert np.isnan(mean_interval(10.0, 0.0, 1)).all()

@@ -20,6 +20,10 @@ def head(scale, snr=0.5):
         (300.0, "An update on 100 steps makes 25 % of the progress of one without noise: a larger batch would pay"),
         (100.0, "makes 50 % of the progress of one without noise: the batch is about right"),
         (25.0, "makes 80 % of the progress of one without noise: a smaller batch would do almost as well"),
+        (200.0, "the batch is about right"),
+        (200.1, "a larger batch would pay"),
+        (50.0, "the batch is about right"),
+        (49.9, "a smaller batch would do almost as well"),
         (math.inf, "cannot be told from noise in 100 steps"),
         (math.nan, "fewer than two samples, or a gradient of 0"),
     ],
@@ -35,6 +39,8 @@ def test_the_noise_scale_says_whether_the_batch_is_large_enough(scale, sentence)
         (12.0, "makes it worse"),
         (6.0, "not learned yet"),
         (3.0, "better than any constant"),
+        (10.0, "not learned yet"),  # as without a baseline, whose variance is 10
+        (5.0, "better than any constant"),  # as the best constant
         (math.nan, "none to compare"),
     ],
 )
@@ -50,6 +56,10 @@ def test_the_variance_says_whether_the_baseline_helps(agent, sentence):
         (0.5, "both have a say"),
         (0.9, "Late steps decide"),
         (0.1, "little say"),
+        (0.25, "both have a say"),
+        (0.75, "both have a say"),
+        (0.0, "little say"),
+        (1.0, "Late steps decide"),
         (-0.2, "Late steps pull"),
         (1.2, "Early"),
     ],

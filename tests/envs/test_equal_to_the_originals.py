@@ -165,6 +165,32 @@ def test_transitions_equal_the_originals_eager_and_compiled(case):
         np.testing.assert_array_equal(ours[3][clear], over[clear])
 
 
+STRAIGHT = np.float32(np.radians(12))
+BORDERS = {  # states exactly on the border of an episode's end, and whether that is an end
+    "pole": (envs.CartPole(), [[2.4, 0, 0, 0], [-2.4, 0, 0, 0], [0, 0, STRAIGHT, 0], [0, 0, -STRAIGHT, 0]], False, 2),
+    "tip": (envs.Acrobot(), [[PI, PI / 2, 0, 0]], False, 1),
+    "car": (envs.MountainCar(), [[0.5, 0.0]], True, 2),
+    "fast car": (envs.MountainCar(goal_velocity=0.02), [[0.5, 0.02]], True, 2),
+    "throttle": (envs.MountainCarContinuous(), [[0.45, 0.0]], True, 2),
+    "fast throttle": (envs.MountainCarContinuous(goal_velocity=0.02), [[0.45, 0.02]], True, 2),
+}
+
+
+@pytest.mark.parametrize(("env", "states", "is_end", "numbers"), BORDERS.values(), ids=BORDERS)
+def test_on_the_border_itself_it_is_an_end_where_the_original_says_at_least_and_else_not(env, states, is_end, numbers):
+    """One float32 further out, in each of the numbers that decide, it is the other way round."""
+    states = np.float32(states)
+    over = lambda s: env.terminal(tf.constant(s), RNG[: len(s)]).numpy().tolist()
+    assert over(states) == [is_end] * len(states)
+    for state in states:
+        for number in np.flatnonzero(state) if numbers > 1 else []:
+            moved = state.copy()
+            moved[number] = np.nextafter(
+                state[number], np.float32(-np.inf if is_end else np.sign(state[number]) * np.inf)
+            )
+            assert over(moved[None]) == [not is_end], f"{moved} beside {state}"
+
+
 def test_the_wall_stops_the_mountain_car():
     states = tf.constant([[-1.19, -0.05], [-1.2, -0.07], [-1.2, 0.0]])
     actions = tf.constant([0, 0, 2])

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from rlgrad import gradients as G
 from rlgrad.gradients import LogProb, PerSequence
+from rlgrad.gradients.programs.half_precision import in_ranges
 
 layers = keras.layers
 POLICIES = ["mixed_float16", "mixed_bfloat16", "float16"]
@@ -205,3 +206,20 @@ def test_a_weight_of_another_shape_is_refused():
     for ask in (G.gradient, G.per_sample_gradient, G.input_gradient):
         with pytest.raises(ValueError, match="sample_weight"):
             ask(model, X, sample_weight=np.ones((6, 3)))
+
+
+def test_each_weight_is_in_one_range_of_sizes_and_comes_out_as_it_was():
+    """Sizes down to 2⁻²⁴ of the largest, and those at the ranges' borders; what is smaller than that is in the last."""
+    sizes = np.float32(2.0) ** np.arange(3, -36, -1)
+    weights = np.concatenate([sizes, -sizes, 1.999 * sizes[1:], np.nextafter(sizes, np.float32(0.0)), [0.0]])
+    found = in_ranges([tf.constant(weights[:50], tf.float32), tf.constant(weights[50:], tf.float32)])
+    assert [float(scale) for scale, _ in found] == [8.0, 8.0 * 2.0**-8, 8.0 * 2.0**-16]
+    scales = np.array([float(scale) for scale, _ in found])
+    parts = np.stack([np.concatenate([part.numpy() for part in parts]) for _, parts in found])
+    np.testing.assert_array_equal((scales[:, None] * parts).sum(axis=0), weights.astype(np.float32))
+    assert ((parts != 0.0).sum(axis=0) == (weights != 0.0)).all(), "the ranges that a weight is in"
+    assert np.abs(parts).max() < 2.0
+    assert np.abs(parts[:-1])[parts[:-1] != 0.0].min() >= 2.0**-7
+    first, *others = in_ranges([tf.constant([1.0, np.nan])])
+    assert np.isnan(first[1][0][1]), "what is not a number stays in the first"
+    assert [float(part[1]) for _, (part,) in others] == [0.0, 0.0]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.gradients import LogProb, linearize, per_sample_norm, value_and_gradient
+from rlgrad.gradients import LogProb, input_jacobian, linearize, per_sample_norm, value_and_gradient
 
 RNG = np.random.default_rng(0)
 
@@ -28,6 +28,21 @@ def test_norms_in_a_program_with_an_open_time_axis():
         x = RNG.normal(size=(4, length, 3)).astype(np.float32)
         expected = np.sqrt((x.mean(axis=1) ** 2).sum(axis=1) + 1.0)
         np.testing.assert_allclose(norms(x), expected, rtol=1e-5, err_msg=f"norms of sequences of {length} steps")
+
+
+def test_a_jacobian_by_the_input_in_a_program_with_an_open_time_axis():
+    """y_t = k · x_t + b has as many units as steps: ∂y_t/∂x_s is c k where t = s, and else 0."""
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.Dense(1, use_bias=False)])
+    kernel, c = np.array([0.5, -1.0, 2.0], np.float32), np.array([2.0, -3.0], np.float32)
+    model.layers[0].set_weights([kernel[:, None]])
+    signature = [tf.TensorSpec((2, None, 3))]
+    jacobian = tf.function(
+        lambda x: input_jacobian(model, x, sample_weight=c), input_signature=signature, autograph=False
+    )
+    for steps in (2, 4):
+        found = jacobian(np.ones((2, steps, 3), np.float32)).numpy().reshape(2, steps, steps, 3)
+        expected = c[:, None, None, None] * np.eye(steps)[None, :, :, None] * kernel
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=f"{steps} steps")
 
 
 def test_sums_of_squares_in_a_program_with_an_open_batch_take_one_number_per_row():

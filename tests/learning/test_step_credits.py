@@ -1,5 +1,7 @@
 """The credits of an episode, step by step, are those that the agent's update would have of it."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import rlgrad
 from rlgrad.agents import A2C, C51, DQN, PPO, PQN, SAC, DiscreteSAC, Reinforce, StreamAC, StreamSARSA
 from rlgrad.diagnostics.credited_steps import ERROR
 from rlgrad.learning import step_credits
+from rlgrad.learning.asking import Now
 from rlgrad.playback.viewer import Transition
 from rlgrad.policies.actions import ActorCritic
 
@@ -54,12 +57,46 @@ def test_a2c_credits_the_advantages_and_reinforce_the_returns():
     assert alone.values is None
 
 
-def test_an_episode_that_was_cut_goes_on_with_the_value_of_its_last_observation():
-    of, played = learner(A2C(gamma=0.5)), steps(2, terminated=False)
-    after = float(of.policy.value(played[-1].after[None])[0])
-    np.testing.assert_allclose(step_credits.of_episode(of, played).returns[-1], 2.0 + 0.5 * after, rtol=1e-5)
+def returns_of(of, played):
+    """Without the credits, which take longer."""
+    rollout = step_credits._rollout(of, played)
+    if of.rehearsal is None:
+        batch = of.rows_of(rollout, tf.constant(1.0))
+    else:
+        batch = of.scaled(step_credits._as_drawn(of, rollout, 1.0))
+    now = Now({}, of.policy, step_credits._seeds(len(played)))
+    return step_credits._returns(of, rollout, of.objective(batch), now)
+
+
+def test_an_episode_that_was_cut_goes_on_with_what_the_networks_say_of_its_last_observation():
+    """Its value; of actions' values the largest; of critics the mean, for a policy of choices their expectation."""
+
+    def said(of, after):
+        policy = of.policy
+        heads = policy(after)
+        if "value" in heads:
+            return heads["value"]
+        if not policy.critics:
+            return tf.reduce_max(heads["policy"], axis=-1)
+        if policy.critics_of_actions:
+            each = tf.reduce_mean(policy.critic_values(after, None), axis=1)
+            return tf.reduce_sum(tf.nn.softmax(heads["policy"]) * each, axis=-1)
+        for critic in policy.critics:  # whose values do not depend on which action is drawn
+            kernel = critic.trainable_variables[0]
+            kernel.assign(tf.concat([kernel[:3], tf.zeros_like(kernel[3:])], axis=0))
+        return tf.reduce_mean(policy.critic_values(after, np.zeros((1, 2), np.float32)), axis=1)
+
+    for agent in (A2C(gamma=0.5), DQN(gamma=0.5), DiscreteSAC(gamma=0.5), SAC(gamma=0.5)):
+        space = CONTINUOUS if type(agent) is SAC else CHOICES
+        of, played = learner(agent, space), steps(3, terminated=False, space=space)
+        for variable in of.policy.trainable_variables:
+            variable.assign(np.random.default_rng(variable.shape.rank).normal(size=variable.shape))
+        last = 3.0 + 0.5 * float(said(of, played[-1].after[None])[0])
+        returns = returns_of(of, played)
+        expected = [1.0 + 0.5 * (2.0 + 0.5 * last), 2.0 + 0.5 * last, last]
+        np.testing.assert_allclose(returns, expected, rtol=1e-4, err_msg=type(agent).__name__)
     unknown = learner(Reinforce(baseline="none"), value=False)
-    assert step_credits.of_episode(unknown, played).returns is None
+    assert step_credits.of_episode(unknown, steps(2, terminated=False)).returns is None
 
 
 def test_of_ppo_the_ratio_is_that_of_the_current_weights():
@@ -87,10 +124,14 @@ def test_of_dqn_it_is_the_error_of_each_step(added):
 
 
 def test_of_a_distribution_it_is_by_how_much_the_expectation_would_rise():
-    of = learner(C51(atoms=5, support=(0.0, 20.0), gamma=0.9))
-    found = step_credits.of_episode(of, steps())
-    assert np.abs(found.credits["q"]).max() > 0.1  # the credits of all atoms add up to 0
-    assert found.values.min() > 0.0
+    """So wide a support cuts no return off, and what is projected onto it keeps its mean: it is the error of means."""
+    of, played = learner(C51(atoms=5, support=(-20.0, 90.0), gamma=0.9)), steps()
+    found = step_credits.of_episode(of, played)
+    expected = of.policy.distribution.expected(of.policy(np.stack([step.observation for step in played]))["policy"])
+    taken = expected.numpy()[np.arange(5), [step.action for step in played]]
+    following = np.append(expected.numpy().max(axis=1)[1:], 0.0)
+    np.testing.assert_allclose(found.values, taken, rtol=1e-5)
+    np.testing.assert_allclose(found.credits["q"], np.arange(1.0, 6.0) + 0.9 * following - taken, rtol=1e-3)
 
 
 def test_of_critics_it_is_the_mean_and_of_actions_the_length():
@@ -102,6 +143,34 @@ def test_of_critics_it_is_the_mean_and_of_actions_the_length():
     assert found.returns is not None
     discrete = step_credits.of_episode(learner(DiscreteSAC()), steps(terminated=False))
     assert {*discrete.credits} == {"q", "logits"}
+
+
+class Given(SAC):
+    """Credits of 0, 1, 2, … times what is written here."""
+
+    def credit(self, batch, now):
+        t = tf.range(5.0)[:, None]
+        return {"q": t * [[1.0, 3.0]], "action": t * [[3.0, -4.0]], "action_log_prob": t[:, 0], "log_alpha": t[:, 0]}
+
+
+def test_several_numbers_of_a_step_become_one():
+    """Of two critics the mean, of an action's numbers their length; what learned numbers are credited is of no step."""
+    found = step_credits._credits(learner(Given(), CONTINUOUS), SimpleNamespace(batch=None), None)
+    assert {*found} == {"q", "action", "action_log_prob"}
+    for name, factor in (("q", 2.0), ("action", 5.0), ("action_log_prob", 1.0)):
+        np.testing.assert_allclose(found[name], factor * np.arange(5.0), err_msg=name)
+
+
+def test_returns_are_in_the_units_in_which_the_agent_learns():
+    of = learner(A2C(gamma=0.5, scale_rewards=True, num_envs=1))
+    unscaled = returns_of(of, steps(2))
+    rewards, no = tf.constant([[3.0], [7.0]]), tf.zeros((2, 1), tf.bool)
+    before = float(of.reward_scale.scale(tf.constant(1.0)))
+    of.reward_scale.update(rewards, no, tf.ones((2, 1)))
+    after = float(of.reward_scale.scale(tf.constant(1.0)))
+    assert before != after
+    np.testing.assert_allclose(unscaled, before * np.array([2.0, 2.0]), rtol=1e-5)
+    np.testing.assert_allclose(returns_of(of, steps(2)), after * np.array([2.0, 2.0]), rtol=1e-5)
 
 
 def test_of_streams_it_is_the_error():

@@ -12,6 +12,7 @@ from helpers.continuous import ACTION, OBSERVATION
 import rlgrad
 from rlgrad.agents import PPO
 from rlgrad.gradients import Each, per_sample_gradient, per_sample_norm
+from rlgrad.policies import CriticNetwork
 from rlgrad.policies.actions import ActorCritic
 
 ACTORS = ("gaussian", "reparameterized", "deterministic")
@@ -93,6 +94,21 @@ def test_per_sample_functions_see_through_the_policy_and_its_critics():
     squares = sum(np.square(g).reshape(5, -1).sum(1) for g in map(np.asarray, each.values()))
     norm = per_sample_norm(policy.with_critics, inputs, output=Each("q"))
     np.testing.assert_allclose(norm, np.sqrt(squares), rtol=1e-4)
+
+
+def test_in_training_mode_the_critics_run_so_and_the_policy_runs_as_it_acts():
+    def drops():
+        layers = keras.layers
+        return keras.Sequential([keras.Input((3,)), layers.Dense(8), layers.Dropout(0.5), layers.Dense(4)])
+
+    heads = ActorCritic(2, "reparameterized", critic=CriticNetwork(dropout=0.5), training=True)
+    policy = rlgrad.make_policy(OBSERVATION, ACTION, actor_critic=heads, value=False, hidden_sizes=(6,), model=drops())
+    inputs = {"observations": X, "actions": np.zeros((5, 2), np.float32)}
+    acting, training = (policy.with_critics(inputs, training=mode) for mode in (False, True))
+    for name, numbers in policy(X)["policy"].items():
+        np.testing.assert_array_equal(training["policy"][name], numbers)
+    np.testing.assert_array_equal(acting["q"], policy.critic_values(X, inputs["actions"], False))
+    assert not np.allclose(training["q"], acting["q"]), "units are dropped"
 
 
 def test_a_critic_of_the_users_own_is_built_once_for_each():

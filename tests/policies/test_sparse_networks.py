@@ -36,8 +36,9 @@ def test_as_many_inputs_of_each_unit_are_zero_and_the_others_uniform():
     np.testing.assert_array_equal(
         kernel, np.asarray(Sparse.from_config(Sparse(0.9, 3).get_config())((50, 4000), "float32"))
     )
-    few = np.asarray(Sparse(0.9, 3)((4, 50), "float32"))
-    assert ((few != 0.0).sum(axis=0) == 1).all(), "a unit without any input says nothing"
+    for inputs in (1, 2, 4):
+        few = np.asarray(Sparse(0.9, 3)((inputs, 50), "float32"))
+        assert ((few != 0.0).sum(axis=0) == 1).all(), f"of {inputs}: a unit without any input says nothing"
     convolution = np.asarray(Sparse(0.9, 3)((3, 3, 2, 8), "float32")).reshape(18, 8)
     assert ((convolution == 0.0).sum(axis=0) == math.ceil(0.9 * 18)).all()
 

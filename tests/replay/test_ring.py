@@ -7,6 +7,7 @@ from helpers.replays import Lists, Player, tensors
 
 from rlgrad.core import capacity as memory
 from rlgrad.replay import Replay, Ring
+from rlgrad.replay.priorities import sizes
 from rlgrad.replay.store import size_of
 
 SCALAR = tf.TensorSpec((None,), tf.float32)
@@ -209,13 +210,20 @@ def test_observations_may_be_trees_and_bytes_stay_bytes():
         np.testing.assert_array_equal(found["image"], tree(found["rest"][0])["image"])
 
 
-@pytest.mark.parametrize("prioritized", [False, True])
-def test_the_bytes_are_known_before_anything_is_allocated(prioritized):
+@pytest.mark.parametrize("options", [{}, {"prioritized": True}, {"hindsight": 0.5}, {"frames": 4}])
+def test_the_bytes_are_known_before_anything_is_allocated(options):
     spec = {"image": tf.TensorSpec((None, 4, 3), tf.uint8), "rest": tf.TensorSpec((None,), tf.int64)}
-    ring = ring_of(capacity=100, observation=spec, prioritized=prioritized)
-    assert ring.num_bytes == size_of(ring.settings, spec, ACTION, 3)
+    stacks = {"image": 4, "rest": None} if "frames" in options else None
+    settings = Replay(capacity=100, warmup=0, **options)
+    ring = Ring(settings, spec, ACTION, 3, steps=5, gamma=0.9, stacks=stacks)
+    assert ring.num_bytes == size_of(settings, spec, ACTION, 3, stacks=stacks)
     assert ring.num_bytes == sum(v.numpy().nbytes for v in ring.variables)
     assert ring.num_bytes < 103 * (12 + 8 + 8 + 4 + 4 + 1 + 8) + 300
+
+
+def test_levels_of_priorities_have_a_block_for_each_sixteen_of_the_level_below():
+    for rows, levels in ((1, [16]), (16, [16]), (17, [32, 16]), (256, [256, 16]), (257, [272, 32, 16])):
+        assert sizes(rows) == levels, f"of {rows} rows"
 
 
 def test_a_replay_larger_than_the_memory_is_refused_before_it_is_made(monkeypatch):

@@ -75,6 +75,10 @@ def test_short_limits_have_one_length_and_others_powers_of_two_up_to_the_first_t
     assert lengths.lengths(500, 10**6) == (64, 128, 256, 512)
     assert lengths.lengths(3000, 100) == (64, 128, 256, 512, 1024, 2048, 4096)
     assert lengths.lengths(None, 100)[-1] >= lengths.MOST_STEPS > lengths.lengths(None, 100)[-2]
+    megabytes_16 = 16 * 2**20
+    assert lengths.lengths(1024, megabytes_16 // 1024) == (1024,)
+    assert lengths.lengths(1024, megabytes_16 // 1024 + 1) == (64, 128, 256, 512, 1024)
+    assert lengths.lengths(1025, 1) == (64, 128, 256, 512, 1024, 2048)
 
 
 def test_a_rollout_has_the_rows_of_its_longest_episode_and_is_the_same_whatever_the_limit():

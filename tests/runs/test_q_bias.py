@@ -48,6 +48,22 @@ def test_returns_are_discounted_and_cut_episodes_go_on_with_what_is_said():
     assert counts.T.tolist() == [[True] * 4, [True, True, False, False]]
 
 
+@pytest.mark.parametrize(
+    ("said", "returned", "says"),
+    [
+        (3.0, 2.0, "50 % of the mean return: the critics say too much"),
+        (-3.0, -2.0, "50 % of the mean return: the critics say too little"),
+        (1.5, 2.0, "25 % of the mean return: the critics say too little"),
+        (2.0, 0.0, "The return is 0: the critics say too much"),
+    ],
+)
+def test_a_bias_is_told_with_its_direction_and_its_share_of_the_return(said, returned, says):
+    rows = bias_rows(QBias(said, returned, said - returned, 0.5, episodes=2, steps=9))
+    assert [row.name for row in rows] == ["q: said", "q: returned", "q: bias"]
+    assert rows[0].meaning == "Mean over 9 steps of 2 episodes played now."
+    assert rows[2].meaning == f"{says}. Its deviation is 0.5."
+
+
 def run_of(agent, tmp_path, **env):
     return rlgrad.train(agent, lambda: Counting(**env), total_timesteps=24, run_dir=tmp_path / "run", **QUICK)
 

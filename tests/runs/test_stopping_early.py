@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rlgrad.callbacks import EarlyStop, Evaluate
+from rlgrad.callbacks import EarlyStop, Evaluate, make_callbacks
 
 RETURN, EVALUATED = "train/return", "eval/return_greedy"
 
@@ -103,3 +103,59 @@ def test_a_row_that_leaps_over_several_intervals_is_evaluated_once():
     for run.timesteps in (49, 50):
         again.on_update(run, {})
     assert [at for at, _, greedy in run.played if greedy] == [35, 40, 50]
+
+
+def test_an_evaluation_that_is_not_possible_is_said_once_and_tried_again_after_twice_as_many_intervals(caplog):
+    class Endless(Rows):
+        def evaluate(self, episodes, greedy):
+            self.played.append((self.timesteps, greedy))
+            if self.timesteps < 150:
+                raise ValueError("no episode ends")
+            return super().evaluate(episodes, greedy)
+
+    run, callback = Endless(), Evaluate(10)
+    for run.timesteps in range(10, 190, 10):
+        metrics = {}
+        callback.on_update(run, metrics)
+        assert bool(metrics) == (run.timesteps >= 150), f"at {run.timesteps} steps"
+        again = Evaluate(10)
+        again.restore(json.loads(json.dumps(callback.state())))
+        callback = again  # resumed after each row
+    tried = [at for at, *kind in run.played if kind == [True]]
+    assert tried == [10, 30, 70, 150, 160, 170, 180]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Training continues without an evaluation at step 10: no episode ends"
+    ]
+
+
+def test_callbacks_are_made_of_the_settings_that_are_given():
+    kinds = lambda **given: [
+        type(each).__name__
+        for each in make_callbacks(**{"evaluation_interval": None, "stop_at_return": None, "patience": None} | given)
+    ]
+    assert kinds() == []
+    assert kinds(evaluation_interval=5) == ["Evaluate"]
+    assert kinds(stop_at_return=1.0) == kinds(patience=2) == ["EarlyStop"]
+    assert kinds(evaluation_interval=5, stop_at_return=0.0, patience=1) == ["Evaluate", "EarlyStop"]
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda n: EarlyStop(patience=n), "patience"),
+        (Evaluate, "interval"),
+        (lambda n: Evaluate(5, n), "episodes"),
+    ],
+)
+def test_counts_begin_at_1(make, field):
+    make(1)
+    with pytest.raises(ValueError, match=f"{field} is at least 1, got 0"):
+        make(0)
+    with pytest.raises(ValueError, match="a threshold, or a patience"):
+        EarlyStop()
+
+
+def test_what_only_looks_on_says_so():
+    """A run reuses its copy of the weights after them."""
+    assert Evaluate(1).only_looks
+    assert EarlyStop(1.0).only_looks

@@ -11,6 +11,7 @@ import rlgrad
 from rlgrad import gradients
 from rlgrad.agents import A2C, StreamAC, StreamQ
 from rlgrad.updates import Ascent, PerHead, Traces
+from rlgrad.updates.traces import _without_weights
 
 
 def variables(*shapes):
@@ -72,6 +73,23 @@ def test_a_short_trace_takes_the_whole_step():
     np.testing.assert_allclose(found[0].numpy(), [0.05, -0.025], rtol=1e-6)
     assert metrics["bound_active"] == 0.0
     assert float(metrics["effective_step"]) == pytest.approx(0.1)
+
+
+def test_a_bound_of_exactly_the_step_shortens_nothing():
+    """α κ max(|δ|, 1) ‖z‖₁ = ½ · 2 · 1 · 1."""
+    for size, active in ((1.0, 0.0), (1.001, 1.0)):
+        state = Traces(kappa=2.0, learning_rate=0.5).build(variables((2,)))
+        metrics = state.apply_gradient({"a": tf.constant([0.0, -size])}, error=1.0, decay=0.0)
+        assert metrics["bound_active"] == active, f"of a trace of the size {size}"
+
+
+def test_credits_of_any_shape_enter_a_trace_as_if_their_stream_were_alone():
+    weights = tf.constant([0.5, 0.0, 0.25])
+    for shape in ((), (2,), (2, 3)):
+        found = _without_weights(tf.ones((3, *shape)), weights).numpy()
+        np.testing.assert_array_equal(
+            found, np.broadcast_to(np.reshape([2, 0, 4], (3, *[1] * len(shape))), (3, *shape))
+        )
 
 
 def test_a_stream_that_rests_keeps_its_trace_and_moves_nothing():
