@@ -32,8 +32,10 @@ WAYS = {
 
 
 def settings(env: str) -> dict[str, Any]:
-    """Return the fields of A2C and of IMPALA: those of configs/cartpole-impala.yaml with a falling step size, and of
-    configs/lunar-lander-impala.yaml."""
+    """Return the fields of A2C and of IMPALA.
+
+    They are those of configs/cartpole-impala.yaml with a falling step size, and of configs/lunar-lander-impala.yaml.
+    """
     from rlgrad.updates import Ascent, PerHead
 
     def falling(rate: float, **options: Any) -> Ascent:
