@@ -19,36 +19,26 @@ Source: Kostrikov, Nair & Levine (2022), "Offline reinforcement learning with im
 
 import tensorflow as tf
 
-from rlgrad import Credit, Outputs, ReplayAgent, ReplayBatch, search
+from rlgrad import Credit, Outputs, ReplayBatch, search
+from rlgrad.agents.awac import AWAC
 from rlgrad.core.checks import require
-from rlgrad.replay import Replay, Target
-from rlgrad.updates import Ascent, Update
+from rlgrad.replay import Target
 
 
-class IQL(ReplayAgent):
+class IQL(AWAC):
     """Implicit Q-learning."""
 
-    num_critics: int = 2
-    """Critics, of whose values the smallest counts."""
     expectile: float = 0.7
     """τ, above 0 and below 1: ½ values the recorded actions, near 1 the best of them."""
     beta: float = 1.0 / 3.0
     """Temperature of the weights, in units of return: the smaller, the more the best actions count."""
-    max_weight: float = 100.0
-    """Largest weight of a step, w_max."""
-    replay: Replay | None = Replay(batch_size=256)
-    """Steps, recorded or played earlier, from which batches are drawn."""
     target: Target | None = Target(rate=0.005)
     """Slow copies of the critics, which value the recorded action."""
-    update: Update = Ascent(learning_rate=3e-4)
-    """How the weights move."""
 
     def __post_init__(self) -> None:
         """Check the fields, each with its name in the message."""
         super().__post_init__()
         require(0.0 < self.expectile < 1.0, "expectile", "above 0, below 1", self.expectile)
-        for name in ("beta", "max_weight"):
-            require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
 
     def credit(self, batch: ReplayBatch, now: Outputs) -> Credit:
         """Return the credit in the table at the top of this file."""
@@ -60,5 +50,4 @@ class IQL(ReplayAgent):
 
     def search_space(self) -> search.Space:
         """Return ranges for what is the agent's own besides."""
-        own = {"expectile": search.Range(0.5, 0.95), "beta": search.Range(0.1, 10.0, log=True)}
-        return {**super().search_space(), **own}
+        return {**super().search_space(), "expectile": search.Range(0.5, 0.95)}
