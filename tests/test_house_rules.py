@@ -29,6 +29,18 @@ def test_private_modules_of_keras_and_tensorflow_are_imported_at_most_where_a_te
     assert importing == ["rlgrad/core/keras_internals.py", "rlgrad/core/tensorflow_internals.py"]
 
 
+def test_records_are_frozen_but_for_these():
+    """A frozen dataclass can be a key, and whoever holds one knows that it stays what it was."""
+    made = re.compile(r"^\s*@dataclass\b(?!.*frozen=True)", re.M)
+    assert [p.relative_to(ROOT).as_posix() for p in SOURCES if made.search(p.read_text())] == [
+        "rlgrad/cli/options.py",
+        "rlgrad/gradients/programs/answers.py",
+        "rlgrad/gradients/programs/cache.py",
+        "rlgrad/gradients/questions/heads.py",
+        "rlgrad/runs/standing.py",
+    ]
+
+
 def imported(statement):
     """The top-level modules that a statement leaves imported in a fresh interpreter."""
     code = f"import sys; {statement}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"

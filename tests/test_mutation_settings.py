@@ -10,7 +10,7 @@ EQUIVALENT = tomllib.loads((HERE / "mutation" / "equivalent.toml").read_text())
 
 
 def test_modules_and_their_tests_are_there():
-    tests = {test for tests in (SETTINGS["settings"], *MODULES.values()) for test in tests}
+    tests = {test for tests in (SETTINGS["everywhere"], SETTINGS["settings"], *MODULES.values()) for test in tests}
     named = {*MODULES, *(test for test in tests if test.startswith("tests/"))}
     assert sorted(name for name in named if not (HERE.parent / name.split("::")[0]).exists()) == []
 

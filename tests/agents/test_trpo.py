@@ -69,9 +69,12 @@ def by_hand(policy, rollout, agent):
         ("discrete", {}, 0),
         ("continuous", {}, 0),
         ("discrete", {"target_kl": 0.1, "damping": 0.002, "max_backtracks": 3}, 3),  # with the last one allowed
-        ("continuous", {"target_kl": 0.5, "damping": 0.05}, 1),
+        ("continuous", {"target_kl": 0.5, "damping": 0.05, "max_backtracks": 1}, 1),
     ],
-    quick=[("discrete", {}, 0), ("continuous", {"target_kl": 0.5, "damping": 0.05}, 1)],
+    quick=[
+        ("discrete", {"target_kl": 0.1, "damping": 0.002, "max_backtracks": 3}, 3),
+        ("continuous", {"target_kl": 0.5, "damping": 0.05, "max_backtracks": 1}, 1),
+    ],
 )
 def test_one_update_equals_numpy(kind, options, shortened):
     agent = agent_of(**options)

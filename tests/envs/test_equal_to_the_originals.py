@@ -316,6 +316,17 @@ def test_breakout_starts_on_either_side_alike():
     assert abs(right.mean() - 0.5) < 5 * 0.5 / np.sqrt(COUNT)  # five deviations
     np.testing.assert_array_equal(state.x, np.where(right, 9, 0))
     np.testing.assert_array_equal(state.dx, np.where(right, -1, 1))
+    for part, expected in {"paddle": 4, "y": 3, "dy": 1, "struck": False, "last_action": 0}.items():
+        assert set(getattr(state, part).numpy()) == {expected}, part
+    np.testing.assert_array_equal(state.trail_x, state.x)
+    np.testing.assert_array_equal(state.trail_y, state.y)
+    wall = np.zeros((10, 10), bool)
+    wall[1:4] = True
+    np.testing.assert_array_equal(state.bricks, np.broadcast_to(wall, (COUNT, 10, 10)))
+
+
+def test_breakout_has_three_actions_or_minatars_six():
+    assert [env.action_space.n for env in (envs.Breakout, envs.Breakout(), envs.Breakout(False))] == [3, 3, 6]
 
 
 def test_the_last_action_of_breakout_is_played_again_with_the_probability_asked_for():

@@ -66,6 +66,26 @@ def test_grids_are_drawn_by_their_class(cls):
     assert not np.array_equal(first, env.render())
 
 
+def test_every_cell_of_a_grid_has_the_colour_of_what_is_there():
+    black, white, green = (0, 0, 0), (255, 255, 255), (0, 120, 0)
+    for state in range(4):
+        picture = ShortCorridor().render(np.int32(state))
+        colours = [tuple(picture[30, 60 * cell + 30].tolist()) for cell in range(4)]
+        assert colours == [white if cell == state else green if cell == 3 else black for cell in range(4)]
+    nothing = np.zeros((10, 10), bool)
+    bricks = nothing.copy()
+    bricks[2, 7] = True
+    numbers = {name: np.int32(n) for name, n in (("x", 5), ("y", 6), ("trail_x", 4), ("trail_y", 5), ("paddle", 3))}
+    blank = Breakout().initial(np.zeros(2, np.int32))._replace(bricks=bricks, **numbers)
+    picture = Breakout().render(blank)
+    size = picture.shape[0] // 10
+    cells = picture[size // 2 :: size, size // 2 :: size]
+    expected = {(9, 3): white, (6, 5): (255, 220, 0), (5, 4): (90, 80, 0), (2, 7): (200, 60, 40)}
+    for row in range(10):
+        for column in range(10):
+            assert tuple(cells[row, column].tolist()) == expected.get((row, column), black), (row, column)
+
+
 def test_a_class_of_ones_own_is_drawn_to_its_end(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     assert can_be_seen(f"{tmp_path}/own.py:Walk")

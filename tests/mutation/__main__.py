@@ -91,7 +91,7 @@ def main() -> int:
     with _copy() as tree, _server(tree) as path:
         for name in given.modules or known:
             begun = time.perf_counter()
-            tests = [*_of_settings(name, settings), *known[name]]
+            tests = [*settings["everywhere"], *_of_settings(name, settings), *known[name]]
             if workers.ask(path, [*_PYTEST, *tests]) != 0:
                 broken.append(name)
                 print(f"{name}: its tests fail before anything is changed", flush=True)

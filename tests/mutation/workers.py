@@ -28,6 +28,7 @@ def serve(path: str, tree: Path) -> None:
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     sys.dont_write_bytecode = True
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for name in _PRELOADED:
         import_module(name)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -60,19 +61,28 @@ def _answer(connection: socket.socket, listening: socket.socket) -> None:
         listening.close()
         connection.close()
         _test(arguments, output)
+    try:
+        status = _waited(child, connection)
+    finally:  # also if this process is ended
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+    if status is None:
+        os.waitpid(child, 0)
+    else:
+        code = os.waitstatus_to_exitcode(status)
+        with contextlib.suppress(OSError):
+            connection.sendall(f"{code if code >= 0 else 1}\n".encode() + output.read_bytes())
+
+
+def _waited(child: int, connection: socket.socket) -> int | None:
+    """Return the status of a process when it ends. `None`: whoever asked has given up."""
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            code = os.waitstatus_to_exitcode(status)
-            with contextlib.suppress(OSError):
-                connection.sendall(f"{code if code >= 0 else 1}\n".encode() + output.read_bytes())
-            return
+            return status
         readable, _, _ = select.select([connection], [], [], 0)
-        if readable:  # whoever asked has given up
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return
+        if readable:
+            return None
         time.sleep(_EVERY)
 
 
@@ -80,6 +90,7 @@ def _test(arguments: list[str], output: Path) -> None:
     status = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)

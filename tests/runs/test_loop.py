@@ -1,10 +1,16 @@
 """The four pieces of the training loop, by themselves."""
 
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 import rlgrad
 from rlgrad.runs import loop
-from rlgrad.runs.loop import Clock, Keeper, Pace
+from rlgrad.runs.loop import Clock, Keeper, Pace, Updater
+from rlgrad.runs.standing import Standing
 
 
 def test_a_run_by_steps_logs_about_250_rows_and_a_fused_one_about_50():
@@ -85,6 +91,74 @@ def test_between_tenths_a_checkpoint_is_written_after_a_minute_without_one(secon
     seconds[0] += 59.0
     keeper.keep(105, 110)
     assert written == ["minute", "tenth"]
+
+
+class Played:
+    """A collector, a learner and a watch in one: each says what it was asked for. Rollouts have 4 rows, of which 3 count."""
+
+    rehearsal, max_rollout_steps = None, 4
+
+    def __init__(self):
+        self.asked = []
+
+    def acting(self, progress, timesteps):
+        return "policy", progress, timesteps
+
+    def collect(self, policy, actor):
+        self.asked.append(("collect", *policy[1:], actor))
+        return SimpleNamespace(mask=np.array([1.0, 1.0, 0.0, 1.0]))
+
+    def look(self, rollout, progress, timesteps):
+        self.asked.append(("look", progress, timesteps))
+
+    def learn(self, rollout, progress, shuffle):
+        self.asked.append(("learn", progress))
+        return {"loss": 1.0}
+
+    def actor(self):
+        return f"actor {len(self.asked)}"
+
+
+def test_an_update_has_the_progress_made_before_it_and_the_last_of_a_row_is_looked_at():
+    """Rows of two updates, in a run of 15 steps."""
+    played, pace = Played(), Pace(total=15, needed=3, updates_per_row=2)
+    updater, timesteps = Updater(played, "policy", played, played, seed=0), 0
+    updater.begin(2, None)
+    for update in range(5):
+        made = updater.advance(pace, update, update % 2, timesteps)
+        assert (made.metrics, made.timesteps) == ([{"loss": 1.0}], 3)
+        timesteps += made.timesteps
+    progress = [0.0, 0.2, 0.4, 0.6, 0.8]
+    assert [each[1:3] for each in played.asked if each[0] == "collect"] == list(
+        zip(progress, range(0, 15, 3), strict=True)
+    )
+    assert [each[1] for each in played.asked if each[0] == "learn"] == progress
+    assert [each[1:] for each in played.asked if each[0] == "look"] == [(0.2, 3), (0.6, 9), (0.8, 12)]
+    actors = [each[3] for each in played.asked if each[0] == "collect"]
+    assert actors[0] is None
+    assert len(set(actors[1:])) == 4, "the weights of after each update"
+    updater.forget_weights()
+    updater.advance(pace, 5, 1, 60)
+    assert played.asked[-3:] == [("collect", 1.0, 60, None), ("look", 1.0, 60), ("learn", 1.0)], (
+        "never more than all of it"
+    )
+
+
+def test_the_best_return_is_kept_over_a_resume_and_an_equal_one_is_not_better():
+    metrics, run = ["train/return", "eval/return_greedy"], Standing()
+    better = []
+    for value in (1.0, 9.0, math.nan, 9.0, 5.0, 10.0, -1.0):
+        run.note({"eval/return_greedy": value, "train/return": 100.0})
+        better.append(run.improves(metrics))
+        again = Standing()
+        again.restore(json.loads(json.dumps(run.state())))
+        assert again == run
+        run = again
+    assert better == [True, True, False, False, False, True, False]
+    assert run.improves(["train/return"]), "where nothing is evaluated, the return of training decides"
+    for count in (-1, 2.0):
+        with pytest.raises(TypeError, match="its counts are"):
+            Standing().restore(run.state() | {"updates": count})
 
 
 class Count(rlgrad.Callback):
