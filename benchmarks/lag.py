@@ -20,7 +20,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 LINES, PAGE = RESULTS / "lag.jsonl", RESULTS / "lag.md"
-STEPS = {"CartPole-v1": 150_000, "LunarLander-v3": 1_000_000}
+STEPS = {"CartPole-v1": 150_000, "LunarLander-v3": 2_000_000}
 ENVIRONMENTS = {"CartPole-v1": 16, "LunarLander-v3": 32}
 WAYS = {
     "A2C": ("a2c", {}),
@@ -32,8 +32,7 @@ WAYS = {
 
 
 def settings(env: str) -> dict[str, Any]:
-    """Return the fields of A2C and of IMPALA: those of configs/cartpole-impala.yaml with a falling step size, and of
-    configs/lunar-lander-impala.yaml."""
+    """Return the fields of both agents: of cartpole-impala.yaml with a falling step size, and of lunar-lander-impala.yaml."""
     from rlgrad.updates import Ascent, PerHead
 
     def falling(rate: float, **options: Any) -> Ascent:
