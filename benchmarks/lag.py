@@ -132,7 +132,7 @@ standardized advantages, entropy 0.01 falling to 0, Adam with 1.5e-3 for the pol
 
 The rows of 400,000 steps are of settings tried before: 16 environments, rollouts of 16 steps, γ 0.99, entropy 0.01, one step
 with 1e-3 for the policy, cut to 0.5, and one with 2e-3 for the value; seed 1 was stopped after two of five. The value's targets
-reach from -400 to 250, and it now takes twenty steps for each of the policy's; which of the changes matters most was not measured.
+reach from -400 to 250, and it now takes twenty steps for each of the policy's. Which of the changes matters was not measured.
 
 *Lag*: mean over the logged rows, in updates. Last weights; the returns of 100 training episodes, and of 50 fresh ones. No seed
 is left out. The asynchronous runs cannot be repeated to the bit. The seconds are those of a machine with two cores that other
