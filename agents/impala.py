@@ -9,7 +9,7 @@ ratios ρ_t = min(ρ̄, π(a_t|s_t)/μ(a_t|s_t)) and c_t = λ min(c̄, π(a_t|s_
 
 As credits, positive raising the output:
 
-    on ∇ log π(a_t|s_t)    Â_t
+    on ∇ log π(a_t|s_t)    Â_t, standardized over the rollout if asked
     on ∇ H(π(·|s_t))       entropy_coefficient
     on ∇ v(s_t)            value_coefficient (V_t − v(s_t))
 

@@ -1,5 +1,7 @@
 """V-trace and one update of IMPALA against the paper's sums in NumPy, and what it becomes without lag."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +17,7 @@ from helpers.by_hand import (
     policy_of,
     rows,
     score,
+    standardized,
     theta_and_phi,
     value,
     value_gradient,
@@ -96,7 +99,7 @@ def test_without_lag_the_targets_are_lambda_returns(numbers):
     assert_allclose(deltas, estimators.td_errors(*four, 0.9), rtol=0, atol=1e-12)
 
 
-def by_hand(policy, rollout, agent, optimizer):
+def by_hand(policy, rollout, agent, optimizer, progress):
     theta, phi = theta_and_phi(policy)
     x, a, _, w = rows(rollout)
     values, following = (
@@ -108,30 +111,32 @@ def by_hand(policy, rollout, agent, optimizer):
         *(rollout.terminations | rollout.truncations, np.exp(MOVED).reshape(4, 2)),
         *(agent.gamma, agent.gae_lambda, agent.rho_limit, agent.trace_limit),
     )
-    of_policy = added(
-        score(theta, x, a, w * advantages.ravel()), entropy_gradient(theta, x, w * agent.entropy_coefficient)
-    )
+    advantages = standardized(advantages.ravel(), w) if agent.standardize_advantages else advantages.ravel()
+    beta = agent.entropy_coefficient * (1.0 - progress if agent.entropy_schedule == "linear" else 1.0)
+    of_policy = added(score(theta, x, a, w * advantages), entropy_gradient(theta, x, w * beta))
     of_value = value_gradient(phi, x, w * agent.value_coefficient * (targets.ravel() - values.ravel()))
     gradient, length = clipped([*of_policy, *of_value], agent.update.max_grad_norm)
     moved = optimizer.ascend([*theta, *phi], gradient)
     return moved[: len(theta)], moved[len(theta) :], length
 
 
-@mostly_slow("kind", KINDS, quick=["discrete"])
-def test_one_update_equals_numpy(kind):
+@mostly_slow("standardize, kind", product([False, True], KINDS), quick=[(False, "discrete"), (True, "continuous")])
+def test_one_update_equals_numpy(kind, standardize):
     agent = IMPALA(
         gamma=0.9,
         gae_lambda=0.8,
         rho_limit=1.5,
         trace_limit=0.9,
+        standardize_advantages=standardize,
         entropy_coefficient=0.3,
+        entropy_schedule="linear",
         value_coefficient=0.5,
         update=Ascent(optimizer="rmsprop", learning_rate=0.01, max_grad_norm=0.5),
     )
     policy = policy_of(kind)
     rollout = literal_rollout(policy, MOVED)
-    theta, phi, length = by_hand(policy, rollout, agent, RMSprop(0.01))
-    metrics = learned(agent, policy, rollout)
+    theta, phi, length = by_hand(policy, rollout, agent, RMSprop(0.01), progress=0.25)
+    metrics = learned(agent, policy, rollout, progress=0.25)
     assert_weights(policy, theta, phi)
     assert metrics["gradient_norm"] == pytest.approx(length, rel=1e-5)
     assert (np.exp(MOVED) > 1.5).any()  # both limits cut

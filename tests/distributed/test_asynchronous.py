@@ -3,22 +3,25 @@
 import os
 import signal
 import time
+from functools import partial
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 from helpers.scripted import RandomPolicy
+from helpers.time_to_start import TIME
 
 import rlgrad
 from rlgrad.agents import A2C, IMPALA, PPO
 
 pytest.importorskip("ray")
 
-from rlgrad.distributed import AsynchronousCollector
+from rlgrad import distributed
 from rlgrad.distributed.fleet import WorkerFault
 
-SMALL = {"hidden_sizes": (16,), "evaluation_episodes": 0, "seed": 3, "logs": ("csv",), "verbose": False}
+AsynchronousCollector = partial(distributed.AsynchronousCollector, **TIME)
+SMALL = {"hidden_sizes": (16,), "evaluation_episodes": 0, "seed": 3, "logs": ("csv",), "verbose": False, **TIME}
 
 
 class Slow(gymnasium.Env):

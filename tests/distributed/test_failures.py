@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from helpers.scripted import RandomPolicy, assert_same
+from helpers.time_to_start import TIME
 
 import rlgrad
 from rlgrad.cli import main
@@ -20,8 +22,11 @@ from rlgrad.rollouts import GymCollector
 
 pytest.importorskip("ray")
 
-from rlgrad.distributed import RemoteCollector, fleet
+from rlgrad import distributed
+from rlgrad.distributed import fleet
 from rlgrad.distributed.fleet import WorkerFault
+
+RemoteCollector = partial(distributed.RemoteCollector, **TIME)
 
 
 class Walk(gymnasium.Env):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.scripted import RandomPolicy, assert_same
+from helpers.time_to_start import TIME
 
 from rlgrad.rollouts import GymCollector
 
@@ -15,7 +16,7 @@ pytest.importorskip("ray")
 from rlgrad.distributed import AsynchronousCollector, RemoteCollector
 from rlgrad.distributed.patience import Pace, patience
 
-OPTIONS = {"env": "CartPole-v1", "num_envs": 2, "num_steps": 7, "seed": 4, "vectorization_mode": "sync"}
+OPTIONS = {"env": "CartPole-v1", "num_envs": 2, "num_steps": 7, "seed": 4, "vectorization_mode": "sync", **TIME}
 
 
 def stop(worker):

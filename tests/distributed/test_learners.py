@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers.functionals import Clock
 from helpers.slow import mostly_slow
+from helpers.time_to_start import TIME
 
 import rlgrad
 from rlgrad.agents import IMPALA, PPO, Reinforce
@@ -25,7 +26,15 @@ from rlgrad.distributed import learners
 from rlgrad.distributed.fleet import WorkerFault
 
 FEW = Ascent(learning_rate=1e-3, max_grad_norm=0.5, num_epochs=2, num_minibatches=2)
-SMALL = {"num_envs": 4, "hidden_sizes": (16,), "evaluation_episodes": 0, "seed": 3, "logs": (), "verbose": False}
+SMALL = {
+    "num_envs": 4,
+    "hidden_sizes": (16,),
+    "evaluation_episodes": 0,
+    "seed": 3,
+    "logs": (),
+    "verbose": False,
+    **TIME,
+}
 KINDS = {
     "ppo": (PPO(num_steps=16, update=FEW), "CartPole-v1", {"total_timesteps": 256}),
     "impala": (IMPALA(num_steps=8), "Acrobot-v1", {"total_timesteps": 128}),
@@ -158,7 +167,8 @@ def test_a_learner_that_dies_again_and_again_is_given_up(cluster, monkeypatch, t
 
 
 def test_a_run_on_a_gpu_has_one_learner():
-    config, collector = Config(agent=PPO(), env="CartPole-v1", learners=2), GymCollector("CartPole-v1", num_steps=4)
+    collector = GymCollector("CartPole-v1", num_steps=4)
+    config = Config(agent=PPO(), env="CartPole-v1", total_timesteps=9, learners=2)
     with pytest.raises(
         ValueError, match=r"compute on CPUs, and this run computes on GPU:0: leave learners out, or hide"
     ):
