@@ -11,7 +11,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libegl1 libgl1-mesa-dri \
     && rm -rf /var/lib/apt/lists/*
 
-RUN useradd --create-home rlgrad
+RUN useradd --create-home --uid 1000 rlgrad
 WORKDIR /opt/rlgrad
 COPY pyproject.toml README.md LICENSE ./
 COPY rlgrad rlgrad
@@ -21,7 +21,7 @@ COPY configs configs
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".[${EXTRAS}]"
 
-USER rlgrad
+USER 1000
 WORKDIR /home/rlgrad
 RUN mkdir runs
 ENV TF_CPP_MIN_LOG_LEVEL=3 MUJOCO_GL=egl SDL_VIDEODRIVER=dummy

@@ -22,6 +22,10 @@ from rlgrad.spaces.masks import MASK
 from rlgrad.spaces.trees import arrays
 
 _RESCALED = "RescaleAction(min_action=-1.0, max_action=1.0)"
+_LARGEST = float(np.finfo(np.float32).max)
+_TOO_LARGE = (
+    "That is too large for float32, in which learning computes: scale down, in the environment or in a wrapper."
+)
 _FAR = 10.0  # a number this far from 0 … 1 is scaled, one this close is left
 
 
@@ -147,6 +151,10 @@ def _rewards(played: Played) -> Iterator[Finding]:
     if not np.isfinite(played.rewards).all():
         yield Finding("error", f"Step {int(np.argmin(np.isfinite(played.rewards)))} gave a reward that is not finite.")
         return
+    step = int(np.argmax(np.abs(played.rewards)))
+    if abs(played.rewards[step]) > _LARGEST:
+        yield Finding("error", f"Step {step} gave the reward {played.rewards[step]:g}. {_TOO_LARGE}")
+        return
     if played.rewards.std() == 0.0 and len(played.lengths) and played.lengths.std() == 0.0:
         yield Finding(
             "advice",
@@ -168,6 +176,8 @@ def _observations(played: Played) -> Iterator[Finding]:
     for name, numbers in played.observations.items():
         if not numbers.finite:
             yield Finding("error", f"{name} holds numbers that are not finite.")
+        elif numbers.size > _LARGEST:
+            yield Finding("error", f"Numbers in {name} reach {numbers.size:g}. {_TOO_LARGE}")
         elif numbers.size > _FAR and numbers.size != 255.0 and not numbers.whole:
             size = f"{numbers.size:.3g}"
             yield Finding(
@@ -199,7 +209,7 @@ def _horizon(env: Env, played: Played) -> Iterator[Finding]:
             ),
             () if limit else ("--max-episode-steps", "1000"),
         )
-    elif limit is None:
+    elif limit is None and not played.truncated:  # one that cuts its episodes has a limit, without saying it
         longest = int(played.lengths.max())
         yield Finding(
             "fine",

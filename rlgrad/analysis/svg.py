@@ -14,7 +14,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 COLORS = ("#2f7ed8", "#e07b1f", "#2f9e57", "#c4479a", "#8468d4", "#a8861a", "#1f9ea3", "#d24a43")
 _RIGHT, _TOP, _BOTTOM = 20.0, 12.0, 46.0
-_LETTER = 8.5  # room for a letter, in the largest size in which a page shows it
+_LETTER = 10.0  # room for a letter, in the largest size in which a page shows it
 _TICKS = 5
 _LONGEST = 22  # letters of a name beside a bar
 _NONE: Mapping[str, float] = {}

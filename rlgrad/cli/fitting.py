@@ -1,6 +1,7 @@
 """Tables that fit a terminal: columns that find no room are left out, long names are broken, intervals stand below means."""
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -11,6 +12,7 @@ from rlgrad.cli.output import Table
 
 WIDTH = 80
 _GAP = 2
+_PIECE = re.compile(r"[^-_./:=,]*[-_./:=,]+|[^-_./:=,]+")  # of a name: up to a sign after which it may break
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,13 @@ def fitted(columns: Sequence[Column], expendable: Sequence[str], width: int) -> 
     return Table(rows, [column.name for column in shown], [i for i, c in enumerate(shown) if c.right]), left_out
 
 
+def paragraph(text: str, width: int) -> str:
+    """Return an indented text in lines of a width. What has no space in it, such as a path, stays whole."""
+    return textwrap.fill(
+        text, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+
+
 def _least(columns: Sequence[Column]) -> int:
     return sum(min(c.width, c.least or c.width) for c in columns) + _GAP * (len(columns) - 1)
 
@@ -81,7 +90,21 @@ def _widths(columns: Sequence[Column], width: int) -> Mapping[str, int]:
 
 
 def _broken(cell: str, width: int | None) -> list[str]:
-    if width is None:
-        return cell.split("\n")
-    wrapper = textwrap.TextWrapper(width, subsequent_indent=" ", break_on_hyphens=False)
-    return [part for line in cell.split("\n") for part in wrapper.wrap(line) or [""]]
+    lines = cell.split("\n")
+    return lines if width is None else [part for line in lines for part in _wrapped(line, width)]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Return a line in parts of a width, those after the first indented: broken between words, else after a sign in one."""
+    parts = [""]
+    for word in line.split():
+        gap = " " if parts[-1].strip() else ""
+        for piece in [word] if len(word) < width else _PIECE.findall(word):
+            if parts[-1].strip() and len(parts[-1]) + len(gap) + len(piece) > width:
+                parts.append(" ")
+                gap = ""
+            parts[-1] += gap + piece
+            gap = ""
+            while len(parts[-1]) > width:
+                parts[-1:] = [parts[-1][:width], f" {parts[-1][width:]}"]
+    return parts

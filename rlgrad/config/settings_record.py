@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from rlgrad.config.names import agent_name
 from rlgrad.config.written import to_yaml
 from rlgrad.core import registry, yaml_documents
-from rlgrad.core.checks import require, require_above, require_at_most
+from rlgrad.core.checks import path_of, require, require_above, require_at_most
 from rlgrad.core.settings import as_declared, flat, plain, require_finite
 from rlgrad.hyperparameters import fields
 
@@ -135,8 +135,8 @@ class Config:
             if isinstance(value, str) or not isinstance(value, Iterable):
                 raise ValueError(f"{name} is a sequence, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
-        if isinstance(self.init_from, Path):
-            object.__setattr__(self, "init_from", str(self.init_from))
+        if self.init_from is not None:
+            object.__setattr__(self, "init_from", str(path_of(self.init_from, "init_from")))
         self._take_arguments_apart()
         for name, value in as_declared(fields(self), Config).items():
             object.__setattr__(self, name, value)

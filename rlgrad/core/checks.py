@@ -1,7 +1,9 @@
 """Checks of arguments, with messages that say what was expected."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -32,6 +34,19 @@ def require_at_most(record: Any, **most: int) -> None:
     for name, bound in most.items():
         value = getattr(record, name)
         require(value is None or value <= bound, name, f"at most {bound:,}", value)
+
+
+def path_of(value: Any, name: str) -> Path:
+    """Return a path that a user gave, its `~` replaced.
+
+    Raises:
+        TypeError: it is another object. Of a run the message tells its folder.
+    """
+    if isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)):
+        return Path(value).expanduser()
+    inside = getattr(value, "path", None)
+    hint = f" Its folder is its attribute path, {str(inside)!r}." if isinstance(inside, str | Path) else ""
+    raise TypeError(f"{name} is a path, such as 'runs/a', got {value!r}.{hint}")
 
 
 def close_names(name: str, known: Iterable[str]) -> str:

@@ -68,8 +68,8 @@ def _searched(path: tuple[str, ...], here: str, script: str | None) -> tuple[str
 def entry_points(path: Sequence[str]) -> list[EntryPoint]:
     """Return rlgrad's entry points of the distributions on an import path.
 
-    Of two distributions of one name an installed one counts, else the first: `pip install` leaves another description of
-    what it installs in the project's folder, which may be on the path as well.
+    Of two distributions of one name an installed one counts, else the first: `pip install` leaves a second description of what
+    it installs in the project's folder, which may be on the path as well.
     """
     found: dict[str, list[EntryPoint]] = {}
     for distribution in distributions(path=list(path)):

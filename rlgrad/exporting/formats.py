@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rlgrad.core.checks import path_of
 from rlgrad.core.keras_internals import all_layers
 from rlgrad.exporting.standalone import standalone
 from rlgrad.policies.policy import Policy
@@ -47,7 +48,7 @@ def export(policy: Policy, path: str | Path, format: Format | None = None) -> Pa
 
     Raises:
         FileExistsError: the path exists.
-        TypeError: it is no policy.
+        TypeError: it is no policy, or the path is none.
         ImportError: the format needs a package that is not installed; says which.
         ValueError: the path has not the ending of the format, or the format cannot hold this policy.
 
@@ -61,7 +62,7 @@ def export(policy: Policy, path: str | Path, format: Format | None = None) -> Pa
 
 def write(model: keras.Model, path: str | Path, format: Format | None = None) -> Path:
     """Write a model from `standalone`. See `export`."""
-    path = Path(path).expanduser()
+    path = path_of(path, "path")
     by_suffix = (name for name, suffix in SUFFIXES.items() if suffix and suffix == path.suffix)
     format = format or next(by_suffix, "saved_model")
     if format not in SUFFIXES:

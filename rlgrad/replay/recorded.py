@@ -188,8 +188,10 @@ def _numbers(array: Any, shape: tuple[int, ...], dtype: Any, name: str) -> Array
     with np.errstate(over="ignore", invalid="ignore"):
         found: Array = array.astype(dtype)
     if dtype.kind == "f":
-        if not np.isfinite(found).all():
+        if not np.isfinite(array).all():
             raise ValueError(f"{name} are not finite.")
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name} are too large for {dtype}, up to {np.abs(array).max():g}: scale them down.")
     elif (found != array).any():
         raise ValueError(f"{name} are whole numbers of {dtype} here, and are {_kind(array)} of others.")
     return found

@@ -14,6 +14,7 @@ from rlgrad.rollouts.lengths import lengths
 from rlgrad.spaces.trees import arrays, map_arrays, ranges
 
 Array = np.ndarray[Any, Any]
+_SCALE = "Its largest number is 3.4e38: scale down, in the environment or in a wrapper."
 
 
 def check_counts(**counts: int | None) -> None:
@@ -78,24 +79,23 @@ def require_sound(rollout: Rollout, space: Space[Any], columns_per_slot: int) ->
     require_finite(rollout, columns_per_slot)
 
 
-def require_finite(rollout: Rollout, columns_per_slot: int) -> None:
+def require_finite(rollout: Rollout, columns_per_slot: int, rewards: Array | None = None) -> None:
     """Raise a FloatingPointError that names slot and step if a reward or an observation is not finite.
 
     Args:
         rollout: of NumPy arrays.
         columns_per_slot: for messages.
+        rewards: the rollout's as the environment gave them. `None`: unknown.
     """
     played = len(rollout.mask)
     if not rollout.mask[-1].any():  # whole episodes may end long before the limit
         played = int(np.flatnonzero(rollout.mask.any(axis=1)).max(initial=-1)) + 1
     # Successors come first, so that the message names the step that led to a number, not the one that began with it.
-    for when, tree, what in [
-        ("at", rollout.rewards, "reward"),
-        ("after", rollout.final_observations, "observation"),
-        ("before", rollout.observations, "observation"),
-    ]:
-        for name, array in arrays(tree, what):
-            require_finite_array(array[:played], f"{name} {when}", columns_per_slot)
+    with np.errstate(over="ignore"):
+        require_finite_array(rollout.rewards[:played], "reward at", columns_per_slot, given=rewards)
+        for when, tree in (("after", rollout.final_observations), ("before", rollout.observations)):
+            for name, array in arrays(tree, "observation"):
+                require_finite_array(array[:played], f"{name} {when}", columns_per_slot)
 
 
 def require_finite_row(seen: Any, successors: Any, playing: Array, row: int) -> None:
@@ -113,7 +113,9 @@ def require_finite_row(seen: Any, successors: Any, playing: Array, row: int) -> 
             require_finite_array(array, f"{name} {when}", 1, row)
 
 
-def require_finite_array(array: Array, what: str, columns_per_slot: int, first_row: int = 0) -> None:
+def require_finite_array(
+    array: Array, what: str, columns_per_slot: int, first_row: int = 0, given: Array | None = None
+) -> None:
     """Raise a FloatingPointError that names slot and step if a number is not finite.
 
     Args:
@@ -121,6 +123,7 @@ def require_finite_array(array: Array, what: str, columns_per_slot: int, first_r
         what: a noun and a preposition, such as `"reward at"`, for the message.
         columns_per_slot: for the message.
         first_row: the step of the first row.
+        given: the numbers before they were stored as float32. `None`: unknown.
     """
     if array.dtype.kind != "f":
         return
@@ -131,7 +134,12 @@ def require_finite_array(array: Array, what: str, columns_per_slot: int, first_r
     if finite.all():
         return
     row, column = np.argwhere(~finite)[0, :2].tolist()
-    slot = column // columns_per_slot
-    raise FloatingPointError(
-        f"The environment in slot {slot} gave a non-finite {what} step {first_row + row}: {array[row, column]}."
-    )
+    found = array[row, column]
+    who, step = f"The environment in slot {column // columns_per_slot}", first_row + row
+    if given is not None and np.isfinite(given[row, column]).all():
+        raise FloatingPointError(
+            f"{who} gave a {what} step {step} that is too large for float32, in which learning computes: {given[row, column]}. "
+            f"{_SCALE}"
+        )
+    perhaps = f" Stored as float32, what is too large for it is infinite. {_SCALE}" if np.isinf(found).any() else ""
+    raise FloatingPointError(f"{who} gave a non-finite {what} step {step}: {found}.{perhaps}")

@@ -99,7 +99,7 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int, initial_states: A
         initial_states: (N, …), of a policy with memory.
 
     Raises:
-        FloatingPointError: a reward or an observation is not finite.
+        FloatingPointError: a reward or an observation is not finite in float32.
     """
     with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinite, and is reported below
         rewards = tape.rewards.astype(np.float32)
@@ -114,5 +114,5 @@ def to_rollout(tape: Tape, mask: Array, columns_per_slot: int, initial_states: A
         mask=mask.astype(np.float32),
         initial_states=initial_states,
     )
-    require_finite(rollout, columns_per_slot)
+    require_finite(rollout, columns_per_slot, tape.rewards)
     return rollout

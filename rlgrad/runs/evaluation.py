@@ -77,34 +77,15 @@ class Evaluation:
         }
 
 
-def evaluate(
-    policy: Policy,
-    env: Any,
-    *,
-    collector: str | Callable[..., Any] = "auto",
-    episodes: int = 100,
-    greedy: bool = True,
-    seed: int = 0,
-    env_kwargs: Any = None,
-    wrappers: Sequence[str] = (),
-    max_episode_steps: int | None = None,
-    vectorization_mode: str = "auto",
-    calls: Sequence[EnvCall] = (),
-) -> Evaluation:
+def evaluate(policy: Policy, env: Any, *, episodes: int = 100, greedy: bool = True, **options: Any) -> Evaluation:
     """Play whole episodes in fresh environments, the same ones for the same seed.
 
     Args:
         policy: acts at its current weights; its normalizer is not updated.
         env: an id, an instance, or a function that makes one.
-        collector: see `rlgrad.train`.
         episodes: number of episodes. Each slot plays a number fixed beforehand, so that short episodes are not favored.
         greedy: take the most likely action instead of sampling one.
-        seed: for resets and samples; independent of the streams that training with this seed uses.
-        env_kwargs: for the environment's constructor.
-        wrappers: around each environment, see `rlgrad.train`.
-        max_episode_steps: a time limit. `None`: the environment's own; if it has none, episodes are played as they end.
-        vectorization_mode: see `rlgrad.train`.
-        calls: to make in every environment first. A copy of an instance has their effects already.
+        options: further ones of `evaluation_collector`.
 
     Returns:
         Returns and lengths.
@@ -113,18 +94,7 @@ def evaluate(
         EndlessEpisode: an episode that no limit ends did not end in 20,000 steps.
         ValueError: `env` cannot be copied, or the options contradict it.
     """
-    collected, slots = evaluation_collector(
-        policy,
-        env,
-        collector=collector,
-        episodes=episodes,
-        seed=seed,
-        env_kwargs=env_kwargs,
-        wrappers=wrappers,
-        max_episode_steps=max_episode_steps,
-        vectorization_mode=vectorization_mode,
-        calls=calls,
-    )
+    collected, slots = evaluation_collector(policy, env, episodes=episodes, **options)
     with contextlib.closing(collected):
         rounds = [collected.outcomes(policy, greedy=greedy) for _ in range(-(-episodes // slots))]
     # A slot's episodes follow each other, so that fewer episodes are the first of more.
@@ -137,8 +107,8 @@ def evaluation_collector(
     policy: Policy,
     env: Any,
     *,
-    collector: str | Callable[..., Any] = "auto",
     episodes: int,
+    collector: str | Callable[..., Any] = "auto",
     seed: int = 0,
     env_kwargs: Any = None,
     wrappers: Sequence[str] = (),
@@ -146,7 +116,23 @@ def evaluation_collector(
     vectorization_mode: str = "auto",
     calls: Sequence[EnvCall] = (),
 ) -> tuple[Any, int]:
-    """Return a collector of whole episodes in fresh environments, and its number of slots. See `evaluate`."""
+    """Return a collector of whole episodes in fresh environments, and its number of slots.
+
+    Args:
+        policy: that will act.
+        env: an id, an instance, or a function that makes one.
+        episodes: number of episodes.
+        collector: see `rlgrad.train`.
+        seed: for resets and samples; independent of the streams that training with this seed uses.
+        env_kwargs: for the environment's constructor.
+        wrappers: around each environment, see `rlgrad.train`.
+        max_episode_steps: a time limit. `None`: the environment's own; if it has none, episodes are played as they end.
+        vectorization_mode: see `rlgrad.train`.
+        calls: to make in every environment first. A copy of an instance has their effects already.
+
+    Raises:
+        ValueError: `env` cannot be copied, or the options contradict it.
+    """
     if episodes < 1:
         raise ValueError(f"episodes is at least 1, got {episodes}.")
     made = hasattr(env, "step") and not isinstance(env, type)

@@ -15,6 +15,7 @@ import yaml
 from rlgrad import config as configs
 from rlgrad.config import Config
 from rlgrad.core import keras_configs, plain_files, settings, yaml_documents
+from rlgrad.core.checks import path_of
 from rlgrad.runs import checkpoints
 from rlgrad.runs.locking import BEFORE_CONFIG, locked
 from rlgrad.runs.trust import remember
@@ -135,7 +136,7 @@ def free_folder(config: Config, run_dir: str | Path | None) -> Path:
         FileExistsError: `run_dir` exists and is not empty, or another process trains there.
     """
     if run_dir is not None:
-        path = Path(run_dir).expanduser()
+        path = path_of(run_dir, "run_dir")
         if path.is_dir() and {each.name for each in path.iterdir()} <= BEFORE_CONFIG:
             with locked(path):
                 for left in [*path.glob("checkpoints/*"), *(path / name for name in BEFORE_CONFIG)]:

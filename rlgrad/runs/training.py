@@ -13,6 +13,7 @@ from rlgrad.agent import Agent
 from rlgrad.callbacks import Callback
 from rlgrad.config import Config, Memory, VectorizationMode
 from rlgrad.core import settings as files
+from rlgrad.core.checks import path_of
 from rlgrad.core.plain_files import require_plain
 from rlgrad.distributed.cluster import import_ray
 from rlgrad.environments.types import EnvLike
@@ -328,9 +329,10 @@ def load(
 
     Raises:
         FileNotFoundError: The folder holds no run.
+        TypeError: `path` is no path. A `Run` is loaded already.
         ValueError: An object that YAML cannot hold is missing from the arguments.
     """
-    path = Path(path).expanduser()
+    path = path_of(path, "path")
     if not (path / "config.yaml").is_file():
         raise FileNotFoundError(describe_no_run(path))
     require_plain(path)

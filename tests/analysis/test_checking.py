@@ -64,6 +64,21 @@ class Forgetful(Plain):
         return np.random.default_rng().uniform(-1, 1, 2).astype(np.float32)
 
 
+class Huge(Plain):
+    """Numbers that float64 holds and float32 does not."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+    def __init__(self, where):
+        self.where = where
+
+    def pay(self, action):
+        return 1e40 if self.where == "pay" else super().pay(action)
+
+    def observe(self):
+        return np.full(2, 1e40) if self.where == "observe" else super().observe().astype(np.float64)
+
+
 class NotANumber(Plain):
     def pay(self, action):
         return float("nan") if self.left == 2 else 0.5
@@ -149,6 +164,8 @@ def test_nothing_is_found_where_nothing_is_wrong():
         (UnboundedActions, "advice", "Actions are unbounded"),
         (Forgetful, "advice", "same seed and the same actions gave another episode"),
         (NotANumber, "error", "a reward that is not finite"),
+        (lambda: Huge("pay"), "error", "Step 0 gave the reward 1e+40. That is too large for float32"),
+        (lambda: Huge("observe"), "error", "Numbers in observation reach 1e+40. That is too large for float32"),
         (Endless, "error", "No episode ended in 400 random steps, and there is no time limit"),
         (CountsFrames, "advice", "No episode ended in 400 random steps; its limit is 27000"),
         (lambda: TimeLimit(Endless(), 20), "advice", "A limit of 20 steps cut 20 of 20 episodes"),
@@ -257,3 +274,13 @@ def test_a_mask_and_a_missing_time_limit_are_said():
     assert any("(action_mask): on average 75 % of the choices were" in text for text in said)
     assert any("There is no time limit. " in text for text in said)
     assert not any("time limit" in text for text in texts(lambda: TimeLimit(Plain(), 100), "fine"))
+
+
+def test_an_environment_that_cuts_its_episodes_itself_has_a_limit():
+    class CutsItself(Plain):
+        def step(self, action):
+            observation, reward, _, _, info = super().step(action)
+            return observation, reward, False, self.over(), info
+
+    assert any(text.startswith("A limit of 15 steps cut") for text in texts(CutsItself, "advice"))
+    assert not any("no time limit" in text for text in texts(CutsItself, "fine"))

@@ -10,6 +10,7 @@ import yaml
 from rlgrad.analysis import curve_pictures
 from rlgrad.analysis.groups import curve, evaluated, grouped, read_run
 from rlgrad.cli import main
+from rlgrad.cli.fitting import Column, fitted, paragraph
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
@@ -153,6 +154,21 @@ def test_compare_fits_80_columns_and_keeps_environments_and_budgets_apart(make, 
     begin, end = lines[0].index("environment"), lines[0].index("seeds") - 2
     broken = "".join(line[begin:end].strip() for line in lines[1 : lines.index(rows[1])])
     assert broken == "environments.py:AnEnvironmentWithALongName"
+
+
+def test_a_name_of_a_column_breaks_between_words_else_after_its_signs():
+    names = ["reinforce, total_timesteps=20000, num_envs=8", "a2c, my_agents.file:Mine", "x" * 30]
+    table, _ = fitted([Column("group", names, right=False, least=14), Column("n", ["1", "2", "3"])], (), 17)
+    assert [row[0] for row in table.rows] == [
+        *("reinforce,", " total_", " timesteps=", " 20000,", " num_envs=8"),
+        *("a2c, my_", " agents.file:", " Mine"),
+        *("x" * 14, " " + "x" * 13, " " + "x" * 3),
+    ]
+    assert paragraph("ppo, gamma=0.5 on Cart: runs/some/where", 20).split("\n") == [
+        "  ppo, gamma=0.5 on",
+        "    Cart:",
+        "    runs/some/where",
+    ]
 
 
 def test_compare_leaves_out_what_finds_no_room_and_nothing_where_there_is_some(make, capsys, monkeypatch):

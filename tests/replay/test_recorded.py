@@ -69,6 +69,7 @@ def test_trees_of_observations_have_an_array_for_each_part(tmp_path):
         ({"actions": np.full(8, 2)}, "outside of the environment's Discrete"),
         ({"actions": np.full(8, 3.5)}, "whole numbers"),
         ({"rewards": np.full(8, np.inf)}, "rewards are not finite"),
+        ({"rewards": np.full(8, -1e39)}, "rewards are too large for float32, up to 1e.39: scale"),
         ({"lengths": np.array([3, 0, 5])}, "a whole number ≥ 1"),
         ({"lengths": np.array([3, 1, 5])}, "rewards are expected"),
         ({"terminated": np.array([1, 0, 0])}, "a bool for each of 3"),

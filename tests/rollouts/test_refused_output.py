@@ -1,5 +1,7 @@
 """What an environment may not give: numbers that are not finite, and observations of another shape."""
 
+import re
+
 import gymnasium
 import numpy as np
 import pytest
@@ -15,9 +17,26 @@ def test_a_reward_that_is_not_finite_names_slot_and_step():
     _assert_not_finite("slot 0 gave a non-finite reward at step 2: nan", rewards={2: np.nan})
 
 
-@pytest.mark.parametrize("reward", [np.inf, 1e39])
-def test_a_reward_beyond_float32_is_not_finite(reward):
-    _assert_not_finite("slot 0 gave a non-finite reward at step 1: inf", rewards={1: reward})
+@pytest.mark.parametrize("reward", [1e39, -1e300])
+def test_a_reward_beyond_float32_is_said_to_be_that(reward):
+    said = f"slot 0 gave a reward at step 1 that is too large for float32, in which learning computes: {reward}. Its largest"
+    _assert_not_finite(re.escape(said), rewards={1: reward})
+    _assert_not_finite("slot 0 gave a non-finite reward at step 1: inf", rewards={1: np.inf})
+
+
+def test_an_observation_beyond_float32_may_be_what_is_infinite():
+    """It is stored as float32 where it is seen, so what it was is not known any more; the sentence is true of both."""
+    said = r"observation after step 1: \[inf\]\. Stored as float32, what is too large for it is infinite"
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        _assert_not_finite(said, observations={2: 1e39}, dtype=np.float64)
+    _assert_not_finite(said, observations={2: np.inf})
+
+
+@pytest.mark.parametrize("large", [{"rewards": {1: 1e30}}, {"observations": {1: 1e30}}])
+def test_a_number_whose_square_is_too_large_is_fine(large, recwarn):
+    with GymCollector(_broken(**large), num_envs=2, num_steps=5) as c:
+        c.collect(RandomPolicy())
+    assert [str(each.message) for each in recwarn if "overflow" in str(each.message)] == []
 
 
 def test_an_observation_that_is_not_finite_names_slot_and_step():
@@ -25,9 +44,11 @@ def test_an_observation_that_is_not_finite_names_slot_and_step():
     _assert_not_finite(r"slot 0 gave a non-finite observation before step 0: \[inf\]", observations={0: np.inf})
 
 
-def _assert_not_finite(message, rewards=None, observations=None):
+def _broken(rewards=None, observations=None, dtype=np.float32):
+    """An environment that gives these rewards and observations at these steps, and zeros at all others."""
+
     class Broken(gymnasium.Env):
-        observation_space, action_space = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
+        observation_space, action_space = spaces.Box(-np.inf, np.inf, (1,), dtype), spaces.Discrete(2)
 
         def reset(self, *, seed=None, options=None):
             self.count = 0
@@ -39,11 +60,15 @@ def _assert_not_finite(message, rewards=None, observations=None):
             return self._observation(), reward, False, False, {}
 
         def _observation(self):
-            return np.array([(observations or {}).get(self.count, 0.0)], np.float32)
+            return np.array([(observations or {}).get(self.count, 0.0)], dtype)
 
+    return Broken
+
+
+def _assert_not_finite(message, **numbers):
     for options in ({"num_steps": 5}, {"max_episode_steps": 5, "episodes_per_env": 2}):
         with (
-            GymCollector(Broken, num_envs=2, **options) as c,
+            GymCollector(_broken(**numbers), num_envs=2, **options) as c,
             pytest.raises(FloatingPointError, match=message),
         ):
             c.collect(RandomPolicy())

@@ -269,7 +269,7 @@ def test_entry_points_of_the_current_folder_are_none(site, home, monkeypatch):
 
 @pytest.mark.parametrize("first", ["the project", "the installed copy"])
 def test_what_pip_leaves_in_a_project_takes_no_installed_distributions_place(site, home, monkeypatch, first):
-    """`pip install .` leaves an egg-info folder in the project, which PYTHONPATH or an editor may put on the path."""
+    """`pip install .` leaves an egg-info folder in the project; PYTHONPATH, or an editor, puts that on the path."""
     points = "[rlgrad.agents]\nof_pack_one = pack_one:Mine\n"
     site("pack_one", {"pack_one.py": CODE}, entry_points=points)
     left = home / "project" / "pack_one.egg-info"

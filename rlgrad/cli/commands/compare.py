@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlgrad.cli.fitting import Column, fitted, terminal_width
+from rlgrad.cli.fitting import Column, fitted, paragraph, terminal_width
 from rlgrad.cli.loading import check_run
 from rlgrad.cli.output import Result, parser_for
 
@@ -44,7 +44,8 @@ def run(arguments: list[str]) -> Result:
     documents = [_row(group) for group in groups]
     table, unseen = fitted(_columns(documents), _EXPENDABLE, terminal_width())
     notes = [f"Not shown for lack of room, but by --json: {', '.join(unseen)}."] if unseen else []
-    alone = [f"  {row['name']} on {row['env']}: {row['runs'][0]}" for row in documents if len(row["runs"]) == 1]
+    single = [row for row in documents if len(row["runs"]) == 1]
+    alone = [paragraph(f"{row['name']} on {row['env']}: {row['runs'][0]}", terminal_width()) for row in single]
     folders = ["Single runs:", *alone] if alone else []
     return Result(documents, [table, f"\n{_MEANING}", *notes, *folders, *describe_left_out(left_out)])
 
