@@ -285,6 +285,8 @@ class Learner:
             there was none.
         """
         self.traces += 1
+        if self.stream is not None:
+            self.stream.require_single_steps(rollout)
         before = [tf.identity(variable.value) for variable in self._statistics]
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)

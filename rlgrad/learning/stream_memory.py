@@ -46,6 +46,7 @@ class StreamMemory:
             raise ValueError(
                 f"{name} learns from single steps, and a memory needs sequences: leave the memory out, or stack frames."
             )
+        self._name, self._num_envs = name, num_envs
         self._policy, self._exploration = policy, agent.exploration
         ones = tf.ones([num_envs])
         self._begins = keras.Variable(ones, dtype="float32", trainable=False, name="begins")
@@ -63,6 +64,14 @@ class StreamMemory:
     def awaits_first(self) -> bool:
         """True if an environment begins an episode whose first observation was not counted yet."""
         return bool(self._begins.numpy().any())
+
+    def require_single_steps(self, rollout: Rollout) -> None:
+        """Raise a ValueError if a rollout is not one step of each environment."""
+        if tuple(rollout.mask.shape) != (1, self._num_envs):
+            raise ValueError(
+                f"{self._name} learns from one step of each of {self._num_envs} environments at a time, and the rollout has "
+                f"the shape {tuple(rollout.mask.shape)}: set num_steps to 1."
+            )
 
     def standardized(self, rollout: Rollout) -> Rollout:
         """Count the observations of a step, each before it is standardized, and return the step with standardized ones.

@@ -197,7 +197,8 @@ def _encode(
     parts = branch(space)
     if parts is not None:
         below = [
-            _encode(part, random.child(seed, i), (*path, key), sparsity) for i, (key, part) in enumerate(parts.parts.items())
+            _encode(part, random.child(seed, i), (*path, key), sparsity)
+            for i, (key, part) in enumerate(parts.parts.items())
         ]
         return parts.build([inputs for inputs, _ in below]), [vector for _, vectors in below for vector in vectors]
     encoder, name = encoder_for(space), "_".join(map(str, path)) or None

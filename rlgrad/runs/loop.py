@@ -173,7 +173,6 @@ class Updater:
             metrics |= self._collector.measures()
         return Made([metrics], steps)
 
-
     def _next_actor(self, rollout: Rollout) -> Callable[..., object]:
         """Return what acts after a rollout that was learned from."""
         if self._learner.stream is not None and self._begins_at_once and _ends(rollout):

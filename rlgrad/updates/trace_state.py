@@ -10,8 +10,7 @@ import tensorflow as tf
 from rlgrad.data import Metrics
 from rlgrad.updates.moves import all_finite, assign_if, values_after
 
-
-_LANES = 16
+_LANES = 16  # rows that a sum is folded into
 
 
 class Steps(NamedTuple):

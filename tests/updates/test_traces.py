@@ -136,7 +136,9 @@ def test_an_agent_without_errors_and_rollouts_of_several_steps_are_refused():
         learner.learn(rollout, 0.0, np.array([3, 4], np.int32))
     two = rlgrad.Rollout(*[None if x is None else np.concatenate([x, x]) for x in rollout[:8]])
     learner = rlgrad.Learner(StreamAC(update=Traces()), policy_of("discrete"), num_envs=1)
-    with pytest.raises(ValueError, match=r"one step of each of 1 environments at a time, .*\(2,\): set num_steps to 1"):
+    with pytest.raises(
+        ValueError, match=r"one step of each of 1 environments at a time, .*\(2, 1\): set num_steps to 1"
+    ):
         learner.learn(two, 0.0, np.array([3, 4], np.int32))
 
 
