@@ -90,7 +90,7 @@ def test_a_truncation_keeps_the_bootstrap_and_cuts_the_trace_unless_the_authors_
 
 
 def test_each_observation_counts_once_before_it_is_acted_on():
-    """The first one alone is its own mean, so the network sees 0; of two, a coordinate differs from the mean by its deviation."""
+    """The first one is its own mean, so the network sees 0; of two, each coordinate is one deviation from the mean."""
     policy, script = policy_of("discrete", normalize_observations=True), Script(seed=2, end=0.0)
     learner = rlgrad.Learner(StreamAC(), policy, num_envs=1)
     (normalizer,) = policy.preparation.normalizers
