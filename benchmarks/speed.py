@@ -4,12 +4,13 @@
     python benchmarks/speed.py --rows 6 6-envpool --peer-python PEERS/bin/python --cleanrl CHECKOUT
     python benchmarks/speed.py --rows 8 9 --jax-python JAX/bin/python --purejaxrl CHECKOUT
     python benchmarks/speed.py --rows 10
+    python benchmarks/speed.py --rows 15 16 --peer-python PEERS/bin/python --streaming CHECKOUT
     python benchmarks/speed.py --table
 
-The rows are in benchmarks/peers/speed_rows.py; the first lines of benchmarks/peers/speed_sb3.py, speed_cleanrl.py and
-speed_purejaxrl.py say what the peers' environments need and what of PureJaxRL and CleanRL is run: the authors' own code, from a
-checkout of github.com/luchris429/purejaxrl or github.com/vwxyzjn/cleanrl. Our own needs the extras `cpu`, `box2d` and `mujoco`,
-`ale-py` and `opencv-python-headless` for row 7, `envpool` for row 6-envpool.
+The rows are in benchmarks/peers/speed_rows.py; the first lines of benchmarks/peers/speed_sb3.py, speed_cleanrl.py,
+speed_purejaxrl.py and speed_streaming.py say what the peers' environments need and what of the last three is run: the authors'
+own code, from a checkout of github.com/vwxyzjn/cleanrl, luchris429/purejaxrl or mohmdelsayed/streaming-drl. Our own needs the
+extras `cpu`, `box2d` and `mujoco`, `ale-py` and `opencv-python-headless` for row 7, `envpool` for row 6-envpool.
 
 Both sides train the same networks with the same number of updates and minibatches. Where a side can be run in several ways (how
 environments are vectorized, how many threads), each is measured once, and the fastest one counts on either side. Every
@@ -35,6 +36,7 @@ from speed_rows import ROWS  # noqa: E402
 from speed_tables import page  # noqa: E402
 
 LINES = HERE / "results" / "speed.jsonl"
+FROM_CHECKOUT = ("cleanrl", "purejaxrl", "streaming")
 # These tell OpenBLAS which processor it runs on, which NumPy should find out by itself on both sides.
 LEFT_OUT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
@@ -89,6 +91,7 @@ class Occasion:
             "sb3": options.peer_python,
             "cleanrl": options.peer_python,
             "purejaxrl": options.jax_python,
+            "streaming": options.peer_python,
         }
 
     def sides(self, row):
@@ -100,16 +103,17 @@ class Occasion:
             if self.pythons[side] is None:
                 option = "--jax-python" if side == "purejaxrl" else "--peer-python"
                 raise SystemExit(f"Row of {row.peer}: give its Python with {option}.")
-            if side in ("cleanrl", "purejaxrl") and getattr(self.options, side) is None:
+            if side in FROM_CHECKOUT and getattr(self.options, side) is None:
                 raise SystemExit(f"Row of {row.peer}: give a checkout of its repository with --{side}.")
         return wanted
 
     def once(self, name, row, side, settings, repeat):
         """Measures, prints, and adds a line."""
         size = row.training["num_envs"] * row.training["num_steps"]
-        steps = max(1, round(self.options.fraction * row.training["steps"] / size)) * size
+        wanted = row.training["steps"] if side == "rlgrad" else row.training.get("peer_steps", row.training["steps"])
+        steps = max(1, round(self.options.fraction * wanted / size)) * size
         training = {**row.training, "steps": steps, "seed": max(repeat, 0)}
-        extra = {"checkout": str(getattr(self.options, side))} if side in ("cleanrl", "purejaxrl") else {}
+        extra = {"checkout": str(getattr(self.options, side))} if side in FROM_CHECKOUT else {}
         load = os.getloadavg()[0]
         found = measure(self.pythons[side], side, {**training, **settings, **extra})
         line = {"row": name, **self.about, "side": side, "settings": settings, "repeat": repeat, "load": round(load, 2)}
@@ -142,6 +146,7 @@ def main():
     parser.add_argument("--peer-python", help="with stable-baselines3, or what CleanRL's script needs")
     parser.add_argument("--jax-python", help="with what PureJaxRL needs")
     parser.add_argument("--cleanrl", type=Path, help="a checkout of CleanRL's repository")
+    parser.add_argument("--streaming", type=Path, help="a checkout of the repository streaming-drl")
     parser.add_argument("--purejaxrl", type=Path, help="a checkout of PureJaxRL's repository")
     parser.add_argument("--fraction", type=float, default=1.0, help="of each row's steps, to try something out")
     parser.add_argument("--lines", type=Path, default=LINES, help="file that the lines are added to")

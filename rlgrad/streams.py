@@ -32,7 +32,7 @@ class StreamAgent(Agent):
     num_steps: int | None = 1
     """Steps per environment for an update: always 1."""
     normalize_observations: bool = True
-    """Standardize observations by their running mean and deviation, inside the policy. Each counts before it is acted on."""
+    """Standardize observations by their running mean and deviation, each by those that include it. `credit` sees them so."""
     scale_rewards: bool = True
     """Divide rewards by the standard deviation of their discounted sum. Logged returns stay in the environment's units."""
     truncation_ends_task: bool = False

@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from speed_common import Solved, answer, asked, rates
 
 import rlgrad
-from rlgrad.agents import A2C, DQN, PPO, SAC
+from rlgrad.agents import A2C, DQN, PPO, SAC, StreamAC
 from rlgrad.callbacks import Callback
 
 # What ALE's own vector environment does by itself.
@@ -25,9 +25,16 @@ ATARI = {
     ),
 }
 
+# The networks of Stream AC(λ).
+STREAM = {"activation": "leaky_relu(0.01)", "layer_norm": True, "fixed_layer_norm": True, "sparsity": 0.9}
+
 
 def agent_of(work):
     """The agent that the row describes."""
+    if work["agent"] == "stream-ac":
+        policy, value = (rlgrad.Traces(trace_decay=work["trace_decay"], kappa=kappa) for kappa in work["kappa"])
+        update = rlgrad.PerHead(policy=policy, value=value)
+        return StreamAC(gamma=work["gamma"], entropy_coefficient=work["entropy"], update=update)
     if "updates" in work:
         return with_replay(work)
     linear = work.get("linear", ())
@@ -83,7 +90,11 @@ def environment(work):
 def started(work, steps, callbacks=()):
     """A run of so many steps."""
     chosen = {name: work[name] for name in ("vectorization_mode", "shared_trunk") if name in work}
-    if "hidden" in work:
+    if work["agent"] == "stream-ac":
+        chosen |= STREAM | {"hidden_sizes": work["hidden"]}
+        if work["continuous"]:  # time is observed, and the network says σ, which begins at softplus(0)
+            chosen |= {"wrappers": ("TimeAwareObservation",), "initial_log_std": -0.37, "state_dependent_std": True}
+    elif "hidden" in work:
         chosen |= {"hidden_sizes": work["hidden"], "activation": "relu"}
     return rlgrad.train(
         agent_of(work),

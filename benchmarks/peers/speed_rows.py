@@ -120,6 +120,17 @@ SAC: Settings = {
     "hidden": (256, 256),
     "steps": 4_000,
 }
+# Everything as in the paper, one environment, an update at every step.
+STREAM: Settings = {
+    "agent": "stream-ac",
+    "num_envs": 1,
+    "num_steps": 1,
+    "gamma": 0.99,
+    "trace_decay": 0.8,
+    "kappa": (3.0, 2.0),
+    "entropy": 0.01,
+    "hidden": (128, 128),
+}
 SOLVING = ("seconds", "compiled_seconds", "shell_seconds", "steps")
 
 ROWS: dict[str, Row] = {
@@ -301,5 +312,30 @@ ROWS: dict[str, Row] = {
         ({"vec": "dummy", "threads": 1},),
         (Target("steady", "≥", 8.0),),
         repeats=3,
+    ),
+    "15": Row(
+        "HalfCheetah-v5, Stream AC(λ): one environment, an update at every step, 128-128",
+        "the authors' code",
+        "streaming",
+        {**STREAM, "env": "HalfCheetah-v5", "peer_env": "HalfCheetah-v5", "continuous": True, "steps": 2_000},
+        (AS_IT_COMES,),
+        ({"threads": 1},),
+        (Target("steady", "≥", 4.0),),
+    ),
+    "16": Row(
+        "CartPole, compiled, Stream AC(λ), likewise; the authors' on Gymnasium's",
+        "the authors' code",
+        "streaming",
+        {
+            **STREAM,
+            "env": "rlgrad/CartPole-v1",
+            "peer_env": "CartPole-v1",
+            "continuous": False,
+            "steps": 50_000,
+            "peer_steps": 2_000,
+        },
+        (AS_IT_COMES,),
+        ({"threads": 1},),
+        (Target("steady", "≥", 50.0),),
     ),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 from gymnasium import Env
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rlgrad.core import registry
@@ -17,6 +17,7 @@ from rlgrad.environments.array_observations import ArrayObservations, require_ar
 from rlgrad.environments.environment_options import EnvironmentOptions
 from rlgrad.environments.guarding import Guarded, guards_of
 from rlgrad.environments.ids import find_spec, maker_of, require_spaces, with_kwargs
+from rlgrad.environments.in_turn import InTurn
 from rlgrad.environments.masking import MaskInObservation, can_be_masked, mask_width
 from rlgrad.environments.processes import Processes
 from rlgrad.environments.vector import (
@@ -168,6 +169,8 @@ def _from_function(
         return made
     for guard in guards_of(made.vector):
         guard.mask_width = width
+    if isinstance(made.vector, InTurn):
+        made.vector.merges_infos = True  # the mask is there
     return made._replace(vector=MaskInObservation(made.vector, width))
 
 
@@ -186,7 +189,7 @@ def _from_environments(envs: list[AnyEnv], max_episode_steps: int | None) -> Env
         raise ValueError("The function returned the same environment twice: it must make a new one at each call.")
     # The others have the spaces of the first, or the vector environment refuses them.
     convert = converts(envs[0].observation_space)
-    vector: AnyVectorEnv = SyncVectorEnv(
+    vector: AnyVectorEnv = InTurn(
         [partial(Guarded, _finish(env, max_episode_steps, convert), slot) for slot, env in enumerate(envs)],
         copy=False,
         autoreset_mode=AutoresetMode.DISABLED,

@@ -10,6 +10,8 @@ from rlgrad.policies.policy import Policy
 from rlgrad.replay.records import Exploration
 from rlgrad.rollouts.explorer import Explorer
 
+_NONE = Exploration()  # made once: fields are checked whenever one is made, and this is asked before every rollout
+
 
 def acting_policy(agent: Agent, policy: Policy, progress: Any, timesteps: Any, decided: Any = None) -> Any:
     """Return what acts for training: the policy, or where the agent explores, the policy with random actions or noise.
@@ -25,7 +27,7 @@ def acting_policy(agent: Agent, policy: Policy, progress: Any, timesteps: Any, d
         return policy
     exploration = agent.exploration
     warmup = 0 if agent.replay is None else agent.replay.warmup
-    if not warmup and decided is None and exploration == Exploration():
+    if not warmup and decided is None and exploration == _NONE:
         return policy
     share = exploration.share(progress)
     if warmup:

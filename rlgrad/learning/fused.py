@@ -119,6 +119,8 @@ class Fused:
             acting = learner.acting(progress, taken)
             rollout, slots, ended = collector.play(acting, slots, random.fold_in(seed, number + i))
             numbers = learner.move(rollout, progress, shuffles[i])
+            if learner.stream is not None:
+                learner.stream.count_first(slots.observations)
             played = tf.cast(tf.reduce_sum(rollout.mask), tf.int32)
             arrays = (
                 measured.write(i, numbers),
@@ -133,6 +135,8 @@ class Fused:
 
         needed = collector.max_rollout_steps if learner.agent.num_steps is not None else 1
         slots = tf.nest.map_structure(tf.identity, variables)
+        if learner.stream is not None:
+            learner.stream.count_first(slots.observations)
         memories = policy.initial_state(shape[1])
         last = last._replace(initial_states=tf.nest.map_structure(tf.convert_to_tensor, memories))
         start = (tf.constant(0), tf.constant(True), timesteps, slots, leaves(last), measured, steps, ends)

@@ -30,7 +30,7 @@ from rlgrad.learning.nonfinite import NonFiniteError, explain
 from rlgrad.learning.objective import PolicyObjective
 from rlgrad.learning.packing import WordPacking
 from rlgrad.learning.rehearsal import Rehearsal
-from rlgrad.learning.reward_scale import RewardScale
+from rlgrad.learning.reward_scale import RewardScale, StreamRewardScale
 from rlgrad.learning.rollout_rows import RolloutRows
 from rlgrad.learning.sketch import ON_DEMAND
 from rlgrad.learning.spreading import Ranks, Spread
@@ -129,7 +129,7 @@ class Learner:
             raise ValueError(
                 "scale_rewards follows the rewards of rollouts, and a run that learns from data plays none: leave it out."
             )
-        self.reward_scale = RewardScale(num_envs, agent.gamma, self.whole_episodes) if agent.scale_rewards else None
+        self.reward_scale = _reward_scale(agent, num_envs) if agent.scale_rewards else None
         self.ranks, self._spread = ranks, None if ranks is None else Spread(agent, policy, ranks)
         self._rows = RolloutRows(agent, policy, self.uses_value, self.reward_scale, self.target, self._spread)
         scale = [] if self.reward_scale is None else self.reward_scale.variables
@@ -230,6 +230,13 @@ class Learner:
         """Return the policy's actor at the weights that the last `learn` left. They must not have changed since."""
         return self.policy.actor(self._packed)
 
+    def first_actor(self) -> Any:
+        """Return an actor that counts the first observations of episodes before it acts on them, at the current weights.
+
+        `None`: there are none, or the agent does not learn from each step as it comes.
+        """
+        return self.stream.actor() if self.stream is not None and self.stream.awaits_first else None
+
     def diagnose(self, rollout: Rollout | None, progress: float, timesteps: int = 0) -> Diagnosis:
         """Measure the per-sample gradients of a rollout, or of a batch of the replay. No weight moves.
 
@@ -278,17 +285,22 @@ class Learner:
             there was none.
         """
         self.traces += 1
+        if self.stream is not None:
+            self.stream.require_single_steps(rollout)
         before = [tf.identity(variable.value) for variable in self._statistics]
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.rewards, rollout.terminations | rollout.truncations, rollout.mask)
-        if self.rehearsal is not None:
-            metrics = self._rehearse(self.rehearsal, rollout, progress, seed)
+        if self.stream is not None:
+            rollout = self.stream.standardized(rollout)
+            with self.policy.preparation.given_standardized():
+                metrics = self._learn(rollout, progress, seed)
         else:
-            metrics = self._learn(rollout, progress, seed)
-        if self.stream is None:
+            rehearsal = self.rehearsal
+            if rehearsal is not None:
+                metrics = self._rehearse(rehearsal, rollout, progress, seed)
+            else:
+                metrics = self._learn(rollout, progress, seed)
             self.policy.normalize(self.policy.inputs(rollout), self.policy.rows(rollout.mask))
-        else:
-            self.policy.normalize(*self.stream.seen(rollout))
         if before:  # numbers that stopped the update must not stay in the statistics
             assign_if(metrics["nonfinite_step"] >= 0, self._statistics, before)
         return tf.stack([tf.cast(metrics[name], tf.float32) for name in (*self.metrics, "nonfinite_step")])
@@ -363,6 +375,12 @@ class Learner:
     def rows_of(self, rollout: Rollout, progress: tf.Tensor, seed: Any = (0, 0), value: Any = None) -> Batch:
         """Return the rollout in rows. See `RolloutRows.of`."""
         return self._rows.of(rollout, progress, seed, value)
+
+
+def _reward_scale(agent: Agent, num_envs: int) -> RewardScale:
+    if isinstance(agent, StreamAgent):
+        return StreamRewardScale(num_envs, agent.gamma)
+    return RewardScale(num_envs, agent.gamma, agent.num_steps is None)
 
 
 def _unfilled(rollout: Rollout) -> Rollout:

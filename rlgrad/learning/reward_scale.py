@@ -60,3 +60,23 @@ class RewardScale:
         if not self._whole_episodes:
             self._running.assign(u[-1] * continues[-1])
         self._sums.update(tf.reshape(u, [-1]), tf.reshape(mask, [-1]))
+
+
+class StreamRewardScale(RewardScale):
+    """The same of single steps, with u_t = r_t + γ (1 − end_t) u_t−1: the last step of an episode begins the sum anew.
+
+    The next episode's sum then goes on from that step's reward.
+
+    Source: Elsayed, Vasan & Mahmood (2024), "Streaming deep reinforcement learning finally works", algorithm 5.
+    """
+
+    def __init__(self, num_envs: int, gamma: float) -> None:
+        super().__init__(num_envs, gamma, whole_episodes=False)
+
+    def update(self, rewards: tf.Tensor, boundaries: tf.Tensor, mask: tf.Tensor) -> None:
+        """Include a step of each environment, (1, N), in the statistics."""
+        r, counts = tf.cast(rewards, tf.float64)[0], tf.convert_to_tensor(mask)[0] > 0.0
+        before = tf.convert_to_tensor(self._running.value)
+        u = r + self._gamma * (1.0 - tf.cast(boundaries, tf.float64)[0]) * before
+        self._running.assign(tf.where(counts, u, before))
+        self._sums.update(u, mask[0])

@@ -1,5 +1,6 @@
 """The memory of a stream from one step to the next, besides its traces."""
 
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -8,6 +9,9 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.data import Rollout
 from rlgrad.distributions import Exploring
+from rlgrad.policies import actors
+from rlgrad.policies.actors import Actor
+from rlgrad.policies.observations import like
 from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.streams import StreamAgent
@@ -18,7 +22,9 @@ _TO_DECIDE = 2**30 + 1  # a number that no other use of a batch's seed has
 class StreamMemory:
     """Which environments begin an episode, and which actions are decided already.
 
-    Observations are counted in a normalizer's statistics before they are acted on, the first of an episode after that.
+    Each observation is counted in a normalizer's statistics before it is standardized, once, and stays as it was then: v(s′) in
+    δ sees statistics that include s′. Where nobody counts the first observation of an episode before it is acted on (`actor`,
+    `count_first`), it counts when it is learned from.
 
     Args:
         agent: the agent.
@@ -40,6 +46,7 @@ class StreamMemory:
             raise ValueError(
                 f"{name} learns from single steps, and a memory needs sequences: leave the memory out, or stack frames."
             )
+        self._name, self._num_envs = name, num_envs
         self._policy, self._exploration = policy, agent.exploration
         ones = tf.ones([num_envs])
         self._begins = keras.Variable(ones, dtype="float32", trainable=False, name="begins")
@@ -53,24 +60,67 @@ class StreamMemory:
             self.decided = keras.Variable(nothing, dtype="int64", trainable=False, name="decided")
         self.variables = [self._begins, *([] if self.decided is None else [self.decided])]
 
-    def seen(self, rollout: Rollout) -> tuple[Any, tf.Tensor]:
-        """Return the observations of a step that were not seen before, and 1 for each that counts; note which slots begin anew.
+    @property
+    def awaits_first(self) -> bool:
+        """True if an environment begins an episode whose first observation was not counted yet."""
+        return bool(self._begins.numpy().any())
+
+    def require_single_steps(self, rollout: Rollout) -> None:
+        """Raise a ValueError if a rollout is not one step of each environment."""
+        if tuple(rollout.mask.shape) != (1, self._num_envs):
+            raise ValueError(
+                f"{self._name} learns from one step of each of {self._num_envs} environments at a time, and the rollout has "
+                f"the shape {tuple(rollout.mask.shape)}: set num_steps to 1."
+            )
+
+    def standardized(self, rollout: Rollout) -> Rollout:
+        """Count the observations of a step, each before it is standardized, and return the step with standardized ones.
+
+        So s is what acting saw, and s′ what it will see.
 
         Args:
             rollout: one step of each environment.
-
-        Returns:
-            The observations of (2N, …): of the first steps of episodes, and all successors; and float (2N,).
         """
         policy = self._policy
-        before, after = policy.inputs(rollout), tf.nest.map_structure(policy.rows, rollout.final_observations)
-        both = tf.nest.map_structure(lambda x, y: tf.concat([x, y], axis=0), before, after)
         mask = policy.rows(tf.convert_to_tensor(rollout.mask))
-        ends = tf.cast(policy.rows(rollout.terminations | rollout.truncations), mask.dtype)
+        begins, ends = tf.convert_to_tensor(self._begins), policy.rows(rollout.terminations | rollout.truncations)
+        before = self._counted(policy.inputs(rollout), begins * mask)
+        after = self._counted(tf.nest.map_structure(policy.rows, rollout.final_observations), mask)
+        self._begins.assign(tf.where(mask > 0.0, tf.cast(ends, mask.dtype), begins))
+        before, after = (tf.nest.map_structure(lambda x: x[None], tree) for tree in (before, after))
+        return rollout._replace(observations=before, final_observations=after)
+
+    def count_first(self, observations: Any) -> None:
+        """Count the first observations of episodes before they are acted on, as part of a program.
+
+        Args:
+            observations: (N, …), to act on next; of those that begin no episode nothing is counted.
+        """
         begins = tf.convert_to_tensor(self._begins)
-        counted = tf.concat([begins * mask, mask], axis=0)
-        self._begins.assign(tf.where(mask > 0.0, ends, begins))
-        return both, counted
+        self._policy.normalize(observations, begins)
+        self._begins.assign(tf.zeros_like(begins))
+
+    def actor(self) -> Actor:
+        """Return the policy's actor for the observations to act on next, which counts the first ones of episodes before."""
+
+        def act(observations: Any) -> Any:
+            self._count_first_compiled(like(self._policy.observation_spec, observations))
+            return self._policy.actor()(observations)
+
+        return act
+
+    @cached_property
+    def _count_first_compiled(self) -> Any:
+        def count(observations: Any) -> tf.Tensor:
+            self.count_first(observations)
+            return tf.zeros(())
+
+        return actors.compiled(count, self._policy.observation_spec, xla=False)
+
+    def _counted(self, observations: Any, counts: tf.Tensor) -> Any:
+        """Count observations (N, …) where `counts` is 1, and return all of them, standardized."""
+        self._policy.normalize(observations, counts)
+        return self._policy.standardize(observations)
 
     def decide(self, batch: Any) -> Any:
         """Draw the actions that are taken next, at the weights before the update.

@@ -1,5 +1,7 @@
 """A chain of layers as functions of NumPy arrays, from a description that another process can be sent."""
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -47,12 +49,7 @@ class Chain(NamedTuple):
         Args:
             packed: all numbers, float32 (P,).
         """
-        at, arrays = 0, []
-        for shape in self.shapes:
-            size = math.prod(shape)
-            arrays.append(packed[at : at + size].reshape(shape))
-            at += size
-        numbers = iter(arrays)
+        numbers = iter([packed[begin:end].reshape(shape) for begin, end, shape in _places(self.shapes)])
         stages = [
             STAGES[kind](option, [next(numbers) for _ in range(weights)]) for kind, option, weights in self.stages
         ]
@@ -63,6 +60,13 @@ class Chain(NamedTuple):
             return x
 
         return forward, list(numbers)
+
+
+@functools.cache
+def _places(shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, int, tuple[int, ...]]]:
+    """Return where each array begins and ends in the vector, with its shape."""
+    ends = [0, *itertools.accumulate(map(math.prod, shapes))]
+    return list(zip(ends, ends[1:], shapes, strict=False))
 
 
 def standardize(limit: float, mean: Array, deviation: Array) -> Function:
@@ -97,8 +101,10 @@ def _norm(epsilon: float, weights: Sequence[Array]) -> Function:
     small = np.float32(epsilon)
 
     def centered(x: Array) -> Array:
-        centered = x - x.mean(axis=-1, keepdims=True)
-        variance = np.square(centered).mean(axis=-1, keepdims=True)
+        # Sums that are divided: `mean` gives the same numbers, and takes four times as long for a single row.
+        count = np.float32(x.shape[-1])
+        centered = x - np.add.reduce(x, axis=-1, keepdims=True) / count
+        variance = np.add.reduce(np.square(centered), axis=-1, keepdims=True) / count
         result: Array = centered / np.sqrt(variance + small)
         return result
 

@@ -155,7 +155,7 @@ def critic(
     """
     sizes = options.hidden_sizes if own.hidden_sizes is None else own.hidden_sizes
     options = replace(options, hidden_sizes=sizes, layer_norm=options.layer_norm or own.layer_norm)
-    inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), ())
+    inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), (), options.sparsity)
     action = keras.Input((action_size,), name=_ACTION) if action_size else None
     layers = _hidden(options, seed, f"{name}_", own)
     last = random.child(seed, len(options.hidden_sizes))
@@ -183,19 +183,22 @@ def _features(
     space: spaces.Space[Any], options: NetworkOptions, seed: np.random.SeedSequence, path: tuple[Any, ...] = ()
 ) -> tuple[Any, Any]:
     """Return the inputs, a tree like the space, and the features for the heads."""
-    inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), path)
+    inputs, parts = _encode(space, random.child(seed, len(options.hidden_sizes) + 2), path, options.sparsity)
     if len(parts) == 1 and branch(space) is None and encoder_for(space).is_deep():
         return inputs, parts[0]
     together = parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
     return inputs, _apply(_hidden(options, seed), together)
 
 
-def _encode(space: spaces.Space[Any], seed: np.random.SeedSequence, path: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+def _encode(
+    space: spaces.Space[Any], seed: np.random.SeedSequence, path: tuple[Any, ...], sparsity: float
+) -> tuple[Any, list[Any]]:
     """Return the inputs of a space, and its leaves as vectors. The path names a leaf's layers."""
     parts = branch(space)
     if parts is not None:
         below = [
-            _encode(part, random.child(seed, i), (*path, key)) for i, (key, part) in enumerate(parts.parts.items())
+            _encode(part, random.child(seed, i), (*path, key), sparsity)
+            for i, (key, part) in enumerate(parts.parts.items())
         ]
         return parts.build([inputs for inputs, _ in below]), [vector for _, vectors in below for vector in vectors]
     encoder, name = encoder_for(space), "_".join(map(str, path)) or None
@@ -203,7 +206,17 @@ def _encode(space: spaces.Space[Any], seed: np.random.SeedSequence, path: tuple[
     x = keras.Input(shape, dtype=dtype, name=name)
     if not is_ours(encoder):  # which may leave its layers' seeds to Keras
         keras.utils.set_random_seed(random.integer_seed(seed))
-    return x, encoder.encode(x, seed, name)
+    vectors = encoder.encode(x, seed, name)
+    if sparsity and is_ours(encoder):
+        _make_sparse(keras.Model(x, vectors), sparsity, seed)
+    return x, vectors
+
+
+def _make_sparse(model: keras.Model, sparsity: float, seed: np.random.SeedSequence) -> None:
+    """Give the convolutions and dense layers of an encoder sparse weights; of a convolution each filter is a unit."""
+    kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+    for i, kernel in enumerate(kernels):
+        kernel.assign(Sparse(sparsity, random.integer_seed(random.child(seed, i, 1)))(kernel.shape, kernel.dtype))
 
 
 def _hidden(

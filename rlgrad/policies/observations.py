@@ -1,5 +1,7 @@
 """From stored observations to the input of a network: each leaf prepared by its encoder, then normalized if asked."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -49,10 +51,13 @@ class Preparation(keras.layers.Layer):
             else None
             for i, encoder in enumerate(self.encoders)
         ]
+        self._standardized = False
         self.built = True
 
     def call(self, observations: Any) -> Any:
         """Return the tree that networks take."""
+        if self._standardized:
+            return self._rest_prepared(observations)
         prepared = [
             x if normalizer is None else normalizer(x)
             for x, normalizer in zip(self._prepare(observations), self.normalizers, strict=True)
@@ -72,6 +77,23 @@ class Preparation(keras.layers.Layer):
             if normalizer is not None:
                 normalizer.update(x, mask)
 
+    def standardize(self, observations: Any) -> Any:
+        """Return observations (M, …) with their normalized leaves prepared and standardized, and the others as given."""
+        leaves = tf.nest.flatten(observations)
+        parts = zip(leaves, self._prepare(observations), self.normalizers, strict=True)
+        return tf.nest.pack_sequence_as(
+            observations, [x if normalizer is None else normalizer(prepared) for x, prepared, normalizer in parts]
+        )
+
+    @contextlib.contextmanager
+    def given_standardized(self) -> Iterator[None]:
+        """Trace programs that take observations as `standardize` returns them, while the context lasts."""
+        self._standardized = True
+        try:
+            yield
+        finally:
+            self._standardized = False
+
     def moments(self) -> tuple[tf.Tensor, ...]:
         """Return what a policy in NumPy standardizes with, for an observation that is one array."""
         (normalizer,) = self.normalizers
@@ -81,6 +103,13 @@ class Preparation(keras.layers.Layer):
     def has_numpy_function(self) -> bool:
         """True if the observation is one array that NumPy can prepare."""
         return len(self.encoders) == 1 and self.encoders[0].numpy_prepare() is not None
+
+    def _rest_prepared(self, observations: Any) -> Any:
+        parts = zip(self.encoders, tf.nest.flatten(observations), self.normalizers, strict=True)
+        return tf.nest.pack_sequence_as(
+            observations,
+            [encoder.prepare(x) if normalizer is None else tf.cast(x, tf.float32) for encoder, x, normalizer in parts],
+        )
 
     def _prepare(self, observations: Any) -> list[Any]:
         leaves = tf.nest.flatten(observations)

@@ -21,7 +21,7 @@ from rlgrad.policies.critics import WithCritics, values_of
 from rlgrad.policies.observations import Preparation, like, observation_spec, zeros
 from rlgrad.policies.successors import successor_values
 from rlgrad.spaces.conversion import as_stored
-from rlgrad.spaces.masks import MASK, has_mask, remove_mask, unmasked_space
+from rlgrad.spaces.masks import MASK, has_mask, remove_mask, unmasked_space, with_mask
 from rlgrad.spaces.table import encoder_tree
 from rlgrad.spaces.trees import map_arrays
 
@@ -191,6 +191,11 @@ class Policy(keras.Model):
             mask: float (M,), 0 for rows that do not count.
         """
         self.preparation.update(self._network_part(inputs), mask)
+
+    def standardize(self, observations: Any) -> Any:
+        """Return observations (M, …) as `Preparation.standardize` does, with their mask if they have one."""
+        rest = self.preparation.standardize(self._network_part(observations))
+        return with_mask(rest, observations) if self.masked else rest
 
     def act(self, observation: Any, *, greedy: bool = False) -> Any:
         """Choose an action.

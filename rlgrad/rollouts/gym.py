@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from rlgrad.data import Episode, Rollout
 from rlgrad.environments.environment_options import EnvironmentOptions
+from rlgrad.environments.in_turn import InTurn
 from rlgrad.environments.infos import InfoSums, Sums
 from rlgrad.environments.making import make
 from rlgrad.environments.slots import Slots
@@ -145,6 +146,11 @@ class GymCollector(Collector):
         self._said = False  # that slots idle
         self._said_missing = False
 
+    @property
+    def begins_at_once(self) -> bool:
+        """True if the observations acted on after an episode's end are the first ones of the next episode."""
+        return not self._slots.resets_late
+
     def collect(
         self, policy: ActingPolicy, greedy: bool = False, *, actor: Callable[..., Any] | None = None
     ) -> Rollout:
@@ -202,6 +208,8 @@ class GymCollector(Collector):
     def log_infos(self, names: Sequence[str]) -> None:
         """Add up these keys of the infos from now on, for `drain_infos`."""
         same_step = self._environment.autoreset_mode is AutoresetMode.SAME_STEP
+        if isinstance(vector := self._environment.vector.unwrapped, InTurn):
+            vector.merges_infos = vector.merges_infos or bool(names)
         self._player.infos = InfoSums(names, same_step) if names else None
 
     def drain_infos(self) -> Sums:

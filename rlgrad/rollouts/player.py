@@ -12,7 +12,7 @@ from rlgrad.rollouts.blocks import Block, in_groups
 from rlgrad.rollouts.draws import SlotDraws
 from rlgrad.rollouts.lengths import MOST_STEPS, endless
 from rlgrad.rollouts.memory import Memory
-from rlgrad.rollouts.recording import Recording
+from rlgrad.rollouts.recording import Recording, stored
 from rlgrad.rollouts.soundness import Array, require_finite_row
 from rlgrad.rollouts.tape import Tape
 from rlgrad.spaces.masks import MASK, require_allowed
@@ -80,6 +80,13 @@ class Player:
             OutputFault: an observation that its space does not have, or a mask that forbids every action.
             EndlessEpisode: an episode without a limit did not end.
         """
+        if record and self._lengths == (1,) and not self._one_episode and not self.memory.of(policy):
+            return self._play_one(policy, act, greedy, observations)
+        return self._play_rows(policy, act, greedy, observations, record)
+
+    def _play_rows(
+        self, policy: ActingPolicy, act: Callable[..., Any], greedy: bool, observations: Any, record: bool
+    ) -> tuple[Tape, Any]:
         slots, memory, distribution = self.slots, self.memory, policy.distribution
         recording = Recording(self._empty, self.num_envs, self._lengths, keep=record)
         noise, said, block = np.zeros(0), [], self._block
@@ -127,6 +134,35 @@ class Player:
             *(map_arrays(lambda x: x[:played], tree) for tree in (recording.seen, recording.successors))
         )
         return tape._replace(log_probs=self._log_probs(distribution, said, tape.actions)), observations
+
+    def _play_one(
+        self, policy: ActingPolicy, act: Callable[..., Any], greedy: bool, observations: Any
+    ) -> tuple[Tape, Any]:
+        """Step all slots once, as `play` does. An agent that learns from each step as it comes waits for nothing else."""
+        slots, distribution, ended = self.slots, policy.distribution, np.zeros(self.num_envs, np.bool_)
+        act = in_groups(act, self._slots_of_run, in_numpy=getattr(policy, "acts_in", None) == "numpy")
+        seen = stored(self._empty, observations)
+        if self._masked:
+            require_allowed(seen, ended, 0)
+        parameters = act(seen)
+        if greedy:
+            chosen = distribution.mode(parameters)[0]
+        else:
+            chosen = distribution.pick(parameters, distribution.noise(parameters, self._draws, 1)[0])
+        stepped = slots.step(distribution.to_environment(chosen))
+        after, rewards, terminations, truncations, _ = stepped
+        unfinished = np.ones(self.num_envs, np.bool_)
+        self._add_infos(stepped, 0, ended, unfinished)
+        seen, successors = (map_arrays(lambda x: x[None], tree) for tree in (seen, stored(self._empty, after)))
+        log_probs = np.asarray(distribution.numpy_log_prob(parameters, chosen), np.float32)[None]
+        over = terminations | truncations
+        if over.any() and not slots.resets_late:
+            after = self._begin(over, successors, 0, False, stepped)
+        slots.require_choices(seen, successors)
+        # Copies, since a vector environment may write its next step into the same arrays.
+        rewards = np.array(rewards, np.float64)[None]
+        terminations, truncations = (np.array(x, np.bool_)[None] for x in (terminations, truncations))
+        return Tape(seen, chosen[None], rewards, terminations, truncations, successors, log_probs), after
 
     def _add_infos(self, stepped: tuple[Any, ...], row: int, ended: Array, unfinished: Array) -> None:
         """Add what the infos of a step say. `ended`: slots whose episode ended in the step before."""

@@ -74,6 +74,25 @@ class Recording:
         return Tape(seen, self.actions, self.rewards, self.terminations, self.truncations, successors, ())
 
 
+def stored(empty: Any, values: Any) -> Any:
+    """Return copies of observations (N, …) in the dtypes of storage (0, …).
+
+    Raises:
+        ValueError: an array has another shape than the observation space says.
+    """
+    if isinstance(empty, np.ndarray):
+        if values.shape[1:] != empty.shape[1:]:
+            raise _wrong_shape(values, (len(values), *empty.shape[1:]))
+        return values.astype(empty.dtype)
+    if isinstance(empty, dict):
+        return {key: stored(inner, values[key]) for key, inner in empty.items()}
+    return tuple(stored(inner, value) for inner, value in zip(empty, values, strict=True))
+
+
+def _wrong_shape(values: Any, expected: tuple[int, ...]) -> ValueError:
+    return ValueError(f"An observation has the shape {values.shape} where the observation space says {expected}.")
+
+
 def _put(store: Any, index: int, values: Any) -> Any:
     """Copy `values` into row `index` of a storage tree and return that row, a view in the storage's dtype.
 
@@ -83,9 +102,7 @@ def _put(store: Any, index: int, values: Any) -> Any:
     if isinstance(store, np.ndarray):
         row = store[index]
         if row.shape != values.shape:
-            raise ValueError(
-                f"An observation has the shape {values.shape} where the observation space says {row.shape}."
-            )
+            raise _wrong_shape(values, row.shape)
         row[...] = values
         return row
     if isinstance(store, dict):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rlgrad import random
+from rlgrad.data import Rollout
 from rlgrad.learning.fused import Fused
 from rlgrad.learning.learner import Learner
 from rlgrad.policies.policy import Policy
@@ -134,13 +135,17 @@ class Updater:
             updates_per_row: the most updates in one call.
             fusible: the collector, if its rollouts and the updates are to be one compiled program.
         """
-        self._actor = None
+        self.forget_weights()
         if fusible is not None and self._fused is None:
             self._fused = Fused(fusible, self._learner, updates_per_row)
 
     def forget_weights(self) -> None:
         """Read the weights again before the next rollout: they may have been changed."""
-        self._actor = None
+        self._actor = self._learner.first_actor() if self._begins_at_once else None
+
+    @property
+    def _begins_at_once(self) -> bool:
+        return bool(getattr(self._collector, "begins_at_once", False))
 
     def advance(self, pace: Pace, updates: int, noted: int, timesteps: int) -> Made:
         """Make one update, or where rollout and update are fused, all that a row lacks.
@@ -163,10 +168,20 @@ class Updater:
         if pace.completes_row(noted + 1, timesteps, timesteps + steps):
             self._watch.look(rollout, progress, timesteps)
         metrics = self._learner.learn(rollout, progress, self._shuffles(updates, 1)[0])
-        self._actor = self._learner.actor()
+        self._actor = self._next_actor(rollout)
         if hasattr(self._collector, "measures"):
             metrics |= self._collector.measures()
         return Made([metrics], steps)
+
+    def _next_actor(self, rollout: Rollout) -> Callable[..., object]:
+        """Return what acts after a rollout that was learned from."""
+        if self._learner.stream is not None and self._begins_at_once and _ends(rollout):
+            return self._learner.first_actor() or self._learner.actor()
+        return self._learner.actor()
+
+
+def _ends(rollout: Rollout) -> bool:
+    return bool(rollout.terminations[-1].any() or rollout.truncations[-1].any())
 
 
 class Keeper:

@@ -35,6 +35,12 @@ def remove_mask(observations: Any) -> Any:
     return rest[OBSERVATION] if set(rest) == {OBSERVATION} else rest
 
 
+def with_mask(rest: Any, observations: Any) -> Any:
+    """Return what `remove_mask` made of observations, or something like it, with their mask again."""
+    alone = set(observations) == {OBSERVATION, MASK}
+    return {**({OBSERVATION: rest} if alone else rest), MASK: observations[MASK]}
+
+
 def observed(masked: bool, observation: Any, info: Mapping[str, Any]) -> Any:
     """Return the input of a policy in one environment: the observation, joined by the mask of `info` where there is one.
 

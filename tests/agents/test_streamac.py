@@ -89,6 +89,27 @@ def test_a_truncation_keeps_the_bootstrap_and_cuts_the_trace_unless_the_authors_
             assert not traces.traces.numpy().any()
 
 
+def test_each_observation_counts_once_before_it_is_acted_on():
+    """The first one is its own mean, so the network sees 0; of two, each coordinate is one deviation from the mean."""
+    policy, script = policy_of("discrete", normalize_observations=True), Script(seed=2, end=0.0)
+    learner = rlgrad.Learner(StreamAC(), policy, num_envs=1)
+    (normalizer,) = policy.preparation.normalizers
+    rollout = script.play()
+    act = learner.first_actor()
+    at_zero = policy.network(np.zeros((1, 2), np.float32))
+    np.testing.assert_allclose(act(rollout.observations[0]), at_zero, atol=1e-6)
+    assert float(normalizer.count.numpy()) == 1.0
+    assert learner.first_actor() is None, "it is counted"
+    learner.learn(rollout, 0.0, np.array([3, 4], np.int32))
+    assert float(normalizer.count.numpy()) == 2.0
+    said = policy.actor()(rollout.final_observations[0])
+    signs = np.sign(rollout.final_observations[0] - rollout.observations[0])
+    np.testing.assert_allclose(said, policy.network(signs), atol=1e-5)
+    ended = script.play()._replace(truncations=np.ones((1, 1), bool))
+    learner.learn(ended, 0.0, np.array([3, 4], np.int32))
+    assert learner.first_actor() is not None, "the next episode's first one is not"
+
+
 def test_options_of_rollouts_are_none_of_it():
     assert not {"gae_lambda", "episodes_per_env", "replay", "target"} & {*fields(StreamAC())}
     with pytest.raises(ValueError, match="learns from each step as it comes, so num_steps is 1; got 8"):

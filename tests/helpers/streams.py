@@ -1,6 +1,7 @@
 """Streaming agents in NumPy float64, written from Elsayed, Vasan & Mahmood (2024): lists of all that was seen.
 
-The statistics of observations are those up to and including the one that is acted on; within a step they stay.
+An observation is standardized by the statistics of all up to and including itself, once: acting on it, learning from it as s
+and, a step earlier, as s′, see the same numbers.
 """
 
 import numpy as np
@@ -58,12 +59,13 @@ class Seen:
         every = np.array(self._all)
         return np.clip((x - every.mean(0)) / np.sqrt(every.var(0) + 1e-8), -10, 10)
 
-    def add(self, rollout):
-        self._all += [
-            *rollout.observations[0][self._begins].astype(float),
-            *rollout.final_observations[0].astype(float),
-        ]
+    def step(self, rollout):
+        """s and s′ standardized, each when it was seen; the first ones of episodes count before their step."""
+        self._all += [*rollout.observations[0][self._begins].astype(float)]
+        x = self.standardized(rollout.observations[0])
+        self._all += [*rollout.final_observations[0].astype(float)]
         self._begins = (rollout.terminations | rollout.truncations)[0]
+        return x, self.standardized(rollout.final_observations[0])
 
 
 class Rewards:
@@ -73,9 +75,9 @@ class Rewards:
         self._sums, self._running, self._gamma = [], np.zeros(num_envs), gamma
 
     def scaled(self, rollout):
-        u = rollout.rewards[0].astype(float) + self._gamma * self._running
-        self._sums += [*u]
-        self._running = np.where((rollout.terminations | rollout.truncations)[0], 0.0, u)
+        goes_on = ~(rollout.terminations | rollout.truncations)[0]
+        self._running = rollout.rewards[0].astype(float) + self._gamma * goes_on * self._running
+        self._sums += [*self._running]
         every = np.array(self._sums)
         variance, square = every.var(), every.mean() ** 2
         size = variance + 1e-8 * min(variance, 1.0) if variance > 1e-20 * square else square
@@ -127,7 +129,7 @@ class StreamByHand:
         x, after = rollout.observations[0].astype(float), rollout.final_observations[0].astype(float)
         r = rollout.rewards[0].astype(float) if self.rewards is None else self.rewards.scaled(rollout)
         if self.seen is not None:
-            x, after = self.seen.standardized(x), self.seen.standardized(after)
+            x, after = self.seen.step(rollout)
         ends = (rollout.terminations | rollout.truncations)[0]
         ended = ends if self.agent.truncation_ends_task else rollout.terminations[0]
         return x, rollout.actions[0], r, after, ended, ends
@@ -155,8 +157,6 @@ class ActorCriticByHand(StreamByHand):
         ]
         self.theta, rates = self.of_policy.step(self.theta, np.array(of_policy), delta, agent.gamma, ends)
         self.phi, _ = self.of_value.step(self.phi, np.array(of_value), delta, agent.gamma, ends)
-        if self.seen is not None:
-            self.seen.add(rollout)
         return delta, rates
 
 
@@ -177,6 +177,4 @@ class ActionValuesByHand(StreamByHand):
         cuts = ends if next_actions is not None else ends | (a != q.argmax(1))
         eligibility = [flat(q_gradient(self.theta, x[n : n + 1], a[n : n + 1], np.ones(1), agent)) for n in rows]
         self.theta, rates = self.trace.step(self.theta, np.array(eligibility), delta, agent.gamma, cuts)
-        if self.seen is not None:
-            self.seen.add(rollout)
         return delta, rates

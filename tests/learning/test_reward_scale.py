@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import rlgrad
 from rlgrad.agents import PPO
-from rlgrad.learning.reward_scale import RewardScale
+from rlgrad.learning.reward_scale import RewardScale, StreamRewardScale
 
 RNG = np.random.default_rng(0)
 
@@ -31,6 +31,14 @@ def test_the_scale_is_that_of_all_steps_however_they_were_cut_into_rollouts(cuts
         start += length
     expected = rewards / np.sqrt(discounted(rewards, ends, 0.9).var())
     np.testing.assert_allclose(scale.scale(tf.constant(rewards)), expected, rtol=1e-7)
+
+
+def test_the_sum_of_a_stream_begins_anew_at_the_last_step_and_goes_on_from_it():
+    """u is 1, then 2 where the episode ends, then 3 + ½ 2 = 4; the step that only resets leaves it; then 0 + ½ 4 = 2."""
+    scale, sums = StreamRewardScale(1, 0.5), [1.0, 2.0, 4.0, 2.0]
+    for reward, ends, counts in [(1.0, False, 1), (2.0, True, 1), (3.0, False, 1), (9.0, False, 0), (0.0, False, 1)]:
+        scale.update(tf.constant([[reward]]), tf.constant([[ends]]), tf.fill((1, 1), float(counts)))
+    assert float(scale.scale(tf.constant(3.0, tf.float64))) == pytest.approx(3.0 / np.std(sums), rel=1e-6)
 
 
 @pytest.mark.parametrize("unit", [1e-30, 1e-9, 1e-6, 1e-3, 1e3, 1e9, 1e15])

@@ -88,6 +88,31 @@ def test_a_shared_trunk_and_a_memory_take_the_options_too():
         assert ((kernel == 0.0).sum(axis=0) == 6).all()
 
 
+PICTURE = spaces.Box(0, 1, (7, 7, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("space", "with_memory"),
+    [(PICTURE, False), (spaces.Dict(picture=PICTURE, vector=VECTOR), False), (PICTURE, True)],
+    ids=["picture", "dict", "memory"],
+)
+def test_as_many_inputs_of_each_filter_are_zero(space, with_memory):
+    """Algorithm 1: of the 27 weights of a filter of 3 × 3 × 3, ⌈0.9 · 27⌉ = 25 are 0, the other two within ±1/√27."""
+    memory = {"memory": "gru", "memory_size": 3} if with_memory else {}
+    kernels = []
+    for seed in (1, 1, 2):
+        policy = rlgrad.make_policy(space, spaces.Discrete(3), seed=seed, **OPTIONS, **memory)
+        named = {v.path.split("/", 1)[1]: v.numpy() for v in policy.network.trainable_variables}
+        kernels.append(next(x for name, x in named.items() if x.ndim == 4).reshape(27, 16))
+        features = next(x for name, x in named.items() if "features" in name and x.ndim == 2)
+        assert ((features == 0.0).sum(axis=0) == math.ceil(0.9 * len(features))).all()
+    assert ((kernels[0] == 0.0).sum(axis=0) == 25).all()
+    assert 0.5 / math.sqrt(27) < np.abs(kernels[0]).max() <= 1 / math.sqrt(27)
+    assert len({tuple(np.flatnonzero(column)) for column in kernels[0].T}) > 12, "each filter keeps inputs of its own"
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[0], kernels[2])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -69,9 +69,20 @@ def test_a_stream_in_a_compiled_environment_is_one_program_and_learns_the_same_n
     for update in range(steps):
         taken = update * agent.num_envs
         progress = taken / (steps * agent.num_envs)
+        learner.stream.count_first(collector.slots(policy).observations)
         learner.learn(collector.collect(learner.acting(progress, taken)), progress, shuffles(update, 1)[0])
     for mine, theirs in zip(policy.variables, run.policy.variables, strict=True):
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_first_observation_of_each_episode_counts_before_it_is_acted_on(tmp_path):
+    """One count for each step's successor and one for each episode's beginning, the one that begins last included."""
+    run = rlgrad.train(StreamAC(), "CartPole-v1", total_timesteps=120, run_dir=tmp_path / "run", **QUICK)
+    (normalizer,) = run.policy.preparation.normalizers
+    begun = run.collector.state()["episodes"][0]
+    ends_last = run.learner.stream.awaits_first
+    assert float(normalizer.count.numpy()) == 120 + begun - ends_last
+    assert begun > 3
 
 
 class Masked(gymnasium.Env):

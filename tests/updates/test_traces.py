@@ -51,6 +51,25 @@ def test_a_loop_by_hand_is_td_lambda():
     assert not state.traces.numpy().any()
 
 
+@pytest.mark.parametrize("step", ["obgd", "adaptive_obgd", "constant"])
+def test_the_size_of_a_long_trace_is_the_sum_of_its_absolute_values_and_an_infinite_one_moves_nothing(step):
+    rng, found = np.random.default_rng(0), variables((60, 70), (3,))
+    rate = {"learning_rate": 0.1} if step == "constant" else {}
+    state = Traces(step=step, **rate).build(found, num_envs=2)
+    numbers = [rng.normal(size=(2, *v.shape)).astype(np.float32) for v in found]
+    gradient = dict(zip("ab", map(tf.constant, numbers), strict=True))
+    metrics = state.apply_gradient(gradient, error=[1.0, -2.0], decay=0.5)
+    expected = np.mean([sum(np.abs(x[n].astype(float)).sum() for x in numbers) for n in range(2)])
+    assert float(metrics["trace_norm"]) == pytest.approx(expected, rel=1e-6)
+    before = [v.numpy() for v in (*found, *state.slots)]
+    for bad in (np.inf, np.nan):
+        numbers[0][1, 59, 69] = bad
+        with pytest.raises(FloatingPointError, match="not finite"):
+            state.apply_gradient({"a": tf.constant(numbers[0]), "b": gradient["b"]}, error=[1.0, -2.0], decay=0.5)
+        for mine, kept in zip((*found, *state.slots), before, strict=True):
+            np.testing.assert_array_equal(mine.numpy(), kept)
+
+
 @pytest.mark.parametrize(("error", "size"), [(5.0, 1 / 2.0), (0.25, 0.25 / 2.0), (-5.0, 1 / 2.0)])
 def test_where_the_bound_is_active_the_weights_move_by_at_most_1_over_kappa(error, size):
     found = variables((2, 3), (3,))
@@ -154,7 +173,9 @@ def test_an_agent_without_errors_and_rollouts_of_several_steps_are_refused():
         learner.learn(rollout, 0.0, np.array([3, 4], np.int32))
     two = rlgrad.Rollout(*[None if x is None else np.concatenate([x, x]) for x in rollout[:8]])
     learner = rlgrad.Learner(StreamAC(update=Traces()), policy_of("discrete"), num_envs=1)
-    with pytest.raises(ValueError, match=r"one step of each of 1 environments at a time, .*\(2,\): set num_steps to 1"):
+    with pytest.raises(
+        ValueError, match=r"one step of each of 1 environments at a time, .*\(2, 1\): set num_steps to 1"
+    ):
         learner.learn(two, 0.0, np.array([3, 4], np.int32))
 
 
