@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers.by_hand import log_softmax
 
 from rlgrad import gradients
-from rlgrad.distributions import Greedy
+from rlgrad.distributions import Categorical, Greedy
 from rlgrad.distributions.protocol import IMPOSSIBLE
 from rlgrad.gradients import Chosen
 
@@ -69,6 +69,15 @@ def test_forbidden_atoms_are_not_taken_for_the_middle_of_the_support():
     assert greedy.mode(parameters)[0] == [0]
     assert greedy.most_likely(parameters).numpy() == [0]
     assert np.asarray(greedy.keras_actions(keras.ops.convert_to_tensor(parameters), "action")["action"]) == [0]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_what_a_mask_forbids_stays_forbidden_in_any_precision(precision):
+    """−1e9 is −998,244,352 in bfloat16, which is more, and −∞ in float16."""
+    said = tf.cast(tf.cast([[2.0, IMPOSSIBLE, -3e4]], precision), tf.float32)
+    for distribution in (Greedy(3), Categorical(3)):
+        assert np.asarray(distribution.allowed(said)).tolist() == [[True, False, True]]
+        assert np.asarray(distribution.allowed(said.numpy())).tolist() == [[True, False, True]]
 
 
 def test_of_equal_values_the_first_is_taken():
