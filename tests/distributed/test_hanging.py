@@ -52,7 +52,7 @@ def test_a_worker_that_stands_still_is_replaced_and_its_rollout_is_the_same(clus
     stop(collector.workers[0])  # between rollouts
     collector._fleet._timeout = 0.05
     assert collector.call_envs("get_wrapper_attr", ["spec"], {}, False) == []
-    collector._fleet._timeout = 60.0
+    collector._fleet._timeout = 300.0
     assert_same(collector.collect(RandomPolicy()), alone.collect(RandomPolicy()))
     collector.close()
 
