@@ -247,7 +247,7 @@ def plot(env, budget, ours, peers, path):
         steps = np.linspace(begun, min(curve["timesteps"][-1] for curve in curves), 4 * CURVE_POINTS)
         values = np.array([np.interp(steps, curve["timesteps"], curve["return"]) for curve in curves])
         style = {"color": COLORS[agent], "linestyle": "-" if (agent, config) == first[agent] else ":"}
-        label = f"{NAMES[agent]} ({config}), {len(rows)} seeds"
+        label = f"{NAMES[agent]} ({config}), {len(rows)} seed{'s' if len(rows) > 1 else ''}"
         axes.plot(steps, interquartile_mean(values.T), linewidth=1.6, label=label, **style)
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLORS[agent], alpha=0.12, linewidth=0)
     for (system, agent), rows in {key[:2]: rows for key, rows in peers.items()}.items():

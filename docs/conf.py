@@ -6,6 +6,7 @@ where they lie.
 
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -22,6 +23,7 @@ import navigation
 import rlgrad
 
 ROOT = Path(__file__).resolve().parents[1]
+ADDRESSES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
 
 project = "rlgrad"
 author = copyright = "The rlgrad authors"
@@ -47,9 +49,12 @@ html_logo = html_favicon = "site/static/logo.svg"
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#8a3b12", "color-brand-content": "#8a3b12"},
     "dark_css_variables": {"color-brand-primary": "#f0a36b", "color-brand-content": "#f0a36b"},
-    "source_repository": "https://github.com/rlgrad/rlgrad/",
+    "source_repository": f"{ADDRESSES['Source']}/",
     "source_branch": "main",
     "source_directory": "",
+    "footer_icons": [
+        {"name": name, "url": ADDRESSES[name], "html": name, "class": "footer-words"} for name in ("Source", "Issues")
+    ],
 }
 html_extra_path = ["site/extra"]  # index.html, which leads to the home page
 html_copy_source = False

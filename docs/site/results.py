@@ -93,7 +93,7 @@ def draw(agent: str, file: Path) -> None:
         returns = np.stack([np.interp(steps, s, r) for s, r in seeds])
         axes.fill_between(steps, returns.min(0), returns.max(0), color="#c0602b", alpha=0.2, linewidth=0)
         axes.plot(steps, [interquartile_mean(column) for column in returns.T], color="#8a3b12", linewidth=1.6)
-        axes.set_title(f"{title}, {len(seeds)} seeds", fontsize=8)
+        axes.set_title(f"{title}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}", fontsize=8)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         axes.tick_params(labelsize=7)
         axes.locator_params(axis="x", nbins=4)
