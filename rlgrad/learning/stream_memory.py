@@ -1,9 +1,11 @@
 """What a stream keeps from one step to the next, besides its traces."""
 
+import math
 from functools import cached_property
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
@@ -16,6 +18,7 @@ from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.streams import StreamAgent
 
+_ROUNDING = 1e-4  # of one computation of parameters beside another
 _TO_DECIDE = 2**30 + 1  # a number that no other use of a batch's seed has
 
 
@@ -58,7 +61,11 @@ class StreamMemory:
                 )
             nothing = tf.fill([num_envs], tf.constant(-1, tf.int64))
             self.decided = keras.Variable(nothing, dtype="int64", trainable=False, name="decided")
-        self.variables = [self._begins, *([] if self.decided is None else [self.decided])]
+        self._parameters = policy(policy.zeros(num_envs))["policy"]
+        size = sum(math.prod(x.shape) for x in tf.nest.flatten(self._parameters))
+        nothing_said = tf.fill([size], tf.constant(math.nan))
+        self._said = keras.Variable(nothing_said, dtype="float32", trainable=False, name="said")
+        self.variables = [self._begins, self._said, *([] if self.decided is None else [self.decided])]
 
     @property
     def awaits_first(self) -> bool:
@@ -100,14 +107,51 @@ class StreamMemory:
         self._policy.normalize(observations, begins)
         self._begins.assign(tf.zeros_like(begins))
 
+    def say(self, observations: Any) -> tf.Tensor:
+        """Return the distribution's parameters for the observations to act on next, as one vector, at the end of a program.
+
+        Args:
+            observations: (N, …). The first ones of episodes are counted before.
+        """
+        self.count_first(observations)
+        parameters = tf.nest.flatten(self._policy(observations)["policy"])
+        said = tf.concat([tf.reshape(tf.cast(x, tf.float32), [-1]) for x in parameters], axis=0)
+        self._said.assign(said)
+        return said
+
+    def heard(self, said: np.ndarray[Any, Any]) -> Any:
+        """Return the parameters in a vector of `say`, as a tree of NumPy arrays."""
+        parts, at = [], 0
+        for shape in self._shapes:
+            size = math.prod(shape)
+            parts.append(said[at : at + size].reshape(shape))
+            at += size
+        return parts[0] if self._is_one_array else tf.nest.pack_sequence_as(self._parameters, parts)
+
     def actor(self) -> Actor:
-        """Return the policy's actor for the observations to act on next, which counts the first ones of episodes before."""
+        """Return an actor for the observations to act on next, at weights that may have changed since they were learned.
+
+        It counts the first observations of episodes. Where the program that learned last said the same, to rounding, it takes
+        those numbers: so a run that is resumed acts on the same bits as one that went on.
+        """
 
         def act(observations: Any) -> Any:
-            self._count_first_compiled(like(self._policy.observation_spec, observations))
-            return self._policy.actor()(observations)
+            if self.awaits_first:
+                self._count_first_compiled(like(self._policy.observation_spec, observations))
+            now, said = self._policy.actor()(observations), self.heard(self._said.numpy())
+            pairs = zip(tf.nest.flatten(now), tf.nest.flatten(said), strict=True)
+            same = all(np.allclose(x, y, rtol=_ROUNDING, atol=_ROUNDING) for x, y in pairs)
+            return said if same else now
 
         return act
+
+    @cached_property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(x.shape) for x in tf.nest.flatten(self._parameters)]
+
+    @cached_property
+    def _is_one_array(self) -> bool:
+        return not isinstance(self._parameters, dict | list | tuple)
 
     @cached_property
     def _count_first_compiled(self) -> Any:
