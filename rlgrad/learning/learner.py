@@ -398,4 +398,6 @@ def _reward_scale(agent: Agent, num_envs: int) -> RewardScale:
 
 def _unfilled(rollout: Rollout) -> Rollout:
     # The learner fills these in; numbers given by a caller would cost a copy into the program.
+    if rollout.values is None and rollout.next_values is None:
+        return rollout
     return rollout._replace(values=None, next_values=None)

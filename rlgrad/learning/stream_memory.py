@@ -1,5 +1,6 @@
 """What a stream keeps from one step to the next, besides its traces."""
 
+import itertools
 import math
 from functools import cached_property
 from typing import Any
@@ -91,8 +92,12 @@ class StreamMemory:
         policy = self._policy
         mask = policy.rows(tf.convert_to_tensor(rollout.mask))
         begins, ends = tf.convert_to_tensor(self._begins), policy.rows(rollout.terminations | rollout.truncations)
-        before = self._counted(policy.inputs(rollout), begins * mask)
-        after = self._counted(tf.nest.map_structure(policy.rows, rollout.final_observations), mask)
+        uncounted = begins * mask
+        tf.cond(tf.reduce_any(uncounted > 0.0), lambda: self._count(policy.inputs(rollout), uncounted), lambda: False)
+        before = policy.standardize(policy.inputs(rollout))
+        after = tf.nest.map_structure(policy.rows, rollout.final_observations)
+        policy.normalize(after, mask)
+        after = policy.standardize(after)
         self._begins.assign(tf.where(mask > 0.0, tf.cast(ends, mask.dtype), begins))
         before, after = (tf.nest.map_structure(lambda x: x[None], tree) for tree in (before, after))
         return rollout._replace(observations=before, final_observations=after)
@@ -104,7 +109,7 @@ class StreamMemory:
             observations: (N, …), to act on next; of those that begin no episode nothing is counted.
         """
         begins = tf.convert_to_tensor(self._begins)
-        self._policy.normalize(observations, begins)
+        tf.cond(tf.reduce_any(begins > 0.0), lambda: self._count(observations, begins), lambda: False)
         self._begins.assign(tf.zeros_like(begins))
 
     def say(self, observations: Any) -> tf.Tensor:
@@ -121,11 +126,9 @@ class StreamMemory:
 
     def heard(self, said: np.ndarray[Any, Any]) -> Any:
         """Return the parameters in a vector of `say`, as a tree of NumPy arrays."""
-        parts, at = [], 0
-        for shape in self._shapes:
-            size = math.prod(shape)
-            parts.append(said[at : at + size].reshape(shape))
-            at += size
+        parts = [said[begin:end].reshape(shape) for begin, end, shape in self._places]
+        if self._keys is not None:
+            return dict(zip(self._keys, parts, strict=True))
         return parts[0] if self._is_one_array else tf.nest.pack_sequence_as(self._parameters, parts)
 
     def actor(self) -> Actor:
@@ -146,8 +149,18 @@ class StreamMemory:
         return act
 
     @cached_property
-    def _shapes(self) -> list[tuple[int, ...]]:
-        return [tuple(x.shape) for x in tf.nest.flatten(self._parameters)]
+    def _places(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Where each array begins and ends in the vector, with its shape."""
+        shapes = [tuple(x.shape) for x in tf.nest.flatten(self._parameters)]
+        ends = [0, *itertools.accumulate(map(math.prod, shapes))]
+        return list(zip(ends, ends[1:], shapes, strict=False))
+
+    @cached_property
+    def _keys(self) -> list[str] | None:
+        """The names of the arrays, in TensorFlow's order, if they are a plain dict."""
+        parameters = self._parameters
+        flat = isinstance(parameters, dict) and not any(isinstance(x, dict | list | tuple) for x in parameters.values())
+        return sorted(parameters) if flat else None
 
     @cached_property
     def _is_one_array(self) -> bool:
@@ -161,10 +174,9 @@ class StreamMemory:
 
         return actors.compiled(count, self._policy.observation_spec, xla=False)
 
-    def _counted(self, observations: Any, counts: tf.Tensor) -> Any:
-        """Count observations (N, …) where `counts` is 1, and return all of them, standardized."""
+    def _count(self, observations: Any, counts: tf.Tensor) -> bool:
         self._policy.normalize(observations, counts)
-        return self._policy.standardize(observations)
+        return True
 
     def decide(self, batch: Any) -> Any:
         """Draw the actions that are taken next, at the weights before the update.
