@@ -59,6 +59,9 @@ class Seeds:
 
     def __call__(self, first: int, count: int) -> np.ndarray:
         """Return the seeds `first … first + count − 1`, int32 (count, 2)."""
+        at = first % _BLOCK
+        if at + count <= _BLOCK:
+            return self._block(first // _BLOCK)[at : at + count]
         return np.stack([self._block(n // _BLOCK)[n % _BLOCK] for n in range(first, first + count)])
 
     def _block(self, number: int) -> np.ndarray:

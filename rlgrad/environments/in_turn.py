@@ -23,6 +23,7 @@ class InTurn(SyncVectorEnv):
 
         Raises:
             AssertionError: the episode of an environment has ended, and it was not reset.
+            TypeError: an info is no dict.
         """
         assert not self._autoreset_envs.any(), (
             "reset the environments whose episodes have ended, before they are stepped"
@@ -33,6 +34,8 @@ class InTurn(SyncVectorEnv):
             self._env_obs[i], self._rewards[i], self._terminations[i], self._truncations[i], info = gave
             if self.merges_infos:
                 infos = self._add_info(infos, info, i)
+            elif not isinstance(info, dict):
+                raise TypeError(f"An info is a dict, and environment {i} gave {info!r}.")
         self._observations = self._gathered()
         self._autoreset_envs = np.logical_or(self._terminations, self._truncations)
         return self._observations, self._rewards.copy(), self._terminations.copy(), self._truncations.copy(), infos

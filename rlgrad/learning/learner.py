@@ -146,9 +146,10 @@ class Learner:
         # Programs, and how their arguments are packed, by the rows of a rollout; 0 for all rollouts by steps.
         self._programs: dict[int, tuple[WordPacking, Any]] = {}
         self.microscope = Microscope(agent, policy, self.credited, self.rehearsal)
+        self._said: np.ndarray | None = None  # of the observations to act on next
         self._packed: np.ndarray | None = None  # the new weights, for an actor that computes in NumPy
 
-    def learn(self, rollout: Rollout, progress: float, seed: np.ndarray) -> dict[str, float]:
+    def learn(self, rollout: Rollout, progress: float, seed: np.ndarray, following: Any = None) -> dict[str, float]:
         """Move the policy's weights by one rollout.
 
         Args:
@@ -156,6 +157,8 @@ class Learner:
                 numbers of rows, for each of which there is a program.
             progress: share of the run already done, 0 … 1.
             seed: int32 (2,), for shuffles.
+            following: the observations (N, …) to act on next, if the agent learns from each step as it comes: what is said of
+                them is then computed along. `None`: it is not.
 
         Returns:
             By name, the numbers that `metrics` names.
@@ -165,8 +168,11 @@ class Learner:
         """
         if self.rehearsal is not None and self.rehearsal.goals is not None and not self.rehearsal.from_data:
             check_paid(self.rehearsal.goals, rollout)
-        arguments = _unfilled(rollout), np.float32(progress), np.asarray(seed, np.int32)
-        key = self._key(rollout)
+        arguments: tuple[Any, ...] = _unfilled(rollout), np.float32(progress), np.asarray(seed, np.int32)
+        says = following is not None and self.stream is not None
+        if says:
+            arguments = *arguments, following
+        key = -1 if says else self._key(rollout)
         if key in self._programs:
             packing, program = self._programs[key]
             with self._faults():
@@ -178,7 +184,8 @@ class Learner:
         numbers, count = results[0].numpy(), len(self.metrics)
         if self.rehearsal is not None:
             self.rehearsal.check()
-        self._packed = numbers[count + 1 :] if len(numbers) > count + 1 else None
+        rest = numbers[count + 1 :] if len(numbers) > count + 1 else None
+        self._packed, self._said = (None, rest) if says else (rest, None)
         step = int(numbers[count])
         if step >= 0:
             raise self.failure(rollout, progress, step, seed)
@@ -228,14 +235,17 @@ class Learner:
 
     def actor(self) -> Any:
         """Return the policy's actor at the weights that the last `learn` left. They must not have changed since."""
+        if self._said is not None and self.stream is not None:
+            said = self.stream.heard(self._said)
+            return lambda _: said
         return self.policy.actor(self._packed)
 
     def first_actor(self) -> Any:
-        """Return an actor that counts the first observations of episodes before it acts on them, at the current weights.
+        """Return an actor for weights that may have changed since the last `learn`; see `StreamMemory.actor`.
 
-        `None`: there are none, or the agent does not learn from each step as it comes.
+        `None`: the agent does not learn from each step as it comes, and the policy's own actor is such a one.
         """
-        return self.stream.actor() if self.stream is not None and self.stream.awaits_first else None
+        return None if self.stream is None else self.stream.actor()
 
     def diagnose(self, rollout: Rollout | None, progress: float, timesteps: int = 0) -> Diagnosis:
         """Measure the per-sample gradients of a rollout, or of a batch of the replay. No weight moves.
@@ -260,7 +270,10 @@ class Learner:
         packing = WordPacking(arguments)
 
         def learn_packed(packed: list[tf.Tensor]) -> list[tf.Tensor]:
-            numbers = self.move(*packing.unpack(*packed))
+            rollout, progress, seed, *following = packing.unpack(*packed)
+            numbers = self.move(rollout, progress, seed)
+            if following and self.stream is not None:
+                return [tf.concat([numbers, self.stream.say(following[0])], axis=0)]
             return [numbers if self._mirror is None else tf.concat([numbers, self._mirror.packed()], axis=0)]
 
         packed = packing.pack(arguments)
@@ -385,4 +398,6 @@ def _reward_scale(agent: Agent, num_envs: int) -> RewardScale:
 
 def _unfilled(rollout: Rollout) -> Rollout:
     # The learner fills these in; numbers given by a caller would cost a copy into the program.
+    if rollout.values is None and rollout.next_values is None:
+        return rollout
     return rollout._replace(values=None, next_values=None)

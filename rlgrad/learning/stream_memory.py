@@ -1,9 +1,12 @@
 """The memory of a stream from one step to the next, besides its traces."""
 
+import itertools
+import math
 from functools import cached_property
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from rlgrad import random
@@ -16,6 +19,7 @@ from rlgrad.policies.policy import Policy
 from rlgrad.policies.recurrent import RecurrentPolicy
 from rlgrad.streams import StreamAgent
 
+_ROUNDING = 1e-4  # of one computation of parameters beside another
 _TO_DECIDE = 2**30 + 1  # a number that no other use of a batch's seed has
 
 
@@ -58,7 +62,11 @@ class StreamMemory:
                 )
             nothing = tf.fill([num_envs], tf.constant(-1, tf.int64))
             self.decided = keras.Variable(nothing, dtype="int64", trainable=False, name="decided")
-        self.variables = [self._begins, *([] if self.decided is None else [self.decided])]
+        self._parameters = policy(policy.zeros(num_envs))["policy"]
+        size = sum(math.prod(x.shape) for x in tf.nest.flatten(self._parameters))
+        nothing_said = tf.fill([size], tf.constant(math.nan))
+        self._said = keras.Variable(nothing_said, dtype="float32", trainable=False, name="said")
+        self.variables = [self._begins, self._said, *([] if self.decided is None else [self.decided])]
 
     @property
     def awaits_first(self) -> bool:
@@ -84,8 +92,12 @@ class StreamMemory:
         policy = self._policy
         mask = policy.rows(tf.convert_to_tensor(rollout.mask))
         begins, ends = tf.convert_to_tensor(self._begins), policy.rows(rollout.terminations | rollout.truncations)
-        before = self._counted(policy.inputs(rollout), begins * mask)
-        after = self._counted(tf.nest.map_structure(policy.rows, rollout.final_observations), mask)
+        uncounted = begins * mask
+        tf.cond(tf.reduce_any(uncounted > 0.0), lambda: self._count(policy.inputs(rollout), uncounted), lambda: False)
+        before = policy.standardize(policy.inputs(rollout))
+        after = tf.nest.map_structure(policy.rows, rollout.final_observations)
+        policy.normalize(after, mask)
+        after = policy.standardize(after)
         self._begins.assign(tf.where(mask > 0.0, tf.cast(ends, mask.dtype), begins))
         before, after = (tf.nest.map_structure(lambda x: x[None], tree) for tree in (before, after))
         return rollout._replace(observations=before, final_observations=after)
@@ -97,17 +109,62 @@ class StreamMemory:
             observations: (N, …), to act on next; of those that begin no episode nothing is counted.
         """
         begins = tf.convert_to_tensor(self._begins)
-        self._policy.normalize(observations, begins)
+        tf.cond(tf.reduce_any(begins > 0.0), lambda: self._count(observations, begins), lambda: False)
         self._begins.assign(tf.zeros_like(begins))
 
+    def say(self, observations: Any) -> tf.Tensor:
+        """Return the distribution's parameters for the observations to act on next, as one vector, at the end of a program.
+
+        Args:
+            observations: (N, …). The first ones of episodes are counted before.
+        """
+        self.count_first(observations)
+        parameters = tf.nest.flatten(self._policy(observations)["policy"])
+        said = tf.concat([tf.reshape(tf.cast(x, tf.float32), [-1]) for x in parameters], axis=0)
+        self._said.assign(said)
+        return said
+
+    def heard(self, said: np.ndarray[Any, Any]) -> Any:
+        """Return the parameters in a vector of `say`, as a tree of NumPy arrays."""
+        parts = [said[begin:end].reshape(shape) for begin, end, shape in self._places]
+        if self._keys is not None:
+            return dict(zip(self._keys, parts, strict=True))
+        return parts[0] if self._is_one_array else tf.nest.pack_sequence_as(self._parameters, parts)
+
     def actor(self) -> Actor:
-        """Return the policy's actor for the observations to act on next, which counts the first ones of episodes before."""
+        """Return an actor for the observations to act on next, at weights that may have changed since they were learned.
+
+        It counts the first observations of episodes. Where the program that learned last said the same, to rounding, it takes
+        those numbers: so a run that is resumed acts on the same bits as one that went on.
+        """
 
         def act(observations: Any) -> Any:
-            self._count_first_compiled(like(self._policy.observation_spec, observations))
-            return self._policy.actor()(observations)
+            if self.awaits_first:
+                self._count_first_compiled(like(self._policy.observation_spec, observations))
+            now, said = self._policy.actor()(observations), self.heard(self._said.numpy())
+            pairs = zip(tf.nest.flatten(now), tf.nest.flatten(said), strict=True)
+            same = all(np.allclose(x, y, rtol=_ROUNDING, atol=_ROUNDING) for x, y in pairs)
+            return said if same else now
 
         return act
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Where each array begins and ends in the vector, with its shape."""
+        shapes = [tuple(x.shape) for x in tf.nest.flatten(self._parameters)]
+        ends = [0, *itertools.accumulate(map(math.prod, shapes))]
+        return list(zip(ends, ends[1:], shapes, strict=False))
+
+    @cached_property
+    def _keys(self) -> list[str] | None:
+        """The names of the arrays, in TensorFlow's order, if they are a plain dict."""
+        parameters = self._parameters
+        flat = isinstance(parameters, dict) and not any(isinstance(x, dict | list | tuple) for x in parameters.values())
+        return sorted(parameters) if flat else None
+
+    @cached_property
+    def _is_one_array(self) -> bool:
+        return not isinstance(self._parameters, dict | list | tuple)
 
     @cached_property
     def _count_first_compiled(self) -> Any:
@@ -117,10 +174,9 @@ class StreamMemory:
 
         return actors.compiled(count, self._policy.observation_spec, xla=False)
 
-    def _counted(self, observations: Any, counts: tf.Tensor) -> Any:
-        """Count observations (N, …) where `counts` is 1, and return all of them, standardized."""
+    def _count(self, observations: Any, counts: tf.Tensor) -> bool:
         self._policy.normalize(observations, counts)
-        return self._policy.standardize(observations)
+        return True
 
     def decide(self, batch: Any) -> Any:
         """Draw the actions that are taken next, at the weights before the update.

@@ -24,11 +24,14 @@ class Continuation:
 
     Args:
         player: plays the policy.
+
+    Attributes:
+        observations: (N, …), to act on next; `None`: nothing is running.
     """
 
     def __init__(self, player: Player) -> None:
         self._player, self._slots, self._memory = player, player.slots, player.memory
-        self._observations: Any = None  # to act on next; `None`: nothing is running
+        self.observations: Any = None
         self._running = RunningEpisodes(player.num_envs)
         self._resets_first = np.zeros(player.num_envs, np.bool_)
         self._history = History()
@@ -45,7 +48,7 @@ class Continuation:
             actor: its actor. `None`: taken from the policy.
             greedy: take the distribution's mode instead of sampling.
         """
-        observations, self._observations = self._observations, None
+        observations, self.observations = self.observations, None
         if observations is None:
             observations = self._replayed(policy)
         if observations is None:  # the first rollout, or the one after an interrupted one
@@ -68,7 +71,7 @@ class Continuation:
             self._resets_first = ends[-1]
         rollout = to_rollout(tape, mask, columns_per_slot=1, initial_states=initial_states)
         finished = self._running.advance(tape.rewards, tape.terminations, ends, mask)
-        self._observations = observations
+        self.observations = observations
         self._history.add(tape.actions)
         if self._rows_since_change is not None:
             self._rows_since_change += len(tape.actions)
@@ -82,23 +85,23 @@ class Continuation:
         """Drop the running episodes if a replay would take long, without seeds of their own, or could not repeat them."""
         long = not self._slots.seeds_each_episode and self._history.rows >= _ROWS_TO_PLAY_AGAIN
         if long or self._rows_since_change is not None:
-            self._observations = self._interrupted = self._rows_since_change = None
+            self.observations = self._interrupted = self._rows_since_change = None
 
     def note_change(self) -> None:
         """Remember that the environments were changed while episodes run: a replay would begin them in changed ones."""
-        self._rows_since_change = None if self._observations is None else 0
+        self._rows_since_change = None if self.observations is None else 0
 
     def state(self) -> dict[str, Any] | None:
         """Return what `restore` takes; `None` if nothing is running."""
         if self._interrupted is not None:
             return self._interrupted._asdict()
-        if self._observations is None:
+        if self.observations is None:
             return None
         running = self._running
         rows = int(running.lengths.max()) if self._slots.seeds_each_episode else None
         return Running(
             actions=self._history.last(rows),
-            observations=[array.copy() for _, array in arrays(self._observations, "")],
+            observations=[array.copy() for _, array in arrays(self.observations, "")],
             returns=running.returns.copy(),
             lengths=running.lengths.copy(),
             resets_first=self._resets_first.copy(),
@@ -107,7 +110,7 @@ class Continuation:
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Continue with the episodes of `state`, if there are any, from the next rollout on."""
-        self._observations = None
+        self.observations = None
         self._interrupted = None if state is None else Running(**state)
 
     def _replayed(self, policy: ActingPolicy) -> Any:

@@ -22,6 +22,7 @@ from rlgrad.rollouts.episodes import whole_episodes
 from rlgrad.rollouts.lengths import size_of_row
 from rlgrad.rollouts.memory import Memory
 from rlgrad.rollouts.player import Player
+from rlgrad.rollouts.recording import stored
 from rlgrad.rollouts.soundness import check_counts, lay_out, require_room
 from rlgrad.rollouts.tape import keep_first_episodes, merge_tapes, outcomes, to_rollout
 from rlgrad.spaces.trees import storage
@@ -119,7 +120,7 @@ class GymCollector(Collector):
         self.num_envs, self.reward_threshold = vector.num_envs, self._environment.reward_threshold
         self.vectorization_mode = self._environment.vectorization_mode
         try:
-            empty = storage(self.observation_space, (0,))
+            empty = self._empty = storage(self.observation_space, (0,))
             block = Block(0, self.num_envs, self.num_envs) if block is None else block
             row_bytes = size_of_row(empty, block.total)
             rows, self._rounds = lay_out(self._environment, num_steps, episodes_per_env, max_episode_steps, row_bytes)
@@ -150,6 +151,12 @@ class GymCollector(Collector):
     def begins_at_once(self) -> bool:
         """True if the observations acted on after an episode's end are the first ones of the next episode."""
         return not self._slots.resets_late
+
+    @property
+    def following(self) -> Any:
+        """The stored observations (N, …) that the next rollout acts on first; `None` if that is not known yet."""
+        running = self._continuation.observations
+        return stored(self._empty, running) if self.begins_at_once and running is not None else None
 
     def collect(
         self, policy: ActingPolicy, greedy: bool = False, *, actor: Callable[..., Any] | None = None

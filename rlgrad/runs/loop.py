@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rlgrad import random
-from rlgrad.data import Rollout
 from rlgrad.learning.fused import Fused
 from rlgrad.learning.learner import Learner
 from rlgrad.policies.policy import Policy
@@ -141,11 +140,8 @@ class Updater:
 
     def forget_weights(self) -> None:
         """Read the weights again before the next rollout: they may have been changed."""
-        self._actor = self._learner.first_actor() if self._begins_at_once else None
-
-    @property
-    def _begins_at_once(self) -> bool:
-        return bool(getattr(self._collector, "begins_at_once", False))
+        begins_at_once = getattr(self._collector, "begins_at_once", False)
+        self._actor = self._learner.first_actor() if begins_at_once else None
 
     def advance(self, pace: Pace, updates: int, noted: int, timesteps: int) -> Made:
         """Make one update, or where rollout and update are fused, all that a row lacks.
@@ -167,21 +163,12 @@ class Updater:
         steps = self._collector.max_rollout_steps if from_data else int(rollout.mask.sum())
         if pace.completes_row(noted + 1, timesteps, timesteps + steps):
             self._watch.look(rollout, progress, timesteps)
-        metrics = self._learner.learn(rollout, progress, self._shuffles(updates, 1)[0])
-        self._actor = self._next_actor(rollout)
+        following = getattr(self._collector, "following", None) if self._learner.stream is not None else None
+        metrics = self._learner.learn(rollout, progress, self._shuffles(updates, 1)[0], following)
+        self._actor = self._learner.actor()
         if hasattr(self._collector, "measures"):
             metrics |= self._collector.measures()
         return Made([metrics], steps)
-
-    def _next_actor(self, rollout: Rollout) -> Callable[..., object]:
-        """Return what acts after a rollout that was learned from."""
-        if self._learner.stream is not None and self._begins_at_once and _ends(rollout):
-            return self._learner.first_actor() or self._learner.actor()
-        return self._learner.actor()
-
-
-def _ends(rollout: Rollout) -> bool:
-    return bool(rollout.terminations[-1].any() or rollout.truncations[-1].any())
 
 
 class Keeper:

@@ -92,22 +92,24 @@ def test_a_truncation_keeps_the_bootstrap_and_cuts_the_trace_unless_the_authors_
 def test_each_observation_counts_once_before_it_is_acted_on():
     """The first one is its own mean, so the network sees 0; of two, each coordinate is one deviation from the mean."""
     policy, script = policy_of("discrete", normalize_observations=True), Script(seed=2, end=0.0)
-    learner = rlgrad.Learner(StreamAC(), policy, num_envs=1)
+    learner, seed = rlgrad.Learner(StreamAC(), policy, num_envs=1, xla=False), np.array([3, 4], np.int32)
     (normalizer,) = policy.preparation.normalizers
-    rollout = script.play()
-    act = learner.first_actor()
+    rollout, ended = script.play(), script.play()._replace(truncations=np.ones((1, 1), bool))
     at_zero = policy.network(np.zeros((1, 2), np.float32))
-    np.testing.assert_allclose(act(rollout.observations[0]), at_zero, atol=1e-6)
-    assert float(normalizer.count.numpy()) == 1.0
-    assert learner.first_actor() is None, "it is counted"
-    learner.learn(rollout, 0.0, np.array([3, 4], np.int32))
+    for _ in range(2):
+        np.testing.assert_allclose(learner.first_actor()(rollout.observations[0]), at_zero, atol=1e-6)
+        assert float(normalizer.count.numpy()) == 1.0
+    learner.learn(rollout, 0.0, seed, ended.observations[0])
     assert float(normalizer.count.numpy()) == 2.0
-    said = policy.actor()(rollout.final_observations[0])
     signs = np.sign(rollout.final_observations[0] - rollout.observations[0])
+    said = learner.actor()(ended.observations[0])
     np.testing.assert_allclose(said, policy.network(signs), atol=1e-5)
-    ended = script.play()._replace(truncations=np.ones((1, 1), bool))
-    learner.learn(ended, 0.0, np.array([3, 4], np.int32))
-    assert learner.first_actor() is not None, "the next episode's first one is not"
+    np.testing.assert_array_equal(learner.first_actor()(ended.observations[0]), said), "to the bit"
+    learner.learn(ended, 0.0, seed, np.array([[7.0, 8.0]], np.float32))
+    assert float(normalizer.count.numpy()) == 4.0, "of the step's successor, and of the first one of the next episode"
+    policy.network.trainable_variables[-1].assign_add([1.0, 0.0, 0.0])
+    said = learner.first_actor()(np.array([[7.0, 8.0]], np.float32))
+    np.testing.assert_allclose(said, policy(np.array([[7.0, 8.0]], np.float32))["policy"], atol=1e-5)
 
 
 def test_options_of_rollouts_are_none_of_it():
