@@ -1,7 +1,10 @@
 """Stream Q(λ) and stream SARSA(λ) against NumPy."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.slow import mostly_slow
 from helpers.streams import ActionValuesByHand, Script
 from helpers.values import policy_for, theta_of
@@ -84,6 +87,21 @@ class Watched(StreamSARSA):
 def test_sarsa_equals_numpy_on_the_actions_that_it_decides(num_envs, way):
     policy, hand, _ = both_ways(Watched(num_envs=num_envs, truncation_ends_task=way), steps=100)
     assert_same(policy, hand, atol=3e-4)
+
+
+@pytest.mark.parametrize(("way", "expected"), [(False, [9.5, 19.5, 3.5]), (True, [9.5, 1.5, 3.5])])
+def test_sarsas_error_goes_on_at_a_time_limit_unless_the_authors_way_is_asked_for(way, expected):
+    """r + γ q(s′)[a′] − q(s)[a] of a step in the midst of an episode, one that was cut and one that ended its task."""
+    batch = SimpleNamespace(
+        rewards=tf.constant([1.0, 2.0, 4.0]),
+        discounts=tf.constant([0.9, 0.9, 0.0]),
+        ends=tf.constant([0.0, 1.0, 1.0]),
+        next_observations="next",
+        next_actions="decided",
+    )
+    following = {("next", "decided"): SimpleNamespace(q=tf.constant([10.0, 20.0, 30.0]))}
+    now = SimpleNamespace(q=tf.constant([0.5, 0.5, 0.5]), at=lambda *asked: following[asked])
+    np.testing.assert_allclose(StreamSARSA(truncation_ends_task=way).td_error(batch, now), expected, rtol=1e-6)
 
 
 def test_sarsa_takes_the_action_that_it_learned_with():

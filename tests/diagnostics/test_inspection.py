@@ -70,6 +70,47 @@ def test_the_share_says_which_steps_decide(share, sentence):
     assert sentence in row.meaning
 
 
+def test_every_head_has_its_rows_and_each_row_its_number():
+    policy = Head(signal=1234.5, noise=200.0, noise_scale=50.0, snr=2.0, layers={"dense": 0.25})
+    value = Head(signal=-1.0, noise=3.0, noise_scale=math.inf, snr=-0.5, layers={"dense_1": math.nan, "v": 1.5})
+    found = Diagnosis(
+        "episode",
+        8,
+        0,
+        policy=policy,
+        value=value,
+        cosines=[1.0, -0.5, math.nan, 0.5],
+        share_by_time=[0.2, 0.8],
+        share_by_episode=[0.7, 0.2, 0.1, 0.0],
+        variances=Variances(10.0, 4.0, 5.0, 2.0, 3.0),
+    )
+    history = {"gradient/noise": [9.0, 2.0], "gradient/signal": [9.0, 0.5]}
+    told = {row.name: (row.value, row.meaning) for row in inspection.rows(found, history)}
+    assert {name: number for name, (number, _) in told.items()} == {
+        "signal ‖G‖²": "1,234",
+        "noise tr Σ": "200",
+        "noise scale": "50",
+        "SNR": "2",
+        "cosine to the mean": "0.333",
+        "share of later half": "80 %",
+        "largest episode": "70 %",
+        "variance, agent": "40 %",
+        "variance, constant": "50 %",
+        "variance, per weight": "20 %",
+        "noise scale, run": "4",
+        "value: noise scale": "∞",
+        "value: SNR": "-0.5",
+        "SNR, policy: dense": "0.25",
+        "SNR, value: dense_1": "–",
+        "SNR, value: v": "1.5",
+    }
+    assert told["cosine to the mean"][1] == "33.3 % of the episodes pull against the mean gradient."
+    assert told["largest episode"][1].endswith("of one in the rollout; an even share is 25 %.")
+    assert told["noise tr Σ"][1].endswith("that of the mean over 8 episodes is 1/8 of it.")
+    assert "signal than noise" in told["SNR"][1]
+    assert "cannot be told from noise" in told["value: SNR"][1]
+
+
 def test_signal_and_noise_are_averaged_before_they_are_divided():
     history = {
         "gradient/noise": [9.0] * 12 + [math.nan, 1.0, 3.0, 2.0, 2.0],
