@@ -63,9 +63,9 @@ CREDITS: dict[str, dict[str, Cell]] = {
         "entropy": _ENTROPY,
     },
     "impala": {
-        "log_prob": Cell("Â of V-trace", '"log_prob": batch.advantages,'),
+        "log_prob": Cell("Â of V-trace", '"log_prob": advantages,'),
         "value": Cell("c_v (V − v)", '"value": self.value_coefficient * (batch.returns - now.value)'),
-        "entropy": Cell("c_H", '"entropy": self.entropy_coefficient,'),
+        "entropy": Cell("c_H", '"entropy": anneal(self.entropy_coefficient, self.entropy_schedule, batch.progress),'),
     },
     "npg": {"log_prob": _ADVANTAGE, "value": _VALUE},
     "trpo": {"log_prob": _ADVANTAGE, "value": _VALUE},
