@@ -193,6 +193,7 @@ def trained(folder, callbacks=(), workers=None):
         verbose=False,
         vectorization_mode="sync",
         workers=workers,
+        worker_timeout=300.0,  # on a busy machine
         run_dir=folder,
         callbacks=list(callbacks),
     )
