@@ -45,7 +45,7 @@ class InTurn(SyncVectorEnv):
         rows, seen = self._observations, self._env_obs
         if isinstance(rows, np.ndarray) and len(seen) == 1:  # nothing to join
             only = seen[0]
-            if type(only) is np.ndarray and only.shape == rows.shape[1:] and only.dtype == rows.dtype:
+            if isinstance(only, np.ndarray) and only.shape == rows.shape[1:] and only.dtype == rows.dtype:
                 rows[0] = only
                 return rows
         return concatenate(self.single_observation_space, seen, rows)
