@@ -102,7 +102,7 @@ def test_as_many_inputs_of_each_filter_are_zero(space, with_memory):
     kernels = []
     for seed in (1, 1, 2):
         policy = rlgrad.make_policy(space, spaces.Discrete(3), seed=seed, **OPTIONS, **memory)
-        named = {v.path.split("/", 1)[1]: v.numpy() for v in policy.network.trainable_variables}
+        named = {v.path: v.numpy() for v in policy.network.trainable_variables}
         kernels.append(next(x for name, x in named.items() if x.ndim == 4).reshape(27, 16))
         features = next(x for name, x in named.items() if "features" in name and x.ndim == 2)
         assert ((features == 0.0).sum(axis=0) == math.ceil(0.9 * len(features))).all()
