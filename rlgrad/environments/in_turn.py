@@ -44,13 +44,8 @@ class InTurn(SyncVectorEnv):
         """Return the observations (N, …) of all environments."""
         rows, seen = self._observations, self._env_obs
         if isinstance(rows, np.ndarray) and len(seen) == 1:  # nothing to join
-<<<<<<< HEAD
-            only: Any = seen[0]
-            if type(only) is np.ndarray and only.shape == rows.shape[1:] and only.dtype == rows.dtype:
-=======
             only = seen[0]
             if isinstance(only, np.ndarray) and only.shape == rows.shape[1:] and only.dtype == rows.dtype:
->>>>>>> rills
                 rows[0] = only
                 return rows
         return concatenate(self.single_observation_space, seen, rows)
