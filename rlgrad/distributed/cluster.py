@@ -76,10 +76,14 @@ def connect(address: str | None, workers: int, store: int) -> bool:
         }
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
-    except ConnectionError as error:
+    except (
+        ConnectionError,
+        getattr(ray.exceptions, "AuthenticationError", ConnectionError),
+    ) as error:  # of newer versions
         raise ValueError(
             f"No Ray cluster answers at ray_address={address!r}: start one with `ray start --head`, or leave it out for one on "
-            "this machine."
+            "this machine. One that was started with a token answers where RAY_AUTH_MODE=token is set and ~/.ray/auth_token is "
+            "the same file."
         ) from error
     _Session.users, _Session.local = 1, address is None
     try:

@@ -16,7 +16,7 @@ pytest.importorskip("ray")
 from rlgrad.distributed import AsynchronousCollector, RemoteCollector
 from rlgrad.distributed.patience import Pace, patience
 
-OPTIONS = {"env": "CartPole-v1", "num_envs": 2, "num_steps": 7, "seed": 4, "vectorization_mode": "sync", **TIME}
+OPTIONS = {"env": "CartPole-v1", "num_envs": 2, "num_steps": 7, "seed": 4, "vectorization_mode": "sync"}
 
 
 def stop(worker):
@@ -42,7 +42,7 @@ def test_a_step_timeout_counts_the_steps_that_are_played_again():
 
 
 def test_a_worker_that_stands_still_is_replaced_and_its_rollout_is_the_same(cluster, caplog):
-    collector, alone = RemoteCollector(workers=1, **OPTIONS), GymCollector(**OPTIONS)
+    collector, alone = RemoteCollector(workers=1, **OPTIONS, **TIME), GymCollector(**OPTIONS)
     assert_same(collector.collect(RandomPolicy()), alone.collect(RandomPolicy()))
     collector._fleet.pace.least = 0.5
     stop(collector.workers[0])
@@ -59,7 +59,7 @@ def test_a_worker_that_stands_still_is_replaced_and_its_rollout_is_the_same(clus
 
 @pytest.mark.slow
 def test_a_worker_that_stands_still_costs_its_rollout_where_none_is_waited_for(cluster, caplog):
-    collector = AsynchronousCollector(workers=2, step_timeout=0.1, **OPTIONS)
+    collector = AsynchronousCollector(workers=2, step_timeout=0.1, **OPTIONS, **TIME)
     collector.collect(RandomPolicy())
     before = collector.workers[0]
     stop(before)
