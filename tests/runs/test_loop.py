@@ -96,7 +96,7 @@ def test_between_tenths_a_checkpoint_is_written_after_a_minute_without_one(secon
 class Played:
     """A collector, a learner and a watch in one: each says what it was asked for. Rollouts have 4 rows, of which 3 count."""
 
-    rehearsal, max_rollout_steps = None, 4
+    rehearsal, stream, max_rollout_steps = None, None, 4
 
     def __init__(self):
         self.asked = []
@@ -111,7 +111,7 @@ class Played:
     def look(self, rollout, progress, timesteps):
         self.asked.append(("look", progress, timesteps))
 
-    def learn(self, rollout, progress, shuffle):
+    def learn(self, rollout, progress, shuffle, following=None):
         self.asked.append(("learn", progress))
         return {"loss": 1.0}
 
