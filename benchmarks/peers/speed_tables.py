@@ -57,7 +57,8 @@ MISSED = """
 - Row 11: training takes about as many steps on both sides, but 2 s of ours are compilation and, from the shell, 4 s are the
   imports of TensorFlow and Keras: a third of what the peer takes in all would be less.
 - Row 15: of 0.95 ms a step, the environment takes 0.11, the update's program 0.39 and Python around both 0.45. Row 16 makes the
-  same update in 0.08 ms inside of a loop: what a call from outside adds is to start a program of some 200 kernels with 23 variables.
+  same update in 0.08 ms inside of a loop: what a call from outside adds is to start a program of some 200 kernels with 23
+  variables.
 - Row 16: 50 times would be 0.033 ms a step. Each step reads and writes 35,000 weights and as many numbers of traces several
   times, and multiplies vectors by nine matrices.
 """
