@@ -304,7 +304,7 @@ ROWS: dict[str, Row] = {
         repeats=3,
     ),
     "14": Row(
-        "the same with 64-64",
+        "Pendulum-v1, SAC: an update of 256 after each step, 64-64",
         "SB3 SAC",
         "sb3",
         {**SAC, "hidden": (64, 64)},

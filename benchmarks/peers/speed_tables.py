@@ -56,6 +56,9 @@ MISSED = """
   whose batches of 8 read 6 MB of weights each, and a fifth is the emulator.
 - Row 11: training takes about as many steps on both sides, but 2 s of ours are compilation and, from the shell, 4 s are the
   imports of TensorFlow and Keras: a third of what the peer takes in all would be less.
+- Row 12: half an update of 64 rows a step; the products of two networks of 256-256, some 35 MFLOP an update, are most of it.
+- Row 14: of 3.5 ms a step some 2 are the update's program, many small kernels over 256 rows; the rest is to start it and to
+  play a step by itself.
 - Row 15: of 0.95 ms a step, the environment takes 0.11, the update's program 0.39 and Python around both 0.45. Row 16 makes the
   same update in 0.08 ms inside of a loop: what a call from outside adds is to start a program of some 200 kernels with 23
   variables.
