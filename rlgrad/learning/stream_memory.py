@@ -1,6 +1,5 @@
 """The memory of a stream from one step to the next, besides its traces."""
 
-import itertools
 import math
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ import tensorflow as tf
 from rlgrad import random
 from rlgrad.data import Rollout
 from rlgrad.distributions import Exploring
+from rlgrad.mirrors.chains import places
 from rlgrad.policies import actors
 from rlgrad.policies.actors import Actor
 from rlgrad.policies.observations import like
@@ -151,9 +151,7 @@ class StreamMemory:
     @cached_property
     def _places(self) -> list[tuple[int, int, tuple[int, ...]]]:
         """Where each array begins and ends in the vector, with its shape."""
-        shapes = [tuple(x.shape) for x in tf.nest.flatten(self._parameters)]
-        ends = [0, *itertools.accumulate(map(math.prod, shapes))]
-        return list(zip(ends, ends[1:], shapes, strict=False))
+        return places(tuple(tuple(x.shape) for x in tf.nest.flatten(self._parameters)))
 
     @cached_property
     def _keys(self) -> list[str] | None:

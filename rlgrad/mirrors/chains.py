@@ -49,7 +49,7 @@ class Chain(NamedTuple):
         Args:
             packed: all numbers, float32 (P,).
         """
-        numbers = iter([packed[begin:end].reshape(shape) for begin, end, shape in _places(self.shapes)])
+        numbers = iter([packed[begin:end].reshape(shape) for begin, end, shape in places(self.shapes)])
         stages = [
             STAGES[kind](option, [next(numbers) for _ in range(weights)]) for kind, option, weights in self.stages
         ]
@@ -63,7 +63,7 @@ class Chain(NamedTuple):
 
 
 @functools.cache
-def _places(shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, int, tuple[int, ...]]]:
+def places(shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, int, tuple[int, ...]]]:
     """Return where each array begins and ends in the vector, with its shape."""
     ends = [0, *itertools.accumulate(map(math.prod, shapes))]
     return list(zip(ends, ends[1:], shapes, strict=False))

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from helpers.slow import mostly_slow
-from helpers.time_to_start import TIME
+from helpers.time_to_start import SMALL
 
 import rlgrad
 from rlgrad.agents import A2C, DQN, PPO, TD3, Reinforce, StreamQ
@@ -18,15 +18,6 @@ from rlgrad.updates import Ascent
 pytest.importorskip("ray")
 
 FEW = Ascent(learning_rate=1e-3, num_epochs=2, num_minibatches=2)
-SMALL = {
-    "num_envs": 4,
-    "hidden_sizes": (16,),
-    "evaluation_episodes": 0,
-    "seed": 3,
-    "logs": (),
-    "verbose": False,
-    **TIME,
-}
 KINDS = {
     "ppo": (PPO(num_steps=32, update=FEW), "CartPole-v1", {"total_timesteps": 640, "vectorization_mode": "sync"}),
     "a2c async": (A2C(num_steps=8), "CartPole-v1", {"total_timesteps": 160, "vectorization_mode": "async"}),

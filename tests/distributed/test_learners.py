@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.functionals import Clock
 from helpers.slow import mostly_slow
-from helpers.time_to_start import TIME
+from helpers.time_to_start import SMALL
 
 import rlgrad
 from rlgrad.agents import IMPALA, PPO, Reinforce
@@ -26,15 +26,6 @@ from rlgrad.distributed import learners
 from rlgrad.distributed.fleet import WorkerFault
 
 FEW = Ascent(learning_rate=1e-3, max_grad_norm=0.5, num_epochs=2, num_minibatches=2)
-SMALL = {
-    "num_envs": 4,
-    "hidden_sizes": (16,),
-    "evaluation_episodes": 0,
-    "seed": 3,
-    "logs": (),
-    "verbose": False,
-    **TIME,
-}
 KINDS = {
     "ppo": (PPO(num_steps=16, update=FEW), "CartPole-v1", {"total_timesteps": 256}),
     "impala": (IMPALA(num_steps=8), "Acrobot-v1", {"total_timesteps": 128}),
