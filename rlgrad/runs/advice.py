@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from rlgrad.agent import Agent
-from rlgrad.config import Config, agent_name
+from rlgrad.config import Config, agent_name, from_mapping
 from rlgrad.core import registry, settings
 
 
@@ -13,14 +13,16 @@ def shipped_configs(config: Config) -> list[str]:
 
     Returns:
         Those of the same agent; if there are none, those of other agents; the best ones first. None for an agent whose fields
-        were chosen: whoever chose them needs no others.
+        were chosen: whoever chose them needs no others. None where a config that ships has these defaults itself.
     """
     if not isinstance(config.env, str) or not _by_default(config.agent):
         return []
     best, configs = registry.configs_for(config.env), registry.configs()
     agents = {name: settings.mapping(settings.read(configs[name]).get("agent"), name).get("name") for name in best}
-    mine = agent_name(config.agent)
-    return [name for name in best if agents[name] == mine] or best
+    own = [name for name in best if agents[name] == agent_name(config.agent)]
+    if any(config.agent == from_mapping(settings.read(configs[name])).agent for name in own):
+        return []
+    return own or best
 
 
 def advice(config: Config, *, from_python: bool) -> str | None:
