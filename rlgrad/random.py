@@ -123,7 +123,9 @@ def bits(seed: Any, count: int) -> Any:
     """
     import tensorflow as tf
 
-    words = _side_by_side(*pairs(seed, (count + 1) // 2))
+    x, y = pairs(seed, (count + 1) // 2)
+    # Not a stack, for which XLA would compile everything that x and y come from twice.
+    words = tf.where(tf.constant([True, False]), x[..., None], y[..., None])
     return tf.reshape(words, tf.concat([tf.shape(words)[:-2], [-1]], axis=0))[..., :count]
 
 
@@ -200,8 +202,8 @@ def split(seed: Any, count: int) -> Any:
     """
     import tensorflow as tf
 
-    words = tf.bitcast(bits(seed, 2 * count), tf.int32)
-    return tf.reshape(words, tf.concat([tf.shape(words)[:-1], [count, 2]], axis=0))
+    # A stack, of which XLA reads either word back without computing the other one again; likewise in `fold_in`.
+    return tf.bitcast(tf.stack(pairs(seed, count), axis=-1), tf.int32)
 
 
 def fold_in(seed: Any, number: Any) -> Any:
@@ -219,7 +221,7 @@ def fold_in(seed: Any, number: Any) -> Any:
     # A first counter that `bits` never uses.
     number = tf.convert_to_tensor(number, tf.int32)[..., None]
     x, y = _threefry(_key(seed), tf.ones_like(number), number)
-    return tf.bitcast(_side_by_side(x, y)[..., 0, :], tf.int32)
+    return tf.bitcast(tf.concat([x, y], axis=-1), tf.int32)
 
 
 def _fractions(words: Any) -> Any:
@@ -243,13 +245,6 @@ def _key(seed: Any) -> tuple[Any, Any]:
 
     words = tf.bitcast(tf.convert_to_tensor(seed, tf.int32), tf.uint32)
     return words[..., :1], words[..., 1:]
-
-
-def _side_by_side(x: Any, y: Any) -> Any:
-    """Return `tf.stack([x, y], axis=-1)`, (…, 2), so that XLA does not copy everything that x and y are computed from."""
-    import tensorflow as tf
-
-    return tf.where(tf.constant([True, False]), x[..., None], y[..., None])
 
 
 def _threefry(key: tuple[Any, Any], x: Any, y: Any) -> tuple[Any, Any]:

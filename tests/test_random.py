@@ -107,6 +107,11 @@ def test_uniform_numbers_and_normal_numbers_are_what_they_say():
     assert abs(np.corrcoef(z.T)[0, 1]) < 5 / np.sqrt(len(z))
 
 
+def test_a_split_seed_is_the_bits_in_pairs():
+    words = random.bits(SEED, 10).numpy().view(np.int32).reshape(5, 2)
+    np.testing.assert_array_equal(random.split(SEED, 5), words)
+
+
 def test_seeds_that_were_split_or_folded_differ_from_each_other():
     seeds = np.concatenate([random.split(SEED, 500), [random.fold_in(SEED, i) for i in range(500)], [SEED]])
     assert len(np.unique(seeds, axis=0)) == 1001

@@ -12,11 +12,13 @@ What is relied on:
   (`trace`);
 - of some operations that gradients are made of TensorFlow says that they have no derivative, although they have one, and leaves
   out what would have come through them without a word (`undifferentiable`);
+- XLA on a CPU takes no scatter into what reads it (`computed_once`; without that, programs are slower);
 - `tf.nn.moments`, which Keras looks up at each call, takes the mean for a constant inside of the variance: right for gradients,
   and wrong for the gradients of gradients (`exact_moments`).
 """
 
 import contextlib
+import contextvars
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -40,6 +42,7 @@ except ImportError:  # then every call goes the longer way
 
 
 _NAME = "_gradient_op_type"
+_for_xla = contextvars.ContextVar("for_xla", default=False)  # what `trace` is tracing
 Facts = TypeVar("Facts")
 
 UNDIFFERENTIABLE = {
@@ -63,13 +66,33 @@ def trace(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         arguments: tensors, or specifications of them.
         options: of `tf.function`.
     """
-    concrete = tf.function(function, autograph=False, **options).get_concrete_function(*arguments)
+    before = _for_xla.set(bool(options.get("jit_compile")))
+    try:
+        concrete = tf.function(function, autograph=False, **options).get_concrete_function(*arguments)
+    finally:
+        _for_xla.reset(before)
     graph = concrete.graph.as_graph_def()
     nodes = chain(graph.node, *(each.node_def for each in graph.library.function))
     names = [node.attr[_NAME].s.decode() for node in nodes if _NAME in node.attr]
     if names:
         weakref.finalize(concrete, _forget, names).atexit = False
     return concrete
+
+
+def computed_once(tensor: Any) -> Any:
+    """Return a float tensor as it is, for XLA to compute once and keep, rather than anew for each reader.
+
+    On a CPU, XLA takes cheap operations into whatever reads them. A column of the credits of a batch is so computed anew for
+    each weight of a layer with one output, which takes as long as all else. It does not do so with a scatter, and an
+    optimization barrier is gone before that. Only in programs that `trace` makes for XLA; elsewhere nothing is done.
+    """
+    size = tensor.shape.num_elements()
+    if not _for_xla.get() or size is None or size < 2:
+        return tensor
+    flat = tf.reshape(tensor, [-1])
+    # Two places, not known before it runs: of one, and of known ones, XLA makes something else.
+    places = tf.cast(flat[:2] > 0, tf.int32)[:, None]
+    return tf.reshape(tf.tensor_scatter_nd_add(flat, places, tf.zeros([2], flat.dtype)), tensor.shape)
 
 
 def trace_facts(function: Callable[..., tuple[Any, Facts]], *arguments: Any, **options: Any) -> tuple[Any, Facts]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from rlgrad import gradients, random
 from rlgrad.agent import Agent
+from rlgrad.core.tensorflow_internals import computed_once
 from rlgrad.data import Metrics, Outputs
 from rlgrad.distributions import Deterministic
 from rlgrad.gradients import Action, ActionLogProb, Chosen, Each, Entropy, LogProb
@@ -142,7 +143,7 @@ class PolicyObjective:
             if extra:
                 weights = tf.reshape(weights, tf.concat([tf.shape(weights), [1] * extra], axis=0))
                 c = tf.broadcast_to(c, tf.shape(outputs[name]))
-            products[name] = tf.where(weights > 0.0, weights * c, 0.0)
+            products[name] = computed_once(tf.where(weights > 0.0, weights * c, 0.0))
         return products
 
     def gradient(self) -> tuple[dict[str, tf.Tensor], Metrics]:

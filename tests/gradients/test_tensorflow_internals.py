@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from rlgrad.core import tensorflow_internals
-from rlgrad.core.tensorflow_internals import flat_call, trace
+from rlgrad.core.tensorflow_internals import computed_once, flat_call, trace
 
 SPEC = tf.TensorSpec([None], tf.float32)
 
@@ -187,3 +187,35 @@ def test_the_variance_of_tensorflow_has_a_wrong_second_derivative_and_ours_the_r
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(wrong, [[2 / 3, 0.0, 0.0]], atol=1e-7)  # when this fails, TensorFlow has mended it
     np.testing.assert_allclose(right, [[2 / 3 - 2 / 9, -2 / 9, -2 / 9]], rtol=1e-6)
+
+
+@pytest.mark.xla
+def test_xla_computes_once_what_is_to_be_computed_once_and_leaves_the_numbers_as_they_are():
+    h, x = tf.random.stateless_normal((256, 64), (1, 2)), tf.random.stateless_normal((256, 2), (3, 4))
+
+    def gradient(kept):
+        def program(h, x):
+            credit = kept(tf.where(h[:, :2] > 0.0, x * h[:, :2], 0.0))
+            return tf.matmul(tf.nn.relu(h + 0.1), tf.unstack(credit, axis=1)[0][:, None], transpose_a=True)
+
+        return trace(program, h, x, jit_compile=True)
+
+    def computes_credits_in_the_product(concrete):
+        text = tf.function(concrete, jit_compile=True).experimental_get_compiler_ir(h, x)(stage="optimized_hlo")
+        return any(" dot(" in part and " select(" in part for part in text.split("\n}\n"))
+
+    plain, kept = gradient(lambda x: x), gradient(computed_once)
+    np.testing.assert_allclose(plain(h, x), kept(h, x), rtol=1e-4, atol=1e-4)
+    assert computes_credits_in_the_product(plain)  # when this fails, computed_once can go
+    assert not computes_credits_in_the_product(kept)
+    special = tf.constant([np.nan, -np.inf, 0.0, 2.0])
+    np.testing.assert_array_equal(trace(computed_once, special, jit_compile=True)(special), special)
+    np.testing.assert_array_equal(trace(computed_once, special[1:2], jit_compile=True)(special[1:2]), [-np.inf])
+
+
+def test_nothing_is_kept_outside_of_programs_for_xla():
+    x = tf.constant([1.0, 2.0])
+    assert computed_once(x) is x
+    seen = []
+    trace(lambda x: seen.append((x, computed_once(x))), x)
+    assert seen[0][0] is seen[0][1]

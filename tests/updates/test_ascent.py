@@ -181,3 +181,11 @@ def test_minibatches_that_do_not_divide_a_rollout_are_refused_with_what_is_divid
         update.apply(Slope(weights=tf.ones([8])), update.build(variables([0.0])), None)
     with pytest.raises(ValueError, match="does not divide the 8 sequences of a rollout"):
         update.apply(Slope(weights=tf.ones([8, 4])), update.build(variables([0.0])), None)
+
+
+@pytest.mark.parametrize("shape", [(1,), (64,), (65,), (3, 43), (7, 5, 11), (256, 31)])
+def test_the_norm_of_a_gradient_counts_each_number_once(shape):
+    gradient = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    state = Ascent(optimizer="sgd", learning_rate=0.1).build(variables(np.zeros(shape)))
+    length = state.apply_gradient({"v": tf.constant(gradient)})["gradient_norm"]
+    assert float(length) == pytest.approx(np.linalg.norm(gradient.astype(np.float64)), rel=1e-6)
