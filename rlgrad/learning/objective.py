@@ -143,8 +143,10 @@ class PolicyObjective:
             if extra:
                 weights = tf.reshape(weights, tf.concat([tf.shape(weights), [1] * extra], axis=0))
                 c = tf.broadcast_to(c, tf.shape(outputs[name]))
-            products[name] = computed_once(tf.where(weights > 0.0, weights * c, 0.0))
-        return products
+            products[name] = tf.where(weights > 0.0, weights * c, 0.0)
+        if self.agent.replay is None:  # runs of before go on to the last bit
+            return products
+        return {name: computed_once(product) for name, product in products.items()}
 
     def gradient(self) -> tuple[dict[str, tf.Tensor], Metrics]:
         """Return Σ_k Σ_t w_t c_k,t ∇f_k by variable path, and the objective's metrics."""

@@ -110,8 +110,11 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
 
 
 def _square(gradient: tf.Tensor) -> tf.Tensor:
-    """Return the sum of squares, float32 (), in halves: a CPU adds them side by side, and XLA's own sums one by one."""
-    squares = tf.reshape(tf.square(tf.cast(gradient, tf.float32)), [-1])
+    """Return the sum of squares, float32 (). Of a vector it is a product; else halves are added: XLA sums one by one."""
+    numbers = tf.cast(gradient, tf.float32)
+    if numbers.shape.rank == 1:
+        return tf.tensordot(numbers, numbers, 1)
+    squares = tf.reshape(tf.square(numbers), [-1])
     sums, size = [], squares.shape[0]
     while size is not None and size > _SIDE_BY_SIDE:
         half, odd = divmod(size, 2)
