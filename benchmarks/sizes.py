@@ -3,9 +3,10 @@
     python benchmarks/sizes.py                       # writes benchmarks/results/sizes.jsonl and sizes.md
     python benchmarks/sizes.py --widths 64,256       # a part
 
-Works: an update of DQN from a replay (batch 64, 64 a call), and one of PPO (minibatches of 64 rows, 32 a call), both on
-CartPole's spaces with two hidden layers. Each of the four choices runs in turn, several times; the numbers are the smallest CPU
-time of an update, everything included. The rule is right where what it chose takes at most 1.1 times the best.
+Works, each with two hidden layers: an update of DQN from a replay (batch 64, 64 a call) and one of PPO (minibatches of 64 rows,
+32 a call), both on CartPole's spaces, and one of SAC with two critics (batch 256, 16 a call) on Pendulum's. Each of the four
+choices runs in turn, several times; the numbers are the smallest CPU time of an update, everything included. The rule is right
+where what it chose takes at most 1.1 times the best.
 """
 
 import argparse
@@ -19,7 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import rlgrad
-from rlgrad.agents import DQN, PPO
+from rlgrad.agents import DQN, PPO, SAC
+from rlgrad.policies.actions import ActorCritic
 from rlgrad.updates import ascent
 
 RESULTS = Path(__file__).parent / "results"
@@ -34,26 +36,34 @@ CHOICES = {
 
 
 def agents():
-    """Each work: its agent, and how many updates a call makes."""
+    """Each work: its agent, its environment, and how many updates a call makes."""
     replay = rlgrad.Replay(capacity=20_000, batch_size=64, warmup=0, updates_per_step=1.0)
     dqn = DQN(num_steps=64, replay=replay, target=rlgrad.Target(rate=1.0, every=100))
     ppo = PPO(num_envs=8, num_steps=64, update=rlgrad.Ascent(learning_rate=1e-3, num_epochs=4, num_minibatches=8))
-    return {"dqn": (dqn, 64), "ppo": (ppo, 32)}
+    of_actions = rlgrad.Replay(capacity=20_000, batch_size=256, warmup=0, updates_per_step=1.0)
+    sac = SAC(num_steps=16, replay=of_actions)
+    return {"dqn": (dqn, "CartPole-v1", 64), "ppo": (ppo, "CartPole-v1", 32), "sac": (sac, "Pendulum-v1", 16)}
 
 
-def learner_of(agent, width, xla, one_vector):
+def networks(agent):
+    """What the agent asks the networks to say, as `make_policy` takes it."""
+    if isinstance(agent, SAC):
+        kind = ActorCritic(agent.num_critics, "reparameterized", 0, agent.critic, agent.training_mode)
+        return {"actor_critic": kind, "scalars": dict(agent.scalars)}
+    return {"action_values": agent.action_values if isinstance(agent, DQN) else None}
+
+
+def learner_of(agent, env, width, xla, one_vector):
     """A learner with one of the choices made for it, and a rollout; with `None` the rule chooses."""
     kept = ascent.MOST_NUMBERS, ascent.MOST_IN_SINGLE_STEPS
     if one_vector is not None:
         ascent.MOST_NUMBERS = ascent.MOST_IN_SINGLE_STEPS = 10**9 if one_vector else 0
     try:
-        with rlgrad.GymCollector(
-            "CartPole-v1", num_envs=agent.num_envs, num_steps=agent.num_steps, seed=0
-        ) as collector:
-            values = agent.action_values if isinstance(agent, DQN) else None
+        sizes = {"num_envs": agent.num_envs, "num_steps": agent.num_steps}
+        with rlgrad.GymCollector(env, **sizes, seed=0) as collector:
             spaces = collector.observation_space, collector.action_space
             policy = rlgrad.make_policy(
-                *spaces, action_values=values, hidden_sizes=(width, width), activation="relu", seed=0
+                *spaces, **networks(agent), hidden_sizes=(width, width), activation="relu", seed=0
             )
             learner = rlgrad.Learner(agent, policy, num_envs=agent.num_envs, xla=xla)
             return learner, collector.collect(learner.acting(0.5, 10**6))
@@ -61,9 +71,9 @@ def learner_of(agent, width, xla, one_vector):
         ascent.MOST_NUMBERS, ascent.MOST_IN_SINGLE_STEPS = kept
 
 
-def measure(agent, updates, width):
+def measure(agent, env, updates, width):
     """CPU seconds of an update by choice, and what the rule chooses."""
-    made = {choice: learner_of(agent, width, *choice) for choice in CHOICES}
+    made = {choice: learner_of(agent, env, width, *choice) for choice in CHOICES}
     seconds = dict.fromkeys(CHOICES, float("inf"))
     for i in range(ROUNDS + 1):
         for choice, (learner, rollout) in made.items():
@@ -71,7 +81,7 @@ def measure(agent, updates, width):
             learner.learn(rollout, 0.5, np.array([i, 1], np.int32))
             if i:  # the first call compiles
                 seconds[choice] = min(seconds[choice], (time.process_time() - begun) / updates)
-    ruled, _ = learner_of(agent, width, None, None)
+    ruled, _ = learner_of(agent, env, width, None, None)
     return seconds, (ruled.xla, ruled.state.flat is not None)
 
 
@@ -96,9 +106,9 @@ if __name__ == "__main__":
     parser.add_argument("--widths", default=",".join(map(str, WIDTHS)))
     options = parser.parse_args()
     rows = []
-    for work, (agent, updates) in agents().items():
+    for work, (agent, env, updates) in agents().items():
         for width in map(int, options.widths.split(",")):
-            seconds, rule = measure(agent, updates, width)
+            seconds, rule = measure(agent, env, updates, width)
             numbers = {CHOICES[choice]: 1e6 * s for choice, s in seconds.items()}
             rows.append({"work": work, "width": width, "microseconds": numbers, "rule": CHOICES[rule]})
             print(json.dumps(rows[-1]), flush=True)
