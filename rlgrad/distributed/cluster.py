@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from typing import Any
 
 from rlgrad.core.capacity import memory
@@ -11,6 +12,7 @@ _SAID_BY_US = (
     r"A worker died or was killed while executing a task|has been marked dead because the detector|Raylet is terminated"
 )
 _LEAST_STORE = 100 * 10**6  # bytes; Ray takes no less than 75 MiB
+_PATIENCE = 10.0  # seconds for a cluster to answer
 
 
 class _Session:
@@ -74,17 +76,13 @@ def connect(address: str | None, workers: int, store: int) -> bool:
             "object_store_memory": max(_LEAST_STORE, 2 * (store + _Session.reserved)),
             "include_dashboard": False,
         }
+    _require_listener(address)
+    # Newer versions have an error of their own for a wrong token.
+    refusals = ConnectionError, getattr(ray.exceptions, "AuthenticationError", ConnectionError)
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
-    except (
-        ConnectionError,
-        getattr(ray.exceptions, "AuthenticationError", ConnectionError),
-    ) as error:  # of newer versions
-        raise ValueError(
-            f"No Ray cluster answers at ray_address={address!r}: start one with `ray start --head`, or leave it out for one on "
-            "this machine. One that was started with a token answers where RAY_AUTH_MODE=token is set and ~/.ray/auth_token is "
-            "the same file."
-        ) from error
+    except refusals as error:
+        raise _no_answer(address) from error
     _Session.users, _Session.local = 1, address is None
     try:
         _require_store(ray, store)
@@ -92,6 +90,24 @@ def connect(address: str | None, workers: int, store: int) -> bool:
         disconnect()
         raise
     return True
+
+
+def _require_listener(address: str | None) -> None:
+    """Raise a ValueError if nobody listens at an address with a port: Ray itself would ask for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        except OSError as error:
+            raise _no_answer(address) from error
+
+
+def _no_answer(address: str | None) -> ValueError:
+    return ValueError(
+        f"No Ray cluster answers at ray_address={address!r}: start one with `ray start --head`, or leave it out for one on "
+        "this machine. One that was started with a token answers where RAY_AUTH_MODE=token is set and ~/.ray/auth_token is the "
+        "same file."
+    )
 
 
 def reserve(size: int) -> None:

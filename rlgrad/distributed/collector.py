@@ -212,9 +212,18 @@ class RemoteCollector(Collector):
             self._connected = False
             disconnect()
 
+    def connect(self) -> None:
+        """Join the cluster, or start Ray on this machine; once. The first rollout does it otherwise.
+
+        Raises:
+            ValueError: no cluster answers at `ray_address`, or rollouts do not fit into its object store.
+        """
+        if not self._connected and self._fleet is None:
+            self._connected = connect(self._address, len(self._blocks), self._bytes_under_way())
+
     def _workers(self) -> Fleet:
         if self._fleet is None:
-            self._connected = connect(self._address, len(self._blocks), self._bytes_under_way())
+            self.connect()
             self._fleet = Fleet(self._works, self._timeout, self._pace)
         return self._fleet
 

@@ -226,10 +226,14 @@ def run_config(
     if verbose and (line := advice(config, from_python=command == _IN_PYTHON)):
         say(line)
     run = assemble(config, model, value_model, critic_model, path, chosen, begins=True)
-    # Under the default name, a folder that exists by now is another run's.
-    new = not path.exists()
-    path.mkdir(parents=True, exist_ok=run_dir is not None)
+    new = False
     try:
+        if config.ray_address is not None and hasattr(run.collector, "connect"):
+            run.collector.connect()  # a cluster that does not answer is refused before anything is written
+        # Under the default name, a folder that exists by now is another run's.
+        begun = path.exists()
+        path.mkdir(parents=True, exist_ok=run_dir is not None)
+        new = not begun
         with run.locked():
             if (path / "config.yaml").exists():  # another process was faster
                 raise FileExistsError(

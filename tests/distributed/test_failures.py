@@ -181,6 +181,14 @@ def test_what_workers_cannot_play_is_refused():
         rlgrad.train("a2c", "CartPole-v1", total_timesteps=100, ray_address="auto", verbose=False)
 
 
+def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # by a test before this one
+    options = {"total_timesteps": 80, "workers": 2, "ray_address": "127.0.0.1:9", "verbose": False}
+    with pytest.raises(ValueError, match=r"No Ray cluster answers at ray_address='127\.0\.0\.1:9': start"):
+        rlgrad.train("a2c", "CartPole-v1", run_dir=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_ray_a_sentence_has_the_command(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.chdir(tmp_path)
