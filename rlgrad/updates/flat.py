@@ -16,7 +16,7 @@ _ELEMENTWISE = tuple(
     getattr(keras.optimizers, name)
     for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion")
 )
-MOST_NUMBERS = 100_000
+MOST_NUMBERS = 100_000  # both limits: benchmarks/results/sizes.md
 """The longest vector that is worth its copies."""
 MOST_IN_SINGLE_STEPS = 30_000
 """The same where each step copies the weights into the vector anew: updates from a replay."""
