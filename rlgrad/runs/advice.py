@@ -18,9 +18,10 @@ def shipped_configs(config: Config) -> list[str]:
     if not isinstance(config.env, str) or not _by_default(config.agent):
         return []
     best, configs = registry.configs_for(config.env), registry.configs()
-    agents = {name: settings.mapping(settings.read(configs[name]).get("agent"), name).get("name") for name in best}
+    contents = {name: settings.read(configs[name]) for name in best}
+    agents = {name: settings.mapping(content.get("agent"), name).get("name") for name, content in contents.items()}
     own = [name for name in best if agents[name] == agent_name(config.agent)]
-    if any(config.agent == from_mapping(settings.read(configs[name])).agent for name in own):
+    if any(config.agent == from_mapping(contents[name]).agent for name in own):
         return []
     return own or best
 
