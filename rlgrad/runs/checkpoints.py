@@ -33,6 +33,8 @@ _STATE, _IS_BEST = "state", "is_best"
 _NUMBERED = re.compile(r"\d{12}\.npz")
 _MOST_STATE = 2 * 2**30  # bytes beside the variables: the state of running episodes
 
+Reader = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray] | None]
+
 _log = logging.getLogger("rlgrad")
 
 
@@ -136,6 +138,7 @@ def load(
     path: Path,
     variables: Mapping[str, Sequence[keras.Variable]],
     check: Callable[[Mapping[str, Any]], None] | None = None,
+    readers: Mapping[str, Reader] | None = None,
 ) -> dict[str, Any]:
     """Assign a checkpoint's arrays to variables.
 
@@ -143,6 +146,7 @@ def load(
         path: the file.
         variables: by group, in the order in which they were saved. Further groups in the file are ignored.
         check: looks at the state first, and raises if it is of another run.
+        readers: by group; each takes the arrays of the file, and returns those of the variables, or `None` if they are others.
 
     Returns:
         The state that was saved with them.
@@ -161,6 +165,9 @@ def load(
         raise ValueError(f"{path} has format {version!r}, and this version of rlgrad reads {FORMAT}.")
     if check is not None:
         check(restored)
+    for group, read in (readers or {}).items():
+        arrays = read(stored[group])
+        stored[group] = stored[group] if arrays is None else [*arrays]
     for group, values in variables.items():
         shapes, expected = [a.shape for a in stored[group]], [tuple(v.shape) for v in values]
         if shapes != expected:
@@ -182,6 +189,7 @@ def load_newest(
     folder: Path,
     variables: Mapping[str, Sequence[keras.Variable]],
     check: Callable[[Mapping[str, Any]], None] | None = None,
+    readers: Mapping[str, Reader] | None = None,
 ) -> dict[str, Any]:
     """Load the newest checkpoint of a folder that is not damaged. A warning names each damaged one. See `load`.
 
@@ -195,7 +203,7 @@ def load_newest(
         raise FileNotFoundError(f"{folder} holds no checkpoint: the run stopped before its first one.")
     for path in paths:
         try:
-            return load(path, variables, check)
+            return load(path, variables, check, readers)
         except DamagedError as error:
             _log.warning("%s The one before it is used.", error)
     raise DamagedError(f"Every checkpoint in {folder} is damaged: this run cannot be loaded.")

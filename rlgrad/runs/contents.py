@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rlgrad.runs.folders import changes
 from rlgrad.runs.following import Followers
 from rlgrad.runs.replays import KeptReplay
 from rlgrad.runs.standing import Standing
+from rlgrad.updates.base import slots_in
 
 _log = logging.getLogger("rlgrad")
 
@@ -70,11 +72,12 @@ class Contents:
             if begins_anew:
                 variables.pop("slots", None)
 
+        readers = {"update": partial(slots_in, self.learner.state)}
         if file is None:
-            state = checkpoints.load_newest(self._folder, variables, check)
+            state = checkpoints.load_newest(self._folder, variables, check, readers)
             checkpoints.complete(self._folder, state)
         else:
-            state = checkpoints.load(file, variables, check)
+            state = checkpoints.load(file, variables, check, readers)
         try:
             return self._continue_from(state, config, begins_anew)
         except (AttributeError, LookupError, TypeError, ArithmeticError) as error:

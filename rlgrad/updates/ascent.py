@@ -26,7 +26,7 @@ from rlgrad.hyperparameters import Schedule, anneal
 from rlgrad.search import Range, Space
 from rlgrad.updates import optimizers
 from rlgrad.updates.base import Objective, Update
-from rlgrad.updates.flat import MOST_IN_SINGLE_STEPS, MOST_NUMBERS, flat_or_none
+from rlgrad.updates.flat import flat_or_none
 from rlgrad.updates.steps import AscentState, ascend
 
 _log = logging.getLogger("rlgrad")
@@ -137,9 +137,8 @@ class Ascent(Update):
             optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
         if self.learning_rate is not None:
             optimizer.learning_rate = self.learning_rate
-        replayed = self.steps_per_rollout == 1 and "q" in (by_output or {})
-        flat = flat_or_none(optimizer, variables, MOST_IN_SINGLE_STEPS if replayed else MOST_NUMBERS)
-        optimizer.build(list(variables) if flat is None else [flat.vector])
+        flat = flat_or_none(optimizer, variables)
+        optimizer.build(list(variables) if flat is None else flat.moved)
         rate = float(optimizer.learning_rate.numpy())
         own = optimizer.get_config()["learning_rate"]
         schedule = keras.optimizers.schedules.deserialize(own) if isinstance(own, Mapping) else None

@@ -109,6 +109,23 @@ class State(Protocol):
         """Return what a checkpoint keeps, in an order that depends on the update and its variables alone."""
 
 
+def slots_in(state: State, arrays: Sequence[Any]) -> list[Any] | None:
+    """Return the slots in a checkpoint's arrays, in the order of `state.slots`.
+
+    A state may have a method `slots_from(arrays)`, which reads what an earlier version of it kept.
+
+    Args:
+        state: of an update.
+        arrays: NumPy arrays.
+
+    Returns:
+        The arrays; `None` if they are those of another state.
+    """
+    if [array.shape for array in arrays] == [tuple(slot.shape) for slot in state.slots]:
+        return list(arrays)
+    return state.slots_from(arrays) if hasattr(state, "slots_from") else None
+
+
 @dataclass(frozen=True)
 class NoSlots:
     """The state of an update that remembers nothing: the variables that it moves."""

@@ -1,51 +1,51 @@
-"""Variables side by side in one vector, for optimizers that treat every number by itself.
+"""Small variables side by side in one vector, for optimizers that treat every number by itself.
 
-A compiled step has a fixed cost per variable (its moments, its norm, the check that it is finite), which in a small network
-exceeds that of the arithmetic. One vector pays it once, and the weights come out the same. In a large network, copying the
-weights into a vector and back costs more than it saves.
+The weights come out as if the optimizer moved each variable. See `rlgrad.updates.blocks`.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from rlgrad.updates.blocks import Blocks
 
 # Their step for a number depends on that number's own history alone. Others look at a variable as a whole.
 _ELEMENTWISE = tuple(
     getattr(keras.optimizers, name)
     for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion")
 )
-MOST_NUMBERS = 100_000  # both limits: benchmarks/results/sizes.md
-"""The longest vector that is worth its copies."""
-MOST_IN_SINGLE_STEPS = 30_000
-"""The same where each step copies the weights into the vector anew: updates from a replay."""
 
 
 class Flat:
-    """A vector that an optimizer moves in place of the variables side by side in it.
+    """What an optimizer moves in place of variables: a vector of the small ones, and the large ones themselves.
 
     Args:
-        variables: float32, in order.
+        variables: float32, in order. At least one is small.
+
+    Attributes:
+        blocks: the partition.
+        moved: the vector, and the large variables.
     """
 
     def __init__(self, variables: Sequence[keras.Variable]) -> None:
-        self._variables = list(variables)
-        self._sizes = [v.value.shape.num_elements() for v in variables]
-        self.vector = keras.Variable(tf.zeros([sum(self._sizes)]), name="side_by_side")
+        self._variables, self.blocks = list(variables), Blocks(variables)
+        self._vector = keras.Variable(tf.zeros(self.blocks.shapes[0]), name="side_by_side")
+        self.moved = [self._vector, *(variables[i] for i in self.blocks.alone)]
 
     def read(self) -> None:
-        """Copy the variables into the vector: they may have been changed elsewhere."""
-        self.vector.assign(self.join([v.value for v in self._variables]))
-
-    def join(self, tensors: Sequence[Any]) -> tf.Tensor:
-        """Return tensors of the variables' shapes as one, (P,)."""
-        return tf.concat([tf.reshape(x, [-1]) for x in tensors], axis=0)
+        """Copy the small variables into the vector: they may have been changed elsewhere."""
+        self._vector.assign(self.blocks.join([v.value for v in self._variables])[0])
 
     def write(self) -> None:
-        """Copy the vector into the variables."""
-        for variable, part in zip(self._variables, tf.split(self.vector.value, self._sizes), strict=True):
-            variable.assign(tf.reshape(part, variable.shape))
+        """Copy the vector into the small variables."""
+        values = self.blocks.split([v.value for v in self.moved])
+        for i in self.blocks.side_by_side:
+            self._variables[i].assign(values[i])
 
 
 def is_elementwise(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> bool:
@@ -54,19 +54,49 @@ def is_elementwise(optimizer: keras.optimizers.Optimizer, variables: Sequence[ke
     return type(optimizer) in _ELEMENTWISE and not whole
 
 
-def flat_or_none(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable], most: int = MOST_NUMBERS
-) -> Flat | None:
-    """Return the variables as one vector if the optimizer cannot tell the difference and it is faster, else `None`.
+def flat_or_none(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Flat | None:
+    """Return what to move in place of the variables, if the optimizer cannot tell the difference; else `None`.
 
     Args:
         optimizer: moves them.
         variables: in order.
-        most: numbers of a vector that is faster.
     """
-    same = (
-        is_elementwise(optimizer, variables)
-        and sum(v.value.shape.num_elements() for v in variables) <= most
-        and all(v.dtype == "float32" for v in variables)
-    )
-    return Flat(variables) if same and variables else None
+    same = is_elementwise(optimizer, variables) and all(v.dtype == "float32" for v in variables)
+    return Flat(variables) if same and Blocks(variables).side_by_side else None
+
+
+def slots_from(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable], now: Blocks, arrays: Sequence[Any]
+) -> list[Any] | None:
+    """Return the slots of a checkpoint of an earlier version, which had its variables in another partition.
+
+    Args:
+        optimizer: whose slots they are.
+        variables: what it moves, in order.
+        now: the partition that its slots have.
+        arrays: of the checkpoint.
+
+    Returns:
+        The arrays in the order of `optimizer.variables`; `None` if they are of no such optimizer.
+    """
+    for before in (Blocks(variables, math.inf), Blocks(variables, -1)):  # one vector, each by itself
+        theirs = _slots(optimizer, before)
+        if [np.shape(array) for array in arrays] == [shape for _, shape in theirs]:
+            kept = defaultdict(list)
+            for (name, _), array in zip(theirs, arrays, strict=True):
+                kept[name].append(array)
+            here = {name: iter(now.join(before.split(x)) if name else x) for name, x in kept.items()}
+            return [np.asarray(next(here[name])) for name, _ in _slots(optimizer, now)]
+    return None
+
+
+def _slots(optimizer: keras.optimizers.Optimizer, blocks: Blocks) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the slots that an optimizer of the same settings has for a partition: of each its name and its shape.
+
+    Each block has one of each name. The name is empty for what the optimizer has once, such as its learning rate.
+    """
+    other = type(optimizer).from_config(optimizer.get_config())
+    moved = {f"block{i}": keras.Variable(tf.zeros(shape), name=f"block{i}") for i, shape in enumerate(blocks.shapes)}
+    other.build([*moved.values()])
+    named = ((*v.name.partition("_"), tuple(v.shape)) for v in other.variables)
+    return [(slot if block in moved else "", shape) for block, _, slot, shape in named]

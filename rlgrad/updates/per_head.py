@@ -16,7 +16,7 @@ from rlgrad.core.checks import require, require_at_most
 from rlgrad.data import Metrics
 from rlgrad.search import Space, under
 from rlgrad.updates.ascent import Ascent
-from rlgrad.updates.base import Objective, State, Update
+from rlgrad.updates.base import Objective, State, Update, slots_in
 
 _OF_VALUE = ("value", "q")
 
@@ -181,6 +181,16 @@ class PerHeadState:
         """Return what a checkpoint keeps: the slots of the policy, then of the value, then the turn."""
         turn = [] if self.turn is None else [self.turn]
         return [*self.policy.slots, *self.value.slots, *turn]
+
+    def slots_from(self, arrays: Sequence[Any]) -> list[Any] | None:
+        """Return the slots in a checkpoint of an earlier version, in the order of `slots`; `None` if it has others."""
+        of_both, turn = (arrays, []) if self.turn is None else (arrays[:-1], [*arrays[-1:]])
+        for count in range(len(of_both) + 1):
+            of_policy = slots_in(self.policy, of_both[:count])
+            of_value = slots_in(self.value, of_both[count:])
+            if of_policy is not None and of_value is not None:
+                return [*of_policy, *of_value, *turn]
+        return None
 
     def renew(self) -> None:
         """Take the learning rates of the settings, in place of those that a checkpoint kept."""

@@ -1,6 +1,6 @@
-"""Steps of a Keras optimizer along gradients: guarded, clipped, and over one flat vector where that is faster."""
+"""Steps of a Keras optimizer along gradients: guarded, clipped, with small variables in one vector where that is the same."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from rlgrad.data import Metrics
-from rlgrad.updates.flat import Flat, is_elementwise
+from rlgrad.updates.flat import Flat, is_elementwise, slots_from
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class AscentState:
         initial_rate: its learning rate before the first step.
         anneals: the learning rate is lowered from there, step by step.
         max_grad_norm: length that longer gradients are scaled to; `None`: never.
-        flat: the variables side by side in one vector; `None`: the optimizer moves each by itself.
+        flat: small variables side by side in one vector; `None`: the optimizer moves each by itself.
         schedule: of the learning rate, if the optimizer has one of its own.
     """
 
@@ -44,6 +44,12 @@ class AscentState:
     def slots(self) -> list[keras.Variable]:
         """Return what a checkpoint keeps: step counter, learning rate, moments."""
         return list(self.optimizer.variables)
+
+    def slots_from(self, arrays: Sequence[Any]) -> list[Any] | None:
+        """Return the slots in a checkpoint of an earlier version, in the order of `slots`; `None` if it has others."""
+        if self.flat is None:
+            return None
+        return slots_from(self.optimizer, self.variables, self.flat.blocks, arrays)
 
     def renew(self) -> None:
         """Take the learning rate of the settings, in place of one that a checkpoint kept."""
@@ -84,7 +90,7 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     """Take one guarded step of the optimizer; return the gradient's norm, and whether it was finite."""
     flat, moved = state.flat, state.variables
     if flat is not None:
-        gradient, moved = [flat.join(gradient)], [flat.vector]
+        gradient, moved = flat.blocks.join(gradient), flat.moved
     length = tf.sqrt(tf.add_n([_square(g) for g in gradient]))
     finite = tf.math.is_finite(length)  # one that is too long to be measured cannot be clipped either
     limit = state.max_grad_norm
@@ -93,7 +99,8 @@ def ascend(state: AscentState, gradient: list[tf.Tensor], allowed: Any = True) -
     def move() -> None:
         state.optimizer.apply([-g if limit is None else -g * tf.cast(scale, g.dtype) for g in gradient], moved)
 
-    if flat is None and is_elementwise(state.optimizer, moved) and not tf.executing_eagerly():
+    has_large = flat is None or bool(flat.blocks.alone)
+    if has_large and is_elementwise(state.optimizer, moved) and not tf.executing_eagerly():
         # In a program that XLA does not compile, every operation of the optimizer would read and write all weights.
         move = tf.function(move, jit_compile=True, autograph=False)
 

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from rlgrad.data import Metrics
+from rlgrad.updates.blocks import Blocks
 from rlgrad.updates.moves import all_finite, assign_if, values_after
 
 _LANES = 16  # rows that a sum is folded into
@@ -17,13 +19,13 @@ class Steps(NamedTuple):
     """One step of each stream.
 
     Attributes:
-        directions: float (N, P), along which δ moves the weights.
+        directions: in blocks, along which δ moves the weights; each float (N, …).
         sizes: float (N,), the sum of their absolute values, which the bound needs; `None` without a bound.
         rates: float (N,), the step sizes.
         active: float (N,), 1 where the bound shortened a step.
     """
 
-    directions: tf.Tensor
+    directions: list[tf.Tensor]
     sizes: tf.Tensor | None
     rates: tf.Tensor
     active: tf.Tensor
@@ -32,8 +34,7 @@ class Steps(NamedTuple):
 class TraceState:
     """The traces of N streams, the second moments of their steps, and the variables that they move.
 
-    All P numbers of a trace stand side by side: a compiled step has a fixed cost per variable, which exceeds that of the
-    arithmetic at one row.
+    The numbers of a trace stand in blocks, those of all small variables side by side. See `Blocks`.
 
     Args:
         update: a `Traces`.
@@ -43,22 +44,37 @@ class TraceState:
     Attributes:
         variables: what it moves.
         num_envs: N.
-        traces: float (N, P), in the order of the variables.
-        squares: float (P,), the second moment v of the steps; `None` if the rule needs none.
-        count: steps taken, int64 (); `None` likewise.
     """
 
     def __init__(self, update: Any, variables: Sequence[keras.Variable], num_envs: int) -> None:
         self.update, self.variables, self.num_envs = update, list(variables), num_envs
-        self._sizes = [math.prod(v.shape) for v in variables]
-        self.traces = _zeros((num_envs, sum(self._sizes)), "float32", "traces")
-        self.squares = _zeros((sum(self._sizes),), "float32", "squares") if update.is_adaptive else None
-        self.count = _zeros((), "int64", "steps") if update.is_adaptive else None
+        self._blocks = Blocks(variables)
+        # Of each block: the traces, float (N, …), and of rules that need it the second moment v of the steps, float (…).
+        self._traces = [_zeros((num_envs, *shape), "float32", "traces") for shape in self._blocks.shapes]
+        moments = self._blocks.shapes if update.is_adaptive else []
+        self._squares = [_zeros(shape, "float32", "squares") for shape in moments]
+        self._count = _zeros((), "int64", "steps") if update.is_adaptive else None
+
+    @property
+    def traces(self) -> list[tf.Tensor]:
+        """Return the traces of each of `variables`, float (N, *shape)."""
+        return self._blocks.split([tf.convert_to_tensor(z) for z in self._traces], (self.num_envs,))
 
     @property
     def slots(self) -> list[keras.Variable]:
         """Return what a checkpoint keeps: the traces, and the second moments with their number of steps."""
-        return [slot for slot in (self.traces, self.squares, self.count) if slot is not None]
+        return [*self._traces, *self._squares, *([] if self._count is None else [self._count])]
+
+    def slots_from(self, arrays: Sequence[Any]) -> list[Any] | None:
+        """Return the slots in a checkpoint of an earlier version, in the order of `slots`; `None` if it has others."""
+        before, lead = Blocks(self.variables, math.inf), (self.num_envs,)
+        (vector,) = before.shapes
+        if [array.shape for array in arrays] != [(*lead, *vector), *([] if self._count is None else [vector, ()])]:
+            return None
+        found = self._blocks.join(before.split(arrays[:1], lead), lead)
+        if self._squares:
+            found += self._blocks.join(before.split(arrays[1:2]))
+        return [*map(np.asarray, found), *arrays[2:]]
 
     def apply_gradient(
         self, gradient: Mapping[str, tf.Tensor], *, error: Any, decay: float, ends: Any = False
@@ -118,18 +134,20 @@ class TraceState:
         error = tf.where(counts, error, 0.0)
         if update.error_clip is not None:
             error = tf.clip_by_value(error, -update.error_clip, update.error_clip)
-        entering = tf.concat([tf.reshape(tf.cast(g, tf.float32), (self.num_envs, -1)) for g in gradient], axis=1)
-        traces = tf.convert_to_tensor(self.traces)
-        traces = tf.where(counts[:, None], decay * traces + entering, traces)
+        entering = self._blocks.join([tf.cast(g, tf.float32) for g in gradient], (self.num_envs,))
+        before = [tf.convert_to_tensor(z) for z in self._traces]
+        traces = [tf.where(_over(counts, z), decay * z + new, z) for z, new in zip(before, entering, strict=True)]
         squares, count = self._second_moment(traces, error, share)
         steps = self._steps(traces, squares, count, error)
         weights = steps.rates * error * (share if update.over_streams == "mean" else counted)
-        along = tf.split(tf.linalg.matvec(steps.directions, weights, transpose_a=True), self._sizes)
-        values = values_after(self.variables, map(_shaped, along, self.variables), 1.0)
+        along = self._blocks.split([tf.reduce_sum(_over(weights, d) * d, axis=0) for d in steps.directions])
+        cast = (tf.cast(step, v.dtype) for step, v in zip(along, self.variables, strict=True))
+        values = values_after(self.variables, cast, 1.0)
         finite = self._all_finite(values, squares, weights, steps.sizes)
-        kept = tf.where((cuts & counts)[:, None], 0.0, traces)
-        after = [slot for slot in (kept, squares, count) if slot is not None]
-        assign_if(finite, [*self.variables, *self.slots], [*values, *after])
+        kept = [tf.where(_over(cuts & counts, z), 0.0, z) for z in traces]
+        assign_if(
+            finite, [*self.variables, *self.slots], [*values, *kept, *squares, *([] if count is None else [count])]
+        )
         norm = steps.sizes if steps.directions is traces and steps.sizes is not None else _size(traces)
         numbers = {"td_error": tf.abs(error), "trace_norm": norm, "effective_step": steps.rates}
         if update.is_bounded:
@@ -138,28 +156,34 @@ class TraceState:
         return metrics | {"nonfinite_step": tf.where(finite, -1, 0)}
 
     def _second_moment(
-        self, traces: tf.Tensor, error: tf.Tensor, share: tf.Tensor
-    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        self, traces: list[tf.Tensor], error: tf.Tensor, share: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor | None]:
         """Return v after this step, of the mean over the streams, and the number of steps; unchanged if no stream counts."""
-        if self.squares is None or self.count is None:
-            return None, None
+        if self._count is None:
+            return [], None
         counts = tf.reduce_sum(share) > 0.0
         beta = tf.where(counts, self.update.beta_2, 1.0)
-        mean = tf.linalg.matvec(tf.square(error[:, None] * traces), share, transpose_a=True)
-        squares = beta * tf.convert_to_tensor(self.squares) + (1.0 - beta) * mean
-        return squares, tf.convert_to_tensor(self.count) + tf.cast(counts, tf.int64)
+        squares = []
+        for v, z in zip(self._squares, traces, strict=True):
+            mean = tf.reduce_sum(_over(share, z) * tf.square(_over(error, z) * z), axis=0)
+            squares.append(beta * tf.convert_to_tensor(v) + (1.0 - beta) * mean)
+        return squares, tf.convert_to_tensor(self._count) + tf.cast(counts, tf.int64)
 
-    def _steps(self, traces: tf.Tensor, squares: tf.Tensor | None, count: tf.Tensor | None, error: tf.Tensor) -> Steps:
+    def _steps(
+        self, traces: list[tf.Tensor], squares: list[tf.Tensor], count: tf.Tensor | None, error: tf.Tensor
+    ) -> Steps:
         """Return the directions and the step sizes of the rule."""
         update, directions = self.update, traces
-        if squares is not None:
+        if squares:
             # 1 − βᵗ without the digits that float32 loses near 1.
             t = tf.cast(tf.maximum(count, 1), tf.float32)
-            corrected = squares / -tf.math.expm1(t * math.log(update.beta_2))
+            correction = -tf.math.expm1(t * math.log(update.beta_2))
+            corrected = [v / correction for v in squares]
             if update.step == "adam":
-                directions = traces / (tf.sqrt(corrected) + update.epsilon)
+                scales = [tf.sqrt(v) + update.epsilon for v in corrected]
             else:
-                directions = traces / tf.sqrt(corrected + update.epsilon)
+                scales = [tf.sqrt(v + update.epsilon) for v in corrected]
+            directions = [z / scale for z, scale in zip(traces, scales, strict=True)]
         alpha = 1.0 if update.learning_rate is None else update.learning_rate
         if not update.is_bounded:
             return Steps(directions, None, tf.fill(tf.shape(error), alpha), tf.zeros_like(error))
@@ -168,31 +192,39 @@ class TraceState:
         return Steps(directions, sizes, alpha / tf.maximum(bound, 1.0), tf.cast(bound > 1.0, tf.float32))
 
     def _all_finite(
-        self, values: Sequence[tf.Tensor], squares: tf.Tensor | None, weights: tf.Tensor, sizes: tf.Tensor | None
+        self, values: list[tf.Tensor], squares: list[tf.Tensor], weights: tf.Tensor, sizes: tf.Tensor | None
     ) -> tf.Tensor:
         """Return True, bool (), if the step leaves finite numbers.
 
         A bounded step adds at most 1/κ to a finite weight, so it is finite if the size of its direction is. To look at each
         weight would take as long as to move it.
         """
-        if sizes is None or squares is not None:
-            return all_finite([*values, *([] if squares is None else [squares]), weights])
+        if sizes is None or squares:
+            return all_finite([*values, *squares, weights])
         constrained = [x for v, x in zip(self.variables, values, strict=True) if getattr(v, "constraint", None)]
         return all_finite([weights, sizes, *constrained])
 
 
-def _size(traces: tf.Tensor) -> tf.Tensor:
-    """Return the sum of absolute values of each row, float (N,)."""
-    sums = tf.abs(traces)
-    # Columns are summed side by side in vector registers, a single long sum number by number: a third of the time under XLA.
-    while sums.shape[1] >= _LANES * _LANES:
-        sums = tf.pad(sums, [[0, 0], [0, -sums.shape[1] % _LANES]])
-        sums = tf.reduce_sum(tf.reshape(sums, (sums.shape[0], _LANES, -1)), axis=1)
-    return tf.reduce_sum(sums, axis=1)
+def _size(blocks: list[tf.Tensor]) -> tf.Tensor:
+    """Return the sum of absolute values of each stream, float (N,)."""
+    return tf.add_n([_folded(tf.abs(block)) for block in blocks])
 
 
-def _shaped(numbers: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
-    return tf.cast(tf.reshape(numbers, variable.shape), variable.dtype)
+def _folded(numbers: tf.Tensor) -> tf.Tensor:
+    """Return the sum over all axes but the first."""
+    # Columns are summed side by side in vector registers, a single long sum number by number. The rest is a product, which XLA
+    # does not make one long sum of again.
+    numbers = tf.reshape(numbers, (numbers.shape[0], -1))
+    if numbers.shape[1] < _LANES * _LANES:
+        return tf.reduce_sum(numbers, axis=1)
+    numbers = tf.pad(numbers, [[0, 0], [0, -numbers.shape[1] % _LANES]])
+    sums = tf.reduce_sum(tf.reshape(numbers, (numbers.shape[0], _LANES, -1)), axis=1)
+    return tf.linalg.matvec(sums, tf.ones([sums.shape[1]]))
+
+
+def _over(numbers: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
+    """Return a number for each stream, (N,), in a shape that goes with a block, (N, …)."""
+    return tf.reshape(numbers, (-1, *[1] * (block.shape.rank - 1)))
 
 
 def _zeros(shape: tuple[int, ...], dtype: str, name: str) -> keras.Variable:

@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 from helpers.by_hand import assert_weights, policy_of
 from helpers.slow import mostly_slow
-from helpers.streams import ActorCriticByHand, Script
+from helpers.streams import ActorCriticByHand, Script, traces_in
 
 import rlgrad
 from rlgrad.agents import StreamAC
@@ -86,7 +86,7 @@ def test_a_truncation_keeps_the_bootstrap_and_cuts_the_trace_unless_the_authors_
         metrics = learner.learn(rollout, 0.0, np.array([3, 4], np.int32))
         assert metrics["td_error"] == pytest.approx(abs(rollout.rewards[0, 0] + (0.0 if way else 0.99 * after) - v))
         for traces in (learner.state.policy, learner.state.value):
-            assert not traces.traces.numpy().any()
+            assert not traces_in(traces).any()
 
 
 def test_each_observation_counts_once_before_it_is_acted_on():
@@ -137,7 +137,7 @@ def test_a_policy_and_a_value_that_share_layers_take_one_trace():
     learner.learn(Script(2, end=0.0).play(), 0.0, np.array([3, 4], np.int32))
     moved = sum(np.abs(v.numpy() - w).sum() for v, w in zip(policy.trainable_variables, before, strict=True))
     assert 0.0 < moved <= 1 / 2.0 + 1e-6
-    assert (np.abs(learner.state.traces.numpy()).sum(1) > 1.0).all()
+    assert (np.abs(traces_in(learner.state)).sum(1) > 1.0).all()
 
 
 def test_a_memory_is_refused():

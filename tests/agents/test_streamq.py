@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.slow import mostly_slow
-from helpers.streams import ActionValuesByHand, Script
+from helpers.streams import ActionValuesByHand, Script, traces_in
 from helpers.values import policy_for, theta_of
 
 import rlgrad
@@ -39,7 +39,7 @@ def both_ways(agent, steps, xla=False):
         assert metrics["td_error"] == pytest.approx(np.abs(np.clip(delta, *_clip(agent))).mean(), rel=2e-3, abs=1e-4)
         assert metrics["effective_step"] == pytest.approx(rates.mean(), rel=2e-3)
         cuts.append(not hand.trace.z.any())
-        np.testing.assert_allclose(learner.state.traces.numpy(), hand.trace.z, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(traces_in(learner.state), hand.trace.z, rtol=1e-3, atol=1e-3)
     return policy, hand, cuts
 
 
@@ -137,4 +137,4 @@ def test_a_random_action_that_is_greedy_leaves_the_trace():
             0.0,
             np.array([3, 4], np.int32),
         )
-        assert learner.state.traces.numpy().any() == greedy
+        assert traces_in(learner.state).any() == greedy

@@ -11,6 +11,11 @@ from helpers.by_hand import entropy_gradient, flat, like, score, theta_and_phi, 
 from helpers.values import q_gradient, q_values, theta_of
 
 
+def traces_in(state):
+    """The traces of all variables side by side, (N, P)."""
+    return np.concatenate([np.reshape(z, (state.num_envs, -1)) for z in state.traces], axis=1)
+
+
 class Script:
     """Steps of N environments that nobody has to play: observations, rewards and ends drawn beforehand."""
 
