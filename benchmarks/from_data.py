@@ -5,12 +5,14 @@
     python benchmarks/from_data.py table                     # writes results/from-data.md
 
 Every seed is `rlgrad train AGENT …` in a process of its own, and every seed is reported: 100 fresh episodes, last weights.
+Its run stays in the folder, as trained/AGENT-DATA-SEED, for a film.
 """
 
 import argparse
+import csv
 import json
+import shutil
 import subprocess
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,7 +43,8 @@ PENDULUM = {
     "awac": [*NETWORK, *VALUES],
     "iql": [*NETWORK, *VALUES],
 }
-STEPS = {"Pendulum-v1": "10000", "CartPole-v1": "3000"}
+STEPS = {"Pendulum-v1": 10_000, "CartPole-v1": 3_000}
+EVALUATIONS = 20  # during training, for the curve: 20 greedy episodes each
 
 
 def rlgrad(*words: str) -> None:
@@ -66,26 +69,37 @@ def behavior(folder: Path) -> float:
     )
 
 
-def run(folder: Path, seeds: list[int]) -> None:
-    for data in DATA:
+def run(folder: Path, sets: list[str], seeds: list[int]) -> None:
+    for data in sets:
         env = "CartPole-v1" if data == "cartpole" else "Pendulum-v1"
-        agents = {"bc": ["--agent.num-steps", "100"]} if data == "cartpole" else PENDULUM
+        agents = {"bc": ["--agent.num-steps", "50"]} if data == "cartpole" else PENDULUM
         for agent, options in agents.items():
             for seed in seeds:
-                with tempfile.TemporaryDirectory() as place:
-                    out = Path(place) / "run"
-                    words = ["--agent.replay.data", str(folder / data), "--seed", str(seed), "--run-dir", str(out)]
-                    rlgrad("train", agent, env, *words, "--total-timesteps", STEPS[env], *options)
-                    found = json.loads((out / "evaluation.json").read_text())
+                out = folder / "trained" / f"{agent}-{data}-{seed}"
+                shutil.rmtree(out, ignore_errors=True)
+                words = ["--agent.replay.data", str(folder / data), "--seed", str(seed), "--run-dir", str(out)]
+                words += ["--total-timesteps", str(STEPS[env]), "--evaluation-interval", str(STEPS[env] // EVALUATIONS)]
+                rlgrad("train", agent, env, *words, *options)
+                found = json.loads((out / "evaluation.json").read_text())
                 line = {"env": env, "data": data, "behavior": behavior(folder / data), "agent": agent, "seed": seed}
-                line |= {"steps": int(STEPS[env])}
+                line |= {"steps": STEPS[env]}
                 line |= {kind: found[kind]["mean_return"] for kind in ("greedy", "sampled")}
-                line |= {"gymnasium": version("gymnasium")}
+                line |= {"gymnasium": version("gymnasium"), "curve": curve(out)}
                 with LINES.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 print(
                     f"{data} {agent} {seed}: greedy {line['greedy']:.1f}, behavior {line['behavior']:.1f}", flush=True
                 )
+
+
+def curve(run: Path) -> dict[str, list[float]]:
+    """The evaluations during training: gradient steps before each, and mean greedy returns."""
+    with (run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["eval/return_greedy"]]
+    return {
+        "steps": [int(row["time/timesteps"]) for row in rows],
+        "greedy": [round(float(row["eval/return_greedy"]), 2) for row in rows],
+    }
 
 
 def table() -> None:
@@ -123,10 +137,10 @@ HEAD = """\
 # Learning from recorded episodes
 
 BC, AWAC and IQL from episodes that `rlgrad record-data` recorded, beside the mean return of those episodes; every seed, last
-weights, 100 fresh episodes. Nothing is played for training. `random`: 100 episodes of random actions; `half-trained`: 100
-episodes of SAC after 3,000 steps, sampled; `mixed`: 50 and 50 of these, and 20 of SAC after 20,000 steps; `cartpole`: 20
-episodes of DQN after its config's 50,000 steps. 10,000 gradient steps of 256 recorded steps on Pendulum-v1, 3,000 on
-CartPole-v1.
+weights, 100 fresh episodes. Nothing is played for training; 20 evaluations on the way, of 20 greedy episodes each, make the
+curves of the agents' pages. `random`: 100 episodes of random actions; `half-trained`: 100 episodes of SAC after 3,000 steps,
+sampled; `mixed`: 50 and 50 of these, and 20 of SAC after 20,000 steps; `cartpole`: 20 episodes of DQN after its config's
+50,000 steps. 10,000 gradient steps of 256 recorded steps on Pendulum-v1, 3,000 on CartPole-v1.
 
 Settings were chosen on seed 100 among two. The first, chosen on `random` and `mixed` alone (learning rate 1e-3, 20,000
 steps, β 3 and τ 0.9 for IQL), was run on the seeds below and dropped on `half-trained`: AWAC −988.4, −1129.0, −963.1 and
@@ -144,11 +158,14 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["record", "run", "table"])
     parser.add_argument("--folder", type=Path, default=Path("data"))
     parser.add_argument("--seeds", default="0-2")
+    parser.add_argument(
+        "--data", nargs="+", choices=[*DATA], default=[*DATA], help="sets of recorded episodes to run on"
+    )
     given = parser.parse_args()
     if given.what == "record":
         record(given.folder)
     elif given.what == "run":
         first, _, last = given.seeds.partition("-")
-        run(given.folder, list(range(int(first), int(last or first) + 1)))
+        run(given.folder, given.data, list(range(int(first), int(last or first) + 1)))
     else:
         table()

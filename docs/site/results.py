@@ -23,6 +23,7 @@ ROW = re.compile(
 )
 HEADS = ("config", "environment", "steps", "greedy return", "seeds")
 PEERS = {"pqn": "CleanRL"}  # Stable-Baselines3 for all others
+FROM_DATA = ("bc", "awac", "iql")  # whose results are those of benchmarks/from_data.py
 
 
 def pages() -> dict[str, Path]:
@@ -38,6 +39,11 @@ def written(page: str, agent: str) -> str:
 
 
 def table(agent: str) -> str:
+    """Return the rows of results of an agent, as a page shows them."""
+    return _from_data(agent) if agent in FROM_DATA else _from_environments(agent)
+
+
+def _from_environments(agent: str) -> str:
     """Return the rows of all configs of an agent, each beside the library that has the agent under the same name.
 
     The peer's number of seeds is said where it is another than ours.
@@ -57,6 +63,28 @@ def table(agent: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _from_data(agent: str) -> str:
+    """Return the mean greedy returns on each set of recorded episodes, beside who acted there and beside BC."""
+    names = list(dict.fromkeys(("bc", agent)))
+    heads = ("environment", "data", "who acted", *(name.upper() for name in names))
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for (env, data), rows in _recorded().items():
+        if agent in rows:
+            means = (np.mean([row["greedy"] for row in rows[name]]) for name in names)
+            reached = (rows[agent][0]["behavior"], *means)
+            lines.append("| " + " | ".join([env, data, *(f"{value:.1f}" for value in reached)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _recorded() -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
+    """Return the lines of benchmarks/from_data.py: by environment and recorded episodes, then by agent."""
+    found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for line in (RESULTS / "from-data.jsonl").open():
+        row = json.loads(line)
+        found[row["env"], row["data"]][row["agent"]].append(row)
+    return found
+
+
 def _beside(peers: list[tuple[str, str]], seeds: str) -> str:
     if not peers:
         return "–"
@@ -65,9 +93,22 @@ def _beside(peers: list[tuple[str, str]], seeds: str) -> str:
     return greedy.strip() + ("" if same else f", {count} seed{'s' if count != '1' else ''}")
 
 
-def curves(agent: str) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Return by config the curves of all seeds: environment steps, and mean returns of the last 100 training episodes."""
+Curves = dict[str, list[tuple[np.ndarray, np.ndarray]]]
+
+
+def curves(agent: str) -> Curves:
+    """Return the curves of all seeds by their title: steps, and mean returns.
+
+    They are environment steps, and returns of the last 100 training episodes; of recorded episodes, gradient steps, and greedy
+    returns.
+    """
     found = defaultdict(list)
+    if agent in FROM_DATA:
+        for (env, data), rows in _recorded().items():
+            for row in rows.get(agent, []):
+                curve = row["curve"]
+                found[f"{data} · {env}"].append((np.array(curve["steps"]), np.array(curve["greedy"])))
+        return dict(found)
     for line in (RESULTS / "learning.jsonl").open():
         run: dict[str, Any] = json.loads(line)
         if run["agent"] == agent:
@@ -98,8 +139,8 @@ def draw(agent: str, file: Path) -> None:
         axes.tick_params(labelsize=7)
         axes.locator_params(axis="x", nbins=4)
         axes.grid(alpha=0.25, linewidth=0.5)
-    figure.supxlabel("environment steps", fontsize=8)
-    figure.supylabel("training return", fontsize=8)
+    figure.supxlabel("gradient steps" if agent in FROM_DATA else "environment steps", fontsize=8)
+    figure.supylabel("greedy return" if agent in FROM_DATA else "training return", fontsize=8)
     figure.savefig(file, dpi=130, metadata={"Software": None})
     plt.close(figure)
 

@@ -148,7 +148,7 @@ RESULTS = results.pages()
 
 def test_every_agent_among_the_learning_results_shows_them_on_its_page():
     named = re.findall(r"^\| \*\*([\w-]+)\*\* `", (ROOT / "benchmarks" / "results" / "learning.md").read_text(), re.M)
-    assert {*RESULTS} == {name.lower() for name in named}
+    assert {*RESULTS} == {*(name.lower() for name in named), *results.FROM_DATA}
 
 
 @pytest.mark.parametrize("agent", RESULTS)
@@ -161,12 +161,14 @@ def test_the_results_on_an_agents_page_are_the_learning_results(agent):
 
 @pytest.mark.parametrize("agent", RESULTS)
 def test_the_learning_curves_are_those_of_the_configs_in_the_table(agent):
-    in_table = re.findall(r"^\| `([\w-]+)` ", results.table(agent), re.M)
+    first = r"^\| \S+ \| ([\w-]+) \|" if agent in results.FROM_DATA else r"^\| `([\w-]+)` "
+    in_table = [name for name in re.findall(first, results.table(agent), re.M) if name != "data"]
     assert sorted(title.split(" · ")[0] for title in results.curves(agent)) == sorted(in_table)
 
 
-def test_learning_curves_are_drawn(tmp_path):
-    results.draw("npg", tmp_path / "a.png")
+@pytest.mark.parametrize("agent", ["npg", "iql"])
+def test_learning_curves_are_drawn(tmp_path, agent):
+    results.draw(agent, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
@@ -205,17 +207,28 @@ def test_the_metrics_on_an_agents_page_are_in_the_glossary(agent):
 
 @pytest.mark.parametrize("agent", films.CONFIGS)
 def test_the_film_on_an_agents_page_is_one_of_its_configs(agent):
-    file = films.PAGES / "films" / f"{agent}.gif"
+    settings = yaml.safe_load((ROOT / "configs" / f"{films.CONFIGS[agent]}.yaml").read_text())
+    assert settings["agent"]["name"] == agent
+    assert _film(agent) == (settings["env"], films.CONFIGS[agent])
+
+
+@pytest.mark.parametrize("agent", results.FROM_DATA)
+def test_the_film_on_the_page_of_an_agent_that_learns_from_data_is_of_an_environment_of_its_results(agent):
+    env, trained = _film(agent)
+    assert (env, trained) in {(row.split(" | ")[0].strip("| "), agent) for row in results.table(agent).splitlines()[2:]}
+
+
+def _film(agent):
+    """What an agent's page says of its film: the environment, and what trained; the film is small."""
     (shown,) = re.findall(
         rf"^!\[(\S+) after training (\S+): .*\]\(films/{agent}\.gif\)$", AGENTS[agent].read_text(), re.M
     )
-    settings = yaml.safe_load((ROOT / "configs" / f"{films.CONFIGS[agent]}.yaml").read_text())
-    assert shown == (settings["env"], films.CONFIGS[agent])
-    assert settings["agent"]["name"] == agent
+    file = films.PAGES / "films" / f"{agent}.gif"
     with Image.open(file) as film:
         assert film.n_frames > 20
         assert max(film.size) <= films.PIXELS
     assert file.stat().st_size <= films.LARGEST
+    return shown
 
 
 def test_every_agent_that_a_short_config_trains_has_a_film():
