@@ -210,16 +210,15 @@ def _size(blocks: list[tf.Tensor]) -> tf.Tensor:
     return tf.add_n([_folded(tf.abs(block)) for block in blocks])
 
 
-def _folded(numbers: tf.Tensor) -> tf.Tensor:
-    """Return the sum over all axes but the first."""
-    # Columns are summed side by side in vector registers, a single long sum number by number. The rest is a product, which XLA
-    # does not make one long sum of again.
-    numbers = tf.reshape(numbers, (numbers.shape[0], -1))
-    if numbers.shape[1] < _LANES * _LANES:
-        return tf.reduce_sum(numbers, axis=1)
-    numbers = tf.pad(numbers, [[0, 0], [0, -numbers.shape[1] % _LANES]])
-    sums = tf.reduce_sum(tf.reshape(numbers, (numbers.shape[0], _LANES, -1)), axis=1)
-    return tf.linalg.matvec(sums, tf.ones([sums.shape[1]]))
+def _folded(sizes: tf.Tensor) -> tf.Tensor:
+    """Return the sum over all axes but the first of numbers that are not negative."""
+    # Columns are summed side by side in vector registers, a single long sum number by number. XLA makes one long sum of two
+    # sums again, unless something stands between them.
+    sizes = tf.reshape(sizes, (sizes.shape[0], -1))
+    if sizes.shape[1] >= _LANES * _LANES:
+        sizes = tf.pad(sizes, [[0, 0], [0, -sizes.shape[1] % _LANES]])
+        sizes = tf.maximum(tf.reduce_sum(tf.reshape(sizes, (sizes.shape[0], _LANES, -1)), axis=1), 0.0)
+    return tf.reduce_sum(sizes, axis=1)
 
 
 def _over(numbers: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
