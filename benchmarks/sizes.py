@@ -24,12 +24,12 @@ import numpy as np
 import rlgrad
 from rlgrad.agents import DQN, PPO, SAC
 from rlgrad.policies.actions import ActorCritic
-from rlgrad.updates import blocks
+from rlgrad.updates import weight_blocks
 
 RESULTS = Path(__file__).parent / "results"
 WIDTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
 ROUNDS = 6
-LAYOUTS = {"one vector": math.inf, "apart": -1, "blocks": blocks.LARGEST}
+LAYOUTS = {"one vector": math.inf, "apart": -1, "blocks": weight_blocks.LARGEST}
 CHOICES = {(xla, layout): f"{'XLA' if xla else 'graph'}, {layout}" for xla in (True, False) for layout in LAYOUTS}
 
 
@@ -53,7 +53,7 @@ def networks(agent):
 
 def learner_of(agent, env, width, xla, layout):
     """A learner with one of the choices made for it, and a rollout; with `None` the rule decides what to compile."""
-    blocks.LARGEST = LAYOUTS[layout]
+    weight_blocks.LARGEST = LAYOUTS[layout]
     sizes = {"num_envs": agent.num_envs, "num_steps": agent.num_steps}
     with rlgrad.GymCollector(env, **sizes, seed=0) as collector:
         spaces = collector.observation_space, collector.action_space

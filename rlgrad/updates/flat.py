@@ -1,6 +1,6 @@
 """Small variables side by side in one vector, for optimizers that treat every number by itself.
 
-The weights come out as if the optimizer moved each variable. See `rlgrad.updates.blocks`.
+The weights come out as if the optimizer moved each variable. See `rlgrad.updates.weight_blocks`.
 """
 
 import math
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlgrad.updates.blocks import Blocks
+from rlgrad.updates.weight_blocks import Blocks
 
 # Their step for a number depends on that number's own history alone. Others look at a variable as a whole.
 _ELEMENTWISE = tuple(

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from rlgrad.data import Metrics
-from rlgrad.updates.blocks import Blocks
 from rlgrad.updates.moves import all_finite, assign_if, values_after
+from rlgrad.updates.weight_blocks import Blocks
 
 _LANES = 16  # rows that a sum is folded into
 

@@ -8,9 +8,9 @@ from helpers.streams import traces_in
 
 import rlgrad
 from rlgrad.agents import A2C
-from rlgrad.updates import Ascent, PerHead, Traces, blocks
+from rlgrad.updates import Ascent, PerHead, Traces, weight_blocks
 from rlgrad.updates.base import slots_in
-from rlgrad.updates.blocks import Blocks
+from rlgrad.updates.weight_blocks import Blocks
 
 OPTIMIZERS = {
     "sgd": keras.optimizers.SGD(0.1),
@@ -46,7 +46,7 @@ def largest(monkeypatch):
     """Say which variables are large: those with more numbers."""
 
     def choose(most):
-        monkeypatch.setattr(blocks, "LARGEST", most)
+        monkeypatch.setattr(weight_blocks, "LARGEST", most)
 
     choose(10)
     return choose
