@@ -216,3 +216,27 @@ def test_ascent_on_a_stream_is_one_step_of_the_credited_gradient():
     rlgrad.Learner(agent, policy, num_envs=1).learn(rollout, 0.0, np.array([3, 4], np.int32))
     for then, now, g in zip(before, policy.trainable_variables, expected.values(), strict=True):
         np.testing.assert_allclose(now.numpy() - then, 0.1 * np.asarray(g), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("jit_compile", [None, pytest.param(True, marks=pytest.mark.xla)])
+def test_a_number_that_is_not_finite_is_noticed_wherever_it_is(jit_compile):
+    """Sizes of traces are summed in parts, and a step is finite if they are."""
+    found = variables((100, 100), (300,), (5,))
+    state = Traces().build(found)
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def step(*gradient):
+        one = tf.ones(1)
+        return state.move(gradient, error=one, decay=0.9, cuts=one < 0.0, counts=one > 0.0)["nonfinite_step"]
+
+    good = [np.ones(v.shape, np.float32) for v in found]
+    assert step(*good) == -1
+    kept = [v.numpy() for v in (*found, *state.slots)]
+    for which, size in ((0, 10_000), (1, 300), (2, 5)):
+        for at in (0, size // 3, size - 1):
+            for number in (np.nan, np.inf):
+                bad = [x.copy() for x in good]
+                bad[which].flat[at] = number
+                assert step(*bad) == 0, (which, at, number)
+    for before, after in zip(kept, (*found, *state.slots), strict=True):
+        np.testing.assert_array_equal(before, after.numpy())
