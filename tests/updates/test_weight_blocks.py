@@ -139,7 +139,7 @@ def test_a_run_with_large_layers_resumes_from_a_checkpoint_of_an_earlier_version
         return rlgrad.train(agent, "CartPole-v1", total_timesteps=50, run_dir=tmp_path / name, **settings)
 
     weights = []
-    for before in (APART, ONE_VECTOR, 10):
+    for before in (ONE_VECTOR, 10):
         largest(before)
         run = begin(str(before))
         kept = [tuple(slot.shape) for slot in run.learner.state.slots]
@@ -148,6 +148,5 @@ def test_a_run_with_large_layers_resumes_from_a_checkpoint_of_an_earlier_version
         assert (kept == [tuple(slot.shape) for slot in again.learner.state.slots]) == (before == 10)
         again.train(100)
         weights.append([v.numpy() for v in again.policy.trainable_variables])
-    for one, *others in zip(*weights, strict=True):
-        for other in others:
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
