@@ -50,7 +50,7 @@ def registry() -> Any:
     def narrowed(info: Any) -> Any:
         record: Any = info.default
         cls: Any = type(record)
-        if record_type(cls) is None or not isinstance(info.type, type) or not isinstance(record, info.type):
+        if not isinstance(info.type, type) or not isinstance(record, info.type) or record_type(cls) is None:
             return None
         declared, values = hints(cls), fields(record)
         schedules = {name: str for name, hint in declared.items() if hint == Schedule}  # no word is a function
