@@ -5,9 +5,9 @@
 
 Works, each with two hidden layers: an update of DQN from a replay (batch 64, 64 a call) and one of PPO (minibatches of 64 rows,
 32 a call), both on CartPole's spaces, and one of SAC with two critics (batch 256, 16 a call) on Pendulum's. Weights are held in
-one vector, or each apart, or in blocks, which is the rule: small ones in a vector, those of more than 8,192 numbers apart. Each
-of the six choices runs in turn, several times; the numbers are the smallest CPU time of an update, everything included. The
-rule is right where what it chose takes at most 1.1 times the best.
+one vector, or each apart, or in blocks: small ones in a vector, those of more than 8,192 numbers apart. The rule is blocks, and
+XLA unless a weight has 262,144 numbers. Each of the six choices runs in turn, several times; the numbers are the smallest CPU
+time of an update, everything included. The rule is right where what it chose takes at most 1.1 times the best.
 """
 
 import argparse

@@ -1,13 +1,39 @@
-"""The fallback from XLA to a plain graph, for models that XLA cannot compile."""
+"""Which updates XLA compiles, and the fallback to a plain graph for models that it cannot compile."""
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import keras
 import tensorflow as tf
+
+from rlgrad.policies import actors
+from rlgrad.policies.recurrent import RecurrentPolicy
+from rlgrad.updates import Update
+
+LARGE = 2**18  # benchmarks/results/sizes.md
+"""Numbers of the smallest weight whose products TensorFlow's own kernels compute sooner on a CPU."""
 
 _log = logging.getLogger("rlgrad")
 _Result = TypeVar("_Result")
+
+
+def gains_from_xla(policy: keras.Model, update: Update, variables: Sequence[keras.Variable]) -> bool:
+    """Return whether XLA makes an update faster; what was not measured counts as such.
+
+    On a CPU it makes convolutions slower, and gradients of large weights, whose products take nearly all of the time.
+
+    Args:
+        policy: is trained.
+        update: moves it.
+        variables: what is moved.
+    """
+    if not actors.gains_from_xla(policy):
+        return False
+    measured = update.needs_only_gradients and not isinstance(policy, RecurrentPolicy)
+    large = any(math.prod(v.shape) >= LARGE for v in variables)
+    return not (measured and large) or bool(tf.config.list_physical_devices("GPU"))
 
 
 def with_fallback(first_call: Callable[[bool], _Result], xla: bool, give_up: Callable[[], None]) -> _Result:

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from helpers.slow import mostly_slow
 
 import rlgrad
-from rlgrad.agents import A2C, PPO
+from rlgrad.agents import A2C, DQN, PPO, StreamAC
 from rlgrad.rollouts import Rollout
 from rlgrad.updates import Ascent
 
@@ -99,6 +99,24 @@ def test_whether_a_learner_compiles_convolutions_is_its_own_rule():
     assert made.xla is bool(tf.config.list_physical_devices("GPU"))
     assert learner().xla
     assert rlgrad.Learner(Simple(), rlgrad.make_policy(picture, SPACES[1]), num_envs=2, xla=True).xla
+
+
+@pytest.mark.xla
+@pytest.mark.parametrize(
+    ("agent", "options", "compiled"),
+    [
+        (Simple(), {"hidden_sizes": (512, 511)}, True),
+        (Simple(), {"hidden_sizes": (512, 512)}, False),
+        (DQN(), {"hidden_sizes": (512, 512), "action_values": DQN().action_values}, False),
+        (StreamAC(num_envs=2), {"hidden_sizes": (512, 512)}, True),
+        (Simple(), {"hidden_sizes": (512, 512), "memory": "gru", "memory_size": 4}, True),
+    ],
+    ids=["smaller", "ascent", "replay", "traces", "memory"],
+)
+def test_whether_a_learner_compiles_large_weights_is_its_own_rule(agent, options, compiled):
+    policy = rlgrad.make_policy(*SPACES, **options)
+    made = rlgrad.Learner(agent, policy, num_envs=2)
+    assert made.xla is (compiled or bool(tf.config.list_physical_devices("GPU")))
 
 
 def test_an_output_that_is_not_finite_is_named():
