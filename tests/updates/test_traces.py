@@ -218,6 +218,14 @@ def test_ascent_on_a_stream_is_one_step_of_the_credited_gradient():
         np.testing.assert_allclose(now.numpy() - then, 0.1 * np.asarray(g), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("over_streams", "moved"), [("mean", [0.15, 0.5]), ("sum", [0.3, 1.0])])
+def test_steps_of_streams_are_averaged_or_added(over_streams, moved):
+    found = variables((2,))
+    state = Traces(step="constant", learning_rate=0.1, over_streams=over_streams).build(found, 2)
+    state.apply_gradient({"v": tf.constant([[1.0, 2.0], [2.0, 8.0]])}, error=[1.0, 1.0], decay=0.5)
+    np.testing.assert_allclose(found[0].numpy(), moved, rtol=1e-6)
+
+
 @pytest.mark.parametrize("jit_compile", [None, pytest.param(True, marks=pytest.mark.xla)])
 def test_a_number_that_is_not_finite_is_noticed_wherever_it_is(jit_compile):
     """Sizes of traces are summed in parts, and a step is finite if they are."""
