@@ -93,10 +93,7 @@ def _beside(peers: list[tuple[str, str]], seeds: str) -> str:
     return greedy.strip() + ("" if same else f", {count} seed{'s' if count != '1' else ''}")
 
 
-Curves = dict[str, list[tuple[np.ndarray, np.ndarray]]]
-
-
-def curves(agent: str) -> Curves:
+def curves(agent: str) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Return the curves of all seeds by their title: steps, and mean returns.
 
     They are environment steps, and returns of the last 100 training episodes; of recorded episodes, gradient steps, and greedy

@@ -43,7 +43,7 @@ from rlgrad.learning.trained_variables import (
     require_same_kind,
     variables_behind,
 )
-from rlgrad.learning.xla import gains_from_xla, with_fallback
+from rlgrad.learning.xla import update_gains_from_xla, with_fallback
 from rlgrad.policies.policy import Policy
 from rlgrad.streams import StreamAgent
 from rlgrad.updates import State, assign_if
@@ -59,7 +59,7 @@ class Learner:
         policy: learns; its weights are moved in place.
         num_envs: slots that a rollout is played in.
         xla: compile with XLA; if it cannot compile the model, the program becomes a plain graph, and says so. `None`: if the
-            update gains from it; see `gains_from_xla`.
+            update gains from it; see `update_gains_from_xla`.
         traced: a dry run of the agent on this policy's outputs, if the caller has one. `None`: the learner makes it.
         goals: of the environment, which a replay with hindsight asks, in Python: then nothing is compiled with XLA.
         ranks: other learners, which share the rows of each step with this one; then likewise.
@@ -138,7 +138,7 @@ class Learner:
             *([] if self.stream is None else self.stream.variables),
         ]
         self.traces = 0
-        self.xla = gains_from_xla(policy, agent.update, self.variables) if xla is None else xla
+        self.xla = update_gains_from_xla(policy, agent.update, self.variables) if xla is None else xla
         if self._spread is not None or (self.rehearsal is not None and self.rehearsal.goals is not None):
             self.xla = False
         self._mirror = policy.mirror  # made before anything is traced

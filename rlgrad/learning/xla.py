@@ -19,7 +19,7 @@ _log = logging.getLogger("rlgrad")
 _Result = TypeVar("_Result")
 
 
-def gains_from_xla(policy: keras.Model, update: Update, variables: Sequence[keras.Variable]) -> bool:
+def update_gains_from_xla(policy: keras.Model, update: Update, variables: Sequence[keras.Variable]) -> bool:
     """Return whether XLA makes an update faster; what was not measured counts as such.
 
     On a CPU it makes convolutions slower, and gradients of large weights, whose products take nearly all of the time.

@@ -25,17 +25,18 @@ class Flat:
     """What an optimizer moves in place of variables: a vector of the small ones, and the large ones themselves.
 
     Args:
-        variables: float32, in order. At least one is small.
+        variables: float32, in order.
+        blocks: the partition. At least one variable is small.
 
     Attributes:
         blocks: the partition.
         moved: the vector, and the large variables.
     """
 
-    def __init__(self, variables: Sequence[keras.Variable]) -> None:
-        self._variables, self.blocks = list(variables), Blocks(variables)
-        self._vector = keras.Variable(tf.zeros(self.blocks.shapes[0]), name="side_by_side")
-        self.moved = [self._vector, *(variables[i] for i in self.blocks.alone)]
+    def __init__(self, variables: Sequence[keras.Variable], blocks: Blocks) -> None:
+        self._variables, self.blocks = list(variables), blocks
+        self._vector = keras.Variable(tf.zeros(blocks.shapes[0]), name="side_by_side")
+        self.moved = [self._vector, *(variables[i] for i in blocks.alone)]
 
     def read(self) -> None:
         """Copy the small variables into the vector: they may have been changed elsewhere."""
@@ -62,7 +63,8 @@ def flat_or_none(optimizer: keras.optimizers.Optimizer, variables: Sequence[kera
         variables: in order.
     """
     same = is_elementwise(optimizer, variables) and all(v.dtype == "float32" for v in variables)
-    return Flat(variables) if same and Blocks(variables).side_by_side else None
+    blocks = Blocks(variables)
+    return Flat(variables, blocks) if same and blocks.side_by_side else None
 
 
 def slots_from(

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from rlgrad.data import Metrics
 from rlgrad.updates.flat import Flat, is_elementwise, slots_from
+from rlgrad.updates.weight_blocks import Blocks
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class AscentState:
 
     def slots_from(self, arrays: Sequence[Any]) -> list[Any] | None:
         """Return the slots in a checkpoint of an earlier version, in the order of `slots`; `None` if it has others."""
-        if self.flat is None:
+        if not is_elementwise(self.optimizer, self.variables):
             return None
-        return slots_from(self.optimizer, self.variables, self.flat.blocks, arrays)
+        now = Blocks(self.variables, -1) if self.flat is None else self.flat.blocks
+        return slots_from(self.optimizer, self.variables, now, arrays)
 
     def renew(self) -> None:
         """Take the learning rate of the settings, in place of one that a checkpoint kept."""

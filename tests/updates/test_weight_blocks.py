@@ -103,6 +103,21 @@ def test_moments_of_a_checkpoint_of_an_earlier_version_go_on(largest, name, befo
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
 
 
+def test_moments_of_variables_that_are_all_large_now_go_on_from_the_vector_that_they_were(largest):
+    largest(ONE_VECTOR)
+    found = variables()
+    state = Ascent().build(found)
+    steps(state, found, 0, 2)
+    kept = [slot.numpy() for slot in state.slots]
+    largest(APART)
+    later = Ascent().build(found)
+    assert later.flat is None
+    read = slots_in(later, kept)
+    assert [x.shape for x in read] == [tuple(slot.shape) for slot in later.slots]
+    np.testing.assert_array_equal(np.concatenate([x.reshape(-1) for x in read[2::2]]), kept[2])
+    assert slots_in(Ascent(optimizer=keras.optimizers.Adam(0.1, clipnorm=1.0)).build(found), kept) is None
+
+
 @pytest.mark.parametrize("rule", ["obgd", "adaptive_obgd"])
 def test_traces_of_a_checkpoint_of_an_earlier_version_go_on(largest, rule):
     largest(ONE_VECTOR)
